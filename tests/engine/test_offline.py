@@ -1,4 +1,7 @@
-"""Mode offline on the real engine, as a user calls it: two quantizations in a block, from config to summary."""
+"""Mode offline on the real engine, as a user calls it: two quantizations in blocks, from config to summary.
+
+Both engines measure a second workload afterwards.
+"""
 
 import pytest
 from launching import HAS_AMX, Launching, own_flags, tiny_spec
@@ -9,6 +12,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.record import CacheFacts, Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import read_record, sequences_path
+from rollout_bench.numbers.launch import parts_of
 from rollout_bench.workloads.requests import Source
 
 pytestmark = pytest.mark.engine
@@ -18,8 +22,12 @@ SECRET = "hush-4711"
 OVERLAY = {
     **TINY,
     "interleave": True,
+    "share_starts": True,
     "iterations": 8,
+    "workloads": ["short", "equal"],
+    "engine_args": {"max_model_len": 256},
     "workload_settings": {
+        "equal": TINY["workload_settings"]["short"],
         "short": {
             "prompts": 4,
             "samples_per_prompt": 2,
@@ -27,7 +35,7 @@ OVERLAY = {
             "output_tokens": {"distribution": "lognormal", "median": 12, "sigma": 1, "low": 1, "high": 60},
             "shared_prefix": {"tokens": 128, "groups": 2},
             "engine_args": TINY["workload_settings"]["short"]["engine_args"],
-        }
+        },
     },
 }
 
@@ -47,7 +55,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def records(measured: Workspace) -> dict[str, Record]:
     """Return the launches by quant, with the flags that the summary gives them: a block is judged whole."""
     results = measured.path / "results"
-    plan = make_plan([read_record(path).spec for path in sorted(results.glob("offline/*/launch-0.json"))], 1)
+    plan = make_plan([read_record(path).spec for path in sorted(results.glob("offline/*_short-*/launch-0.json"))], 1)
     return {record.spec.quant.name: record for each in collect(results, plan).experiments for record in each.records}
 
 
@@ -62,6 +70,22 @@ def rows(measured: Workspace, records: dict[str, Record]) -> dict[str, list[Sequ
 
 def test_each_quant_has_a_record_without_own_flags(records: dict[str, Record]):
     assert {name: own_flags(record) for name, record in records.items()} == {"bf16": [], "w8a8": []}
+
+
+def test_an_engine_measures_the_next_workload_after_the_first(measured: Workspace):
+    found = {path.parent.name: read_record(path) for path in measured.path.glob("results/offline/*/launch-0.json")}
+    shared = {f"offline/{name}": record.after for name, record in found.items()}
+    firsts = [name for name, after in shared.items() if after is None]
+    assert sorted(after for after in shared.values() if after) == [[name] for name in sorted(firsts)]
+    for record in found.values():
+        first = found[record.after[0].removeprefix("offline/")] if record.after else record
+        assert (record.spec.quant, record.startup.init_s) == (first.spec.quant, first.startup.init_s)
+        assert (record.engine.resolved, record.block is not None) == (first.engine.resolved, True)
+        assert (parts_of(record)["import_s"] == 0) == (record is not first)
+        assert own_flags(record) == []
+    assert len({record.block.id for record in found.values() if record.block}) == 2
+    logs = [path.read_text() for path in measured.path.glob("logs/offline/*/launch-0.log")]
+    assert sum("An earlier launch started the engine" in log for log in logs) == 2
 
 
 def test_the_engine_generates_the_sequences_that_were_drawn(

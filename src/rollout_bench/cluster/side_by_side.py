@@ -78,15 +78,15 @@ class SideBySide:
         options = {
             "--isolation": config.isolation,
             "--devices": config.devices if self._here else None,
-            "--first-device": self.first(self._plan.block_at(wildcards).launches[0]) if self._here else None,
+            "--first-device": self.first(self._plan.job_at(wildcards).launches[0]) if self._here else None,
         }
         return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
     def _needed(self, wildcards: Any) -> int:
-        return devices_needed(self._plan.block_at(wildcards).launches[0].experiment.spec)
+        return devices_needed(self._plan.job_at(wildcards).launches[0].experiment.spec)
 
     def _takes(self, number: int, wildcards: Any) -> int:
-        first = self.first(self._plan.block_at(wildcards).launches[0])
+        first = self.first(self._plan.job_at(wildcards).launches[0])
         return int(first <= number < first + self._needed(wildcards))
 
 

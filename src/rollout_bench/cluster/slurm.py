@@ -193,18 +193,16 @@ def asked_for_measuring(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     alone = (plan.config.isolation or usual_isolation(platform)) == "exclusive"
 
     def devices(wildcards: Any) -> int:
-        return devices_needed(plan.block_at(wildcards).launches[0].experiment.spec)
+        return devices_needed(plan.job_at(wildcards).launches[0].experiment.spec)
 
     def gres(wildcards: Any) -> str | None:
         return f"{device}:{devices(wildcards)}" if device and devices(wildcards) else None
 
     def place(wildcards: Any) -> int:  # Snakemake submits jobs in no order
-        return plan.by_record[plan.block_at(wildcards).launches[0].record][0]
+        return plan.by_record[plan.job_at(wildcards).launches[0].record][0]
 
     return {
-        "runtime": lambda wildcards: (
-            math.ceil(len(plan.block_at(wildcards).launches) * plan.timeout_s / 60) + SPARE_MIN
-        ),
+        "runtime": lambda wildcards: math.ceil(len(plan.job_at(wildcards).launches) * plan.timeout_s / 60) + SPARE_MIN,
         "cpus_per_task": lambda wildcards: cluster.cpus_per_device * max(1, devices(wildcards)),
         "gres": gres,
         "slurm_extra": lambda wildcards: f"--nice={place(wildcards)}{' --exclusive' * alone}",

@@ -1,4 +1,4 @@
-"""Measure one launch, or the launches of a block with their passes interleaved, and write their records.
+"""Measure one launch, or the launches of a block with their passes interleaved, or blocks that use the same engines.
 
 It starts each engine or its server, runs warm-up and measured iterations, and writes a record with its side files. If a
 launch of a block fails, the others continue. The command runs in any Python that has vLLM and needs no Snakemake. All
@@ -25,6 +25,7 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import (
     COMMON,
@@ -34,7 +35,7 @@ from rollout_bench.measure.launch.attempt import (
     imported_for,
     interrupted,
 )
-from rollout_bench.measure.launch.block import BlockRun, check_together
+from rollout_bench.measure.launch.block import BlockRun, Engines, check_together
 from rollout_bench.measure.launch.outcome import in_workflow
 from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.machine.device import DeviceError
@@ -42,8 +43,8 @@ from rollout_bench.measure.machine.leases import lease
 from rollout_bench.plan.order import block_orders
 
 
-class Member(Strict):
-    """One launch, from --member or from the options of the same names."""
+class Alone(Strict):
+    """One launch, from the options of the same names."""
 
     spec: Path = Field(description="spec.json of the experiment")
     model: str = Field(description="folder with the weights, or hub id")
@@ -53,6 +54,12 @@ class Member(Strict):
         description="record to write, results/<mode>/<experiment>/launch-<i>.json; its side files are written beside it"
     )
     log: Path = Field(description="file for the engine's output")
+
+
+class Member(Alone):
+    """One launch of several, from --member."""
+
+    turn: int = Field(default=0, description="number of its block; the blocks use the same engines one after the other")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
         "also 0 if some launches of a block were measured and the failed ones would fail on any node; 130 or 143 if "
         "interrupted.",
     )
-    for name, field in Member.model_fields.items():
+    for name, field in Alone.model_fields.items():
         parser.add_argument(f"--{name}", type=int if name == "launch" else str, help=field.description)
     parser.add_argument(
         "--member",
@@ -73,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         metavar="JSON",
         help="in place of these six: a launch of a block, as an object with their names and values; once for each "
-        "launch, the baseline first",
+        "launch, the baseline first. turn: number of its block, where later blocks use the engines of the first",
     )
     parser.add_argument(
         "--order-seed",
@@ -85,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    given = {name: value for name in Member.model_fields if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in Alone.model_fields if (value := getattr(arguments, name)) is not None}
     try:
         arguments.member = arguments.member or [member(json.dumps(given))]
     except argparse.ArgumentTypeError as error:
@@ -114,6 +121,7 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
             given.out,
             given.log,
             given.dataset,
+            turn=given.turn,
             **{name: getattr(arguments, name) for name in COMMON},
         )
         assignment.check(given.spec)
@@ -161,8 +169,7 @@ def is_over(records: Sequence[Path]) -> bool:
 
 
 def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
-    """Measure launches interleaved in one block, or a single one alone; return the exit status of each."""
-    outs = frozenset(assignment.out for assignment in assignments)
+    """Measure launches interleaved in blocks, or a single one alone; return the exit status of each."""
     first = assignments[0]
     try:
         if len(assignments) == 1:
@@ -170,13 +177,18 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
             return [0]
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
             first.tell_users(signals)
-            began = time.monotonic()
-            members = [replace(each, mates=outs - {each.out}, began=began) for each in assignments]
-            names = [each.name for each in members]
-            rounds = max(each.spec.measuring.iterations for each in members)
-            orders = block_orders(arguments.order_seed, first.launch, names, rounds)
-            word, imported = slurm.word_on_own_job, imported_for(members, held)
-            return BlockRun(members, held, orders, signals, word, imported).run()
+            blocks = list(grouped((each.turn, each) for each in assignments).values())
+            imported = imported_for(blocks[0], held) if len(blocks[0]) > 1 else None
+            statuses: dict[Path, int] = {}
+            with contextlib.closing(Engines(each.spec for each in assignments)) as engines:
+                for block in blocks:
+                    outs, began = frozenset(each.out for each in block), time.monotonic()
+                    members = [replace(each, mates=outs - {each.out}, began=began) for each in block]
+                    rounds = max(each.spec.measuring.iterations for each in members)
+                    orders = block_orders(arguments.order_seed, first.launch, [each.name for each in members], rounds)
+                    run = BlockRun(members, held, orders, signals, slurm.word_on_own_job, engines, imported)
+                    statuses |= zip((each.out for each in block), run.run(), strict=True)
+            return [statuses[each.out] for each in assignments]
     except DeviceError as error:
         cause = Cause(error.category, error.problem, error.remedy)
     except UserError as error:  # of the only launch, or the folder of leases can't be used

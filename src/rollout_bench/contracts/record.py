@@ -505,6 +505,10 @@ class Launched(Strict):
     startup: Startup
     placement: Placement | None = absent("Node and devices of the launch, and its neighbours. Null in earlier records.")
     block: Block | None = absent("The block of the launch. Null if it was measured alone.")
+    after: list[str] | None = absent(
+        "Experiments that the same engine measured before, in this order, as <mode>/<experiment>; startup is the start "
+        "of that engine. Null if the launch started it."
+    )
     model_files: dict[str, str] | None = absent(
         "Files to load: file -> its size and the first half of a SHA-256, for weights over header and "
         "samples; revision -> commit of a model from the hub. Null in earlier records, or if unknown."

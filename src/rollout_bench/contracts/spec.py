@@ -293,6 +293,14 @@ def read_spec(path: Path) -> Spec:
     )
 
 
+def start_of(spec: Spec) -> str | None:
+    """Return the same text for specs whose launches can use one engine, one after the other; None if none can."""
+    if not mode_of(spec.mode).shares or spec.endpoint is not None or replicas(spec) > 1:
+        return None
+    started = spec.model_dump(mode="json", include={"platform", "mode", "model", "quant", "engine", "setting"})
+    return json.dumps(started, sort_keys=True)
+
+
 def is_local(model: str) -> bool:
     """Return whether `model` names a folder; else it is a hub id, `<owner>/<name>`."""
     return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1

@@ -23,8 +23,9 @@ def parts_of(record: Record) -> dict[str, float]:
     """
     startup, spec = record.startup, record.spec
     parts = {
-        "import_s": startup.import_s,
-        "init_s": startup.init_s,
+        # an engine that was there is part of the launch that started it
+        "import_s": 0.0 if record.after else startup.import_s,
+        "init_s": 0.0 if record.after else startup.init_s,
         "warmup_s": sum(iteration.whole_s for iteration in record.iterations if iteration.warmup),
         "measured_s": sum(iteration.whole_s for iteration in record.iterations if not iteration.warmup),
     }

@@ -343,6 +343,14 @@ class _Config(Strict):
             "the memory is enough for all. Not part of an experiment's key."
         ),
     )
+    share_starts: bool = Field(
+        False,
+        description=(
+            "true: experiments whose engines are equal, so that only their workloads differ, are measured one after "
+            "the other by the same engine, in another order in each launch. They need the same max_model_len. In mode "
+            "offline; elsewhere each experiment starts its own engine. Not part of an experiment's key."
+        ),
+    )
     timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(
         None,
         description=(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import statistics
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.contracts.postmortem import Glance, glance, has_failed
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local, start_of
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
@@ -26,7 +26,7 @@ from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix, differing_lines
-from rollout_bench.plan.order import round_orders
+from rollout_bench.plan.order import block_orders, round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
     InterleavedGroup,
@@ -83,14 +83,32 @@ class ScheduledLaunch:
 
 @dataclass(frozen=True)
 class ScheduledBlock:
-    """What one job measures: launches of one index interleaved, the baseline's first; or a single launch."""
+    """Launches of one index that are interleaved, the baseline's first; or a single launch."""
 
     launches: tuple[ScheduledLaunch, ...]
 
     @property
+    def starts(self) -> tuple[str, ...] | None:
+        """What its engines are started as: a block with equal starts can use them afterwards; None if no block can."""
+        starts = [start_of(launch.experiment.spec) for launch in self.launches]
+        return tuple(map(str, starts)) if all(starts) else None
+
+
+@dataclass(frozen=True)
+class ScheduledJob:
+    """What one job measures: a block, or several that use the same engines one after the other."""
+
+    blocks: tuple[ScheduledBlock, ...]
+
+    @property
+    def launches(self) -> list[ScheduledLaunch]:
+        """The launches of all its blocks."""
+        return [launch for block in self.blocks for launch in block.launches]
+
+    @property
     def mark(self) -> str:
-        """The file that its job writes after measuring all of it, named as the record of the first launch."""
-        return str(MARKS / Path(self.launches[0].record).relative_to(RESULTS).with_suffix(""))
+        """The file that it writes after measuring all of it, named as one of its records, whatever their order."""
+        return str(MARKS / Path(min(launch.record for launch in self.launches)).relative_to(RESULTS).with_suffix(""))
 
 
 @dataclass(frozen=True)
@@ -138,37 +156,53 @@ class Schedule:
         return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
 
     @cached_property
-    def blocks(self) -> dict[str, ScheduledBlock]:
-        """Mark -> block, in order of execution."""
+    def blocks(self) -> list[ScheduledBlock]:
+        """The blocks, in order of execution."""
         together = {e.name: group.members for group in self.interleaving.groups for e in group.members}
         blocks: dict[str, ScheduledBlock] = {}
         for launch in self.launches:
             members = together.get(launch.experiment.name, (launch.experiment,))
             records = [str(record_path(RESULTS, e.spec.mode, e.name, launch.index)) for e in members]
-            block = ScheduledBlock(tuple(self.by_record[record][1] for record in records))
-            blocks.setdefault(block.mark, block)
-        return blocks
+            blocks.setdefault(records[0], ScheduledBlock(tuple(self.by_record[record][1] for record in records)))
+        return list(blocks.values())
+
+    @cached_property
+    def jobs(self) -> dict[str, ScheduledJob]:
+        """Mark -> job, in order of execution."""
+        shared = self.config.share_starts
+        found = grouped(
+            ((block.launches[0].index, (shared and block.starts) or block.launches[0].record), block)
+            for block in self.blocks
+        )
+        jobs = [ScheduledJob(self._in_turn(index, blocks)) for (index, _), blocks in found.items()]
+        return {job.mark: job for job in jobs}
+
+    def _in_turn(self, index: int, blocks: Sequence[ScheduledBlock]) -> tuple[ScheduledBlock, ...]:
+        """Return the blocks of a job in the order of its launch index, which is balanced over launches."""
+        named = {block.launches[0].experiment.name: block for block in blocks}
+        return tuple(map(named.__getitem__, next(block_orders(self.order_seed, index, sorted(named), 1))))
 
     @cached_property
     def mark_of(self) -> dict[str, str]:
-        """Record -> mark of its block."""
-        return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
+        """Record -> mark of its job."""
+        return {launch.record: job.mark for job in self.jobs.values() for launch in job.launches}
 
     def outputs_for(self, records: Iterable[str]) -> list[str]:
-        """Return the distinct marks of the blocks that `records` belong to, in order; other paths stay as they are."""
+        """Return the distinct marks of the jobs that `records` belong to, in order; other paths stay as they are."""
         return list(dict.fromkeys(self.mark_of.get(record, record) for record in records))
 
-    def block_at(self, wildcards: Any) -> ScheduledBlock:
-        """Return the block of a job, whose wildcards name its first launch.
+    def job_at(self, wildcards: Any) -> ScheduledJob:
+        """Return the job whose wildcards name its first launch.
 
         Raises:
             UserError: the config does not select it.
         """
-        return selected(self.blocks, MARK.format_map(vars(wildcards)), "launch")
+        return selected(self.jobs, MARK.format_map(vars(wildcards)), "launch")
 
-    def is_interleaved(self, record: str) -> bool:
-        """Return whether a record is measured together with others."""
-        return len(self.blocks[self.mark_of[record]].launches) > 1
+    @cached_property
+    def interleaved(self) -> set[str]:
+        """Records that are measured together with others in turn."""
+        return {launch.record for block in self.blocks if len(block.launches) > 1 for launch in block.launches}
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:
@@ -191,10 +225,19 @@ class Schedule:
         """Cell of the matrix -> its experiments: usually one."""
         return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
+    @property
+    def shared_line(self) -> str:
+        """How many engine starts serve all launches."""
+        starts = sum(len(job.blocks[0].launches) for job in self.jobs.values())
+        if starts < len(self.launches):
+            return f"shared starts: {several(len(self.launches), 'launch')} in {several(starts, 'start')} of an engine"
+        return "no shared starts: no two experiments have equal engines; give their workloads the same max_model_len"
+
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan to print, with records to measure `again` and the interpretation of profiles."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
+        differing += [self.shared_line] if self.config.share_starts else []
         shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
         return self.plan_file().model_copy(update=shown)
 
@@ -335,7 +378,7 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
         UserError: results/ is not writable.
     """
     write_plan(path, plan.plan_file())
-    measured = (launch for output in outputs & plan.blocks.keys() for launch in plan.blocks[output].launches)
+    measured = (launch for output in outputs & plan.jobs.keys() for launch in plan.jobs[output].launches)
     wanted = {launch.experiment.name: launch.experiment for launch in measured}
     for experiment in wanted.values():
         folder = RESULTS / experiment.spec.mode / experiment.name
@@ -391,7 +434,7 @@ def of_unsound_blocks(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
     call measures their blocks whole.
     """
     found: set[str] = set()
-    for block in plan.blocks.values():
+    for block in plan.blocks:
         records = {launch.record for launch in block.launches}
         there = {record: looks[record] for record in records & looks.keys()}
         lost = there and any(not has_failed(Path(record)) for record in records - there.keys())

@@ -10,7 +10,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import PACKAGE
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import is_plan
-from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledBlock, ScheduledLaunch, selected
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob, ScheduledLaunch, selected
 from rollout_bench.report.state import SUMMARIES, is_stale
 from rollout_bench.workflow.call import has_begun, stopping
 from rollout_bench.workflow.rounds import first_failed, next_round
@@ -32,31 +32,32 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
 
 
 def needed(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return the input files of a block: checkpoints that the workflow builds, and marks of launches to go first."""
-    launches = _block(plan, wildcards).launches
+    """Return the input files of a job: checkpoints that the workflow builds, and marks of launches to go first."""
+    launches = _job(plan, wildcards).launches
     checkpoints = (launch.experiment.checkpoint for launch in launches)
     first = plan.outputs_for(record for launch in launches for record in launch.needed if plan.is_missing(record))
     return [*dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint), *first]
 
 
 def priority(plan: Schedule, wildcards: Any) -> int:
-    """Return the priority of a block, higher for earlier blocks."""
-    return len(plan.launches) - min(plan.by_record[launch.record][0] for launch in _block(plan, wildcards).launches)
+    """Return the priority of a job, higher for earlier jobs."""
+    return len(plan.launches) - min(plan.by_record[launch.record][0] for launch in _job(plan, wildcards).launches)
 
 
 def records_of(plan: Schedule, wildcards: Any) -> str:
     """Return the records that a job must write, a line for each."""
-    return "".join(f"\n    {x.record}" for x in _block(plan, wildcards).launches if plan.is_missing(x.record))
+    return "".join(f"\n    {x.record}" for x in _job(plan, wildcards).launches if plan.is_missing(x.record))
 
 
 def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return the arguments of the measuring command for a block: launches and seed of the order.
+    """Return the arguments of the measuring command for a job: launches and seed of the order.
 
-    An experiment that failed in an earlier block of this run would fail again, so it is left out.
+    An experiment that failed in an earlier job of this run would fail again, so it is left out.
     """
-    block = _block(plan, wildcards)
+    job = _job(plan, wildcards)
+    turns = {launch.record: turn for turn, block in enumerate(job.blocks) for launch in block.launches}
     arguments = []
-    for launch in _worth_trying(block) if has_begun() or on_cluster else block.launches:
+    for launch in _worth_trying(job) if has_begun() or on_cluster else job.launches:
         record, e = Path(launch.record), launch.experiment
         member = {
             "spec": str(record.with_name("spec.json")),
@@ -65,30 +66,31 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
             "launch": launch.index,
             "out": launch.record,
             "log": str(Path("logs") / record.relative_to(RESULTS).with_suffix(".log")),
+            "turn": turns[launch.record],
         }
         arguments += ["--member", json.dumps(member)]
     return [*arguments, "--order-seed", str(plan.order_seed)]
 
 
-def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
-    """Return the launches of a block without those that would fail again, and print those; all if none remains."""
+def _worth_trying(job: ScheduledJob) -> list[ScheduledLaunch]:
+    """Return the launches of a job without those that would fail again, and print those; all if none remains."""
     kept, left_out = [], []
-    for launch in block.launches:
+    for launch in job.launches:
         failed = first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index)
         if failed is None or Path(launch.record).exists():
             kept.append(launch)
         else:
             left_out.append(f"{launch.record}: is left out of its block, since launch {failed} failed in this run")
     if not kept:
-        return list(block.launches)
+        return job.launches
     for line in left_out:
         print(line, file=sys.stderr, flush=True)
     return kept
 
 
 @stopping()
-def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
-    return plan.block_at(wildcards)
+def _job(plan: Schedule, wildcards: Any) -> ScheduledJob:
+    return plan.job_at(wildcards)
 
 
 def kept_folder(plan: Schedule) -> Path:
@@ -118,7 +120,7 @@ def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
         if not has_begun():
             raise
         wanted = []  # a record was damaged during the run: the summary reports it
-    forced = plan.blocks.keys() & set(wanted)
+    forced = plan.jobs.keys() & set(wanted)
     if wanted or is_summary_stale(plan) or not is_plan(PLAN_FILE):
         forced |= {SUMMARY}
     Internals(workflow).force(forced)

@@ -51,7 +51,7 @@ class RunState:
             number = counts["done"] + counts["failed"] + len(self._running) + 1
             launch = by_record[record][1]
             self._running[record] = (
-                f"launch {number} of {self._planned}{', in a block' if self._plan.is_interleaved(record) else ''}: "
+                f"launch {number} of {self._planned}{', in a block' if record in self._plan.interleaved else ''}: "
                 f"{launch.experiment.spec.title} ({launch.experiment.spec.mode}), launch {launch.index}",
                 time.monotonic(),
             )

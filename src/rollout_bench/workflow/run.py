@@ -70,8 +70,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         slurm.check_none_left(Path.cwd())
         ownership.tell_of_claims(RESULTS)
         # With launches: auto, any launch may be needed later in the run.
-        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.blocks))
-        asked = {launch.record for mark in wanted & plan.blocks.keys() for launch in plan.blocks[mark].launches}
+        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
+        asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
         _tell_cost(plan, asked)

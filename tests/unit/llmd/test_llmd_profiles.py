@@ -208,7 +208,7 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, quants: [bf16]}"))
     plan = schedule(config, expand(config, probe_engine(None)))
-    put_on_disk(plan, tmp_path / "results" / "plan.json", set(plan.blocks))
+    put_on_disk(plan, tmp_path / "results" / "plan.json", set(plan.jobs))
     [kept] = (tmp_path / "results").glob("online/*/profile.yaml")
     assert kept.with_name("spec.json").exists()
     content = yaml.safe_load(kept.read_text())

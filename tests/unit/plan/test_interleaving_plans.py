@@ -138,11 +138,11 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
         assert interleave == "true"
         return
     outputs = plan.outputs_for(launch.record for launch in plan.launches)
-    measured = [launch.record for output in outputs for launch in plan.blocks[output].launches]
+    measured = [launch.record for output in outputs for launch in plan.jobs[output].launches]
     assert Counter(measured) == Counter(launch.record for launch in plan.launches)
     groups = [[e.name for e in group.members] for group in plan.interleaving.groups]
     assert (interleave == "false") <= (not groups)
-    for block in plan.blocks.values():
+    for block in plan.blocks:
         assert len({launch.index for launch in block.launches}) == 1
         names = [launch.experiment.name for launch in block.launches]
         assert names in groups if len(names) > 1 else all(names[0] not in group for group in groups)
@@ -150,8 +150,8 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
     some = [launch.record for launch in plan.launches if missing.random() < 0.5]
     chosen = plan.outputs_for(some)
     assert len(chosen) == len(set(chosen))
-    assert set(some) <= {launch.record for output in chosen for launch in plan.blocks[output].launches}
-    places = [min(plan.by_record[one.record][0] for one in plan.blocks[output].launches) for output in outputs]
+    assert set(some) <= {launch.record for output in chosen for launch in plan.jobs[output].launches}
+    places = [min(plan.by_record[one.record][0] for one in plan.jobs[output].launches) for output in outputs]
     assert places == sorted(places)
 
 
@@ -169,7 +169,7 @@ def test_plan_file_and_command_tell_what_is_interleaved_and_why():
 
 def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     plan = plan_of("interleave: true\ntimeout_s: 600\n")
-    baseline = next(iter(plan.blocks.values())).launches[0]
+    baseline = plan.blocks[0].launches[0]
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
     asked = slurm.asked_for_measuring(plan, True)
     assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN

@@ -46,7 +46,7 @@ def in_blocks(overlay: str) -> Schedule:
 
 def measure_blocks(plan: Schedule, leave_out: int = 0) -> list[list[Path]]:
     """Write the records of all blocks of a plan without their last `leave_out` members; return the records."""
-    blocks = [block.launches[: len(block.launches) - leave_out] for block in plan.blocks.values()]
+    blocks = [block.launches[: len(block.launches) - leave_out] for block in plan.blocks]
     for index, launches in enumerate(blocks):
         save(Path("results"), *make_block([x.experiment.spec for x in launches], index, [[400.0] * 3] * len(launches)))
     return [[Path(launch.record) for launch in launches] for launches in blocks]

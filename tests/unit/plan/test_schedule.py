@@ -127,3 +127,29 @@ def test_engines_that_do_not_fit_here_are_refused(overlay: str, devices: int, pr
     specs = [one.spec for one in planned(f"{{modes: [placement], quants: [bf16], {overlay}}}").experiments]
     with refused(problem, "") if problem else nullcontext():
         check_devices_here(specs, devices)
+
+
+def two_workloads(**changes: object) -> Schedule:
+    """Return a plan of three quants under two workloads whose engines are equal, and one whose engines are not."""
+    short = TINY["workload_settings"]["short"]
+    wide, own = ({**short, "engine_args": {**short["engine_args"], "max_model_len": length}} for length in (64, 48))
+    workloads = {"short": wide, "long": {**wide, "prompt_tokens": 32}, "own": own}
+    selected = {"workloads": list(workloads), "workload_settings": workloads}
+    return planned_with(**{**selected, "launches": 6, **changes})
+
+
+def test_workloads_with_equal_engines_share_a_start():
+    plan = two_workloads(share_starts=True)
+    of_job = [[launch.experiment.spec for launch in job.launches] for job in plan.jobs.values()]
+    assert all(len({spec.quant.name for spec in specs}) == 1 for specs in of_job)
+    shared = [[spec.workload.name for spec in specs] for specs in of_job if len(specs) > 1]
+    assert shared.count(["short", "long"]) == shared.count(["long", "short"]) == 9, "each is first equally often"
+    assert len(of_job) - len(shared) == 18
+    assert plan.shared_line == "shared starts: 54 launches in 36 starts of an engine"
+    assert len(two_workloads().jobs) == 54
+
+
+def test_engines_that_differ_share_no_start():
+    plan = two_workloads(share_starts=True, workloads=["short", "own"])
+    assert len(plan.jobs) == len(plan.launches)
+    assert "give their workloads the same max_model_len" in plan.shared_line

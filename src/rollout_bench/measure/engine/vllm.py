@@ -314,17 +314,34 @@ def tell_ready(
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    llm: Any
+    start: EngineStart
+    init_s: float
+
+
+_loaded: list[_Loaded] = []
+"""The engine of this process, for the jobs after the first; empty before the first."""
+
+
 def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
     """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
+
+    A further job of this process gets the engine that is there, whose start it reports.
 
     Args:
         job: the job.
         tell: sends an event.
         more: vLLM arguments that are not settings of the experiment.
     """
-    start = imported(tell)
-    from vllm import LLM
+    if not _loaded:
+        start = imported(tell)
+        from vllm import LLM
 
-    engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **more}))
-    engine.tell_ready(job, tell, start, time.perf_counter() - start.began)
+        llm = LLM(model=job.model, **{**arguments(job.spec), **more})
+        _loaded.append(_Loaded(llm, start, time.perf_counter() - start.began))
+    (held,) = _loaded
+    engine = LoadedEngine(job.spec, held.llm)
+    engine.tell_ready(job, tell, held.start, held.init_s)
     return engine

@@ -1,4 +1,7 @@
-"""The engine process: does the job of one launch and sends events to its supervisor, which starts it."""
+"""The engine process: does the jobs of launches and sends events to its supervisor, which starts it.
+
+Most engines do one job. Of launches that share a start, each has a job of its own on the same engine.
+"""
 
 import faulthandler
 import os
@@ -13,8 +16,12 @@ from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
 
 
-def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
-    """Do `job` and write each event to the pipe `descriptor`; wait for a line of `orders` before each iteration."""
+def work(job: Job, descriptor: int, orders: IO[bytes]) -> bytes:
+    """Do `job` and write each event to the pipe `descriptor`; wait for a line of `orders` before each iteration.
+
+    Returns:
+        The next job; empty if this was the last.
+    """
 
     def tell(event: Event) -> None:
         send(descriptor, event)
@@ -25,8 +32,8 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     MODES[job.spec.mode].part("worker", "measure")(job, tell, wait)
     tell(Done())
-    if job.ends_on_order:
-        orders.readline()  # ending an engine takes CPU time, which would disturb the last pass of the others
+    # ending an engine takes CPU time, which would disturb the last pass of the others
+    return orders.readline() if job.ends_on_order else b""
 
 
 def main() -> int:
@@ -44,7 +51,8 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     failed: Failed | None = None
     try:
-        work(Job.model_validate_json(text), descriptor, orders)
+        while text:
+            text = work(Job.model_validate_json(text), descriptor, orders)
     except MeasuringFailed as error:
         print(error.cause, file=sys.stderr)
         failed = Failed(exception=error.cause, category=error.category, fix=error.fix)

@@ -116,6 +116,7 @@ class Assignment:
         devices: largest number of devices that the workflow's launches hold together; None for all.
         first_device: preferred device; None derives it from the index of the launch.
         attempt: number of the attempt, from 1; None measures again even if a record exists.
+        turn: number of the launch's block in its job; blocks of a job use the same engines one after the other.
         mates: records of the launches in the same block.
         began: start time of the block, on the monotonic clock; None: now.
     """
@@ -132,6 +133,7 @@ class Assignment:
     devices: int | None = None
     first_device: int | None = None
     attempt: int | None = None
+    turn: int = 0
     mates: frozenset[Path] = frozenset()
     began: float | None = None
 
@@ -246,7 +248,7 @@ def attempt(assignment: Assignment, signals: int, word: Word) -> None:
         with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
             assignment.tell_users(signals)
             with contextlib.closing(Launching(assignment, signals, held)) as launching:
-                launching.launch.start()
+                launching.begin()
                 while launching.advance():
                     launching.go()
                 launching.finish()
@@ -352,6 +354,7 @@ class Launching:
         held: the lease on its devices.
         mates: returns the pids of all processes of its block; None outside blocks.
         imported: import of the engine in this process, to fork the engine from; None starts a new program.
+        shared: engine of earlier launches, which this one uses; None starts its own.
     """
 
     def __init__(
@@ -361,6 +364,7 @@ class Launching:
         held: Lease,
         mates: Callable[[], set[int]] | None = None,
         imported: Imported | None = None,
+        shared: "Launching | None" = None,
     ) -> None:
         spec = assignment.spec
         self._assignment = assignment
@@ -373,38 +377,55 @@ class Launching:
         self._files = _model_files(assignment)
         reference = reference_path(assignment.out.absolute(), spec)
         traces = self._kept.enter_context(folder_for_traces(spec, assignment.out))
-        self.launch = EngineLaunch(
-            module=WORKER,
-            job=Job(
-                spec=spec,
-                model=assignment.loaded,
-                dataset=_dataset(assignment),
-                launch=assignment.launch,
-                timeout_s=timeout_s,
-                traces=None if traces is None else str(traces),
-                reference=None if reference is None else str(reference),
-                ends_on_order=mates is not None or len(environments) * processes > 1,
-            ),
-            log=assignment.log,
-            environments=environments * processes,
+        self._job = Job(
+            spec=spec,
+            model=assignment.loaded,
+            dataset=_dataset(assignment),
+            launch=assignment.launch,
             timeout_s=timeout_s,
-            signals=signals,
-            cores=[*held.cores] * processes,
-            keep_open=[held.descriptor],
-            router=hooks.feeder and hooks.feeder(spec, assignment.launch, assignment.source),
-            imported=imported,
-            join=hooks.join and partial(hooks.join, spec),
-            roles=roles,
+            traces=None if traces is None else str(traces),
+            reference=None if reference is None else str(reference),
+            ends_on_order=mates is not None or len(environments) * processes > 1,
         )
+        self.launch: EngineLaunch
+        self._after: list[str] = []
+        if shared is None:
+            self.launch = EngineLaunch(
+                module=WORKER,
+                job=self._job,
+                log=assignment.log,
+                environments=environments * processes,
+                timeout_s=timeout_s,
+                signals=signals,
+                cores=[*held.cores] * processes,
+                keep_open=[held.descriptor],
+                router=hooks.feeder and hooks.feeder(spec, assignment.launch, assignment.source),
+                imported=imported,
+                join=hooks.join and partial(hooks.join, spec),
+                roles=roles,
+            )
+        else:
+            self.launch = shared.launch
+            self._after = [*shared._after, shared._assignment.name]
         launch = self.launch
         surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
         self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
         self._collecting.imported = imported
 
-    def close(self) -> None:
-        """End the engine's processes, if there are any, and remove temporary files."""
-        self.launch.close()
+    def begin(self) -> None:
+        """Start the engine, or give it this launch's job; whether this succeeds or not, `close` must be called."""
+        if self._after:
+            said = f"An earlier launch started the engine, whose output is in {self.launch.log}\n"
+            self._assignment.log.write_text(said)
+            self.launch.follow(self._job)
+        else:
+            self.launch.start()
+
+    def close(self, *, keeps_engine: bool = False) -> None:
+        """Remove temporary files, and unless a later launch uses them, end the engine's processes, if there are any."""
+        if not keeps_engine:
+            self.launch.close()
         self._kept.close()
 
     def advance(self) -> bool:
@@ -415,16 +436,17 @@ class Launching:
         """Begin the next pass; `number` is its round in a block."""
         self.launch.go(self._collecting.take, number)
 
-    def finish(self, block: Block | None = None) -> None:
-        """End the engine and write the record.
+    def finish(self, block: Block | None = None, *, keeps_engine: bool = False) -> None:
+        """End the engine, unless a later launch uses it, and write the record.
 
         Raises:
             UserError: if the record cannot be written.
         """
-        self.launch.close()
+        if not keeps_engine:
+            self.launch.close()
         collecting, assignment = self._collecting, self._assignment
         # the hub's current commit is known only after the engine has loaded the model
         collecting.model_files = self._files if is_local(assignment.loaded) else _model_files(assignment)
-        collecting.block = block
+        collecting.block, collecting.after = block, self._after
         collecting.write("".join(log.read_text(errors="replace") for log in self.launch.logs), assignment.out)
         assignment.outcome.succeeded()

@@ -1,5 +1,7 @@
 """A block: launches whose engines are alive at the same time and make their passes in turn, in one process.
 
+A job has one block, or several one after the other, in which each engine measures another workload.
+
 Exactly one launch is served at a time. The others are parked: their engines wait for an order, on a CPU suspended. So
 an engine's preparation for its next pass (prompts, garbage collection, clearing a cache) never disturbs another
 engine's pass. First each engine starts and makes its warm-up passes, one engine after the other. Then come the rounds:
@@ -10,17 +12,50 @@ turn.
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from rollout_bench.contracts.record import Block
-from rollout_bench.contracts.spec import devices_per_replica, replicas
+from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas, start_of
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import descendants
 from rollout_bench.measure.launch.attempt import Assignment, Launching, Word, failures_told
 from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.machine.leases import Lease
+
+
+class Engines:
+    """The engines of a job, which stay alive between its blocks for launches that start alike.
+
+    Args:
+        launches: specs of all launches of the job.
+    """
+
+    def __init__(self, launches: Iterable[Spec]) -> None:
+        self._to_come = Counter(map(start_of, launches))
+        self._alive: dict[str | None, Launching] = {}
+
+    def take(self, spec: Spec) -> Launching | None:
+        """Return the launch whose engine this one uses; None if it starts its own."""
+        self._to_come[start_of(spec)] -= 1
+        return self._alive.pop(start_of(spec), None)
+
+    def is_wanted(self, spec: Spec) -> bool:
+        """Return whether a later launch can use the engine of this one."""
+        return start_of(spec) is not None and self._to_come[start_of(spec)] > 0
+
+    def keep(self, spec: Spec, launching: Launching) -> None:
+        """Keep the engine of a finished launch for a later one."""
+        launching.close(keeps_engine=True)
+        launching.launch.park()
+        self._alive[start_of(spec)] = launching
+
+    def close(self) -> None:
+        """End all engines that are left."""
+        for launching in self._alive.values():
+            launching.close()
 
 
 def check_together(assignments: Sequence[Assignment]) -> None:
@@ -53,11 +88,13 @@ class Member:
     Attributes:
         assignment: the launch.
         launching: the launch while it is measured; None before its start.
+        is_alone: whether no other engine waits for a turn.
         has_passes: whether it is ready for a further pass.
         status: exit status, not 0 if it failed.
     """
 
     assignment: Assignment
+    is_alone: bool = False
     launching: Launching | None = None
     has_passes: bool = True
     status: int = 0
@@ -76,7 +113,8 @@ class Member:
     def advance(self) -> None:
         """Wait until its next pass can begin, or it has made all; then park it."""
         self.has_passes = self.under_way.advance()
-        self.under_way.launch.park()
+        if not self.is_alone:
+            self.under_way.launch.park()
 
     def warm_up(self) -> None:
         """Make all passes of the warm-up that come next."""
@@ -106,6 +144,7 @@ class BlockRun:
         orders: yields the order of the launches' names in each round, without end.
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
+        engines: of the job, for launches that share them.
         imported: import of the engine in this process, to fork engines from; None starts engines as new programs.
     """
 
@@ -114,6 +153,7 @@ class BlockRun:
     orders: Iterator[Sequence[str]]
     signals: int
     word: Word
+    engines: Engines
     imported: Imported | None = None
     _rounds: list[list[int]] = field(default_factory=list)
     _id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -124,7 +164,7 @@ class BlockRun:
         Raises:
             Interrupted: if a signal arrived.
         """
-        members = [Member(assignment) for assignment in self.assignments]
+        members = [Member(assignment, len(self.assignments) == 1) for assignment in self.assignments]
         positions = {assignment.name: position for position, assignment in enumerate(self.assignments)}
         try:
             for member in members:
@@ -150,8 +190,14 @@ class BlockRun:
     def _start(self, member: Member) -> None:
         member.assignment.check_before_start()
         mates = partial(descendants, os.getpid())
-        member.launching = Launching(member.assignment, self.signals, self.held, mates, self.imported)
-        member.launching.launch.start()
+        shared = self.engines.take(member.assignment.spec)
+        try:
+            member.launching = Launching(member.assignment, self.signals, self.held, mates, self.imported, shared)
+        except BaseException:
+            if shared is not None:
+                shared.close()
+            raise
+        member.launching.begin()
         member.advance()
         member.warm_up()
 
@@ -162,7 +208,12 @@ class BlockRun:
             order=self._rounds,
             waited_s=round(member.under_way.launch.waited_s, 3),
         )
-        member.under_way.finish(block)
+        spec, launching = member.assignment.spec, member.under_way
+        is_wanted = self.engines.is_wanted(spec)
+        launching.finish(None if member.is_alone else block, keeps_engine=is_wanted)
+        if is_wanted:
+            self.engines.keep(spec, launching)
+            member.launching = None
 
     def _do(self, member: Member, step: Callable[[], None]) -> None:
         """Do a step of a launch, unless it has failed; if it fails now, end its engine."""

@@ -23,7 +23,10 @@ Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", 
 
 
 class Job(Strict):
-    """Work for an engine process: the first line of its stdin. The process does nothing before it arrives."""
+    """Work for an engine process: the first line of its stdin. The process does nothing before it arrives.
+
+    Further jobs are for the same engine; each line after a job's last event is one.
+    """
 
     spec: Spec
     model: str = Field(description="Local folder or hub id of the weights.")
@@ -37,7 +40,7 @@ class Job(Strict):
         None, description="Record of the launch that sampled the sequences to score. Null if this launch samples them."
     )
     ends_on_order: bool = Field(
-        False, description="Whether the process waits for an order before it ends, since others are still measured."
+        False, description="Whether the process waits for its end or a further job, since others are still measured."
     )
 
 

@@ -86,6 +86,8 @@ class Collecting(ABC):
         self.flags: list[Flag] = []
         self.block: Block | None = None
         """The block of the launch, once known."""
+        self.after: list[str] = []
+        """Launches that used the engine before."""
         self.imported: Imported | None = None
         """The import from which the engine was forked; None for a plain start."""
         self.model_files: dict[str, str] = {}
@@ -144,13 +146,14 @@ class Collecting(ABC):
             "engine": facts,
             "placement": self._placement,
             "block": self.block,
+            "after": self.after or None,
             "model_files": self.model_files or None,
             "startup": Startup(
                 process_s=self._process_s,
                 import_s=self._ready.import_s if self.imported is None else self.imported.seconds,
                 init_s=self._ready.init_s,
                 forked=self.imported is not None or None,
-                reported=reported,
+                reported={} if self.after else reported,
                 replicas=self._ready.replicas,
             ),
         }

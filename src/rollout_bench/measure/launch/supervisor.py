@@ -302,11 +302,22 @@ class EngineLaunch:
             guardian.watch(self._replicas[-1].group)
         if self.router is not None:
             self.router.connected()
-        for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
-            replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
-        self._gathering = Gathering(count, self.join or partial(as_one, platform=self.job.spec.platform))
+        self._send_job(lines)
         self._watching = Watch(guardian.pid, "guardian")
         self._kept.callback(lambda: self._watching.close())
+
+    def follow(self, job: Job) -> None:
+        """Give the engine, which has done its job, a further one that differs in the workload."""
+        self.unpark()
+        self._oom_kills_before = _oom_kills()
+        self.job, self.timeout_s = job, job.timeout_s
+        self._began, self.waited_s, self._round = time.monotonic(), 0.0, None
+        self._send_job([None] * len(self._replicas))
+
+    def _send_job(self, lines: Sequence[int | None]) -> None:
+        for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
+            replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
+        self._gathering = Gathering(len(lines), self.join or partial(as_one, platform=self.job.spec.platform))
 
     def begin_end(self) -> None:
         """Let the guardian begin to end the engine, if it was started; `close` waits for it."""

@@ -10,5 +10,6 @@ MODE = Mode(
     example="config.yaml",
     data_parallel="all",
     interleaves=True,
+    shares=True,
     metrics=("output_tokens_per_s",),
 )
