@@ -3,7 +3,8 @@
 Each round starts one engine for the workload alone, and one that measures it and two others (`share_starts`), whose
 order is balanced over rounds. The two starts take turns in being first. The ratio of a round is shared over alone.
 `python studies/shared_starts.py --rounds 20 --folder FOLDER` continues where it was ended, and writes
-results/shared-starts.md. 25 minutes on two cores with nothing else at work.
+results/shared-starts.md. 25 minutes on two cores with nothing else at work. `--read OWN SHARED` reads two results
+folders that were measured so elsewhere, such as the unpacked results/shared-starts-h100-*.tar.xz.
 """
 
 import argparse
@@ -41,9 +42,9 @@ SETTINGS = {
 }
 
 
-def records(copy: Copy) -> dict[int, Record]:
+def records(results: Path) -> dict[int, Record]:
     """Return the valid launches of the asked workload by their index."""
-    paths = (copy.path / "results").glob(f"offline/*_{ASKED}-*/launch-*.json")
+    paths = results.glob(f"offline/*_{ASKED}-*/launch-*.json")
     return {record.launch: record for record in map(read_record, paths) if record.valid}
 
 
@@ -53,9 +54,9 @@ def rate(record: Record) -> float:
     return sum(each.output_tokens for each in counted) / sum(each.elapsed_s for each in counted)
 
 
-def page(by_place: dict[int, list[float]], copy: Copy) -> str:
+def page(by_place: dict[int, list[float]], where: str) -> str:
     """Return what was found, from the log ratios by the place of the workload in its shared start."""
-    lines = [f"{copy.place()}.", "", "| place in the shared start | rounds | shared / alone |", "|---|--:|--:|"]
+    lines = [f"{where}.", "", "| place in the shared start | rounds | shared / alone |", "|---|--:|--:|"]
     after = [ratio for place, ratios in by_place.items() if place for ratio in ratios]
     rows = [*((f"{place + 1}", ratios) for place, ratios in sorted(by_place.items())), ("2 or 3", after)]
     for name, logs in rows:
@@ -70,21 +71,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=TEMPORARY / "shared-starts")
+    parser.add_argument("--read", type=Path, nargs=2, metavar=("OWN", "SHARED"))
     arguments = parser.parse_args()
+    if arguments.read:
+        print(found(*arguments.read, "read from records"), end="")
+        return
     with alone():
         together = {**SETTINGS, "workloads": [*SETTINGS["workload_settings"]], "share_starts": True}
         own, shared = Copy(arguments.folder / "own", SETTINGS), Copy(arguments.folder / "shared", together)
         for launches in range(1, arguments.rounds + 1):
             for copy in (own, shared) if launches % 2 else (shared, own):
                 copy.run("results/summary.txt", "--config", f"launches={launches}")
+    text = found(own.path / "results", shared.path / "results", str(shared.place()))
+    (RESULTS / "shared-starts.md").write_text(text)
+    print(text, end="")
+
+
+def found(own: Path, shared: Path, where: str) -> str:
+    """Return the page of two results folders."""
     ours, theirs = records(shared), records(own)
     by_place: dict[int, list[float]] = {}
     for launch in sorted(ours.keys() & theirs.keys()):
         ratio = rate(ours[launch]) / rate(theirs[launch])
         by_place.setdefault(len(ours[launch].after or ()), []).append(math.log(ratio))
-    text = page(by_place, shared)
-    (RESULTS / "shared-starts.md").write_text(text)
-    print(text, end="")
+    return page(by_place, where)
 
 
 if __name__ == "__main__":
