@@ -9,6 +9,8 @@ Where a gate is undecided, it is tested anew, once, with as many launches of eac
 import argparse
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +42,13 @@ def gate(passes_s: list[list[float]], rng: np.random.Generator, launches: int, s
         return outcome_of(tests), test.launches
 
 
-def outcomes(passes_s: list[list[float]], gates: int, slower: float) -> tuple[Counter[str], Counter[str], list[int]]:
-    """Return the outcomes of first tests, those after the launches that were asked for, and these launches."""
-    rng = np.random.default_rng(0)
-    first: Counter[str] = Counter()
-    last: Counter[str] = Counter()
-    asked = []
-    for _ in range(gates):
-        outcome, launches = gate(passes_s, rng, FIRST, slower)
-        first[outcome] += 1
-        if outcome == "undecided" and launches is not None:
-            asked.append(launches)
-            outcome, _ = gate(passes_s, rng, launches, slower)
-        last[outcome] += 1
-    return first, last, asked
+def outcomes(passes_s: list[list[float]], slower: float, number: int) -> tuple[str, str, int | None]:
+    """Return the outcome of gate `number`, that with the launches that it asked for, and these launches."""
+    rng = np.random.default_rng(number)
+    first, launches = gate(passes_s, rng, FIRST, slower)
+    if first != "undecided" or launches is None:
+        return first, first, None
+    return first, gate(passes_s, rng, launches, slower)[0], launches
 
 
 def main() -> None:
@@ -69,11 +64,15 @@ def main() -> None:
         "|---|--:|--:|--:|--:|",
     ]
     for name, slower in (("unchanged", 1.0), ("5 % slower", 1 / 0.95)):
-        first, last, asked = outcomes(passes_s, gates, slower)
+        with ProcessPoolExecutor() as pool:
+            found = list(pool.map(partial(outcomes, passes_s, slower), range(gates)))
+        asked = [launches for *_, launches in found if launches is not None]
         middle = f"as asked for, {int(np.median(asked))} in the median" if asked else "as asked for: none"
-        for launches, found in ((str(FIRST), first), (middle, last)):
-            shares = [str(Share(count=found[outcome], of=gates)) for outcome in ("worse", "not worse", "undecided")]
+        for place, launches in enumerate((str(FIRST), middle)):
+            counts = Counter(each[place] for each in found)
+            shares = [str(Share(count=counts[outcome], of=gates)) for outcome in ("worse", "not worse", "undecided")]
             lines.append(f"| {name} | {launches} | {' | '.join(shares)} |")
+        print(lines[-2:], flush=True)
     text = "\n".join(lines) + "\n"
     (RESULTS / "gates.md").write_text(text)
     print(text, end="")
