@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 318,
-    "tests": 11276,
+    "tests": 11279,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
