@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from rollout_bench.report.pack import write_pack
+from rollout_bench.report.state import add_results
 
 
 def main() -> int:
@@ -16,14 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error."
     )
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="?",
-        default=Path("results"),
-        metavar="RESULTS_DIR",
-        help="the results folder, or a summary kept in one (default: %(default)s)",
-    )
+    add_results(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file, such as baseline.tar.xz")
     arguments = parser.parse_args()
     write_pack(arguments.results, arguments.out)

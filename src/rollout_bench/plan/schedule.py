@@ -179,6 +179,8 @@ class Schedule:
 
     def _in_turn(self, index: int, blocks: Sequence[ScheduledBlock]) -> tuple[ScheduledBlock, ...]:
         """Return the blocks of a job in the order of its launch index, which is balanced over launches."""
+        if len(blocks) == 1:  # of most jobs; an order is drawn anew from its first round on
+            return tuple(blocks)
         named = {block.launches[0].experiment.name: block for block in blocks}
         return tuple(map(named.__getitem__, next(block_orders(self.order_seed, index, sorted(named), 1))))
 

@@ -39,9 +39,6 @@ Outcome = Literal["worse", "not worse", "undecided"]
 STATUS: dict[Outcome, int] = {"worse": 1, "undecided": 4, "not worse": 0}
 """Exit status of a gate, by the first of these outcomes that one of its tests has."""
 
-ERROR_STATUS = 2
-"""Exit status of a gate that could not be tested."""
-
 LEVEL = 0.05
 """Greatest chance that a gate whose results did not change calls any of its numbers worse, or those at the margin not
 worse. All tests of a gate share it equally (Bonferroni)."""

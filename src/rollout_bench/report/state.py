@@ -113,8 +113,8 @@ def _essence(plan: Any) -> Any:
     return parts
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Add RESULTS_DIR, --plan and --all to `parser`."""
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add RESULTS_DIR to `parser`."""
     parser.add_argument(
         "results",
         type=Path,
@@ -124,6 +124,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help=f"the results folder, wherever it lies, or one config's summary in it, RESULTS_DIR/{SUMMARIES}/NAME "
         "(default: %(default)s)",
     )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add RESULTS_DIR, --plan and --all to `parser`."""
+    add_results(parser)
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
         "--plan",
