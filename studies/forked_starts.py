@@ -1,58 +1,86 @@
-"""Does an engine that is forked from a block's process measure and scatter as one that is started plainly?
+"""Does an engine that is forked from a process which has imported vLLM measure and scatter as a plainly started one?
 
-The demo's blocks are measured twice, forked and plain, alternately. Prints for each quantization the ratio of their
-passes with its 95 % interval over blocks, and the ratio of the spreads between launches with that of an F test.
+Each round starts one engine plainly and forks one, of all rounds from the same process. The two take turns in being
+first. `python studies/forked_starts.py --rounds 20 --folder FOLDER` continues where it was ended, and writes
+results/forked-starts.md. `--read PLAIN FORKED` reads two results folders that were measured elsewhere.
 """
 
-from __future__ import annotations
-
 import argparse
+import os
+import re
 from pathlib import Path
 
 import numpy as np
-from copies import Copy
-from measured_rounds import read_blocks, trimmed_mean
+from copies import TEMPORARY, Copy
+from kept import RESULTS, alone
 from scipy import stats
+from shared_starts import SETTINGS, rate, records
 
-FORKS = "imported_for(members, held)"
+STARTER = Path("src/rollout_bench/measure/launch/starter.py")
+ATTEMPT = Path("src/rollout_bench/measure/launch/attempt.py")
 
 
-def measured(folder: Path, blocks: int) -> dict[str, dict[str, np.ndarray]]:
-    """Return the logarithm of the seconds of a pass of each launch, by quantization, of plain and forked starts."""
-    copies = {name: Copy(folder / name, {}) for name in ("plain", "forked")}
-    command = copies["plain"].path / "src" / "rollout_bench" / "commands" / "measure.py"
-    command.write_text(command.read_text().replace(FORKS, "None"))
-    for launches in range(1, blocks + 1):
-        for copy in copies.values() if launches % 2 else reversed(copies.values()):
-            if not copy.run("--config", f"launches={launches}"):
-                raise SystemExit("a block failed\nsee the lines above; the same command goes on")
-    return {
-        name: {
-            quant: np.array([float(trimmed_mean(np.log(block.passes_s[quant]))) for block in found])
-            for quant in found[0].passes_s
-        }
-        for name, copy in copies.items()
-        if (found := read_blocks(copy.path / "results"))
-    }
+def change(path: Path, pattern: str, text: str) -> None:
+    """Replace what `pattern` finds in a file of a copy; raise `SystemExit` unless it is found once."""
+    content, found = re.subn(pattern, text, path.read_text())
+    if found != 1:
+        raise SystemExit(f"{path}: {pattern} is found {found} times\n-> adapt the study to the code")
+    path.write_text(content)
+
+
+def measure(folder: Path, rounds: int) -> tuple[Copy, Copy]:
+    """Measure the rounds that are missing; return the copies with plain and with forked starts."""
+    plain, forked = Copy(folder / "plain", SETTINGS), Copy(folder / "forked", SETTINGS)
+    change(plain.path / STARTER, r"return (spec.platform in MODULES|False) and", "return False and")
+    change(forked.path / ATTEMPT, r"return (self.die_with_parent or os.getpid\(\)|\d+)\n", f"return {os.getpid()}\n")
+    for launches in range(1, rounds + 1):
+        for copy in (plain, forked) if launches % 2 else (forked, plain):
+            copy.run("results/summary.txt", "--config", f"launches={launches}")
+    return plain, forked
+
+
+def page(plain: Path, forked: Path, where: str) -> str:
+    """Return what was found in two results folders."""
+    ours, theirs = records(forked), records(plain)
+    if {record.startup.forked for record in ours.values()} != {True} or any(r.startup.forked for r in theirs.values()):
+        raise SystemExit("the launches did not start as asked\n-> look into their logs")
+    both = sorted(ours.keys() & theirs.keys())
+    mine, plainly = (np.log([rate(found[launch]) for launch in both]) for found in (ours, theirs))
+    ratio = stats.ttest_1samp(mine - plainly, 0).confidence_interval()
+    spread = mine.std(ddof=1) / plainly.std(ddof=1)
+    bounds = stats.f.ppf([0.975, 0.025], len(both) - 1, len(both) - 1) ** 0.5
+    seconds = [np.mean([record.start_s for record in found.values()]) for found in (ours, theirs)]
+    return "\n".join(
+        [
+            f"{where}.",
+            "",
+            "| | forked / plain, 95 % interval |",
+            "|---|--:|",
+            f"| rounds | {len(both)} |",
+            f"| output tokens per second | {np.exp((mine - plainly).mean()):.4f}"
+            f" [{np.exp(ratio.low):.4f}, {np.exp(ratio.high):.4f}] |",
+            f"| standard deviation over launches | {spread:.2f} [{spread / bounds[0]:.2f}, {spread / bounds[1]:.2f}] |",
+            f"| start of an engine | {seconds[0]:.1f} s / {seconds[1]:.1f} s |",
+            "",
+        ]
+    )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the copies lie; an unfinished one goes on")
-    parser.add_argument("--blocks", type=int, default=10, help="of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--folder", type=Path, default=TEMPORARY / "forked-starts")
+    parser.add_argument("--read", type=Path, nargs=2, metavar=("PLAIN", "FORKED"))
     arguments = parser.parse_args()
-    found = measured(arguments.folder, arguments.blocks)
-    for quant, forked in found["forked"].items():
-        plain = found["plain"][quant]
-        ratio = stats.ttest_1samp(forked - plain, 0).confidence_interval()
-        spread = forked.std(ddof=1) / plain.std(ddof=1)
-        bounds = stats.f.ppf([0.975, 0.025], len(forked) - 1, len(plain) - 1) ** 0.5
-        print(
-            f"{quant}: a pass takes {np.exp((forked - plain).mean()):.3f} [{np.exp(ratio.low):.3f}, "
-            f"{np.exp(ratio.high):.3f}] times as long, launches scatter {spread:.2f} "
-            f"[{spread / bounds[0]:.2f}, {spread / bounds[1]:.2f}] times as much"
-        )
+    if arguments.read:
+        print(page(*arguments.read, "read from records"), end="")
+        return
+    with alone():
+        plain, forked = measure(arguments.folder, arguments.rounds)
+    text = page(plain.path / "results", forked.path / "results", str(plain.place()))
+    (RESULTS / "forked-starts.md").write_text(text)
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ SECRET = "hush-4711"
 OVERLAY = {
     **TINY,
     "interleave": True,
-    "share_starts": True,
     "iterations": 8,
     "workloads": ["short", "equal"],
     "engine_args": {"max_model_len": 256},

@@ -28,8 +28,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     promised = {"kv_cache_dtype": "bfloat16"}
     in_core = {"multiprocess": False}
     spec = online_spec({"points": points}, workload={"prompts": 8}, quant=promised, engine=in_core)
-    launch = Launching(tmp_path_factory.mktemp("online"), spec)
-    launch.wait_for("iteration 1/")
+    launch = Launching(tmp_path_factory.mktemp("online"), spec, is_second=True)
+    launch.wait_for(f"{spec.workload.name} .*iteration 1/")
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]
     key = server.environ()["VLLM_API_KEY"]
@@ -90,6 +90,11 @@ def test_the_points_of_a_sweep_share_one_server(record: Record, rows: list[Seque
     for it in (it for it in record.iterations if it.point.concurrency == 2):
         spans = [(row.sent_s, row.last_token_s) for row in rows if row.iteration == it.index]
         assert all(sum(a <= start < b for a, b in spans) <= 2 for start, _ in spans)
+
+
+def test_one_server_serves_two_workloads(done: tuple[Launching, dict[str, Any]], record: Record) -> None:
+    assert len(record.after or ()) == 1
+    assert done[0].log_text().count("An earlier launch started the engine") == 1
 
 
 def test_the_server_s_own_counts_agree_with_the_client_s(record: Record) -> None:

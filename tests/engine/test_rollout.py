@@ -26,7 +26,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     load = {"prompts": 6, "samples_per_prompt": 2, "output_tokens": TAIL, "temperature": 0.0, "logprobs": 0}
     spec = tiny_spec(engine={"args": args}, workload=load)
     spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(router="least_in_flight")})
-    launch = Launching(tmp_path_factory.mktemp("rollout"), spec)
+    launch = Launching(tmp_path_factory.mktemp("rollout"), spec, is_second=True)
     assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
     return launch
 
@@ -76,3 +76,4 @@ def test_the_slowest_engine_sets_the_start_and_none_is_left(record: Record, laun
     assert len({start.kv_cache_tokens for start in starts}) == 1
     assert record.engine.resolved["data_parallel_size"] == 1  # each is whole
     assert launch.survivors() == []
+    assert [name.split("-")[0] for name in record.after] == ["rollout/tiny_bf16_first"]

@@ -32,7 +32,6 @@ from rollout_bench.measure.launch.attempt import (
     Assignment,
     add_common_arguments,
     attempt,
-    imported_for,
     interrupted,
 )
 from rollout_bench.measure.launch.block import BlockRun, Engines, check_together
@@ -178,7 +177,6 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
             first.tell_users(signals)
             blocks = list(grouped((each.turn, each) for each in assignments).values())
-            imported = imported_for(blocks[0], held) if len(blocks[0]) > 1 else None
             statuses: dict[Path, int] = {}
             with contextlib.closing(Engines(each.spec for each in assignments)) as engines:
                 for block in blocks:
@@ -186,7 +184,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
                     members = [replace(each, mates=outs - {each.out}, began=began) for each in block]
                     rounds = max(each.spec.measuring.iterations for each in members)
                     orders = block_orders(arguments.order_seed, first.launch, [each.name for each in members], rounds)
-                    run = BlockRun(members, held, orders, signals, slurm.word_on_own_job, engines, imported)
+                    run = BlockRun(members, held, orders, signals, slurm.word_on_own_job, engines)
                     statuses |= zip((each.out for each in block), run.run(), strict=True)
             return [statuses[each.out] for each in assignments]
     except DeviceError as error:
@@ -215,9 +213,4 @@ def main() -> int:
         assignments = assigned(arguments)
         if any(assignment.spec.platform == "ascend" for assignment in assignments):
             slurm.see_granted_npus()
-        status = measure(arguments, assignments, signals)
-    if "vllm" in sys.modules:  # its libraries print warnings about leaks when the interpreter ends
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+        return measure(arguments, assignments, signals)

@@ -206,8 +206,8 @@ class _Startup(Strict):
         ),
     )
     forked: bool | None = absent(
-        "True if the engine's process was forked from the block's, which had imported the engine; import_s "
-        "is the time of that import. Null otherwise."
+        "True if the engine's process was forked from one that had imported the engine for all launches of the call; "
+        "import_s is the time of that import. Null otherwise."
     )
     reported: dict[str, float] = Field(
         {},
@@ -542,6 +542,22 @@ class Launched(Strict):
         return {**imported, "startup.init_s": self.startup.init_s}
 
     @property
+    def held_s(self) -> float:
+        """Time for which this launch held its devices, without the turns of others, in seconds."""
+        return self.wall_s - (0.0 if self.block is None else self.block.waited_s)
+
+    @property
+    def start_s(self) -> float:
+        """Time of the engine's start, in seconds; `held_s` has it unless another launch started the engine."""
+        imported_s = 0.0 if self.startup.forked else self.startup.import_s
+        return (self.startup.process_s or 0.0) + imported_s + self.startup.init_s
+
+    @property
+    def counted_s(self) -> float:
+        """Time of all passes that count, in seconds; 0 for modes without such passes."""
+        return 0.0
+
+    @property
     def origin(self) -> tuple[str | float, ...]:
         """Its start and all measured times with all digits: equal only for copies of one record."""
         return (self.started_at, *self.timed_s.values())
@@ -566,6 +582,11 @@ class Record(Launched):
         """Times of start-up and of every iteration."""
         passes = {f"iterations.{number}.elapsed_s": each.elapsed_s for number, each in enumerate(self.iterations)}
         return super().timed_s | passes
+
+    @property
+    def counted_s(self) -> float:
+        """Time of all iterations that count, in seconds."""
+        return sum(iteration.whole_s for iteration in self.iterations if not iteration.warmup)
 
 
 class SequenceRow(Strict):

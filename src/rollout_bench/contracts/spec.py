@@ -295,10 +295,11 @@ def read_spec(path: Path) -> Spec:
 
 def start_of(spec: Spec) -> str | None:
     """Return the same text for specs whose launches can use one engine, one after the other; None if none can."""
-    if not mode_of(spec.mode).shares or spec.endpoint is not None or replicas(spec) > 1:
+    if not mode_of(spec.mode).shares or spec.endpoint is not None:
         return None
     started = spec.model_dump(mode="json", include={"platform", "mode", "model", "quant", "engine", "setting"})
-    return json.dumps(started, sort_keys=True)
+    asked = spec.load and (spec.load.token_ids, spec.load.api)  # what a server's start depends on
+    return json.dumps([started, asked], sort_keys=True)
 
 
 def is_local(model: str) -> bool:

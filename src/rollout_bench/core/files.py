@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,16 @@ def write_whole(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space, then run the same command again: what was measured before is kept"
         raise UserError(f"{path}: cannot be written: {error.strerror}", remedy) from None
+
+
+def private_temporary() -> Path | None:
+    """Return a folder below the temporary folder that other users cannot have filled; None if there is none."""
+    folder = Path(tempfile.gettempdir()) / f"rollout-bench-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder if folder.stat().st_uid == os.getuid() and not folder.is_symlink() else None
+    except OSError:
+        return None
 
 
 def folder_named(text: str) -> Path:

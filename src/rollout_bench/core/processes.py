@@ -55,13 +55,6 @@ def members_of(groups: Iterable[Group]) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> set[int]:
-    """Return the pids of all children, grandchildren and so on of `pid`, except orphans."""
-    import psutil  # not at the top: the guardian runs without installed packages
-
-    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
-
-
 SHARED_MEMORY = Path("/dev/shm")
 
 _OF_PYTHON = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-)\w+)$", re.MULTILINE)

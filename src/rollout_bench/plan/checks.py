@@ -230,11 +230,6 @@ def check_names(config: Config) -> None:
             for where, kind, name, known in named
             if name not in known
         ),
-        (
-            config.share_starts and config.launches == "auto",
-            "share_starts: launches: auto gives each experiment its own number of launches",
-            "set launches to a number, or share_starts: false",
-        ),
         *(
             (
                 count > 1 and MODES[mode].launches == "one",

@@ -344,11 +344,12 @@ class _Config(Strict):
         ),
     )
     share_starts: bool = Field(
-        False,
+        True,
         description=(
             "true: experiments whose engines are equal, so that only their workloads differ, are measured one after "
-            "the other by the same engine, in another order in each launch. They need the same max_model_len. In mode "
-            "offline; elsewhere each experiment starts its own engine. Not part of an experiment's key."
+            "the other by the same engine, in another order in each launch. They need the same max_model_len, and "
+            "launches as a number. In modes offline, online, rollout and messages; elsewhere each experiment starts "
+            "its own engine. Not part of an experiment's key."
         ),
     )
     timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(

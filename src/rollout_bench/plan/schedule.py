@@ -1,19 +1,21 @@
 """The order of launches, the missing and repeated ones, and their expected duration."""
 
+import contextlib
 import hashlib
 import json
 import secrets
-import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.contracts.postmortem import Glance, glance, has_failed
+from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local, start_of
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
@@ -62,8 +64,25 @@ ASIDE = RESULTS / "aside"
 TIMEOUT_S = 1800
 """Default time limit of a launch, in seconds."""
 
+NONE_SHARED = "no shared starts: workloads need different engines; give them the same max_model_len"
+
 Cell = tuple[str, ...]
 """Mode, platform, model, quantization and workload."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a launch: the start of its engine, everything else, and of the latter the passes that count."""
+
+    start_s: float
+    rest_s: float
+    counted_s: float
+
+    @classmethod
+    def of(cls, record: Launched) -> "Cost":
+        """Return the cost of a launch like the one of `record`."""
+        started_s = 0.0 if record.after else record.start_s
+        return cls(record.start_s, max(0.0, record.held_s - started_s), record.counted_s)
 
 
 @dataclass(frozen=True)
@@ -166,12 +185,15 @@ class Schedule:
             blocks.setdefault(records[0], ScheduledBlock(tuple(self.by_record[record][1] for record in records)))
         return list(blocks.values())
 
+    @property
+    def _shares(self) -> bool:
+        return self.config.share_starts and self.config.launches != "auto"
+
     @cached_property
     def jobs(self) -> dict[str, ScheduledJob]:
         """Mark -> job, in order of execution."""
-        shared = self.config.share_starts
         found = grouped(
-            ((block.launches[0].index, (shared and block.starts) or block.launches[0].record), block)
+            ((block.launches[0].index, (self._shares and block.starts) or block.launches[0].record), block)
             for block in self.blocks
         )
         jobs = [ScheduledJob(self._in_turn(index, blocks)) for (index, _), blocks in found.items()]
@@ -227,25 +249,47 @@ class Schedule:
         """Cell of the matrix -> its experiments: usually one."""
         return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
+    def start_lines(self) -> list[str]:
+        """Return a line on the starts that serve several launches, and one on the share of the time that measures."""
+        starts = several(len(self._starting), "start")
+        shared = f"shared starts: {several(len(self.launches), 'launch')} in {starts} of an engine"
+        if len(self._starting) == len(self.launches):
+            shared = NONE_SHARED if self._could_share else ""
+        costs = [cost for launch in self.launches if (cost := self._costs[launch.experiment.name])]
+        if not costs:
+            return [shared] if shared else []
+        own_s = sum(cost.start_s + cost.rest_s for cost in costs)
+        with_s = sum(filter(None, map(self.expected_s, self.launches)))
+        saves = f", about {with_s / 60:.0f} min instead of {own_s / 60:.0f}" if with_s < own_s - 1 else ""
+        share = sum(cost.counted_s for cost in costs) / with_s
+        measures = f"passes that count take {100 * share:.0f} % of the time" if share else ""
+        return [line for line in (shared and shared + saves, measures) if line]
+
     @property
-    def shared_line(self) -> str:
-        """How many engine starts serve all launches."""
-        starts = sum(len(job.blocks[0].launches) for job in self.jobs.values())
-        if starts < len(self.launches):
-            return f"shared starts: {several(len(self.launches), 'launch')} in {several(starts, 'start')} of an engine"
-        return "no shared starts: no two experiments have equal engines; give their workloads the same max_model_len"
+    def _could_share(self) -> bool:
+        """Whether experiments that need different engines differ only in their workloads."""
+        specs = [e.spec for e in self.matrix.experiments if self._shares and start_of(e.spec)]
+        return len({(s.mode, s.model.name, s.quant.name, s.setting) for s in specs}) < len(specs)
+
+    @cached_property
+    def _starting(self) -> frozenset[str]:
+        """Records of the launches that start an engine."""
+        return frozenset(launch.record for job in self.jobs.values() for launch in job.blocks[0].launches)
 
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan to print, with records to measure `again` and the interpretation of profiles."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
-        differing += [self.shared_line] if self.config.share_starts else []
-        shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
+        shown = {
+            "again": again,
+            "changed": self.changed,
+            "profiles": profiles,
+            "differing": [*differing, *self.start_lines()],
+        }
         return self.plan_file().model_copy(update=shown)
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan in the form of its file; `estimate` reads earlier records for the expected durations."""
-        expected = self.expected_s if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
             "experiments": [e.model_dump(exclude={"weights", "devices"}) for e in self.experiments],
@@ -276,7 +320,8 @@ class Schedule:
             ],
             not_interleaved=list(self.interleaving.reasons),
             launches=[
-                PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name)) for x in self.launches
+                PlannedLaunch(record=x.record, expected_s=self.expected_s(x) if estimate else None)
+                for x in self.launches
             ],
             files=list(self.files),
         )
@@ -287,31 +332,31 @@ class Schedule:
         needed_s = limit_for(max((_held_s(e.spec) for e in self.matrix.experiments), default=0.0))
         return self.config.timeout_s or max(TIMEOUT_S, needed_s)
 
-    @cached_property
-    def expected_s(self) -> dict[str, float | None]:
-        """Expected seconds of a launch of each experiment, by the experiment's folder name.
+    def expected_s(self, launch: ScheduledLaunch) -> float | None:
+        """Return the expected seconds for which a launch holds its devices; None if nothing is measured."""
+        cost = self._costs[launch.experiment.name]
+        if cost is None:
+            return None
+        return round(cost.rest_s + (cost.start_s if launch.record in self._starting else 0.0), 1)
 
-        It is the duration of its own earlier launch, else the mean of the known ones; None if nothing is measured. A
-        launch of a block lasts as long as the whole block, so only its share of the block counts.
-        """
-        known: dict[str, float] = {}
+    @cached_property
+    def _costs(self) -> dict[str, Cost | None]:
+        """Experiment -> cost of a launch: of its own earlier one, else the mean of the known; None without any."""
+        known: dict[str, Cost] = {}
         missing = set(self.missing)
         for launch in self.launches:
             if launch.record not in missing and launch.experiment.name not in known:
-                try:
+                with contextlib.suppress(UserError):  # the summary reports it; here only an estimate is missing
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
-                except UserError:
-                    continue  # the summary reports it; here only an estimate is missing
-                shared_by = 1 if record.block is None else len(record.block.members)
-                known[launch.experiment.name] = round(record.wall_s / shared_by, 1)
-        usual_s = round(statistics.mean(known.values()), 1) if known else None
-        return {e.name: known.get(e.name, usual_s) for e in self.matrix.experiments}
+                    known[launch.experiment.name] = Cost.of(record)
+        usual = Cost(*map(fmean, zip(*map(astuple, known.values()), strict=True))) if known else None
+        return {e.name: known.get(e.name, usual) for e in self.matrix.experiments}
 
     def cost_of(self, records: Iterable[str]) -> str:
         """Return in words the cost of measuring `records`."""
-        experiments = [self.by_record[record][1].experiment for record in records]
+        launches = [self.by_record[record][1] for record in records]
         return cost_in_words(
-            ((self.expected_s[e.name], devices_needed(e.spec)) for e in experiments),
+            ((self.expected_s(launch), devices_needed(launch.experiment.spec)) for launch in launches),
             least=self.config.launches == "auto",
         )
 

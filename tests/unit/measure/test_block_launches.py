@@ -38,15 +38,6 @@ def test_passes_never_overlap_and_records_name_their_rounds(tmp_path: Path, leas
     check_all_over(made, leases)
 
 
-def test_engines_with_unlike_environments_are_not_forked(tmp_path: Path) -> None:
-    made = block(tmp_path, 1)
-    other = made.specs["b"]
-    made.specs["b"] = other.model_copy(update={"engine": other.engine.model_copy(update={"environment": {"A": "1"}})})
-    made.outs["b"] = made.outs["a"].parent.parent / made.specs["b"].experiment() / "launch-0.json"
-    assert made.start().finish() == 0, made.said
-    assert [record.startup.forked for record in made.records().values()] == [None] * 3
-
-
 def test_an_engine_awaiting_its_turn_uses_no_cpu_time(tmp_path: Path) -> None:
     made = block(tmp_path, 3, "ab", a="spins", b="slow").start()
     made.wait_for("b .*iteration 1/")

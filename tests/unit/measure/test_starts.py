@@ -118,7 +118,7 @@ def test_two_versions_of_engine_torch_or_plugin_never_share(tmp_path: Path) -> N
 
 def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "trap").mkdir()
-    (temporary / f"rollout-bench-compile-{os.getuid()}").symlink_to(tmp_path / "trap")
+    (temporary / f"rollout-bench-{os.getuid()}").symlink_to(tmp_path / "trap")
     assert folders({}) == {}
 
 

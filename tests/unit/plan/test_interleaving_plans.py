@@ -183,6 +183,6 @@ def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkey
     plan = plan_of("interleave: true")
     first = plan.launches[0]
     block = Block(id="0" * 16, members=["a", "b", "c"], order=[[0, 1, 2]], waited_s=1.0)
-    record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 90.0, "block": block})
+    record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 31.0, "block": block})
     write_launched(Path(first.record), record)
     assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}

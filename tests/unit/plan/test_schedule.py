@@ -18,7 +18,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import cost_in_words, write_plan
-from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
+from rollout_bench.plan.schedule import NONE_SHARED, TIMEOUT_S, Schedule, order_seed, schedule
 from rollout_bench.plan.serving_checks import ROOM_S
 from rollout_bench.workflow import jobs
 
@@ -91,11 +91,12 @@ def plan_of(overlay: str, quants: str = "[bf16]") -> Schedule:
 
 
 def test_the_expected_time_comes_from_launches_already_measured() -> None:
-    assert set(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values()) == {None}
+    plan = plan_of("iterations: 4", "[bf16, w8a8]")
+    assert {plan.expected_s(launch) for launch in plan.launches} == {None}
     first = plan_of("iterations: 4").launches[0]
     write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
-    both = list(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values())
-    assert both == pytest.approx([LAUNCH_S] * 2, abs=0.1)
+    both = plan_of("iterations: 4", "[bf16, w8a8]")
+    assert [both.expected_s(launch) for launch in both.launches[:2]] == pytest.approx([LAUNCH_S] * 2, abs=0.1)
 
 
 def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
@@ -139,17 +140,25 @@ def two_workloads(**changes: object) -> Schedule:
 
 
 def test_workloads_with_equal_engines_share_a_start():
-    plan = two_workloads(share_starts=True)
+    plan = two_workloads()
     of_job = [[launch.experiment.spec for launch in job.launches] for job in plan.jobs.values()]
     assert all(len({spec.quant.name for spec in specs}) == 1 for specs in of_job)
     shared = [[spec.workload.name for spec in specs] for specs in of_job if len(specs) > 1]
     assert shared.count(["short", "long"]) == shared.count(["long", "short"]) == 9, "each is first equally often"
     assert len(of_job) - len(shared) == 18
-    assert plan.shared_line == "shared starts: 54 launches in 36 starts of an engine"
-    assert len(two_workloads().jobs) == 54
+    (line,) = plan.start_lines()
+    assert line == "shared starts: 54 launches in 36 starts of an engine"
+    launch = plan.launches[0]
+    record = make_record(launch.experiment.spec, launch.index, [100.0] * 4)
+    start = record.startup.model_copy(update={"init_s": 60.0})
+    write_launched(Path(launch.record), record.model_copy(update={"startup": start, "wall_s": 100.0}))
+    told = two_workloads().start_lines()
+    assert told[0] == f"{line}, about 70 min instead of 90"
+    assert told[1] == "passes that count take 53 % of the time"
+    assert [len(two_workloads(**own).jobs) for own in ({"share_starts": False}, {"launches": "auto"})] == [54, 108]
 
 
 def test_engines_that_differ_share_no_start():
-    plan = two_workloads(share_starts=True, workloads=["short", "own"])
+    plan = two_workloads(workloads=["short", "own"])
     assert len(plan.jobs) == len(plan.launches)
-    assert "give their workloads the same max_model_len" in plan.shared_line
+    assert plan.start_lines() == [NONE_SHARED]

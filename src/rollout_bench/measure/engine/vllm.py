@@ -13,6 +13,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
+from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
@@ -280,7 +281,7 @@ def imported(tell: Tell) -> EngineStart:
 
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
-    return EngineStart(variables, import_s, time.perf_counter())
+    return EngineStart(variables, starter.import_s or import_s, time.perf_counter())
 
 
 def tell_ready(
@@ -304,6 +305,7 @@ def tell_ready(
         Ready(
             import_s=start.import_s,
             init_s=init_s,
+            forked=starter.import_s is not None or None,
             environment=read_environment(spec.engine, spec.platform, ranks[0], settings["world_size"], start.variables),
             engine=facts,
             flags=engine_flags(spec, facts),

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import os
 import re
 import sys
 import time
@@ -21,7 +22,6 @@ from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import Interrupted, pause
-from rollout_bench.measure.launch.forked import Imported, can_fork, imported_once
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
@@ -32,6 +32,7 @@ from rollout_bench.measure.launch.preflight import (
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import Collecting, Given, Measurement, folder_for_traces
+from rollout_bench.measure.launch.starter import starter_for
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import BUSY, used_by_others
@@ -95,7 +96,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-COMMON = ("timeout_s", "progress", "isolation", "devices", "first_device", "attempt")
+COMMON = ("timeout_s", "progress", "isolation", "devices", "first_device", "attempt", "die_with_parent")
 """Common arguments that are fields of `Assignment`."""
 
 
@@ -116,6 +117,7 @@ class Assignment:
         devices: largest number of devices that the workflow's launches hold together; None for all.
         first_device: preferred device; None derives it from the index of the launch.
         attempt: number of the attempt, from 1; None measures again even if a record exists.
+        die_with_parent: process of the call that this launch belongs to; None if it is started by hand.
         turn: number of the launch's block in its job; blocks of a job use the same engines one after the other.
         mates: records of the launches in the same block.
         began: start time of the block, on the monotonic clock; None: now.
@@ -133,6 +135,7 @@ class Assignment:
     devices: int | None = None
     first_device: int | None = None
     attempt: int | None = None
+    die_with_parent: int | None = None
     turn: int = 0
     mates: frozenset[Path] = frozenset()
     began: float | None = None
@@ -153,6 +156,11 @@ class Assignment:
         """Return the model for the engine to load: an absolute path or a hub id."""
         local = self.spec.endpoint is None and is_local(self.model)
         return str(Path(self.model).expanduser().absolute()) if local else self.model
+
+    @property
+    def owner(self) -> int:
+        """Return the process that owns what its launches share."""
+        return self.die_with_parent or os.getpid()
 
     @cached_property
     def outcome(self) -> LaunchOutcome:
@@ -215,19 +223,6 @@ class Assignment:
             raise UserError(f"--devices {self.devices} is not a number of devices", "give a whole number above 0")
         if not 0 < self.timeout_s < 1e8:
             raise UserError(f"--timeout-s {self.timeout_s:g} is not a valid time", "give a number of seconds above 0")
-
-
-def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | None:
-    """Import the engine in this process if all launches can be forked from it; else return None.
-
-    Raises:
-        Interrupted: if a signal arrived.
-    """
-    environments = [held.environments(engine_environment(each.spec, each.loaded)) for each in assignments]
-    if any(each != environments[0] for each in environments) or not all(can_fork(each.spec) for each in assignments):
-        return None
-    say(f"imports the engine once for the {len(assignments)} engines of the block")
-    return imported_once(WORKER, environments[0][0])
 
 
 def attempt(assignment: Assignment, signals: int, word: Word) -> None:
@@ -353,8 +348,8 @@ class Launching:
         signals: descriptor from `signals_as_descriptor`.
         held: the lease on its devices.
         mates: returns the pids of all processes of its block; None outside blocks.
-        imported: import of the engine in this process, to fork the engine from; None starts a new program.
         shared: engine of earlier launches, which this one uses; None starts its own.
+        is_last: whether no later launch uses the engine.
     """
 
     def __init__(
@@ -363,8 +358,9 @@ class Launching:
         signals: int,
         held: Lease,
         mates: Callable[[], set[int]] | None = None,
-        imported: Imported | None = None,
         shared: "Launching | None" = None,
+        *,
+        is_last: bool = True,
     ) -> None:
         spec = assignment.spec
         self._assignment = assignment
@@ -385,6 +381,7 @@ class Launching:
             timeout_s=timeout_s,
             traces=None if traces is None else str(traces),
             reference=None if reference is None else str(reference),
+            is_last=is_last,
             ends_on_order=mates is not None or len(environments) * processes > 1,
         )
         self.launch: EngineLaunch
@@ -400,18 +397,19 @@ class Launching:
                 cores=[*held.cores] * processes,
                 keep_open=[held.descriptor],
                 router=hooks.feeder and hooks.feeder(spec, assignment.launch, assignment.source),
-                imported=imported,
+                starter=starter_for(spec, WORKER, environments[0], assignment.owner, signals),
                 join=hooks.join and partial(hooks.join, spec),
                 roles=roles,
             )
         else:
             self.launch = shared.launch
+            if self.launch.router is not None:
+                self.launch.router.follow(spec, assignment.launch, assignment.source)
             self._after = [*shared._after, shared._assignment.name]
         launch = self.launch
         surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
         self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
-        self._collecting.imported = imported
 
     def begin(self) -> None:
         """Start the engine, or give it this launch's job; whether this succeeds or not, `close` must be called."""

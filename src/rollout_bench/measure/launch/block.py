@@ -9,7 +9,6 @@ in each, every engine makes one pass. If a launch fails, the others continue wit
 turn.
 """
 
-import os
 import secrets
 import sys
 from collections import Counter
@@ -20,9 +19,9 @@ from functools import partial
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas, start_of
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import descendants
+from rollout_bench.core.processes import members_of
 from rollout_bench.measure.launch.attempt import Assignment, Launching, Word, failures_told
-from rollout_bench.measure.launch.forked import Imported
+from rollout_bench.measure.launch.supervisor import EngineLaunch
 from rollout_bench.measure.machine.leases import Lease
 
 
@@ -36,11 +35,20 @@ class Engines:
     def __init__(self, launches: Iterable[Spec]) -> None:
         self._to_come = Counter(map(start_of, launches))
         self._alive: dict[str | None, Launching] = {}
+        self._started: list[EngineLaunch] = []
 
     def take(self, spec: Spec) -> Launching | None:
         """Return the launch whose engine this one uses; None if it starts its own."""
         self._to_come[start_of(spec)] -= 1
         return self._alive.pop(start_of(spec), None)
+
+    def add(self, launch: EngineLaunch) -> None:
+        """Add an engine that starts, or is used further."""
+        self._started.append(launch)
+
+    def processes(self) -> set[int]:
+        """Return the pids of the processes of all engines that are alive."""
+        return set(members_of(group for launch in self._started for group in launch.processes()[0]))
 
     def is_wanted(self, spec: Spec) -> bool:
         """Return whether a later launch can use the engine of this one."""
@@ -145,7 +153,6 @@ class BlockRun:
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
         engines: of the job, for launches that share them.
-        imported: import of the engine in this process, to fork engines from; None starts engines as new programs.
     """
 
     assignments: Sequence[Assignment]
@@ -154,7 +161,6 @@ class BlockRun:
     signals: int
     word: Word
     engines: Engines
-    imported: Imported | None = None
     _rounds: list[list[int]] = field(default_factory=list)
     _id: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -189,14 +195,17 @@ class BlockRun:
 
     def _start(self, member: Member) -> None:
         member.assignment.check_before_start()
-        mates = partial(descendants, os.getpid())
-        shared = self.engines.take(member.assignment.spec)
+        spec = member.assignment.spec
+        shared, is_last = self.engines.take(spec), not self.engines.is_wanted(spec)
         try:
-            member.launching = Launching(member.assignment, self.signals, self.held, mates, self.imported, shared)
+            member.launching = Launching(
+                member.assignment, self.signals, self.held, self.engines.processes, shared, is_last=is_last
+            )
         except BaseException:
             if shared is not None:
                 shared.close()
             raise
+        self.engines.add(member.launching.launch)
         member.launching.begin()
         member.advance()
         member.warm_up()

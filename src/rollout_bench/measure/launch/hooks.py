@@ -19,6 +19,9 @@ class Feeder(Protocol):
     descriptor: int
     """Becomes readable when it has failed."""
 
+    def follow(self, spec: Spec, launch: int, source: Callable[[WorkloadSpec, int], Source]) -> None:
+        """Serve another launch from now on, on the same engines."""
+
     def connect(self, replicas: int) -> list[int]:
         """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""
 
@@ -53,7 +56,6 @@ class Hooks:
             possible.
         environment: returns the engine's environment with what the mode adds.
         filling: returns a file to make after a start without measuring, which must come first; None if none must.
-        may_fork: whether the engine may be forked from a process that has imported vLLM.
         roles: returns the work of each of the processes that are one engine together; empty for a single process.
         join: makes one event of the n-th events of these processes, by number.
         feeder: makes what distributes sequences from a spec, the index of the launch and a source of requests; None if
@@ -63,7 +65,6 @@ class Hooks:
     obstacle: Callable[[Spec, Path], Cause | None] = lambda *_: None
     environment: Callable[[Mapping[str, str], Spec], dict[str, str]] = lambda environment, _: dict(environment)
     filling: Callable[[Spec, Mapping[str, str]], Path | None] = lambda *_: None
-    may_fork: bool = True
     roles: Callable[[Spec], Sequence[str]] = lambda _: ()
     join: Callable[[Spec, Sequence[Event]], Event] | None = None
     feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], Feeder] | None = None

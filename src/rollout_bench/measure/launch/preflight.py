@@ -11,6 +11,7 @@ from pathlib import Path
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import private_temporary
 from rollout_bench.core.installed import version
 from rollout_bench.core.places import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
@@ -63,6 +64,9 @@ def changed(spec: Spec, dataset: Path | None) -> Cause | None:
 VARIABLES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton"}
 """Environment variable -> subfolder. vLLM's subfolder holds its torch.compile cache and facts about models."""
 
+BUILT = {"FLASHINFER_WORKSPACE_BASE": "flashinfer", "CUDA_CACHE_PATH": "cuda"}
+"""The same for kernels that are built once for each machine, which no start of mode startup builds again."""
+
 
 def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> dict[str, str]:
     """Return `environment` with the cache folders of this engine; existing variables are kept.
@@ -75,8 +79,9 @@ def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str |
     The folders survive the launch. They lie below XDG_CACHE_HOME (or ~/.cache), or below the temporary folder if that
     cannot be written. If neither can be written, the engine uses its own defaults.
     """
-    root = root_of_caches(environment, spec, torch) if VARIABLES.keys() - environment.keys() else None
-    return {**{variable: str(root / part) for variable, part in VARIABLES.items() if root}, **environment}
+    folders = VARIABLES | BUILT
+    root = root_of_caches(environment, spec, torch) if folders.keys() - environment.keys() else None
+    return {**{variable: str(root / part) for variable, part in folders.items() if root}, **environment}
 
 
 def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
@@ -86,17 +91,8 @@ def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None
     name = re.sub(r"[^\w.+-]", "_", versions)  # all that compiled code depends on
     homes = Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"
     home = next((folder / "rollout-bench" / "compile" for folder in homes if folder.is_absolute()), None)
-    return next((root / name for root in (home, _temporary()) if root and _writable(root / name)), None)
-
-
-def _temporary() -> Path | None:
-    """Return a folder below the temporary folder that other users cannot have filled with code."""
-    folder = Path(tempfile.gettempdir()) / f"rollout-bench-compile-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder if folder.stat().st_uid == os.getuid() and not folder.is_symlink() else None
-    except OSError:
-        return None
+    compiled = (own := private_temporary()) and own / "compile"
+    return next((root / name for root in (home, compiled) if root and _writable(root / name)), None)
 
 
 def _writable(folder: Path) -> bool:
@@ -121,8 +117,21 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
         return environment
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each start would compile all modules, for up to a minute
     environment = with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
+    if (prefix := bytecode_elsewhere(environment)) is not None:
+        environment.setdefault("PYTHONPYCACHEPREFIX", prefix)
     return hooks_of(spec).environment(environment, spec)
+
+
+def bytecode_elsewhere(environment: Mapping[str, str]) -> str | None:
+    """Return a folder for the bytecode of vLLM's modules if they have none and none can be written beside them."""
+    package = find_spec("vllm")
+    if package is None or package.origin is None or "VLLM_CACHE_ROOT" not in environment:
+        return None
+    beside = Path(package.origin).parent / "__pycache__"
+    there = beside.exists() or os.access(beside.parent, os.W_OK)
+    return None if there else str(Path(environment["VLLM_CACHE_ROOT"]).parent / "bytecode")
 
 
 LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}

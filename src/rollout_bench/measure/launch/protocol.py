@@ -39,6 +39,7 @@ class Job(Strict):
     reference: str | None = Field(
         None, description="Record of the launch that sampled the sequences to score. Null if this launch samples them."
     )
+    is_last: bool = Field(True, description="Whether no further job for the engine is planned.")
     ends_on_order: bool = Field(
         False, description="Whether the process waits for its end or a further job, since others are still measured."
     )
@@ -69,6 +70,7 @@ class Ready(Event):
     event: Literal["ready"] = "ready"
     import_s: float = Field(description="Time to import the engine, in seconds.")
     init_s: float = Field(description="Time to construct the engine, in seconds.")
+    forked: bool | None = Field(None, description="True if the process was forked from one that had imported it.")
     environment: Environment
     engine: EngineFacts
     flags: list[Flag]

@@ -36,7 +36,6 @@ from rollout_bench.measure.launch.flags import (
     fallback_flags,
     read_log,
 )
-from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
     Done,
@@ -88,8 +87,6 @@ class Collecting(ABC):
         """The block of the launch, once known."""
         self.after: list[str] = []
         """Launches that used the engine before."""
-        self.imported: Imported | None = None
-        """The import from which the engine was forked; None for a plain start."""
         self.model_files: dict[str, str] = {}
         """Identities of the model's files, if known."""
         self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
@@ -150,9 +147,9 @@ class Collecting(ABC):
             "model_files": self.model_files or None,
             "startup": Startup(
                 process_s=self._process_s,
-                import_s=self._ready.import_s if self.imported is None else self.imported.seconds,
+                import_s=self._ready.import_s,
                 init_s=self._ready.init_s,
-                forked=self.imported is not None or None,
+                forked=self._ready.forked,
                 reported={} if self.after else reported,
                 replicas=self._ready.replicas,
             ),

@@ -92,6 +92,7 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
     return Ready(
         import_s=slowest.import_s,
         init_s=slowest.init_s,
+        forked=slowest.forked,
         environment=_environment([ready.environment for ready in readies], platform),
         engine=readies[0].engine,
         flags=[*_named(ready.flags for ready in readies), *differing([ready.engine for ready in readies])],

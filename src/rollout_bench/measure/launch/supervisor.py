@@ -33,7 +33,6 @@ from rollout_bench.core.processes import (
     signal_groups,
 )
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
-from rollout_bench.measure.launch.forked import Forked, Imported
 from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.hooks import Feeder
 from rollout_bench.measure.launch.protocol import (
@@ -49,6 +48,7 @@ from rollout_bench.measure.launch.protocol import (
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering, as_one
+from rollout_bench.measure.launch.starter import Forked
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.host import number_in
 from rollout_bench.measure.machine.readings import Pauses
@@ -68,7 +68,7 @@ class Replica:
         cores: cores that the process may use; None for all.
         log: file for the engine's output.
         line: descriptor of the inherited socket to the router; None without a router.
-        imported: import of the engine in this process, to fork the engine from; None starts a new program.
+        starter: socket of the starter that forks the engine; None starts a new program.
     """
 
     def __init__(
@@ -78,9 +78,11 @@ class Replica:
         cores: Set[int] | None,
         log: Path,
         line: int | None = None,
-        imported: Imported | None = None,
+        starter: Path | None = None,
     ) -> None:
         self.log = log
+        self.line = line
+        """The descriptor of that socket in the engine process."""
         self.phase = "starting"
         self.child_ended: tuple[str, float] | None = None
         """Name of the engine's child process that ended first, and the time, on the monotonic clock."""
@@ -95,7 +97,7 @@ class Replica:
             inherited = [writing, *([] if line is None else [line])]
             with log.open("ab") as output:
                 self._process: subprocess.Popen[bytes] | Forked
-                if imported is None:
+                if starter is None:
                     self._process = subprocess.Popen(
                         [sys.executable, "-m", module, str(writing)],
                         bufsize=0,
@@ -107,7 +109,8 @@ class Replica:
                         start_new_session=True,
                     )
                 else:
-                    self._process = Forked(module, imported, environment, output.fileno(), inherited)
+                    self._process = Forked(starter, module, environment, output.fileno(), inherited)
+                    self.line = next(iter(self._process.descriptors[1:]), None)
         except BaseException:
             os.close(reading)
             raise
@@ -222,7 +225,7 @@ class EngineLaunch:
             locks of the devices.
         pauses: notices pauses of the machine during a pass.
         router: distributes the sequences of each pass to the replicas; None if each replica makes its own.
-        imported: import of the engine in this process, to fork the engine from; None starts a new program.
+        starter: socket of the starter that forks the engine; None starts a new program.
         join: makes one event of the n-th events of all replicas; None for engines that share nothing.
         roles: work of each replica, if they are the ranks of a placement.
     """
@@ -237,7 +240,7 @@ class EngineLaunch:
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
     router: Feeder | None = None
-    imported: Imported | None = None
+    starter: Path | None = None
     join: Callable[[Sequence[Event]], Event] | None = None
     roles: Sequence[str] = ()
     _stop_by: float | None = None
@@ -298,11 +301,11 @@ class EngineLaunch:
         count = len(environments)
         lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
         for each in zip(environments, self.cores or [None] * count, self.logs, lines, strict=True):
-            self._replicas.append(Replica(self.module, *each, self.imported))
+            self._replicas.append(Replica(self.module, *each, self.starter))
             guardian.watch(self._replicas[-1].group)
         if self.router is not None:
             self.router.connected()
-        self._send_job(lines)
+        self._send_job([replica.line for replica in self._replicas])
         self._watching = Watch(guardian.pid, "guardian")
         self._kept.callback(lambda: self._watching.close())
 

@@ -138,8 +138,12 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
     )
 
 
+_own: list[tuple[Opened, float]] = []
+"""The server of this process and the seconds of its start, for the jobs after the first; empty before the first."""
+
+
 def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
-    """Open the server of `job` and report its start.
+    """Open the server of `job`, or take the one that is there, and report its start.
 
     Args:
         job: the launch.
@@ -151,15 +155,18 @@ def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
     """
     spec, variables, start_s = job.spec, dict(os.environ), time.perf_counter()
     found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
-    tell(PhaseBegins(phase="importing"))
-    tell(PhaseBegins(phase="initializing"))
-    opened = found or open_own(spec, job.model, **more)
-    init_s = time.perf_counter() - start_s
+    if found is not None or not _own:
+        tell(PhaseBegins(phase="importing"))
+        tell(PhaseBegins(phase="initializing"))
+    if found is None and not _own:
+        _own.append((open_own(spec, job.model, **more), time.perf_counter() - start_s))
+    opened, init_s = _own[0] if found is None else (found, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),
         opened.flags,
     )
     if found is None:
+        opened.serve(spec)
         flags = flags + engine_flags(spec, opened.facts)
     else:
         version = (opened.facts.served and opened.facts.served.version) or "unknown"

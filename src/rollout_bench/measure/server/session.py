@@ -255,6 +255,7 @@ class Opened:
         world_size: number of devices that the engine uses.
         vocabulary: upper bound of the prompts' token ids, exclusive.
         text: turns token ids into text if prompts are sent as text; else None.
+        end_of_text: token ids that end a text, if the engine needs to be told.
         processes: pids of the server and its engine -> their names.
         flags: flags that hold for all passes.
         server: the server's process if it was started here.
@@ -267,6 +268,7 @@ class Opened:
     world_size: int
     vocabulary: int
     text: PromptText | None = None
+    end_of_text: list[int] = field(default_factory=list)
     processes: dict[int, str] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
     server: Server | None = None
@@ -304,6 +306,11 @@ class Opened:
         """Return the prompt of each request, as the server receives it."""
         ids = [request.prompt_token_ids for request in requests]
         return [*ids] if self.text is None else [self.text.of(each) for each in ids]
+
+    def serve(self, spec: Spec) -> None:
+        """Ask a server started here for the workload of `spec` from now on."""
+        self.target.body.clear()
+        self.target.body.update(sampling(spec, self.end_of_text))
 
     def stop(self) -> None:
         """End the server if it was started here."""
@@ -363,8 +370,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         ranks = _from_workers(connection, "rollout_bench_census")
         asked = json.dumps(spec.engine.args)
         settings = _from_workers(connection, "rollout_bench_settings", asked=asked)[0]
-        if load.token_ids and not spec.workload.ignore_eos:
-            target.body.update(sampling(spec, settings["end_of_text"]))
+        end_of_text = settings["end_of_text"] if load.token_ids else []
         text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE)), target)
         cache = cache_labels(connection.metrics())
@@ -378,6 +384,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         world_size=settings["world_size"],
         vocabulary=settings["vocabulary"],
         text=text,
+        end_of_text=end_of_text,
         processes=processes,
         flags=[] if text is None else [FLAGS["prompts_as_text"]],
         server=server,

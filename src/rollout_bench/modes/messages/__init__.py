@@ -13,6 +13,7 @@ MODE = Mode(
     passes="once",
     launches="least",
     data_parallel="one",
+    shares=True,
     settings="messages",
     figures=("messages", "message_shares"),
 )

@@ -9,6 +9,7 @@ MODE = Mode(
     page="serving.md",
     example="configs/online.yaml",
     has_loads=True,
+    shares=True,
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     figures=("throughput", "speedup", "settings", "iterations", "sweep"),
 )

@@ -42,8 +42,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         for index, warmup in passes(spec.measuring, tell, first):
             tell(sent.send(point, index, warmup))
             first = index + 1
-    tell(PhaseBegins(phase="stopping"))
-    opened.stop()
+    if job.is_last:
+        tell(PhaseBegins(phase="stopping"))
+        opened.stop()
 
 
 SPARE = 2

@@ -10,6 +10,7 @@ MODE = Mode(
     example="configs/rollout.yaml",
     data_parallel="all",
     interleaves=True,
+    shares=True,
     metrics=("output_tokens_per_s",),
     settings="rollout",
 )

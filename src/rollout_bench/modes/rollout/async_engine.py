@@ -2,13 +2,16 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.record import Drafting
 from rollout_bench.measure.engine.vllm import (
+    EngineStart,
     arguments,
     drafting_of,
     drafts,
@@ -103,7 +106,6 @@ class AsyncEntry:
         self._engine = engine
         self._workload = job.spec.workload
         self._drafts = drafts(job.spec)
-        self._pass = 0
 
     async def generate(self, word: Generate) -> Any:
         """Generate a sequence and return vLLM's RequestOutput."""
@@ -114,7 +116,7 @@ class AsyncEntry:
         parameters = sampling(self._workload, config, word.output_tokens, 1, output_kind=kind)
         final: Any = None
         prompt = {"prompt_token_ids": word.prompt_token_ids}
-        async for output in self._engine.generate(prompt, parameters, self._name(word.id)):
+        async for output in self._engine.generate(prompt, parameters, str(next(_NAMES))):
             final = output
         return final
 
@@ -128,19 +130,40 @@ class AsyncEntry:
         Raises:
             RuntimeError: if blocks are still in use.
         """
-        self._pass += 1
         for _ in range(20):  # the blocks of the last request are freed shortly after its output
             if await self._engine.reset_prefix_cache() is not False:
                 return
             await asyncio.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
-    def _name(self, number: int) -> str:
-        return f"{self._pass}-{number}"
+
+_NAMES = itertools.count()
+"""Names of requests, which differ over all launches that an engine measures."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    engine: Any
+    looks: EngineLooks
+    start: EngineStart
+    init_s: float
+    ranks: list[dict[str, Any]]
+
+
+_opened: list[_Opened] = []
+"""The engine of this process, for the jobs after the first; empty before the first."""
 
 
 async def open_async(job: Job, tell: Tell) -> AsyncEntry:
-    """Load an AsyncLLM engine, report it as ready, and return its entry."""
+    """Load an AsyncLLM engine, or take the one that is there; report it as ready, and return its entry."""
+    if not _opened:
+        _opened.append(await _open(job, tell))
+    (held,) = _opened
+    tell_ready(job, tell, held.start, held.init_s, held.ranks, held.engine.vllm_config)
+    return AsyncEntry(job, held.engine, held.looks)
+
+
+async def _open(job: Job, tell: Tell) -> _Opened:
     start = imported(tell)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
@@ -158,5 +181,4 @@ async def open_async(job: Job, tell: Tell) -> AsyncEntry:
     # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
     gc.collect()
     gc.freeze()
-    tell_ready(job, tell, start, init_s, ranks, engine.vllm_config)
-    return AsyncEntry(job, engine, looks)
+    return _Opened(engine, looks, start, init_s, ranks)

@@ -113,17 +113,21 @@ class Router:
     """
 
     def __init__(self, spec: Spec, launch: int, source: Callable[[WorkloadSpec, int], Source]) -> None:
-        self._spec, self._rollout, self._launch, self._make = spec, spec.of(RolloutSpec), launch, source
-        self._source: Source | None = None
+        self.follow(spec, launch, source)
         self._poll = selectors.DefaultSelector()
         self._lines: list[_Line] = []
         self._theirs: list[socket.socket] = []
-        self._index = 0
         self._step = RoutedStep(())
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.descriptor, self._wake = os.pipe2(os.O_CLOEXEC)
         """Becomes readable when the router has failed."""
+
+    def follow(self, spec: Spec, launch: int, source: Callable[[WorkloadSpec, int], Source]) -> None:
+        """Serve another launch from now on, on the same engines; the arguments are those of the class."""
+        self._spec, self._rollout, self._launch, self._make = spec, spec.of(RolloutSpec), launch, source
+        self._source: Source | None = None
+        self._index = 0
 
     def connect(self, replicas: int) -> list[int]:
         """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""

@@ -30,8 +30,11 @@ from rollout_bench.workloads.requests import Request
 LINE_BYTES = 1 << 27
 """Longest line from a router, in bytes: a prompt of ten million tokens."""
 
-_KEPT: list[AsyncEntry] = []
-"""Engines of this process, kept because ending one takes seconds; the supervisor ends the process."""
+_RUNNER = asyncio.Runner()
+"""The event loop of the engine, for all jobs of this process, whose end the supervisor causes."""
+
+_LINES: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+"""The connection to the router, for the jobs after the first; empty before the first."""
 
 SHORTEST_S = 1e-9
 """Time of a step for a replica without sequences, in seconds."""
@@ -39,16 +42,16 @@ SHORTEST_S = 1e-9
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each iteration."""
-    asyncio.run(_measure(job, tell, wait))
+    _RUNNER.run(_measure(job, tell, wait))
 
 
 async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
-    assert job.line is not None, "a rollout has a router"
     spec = job.spec
-    os.set_inheritable(job.line, False)
-    line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
+    if job.line is not None:
+        os.set_inheritable(job.line, False)
+        _LINES.append(await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES))
+    (line,) = _LINES
     entry = await open_async(job, tell)
-    _KEPT.append(entry)
     for index, warmup in passes(spec.measuring, tell):
         await entry.reset()
         gc.collect()

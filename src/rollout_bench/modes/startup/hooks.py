@@ -72,4 +72,4 @@ def obstacle(spec: Spec, record: Path) -> Cause | None:
     )
 
 
-HOOKS = Hooks(obstacle=obstacle, environment=with_caches, filling=filling, may_fork=False)
+HOOKS = Hooks(obstacle=obstacle, environment=with_caches, filling=filling)

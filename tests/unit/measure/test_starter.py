@@ -1,0 +1,128 @@
+"""A starter forks the engines of one owner that need the same environment, and ends with the owner."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.places import python_path
+from rollout_bench.measure.launch import starter
+from rollout_bench.measure.launch.starter import Forked, can_fork, starter_for
+
+ENGINE = """
+import os, sys
+def main():
+    print(os.environ["WHO"], sys.argv[1], flush=True)
+    os._exit(int(sys.stdin.readline() or 1))
+"""
+
+Starting = Callable[..., Path | None]
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Return whether something becomes true within 20 s."""
+    deadline = time.monotonic() + 20
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_so()
+
+
+@pytest.fixture
+def owner() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def starting(tmp_path: Path, owner: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Starting]:
+    """Yield a function that returns the socket of the starter for an engine with further variables."""
+    (tmp_path / "played.py").write_text(ENGINE)
+    monkeypatch.setattr(starter, "MODULES", {"cpu": ()})
+    signals, writing = os.pipe()
+
+    def start(module: str = "played", **variables: str) -> Path | None:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{python_path()}:{tmp_path}", **variables}
+        return starter_for(tiny_spec(), module, environment, owner.pid, signals)
+
+    temporary = tmp_path / "longer than the path of a socket may be".replace(" ", "-") / ("t" * 100)
+    temporary.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    yield start
+    owner.kill()
+    assert soon(lambda: not list(temporary.glob("*/*/socket"))), "a starter outlives its owner"
+    os.close(signals)
+    os.close(writing)
+
+
+def forked(path: Path | None, log: Path) -> tuple[Forked, int]:
+    """Fork an engine; return it, and the descriptor from which its own inherited one is read."""
+    assert path is not None
+    reading, writing = os.pipe()
+    with log.open("ab") as file:
+        process = Forked(path, "played", {"WHO": log.name}, file.fileno(), [writing])
+    os.close(writing)
+    return process, reading
+
+
+def test_engines_with_the_same_environment_are_forked_from_one_process(starting: Starting, tmp_path: Path) -> None:
+    one = starting(WHO="a", TMPDIR="a", CUDA_VISIBLE_DEVICES="0")
+    assert starting(WHO="a", TMPDIR="b", CUDA_VISIBLE_DEVICES="1") == one
+    assert starting(WHO="b") != one
+    engines = [forked(one, tmp_path / name)[0] for name in ("first", "second")]
+    parents = {psutil.Process(engine.pid).ppid() for engine in engines}
+    assert len(parents) == 1
+    assert [os.getsid(engine.pid) for engine in engines] == [engine.pid for engine in engines]
+    for engine, word in zip(engines, (b"0\n", b"7\n"), strict=True):
+        engine.stdin.write(word)
+    assert [engine.wait() for engine in engines] == [0, 7]
+    for engine in engines:
+        engine.stdin.close()
+    assert (tmp_path / "second").read_text() == f"second {engines[1].descriptors[0]}\n"
+
+
+def test_killed_engines_are_told_and_a_lost_supervisor_ends_its_own(starting: Starting, tmp_path: Path) -> None:
+    path = starting()
+    killed, lost = (forked(path, tmp_path / name)[0] for name in "ab")
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    lost._line.close()
+    for engine in (killed, lost):
+        engine.stdin.close()
+    assert soon(lambda: not psutil.pid_exists(lost.pid))
+
+
+def test_an_engine_that_cannot_be_imported_starts_plainly(starting: Starting) -> None:
+    assert starting("no_such_module") is None
+    assert starting() is not None
+
+
+SPEC = tiny_spec()
+APART = tiny_spec(engine={"multiprocess": True})
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "forks"),
+    [
+        (SPEC, {}, True),
+        (SPEC, {"platform": "cuda"}, True),
+        (SPEC, {"platform": "ascend"}, False),
+        (tiny_spec(engine={"args": {"data_parallel_size": 2}}), {}, False),
+        (APART, {}, False),
+        (APART, {"platform": "cuda"}, True),
+        (SPEC, {"mode": "profile"}, False),
+    ],
+)
+def test_only_single_processes_whose_start_is_not_looked_at_fork(
+    spec: Spec, changes: dict[str, str], forks: bool
+) -> None:
+    assert can_fork(spec.model_copy(update=changes)) is forks
