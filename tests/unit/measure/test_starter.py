@@ -90,7 +90,7 @@ def test_engines_with_the_same_environment_are_forked_from_one_process(starting:
     assert (tmp_path / "second").read_text() == f"second {engines[1].descriptors[0]}\n"
 
 
-def test_killed_engines_are_told_and_a_lost_supervisor_ends_its_own(starting: Starting, tmp_path: Path) -> None:
+def test_a_lost_supervisor_ends_its_engine(starting: Starting, tmp_path: Path) -> None:
     path = starting()
     killed, lost = (forked(path, tmp_path / name)[0] for name in "ab")
     os.kill(killed.pid, signal.SIGKILL)
