@@ -16,8 +16,14 @@ from kept import RESULTS, alone
 from scipy import stats
 from shared_starts import SETTINGS, rate, records
 
+from rollout_bench.contracts.record import Record
+
 STARTER = Path("src/rollout_bench/measure/launch/starter.py")
 ATTEMPT = Path("src/rollout_bench/measure/launch/attempt.py")
+
+
+QUIET = 0.03
+"""Share of the cores' time that others may use: the noise of this study is smaller than what they cost."""
 
 
 def change(path: Path, pattern: str, text: str) -> None:
@@ -39,12 +45,18 @@ def measure(folder: Path, rounds: int) -> tuple[Copy, Copy]:
     return plain, forked
 
 
+def is_quiet(record: Record) -> bool:
+    """Return whether nothing else used the cores during a launch's iterations."""
+    return all(each.host is None or (each.host.other_cpu_share or 0) <= QUIET for each in record.iterations)
+
+
 def page(plain: Path, forked: Path, where: str) -> str:
     """Return what was found in two results folders."""
     ours, theirs = records(forked), records(plain)
     if {record.startup.forked for record in ours.values()} != {True} or any(r.startup.forked for r in theirs.values()):
         raise SystemExit("the launches did not start as asked\n-> look into their logs")
-    both = sorted(ours.keys() & theirs.keys())
+    common = sorted(ours.keys() & theirs.keys())
+    both = [launch for launch in common if is_quiet(ours[launch]) and is_quiet(theirs[launch])]
     mine, plainly = (np.log([rate(found[launch]) for launch in both]) for found in (ours, theirs))
     ratio = stats.ttest_1samp(mine - plainly, 0).confidence_interval()
     spread = mine.std(ddof=1) / plainly.std(ddof=1)
@@ -56,7 +68,7 @@ def page(plain: Path, forked: Path, where: str) -> str:
             "",
             "| | forked / plain, 95 % interval |",
             "|---|--:|",
-            f"| rounds | {len(both)} |",
+            f"| rounds | {len(both)} of {len(common)}, in which others used at most {100 * QUIET:g} % of the cores |",
             f"| output tokens per second | {np.exp((mine - plainly).mean()):.4f}"
             f" [{np.exp(ratio.low):.4f}, {np.exp(ratio.high):.4f}] |",
             f"| standard deviation over launches | {spread:.2f} [{spread / bounds[0]:.2f}, {spread / bounds[1]:.2f}] |",

@@ -1,8 +1,8 @@
 """How many minutes do the same verdicts take with shared starts and without?
 
-Two quantizations, four workloads, three launches of each, as the workflow measures them on this machine: once with
-`share_starts`, and once without it and without forked starts. `python studies/minutes_to_verdicts.py --folder FOLDER`
-writes results/minutes-to-verdicts.md.
+Two quantizations, four workloads, three launches of each, by one call each: each launch with a start of its own, plain;
+with a start of its own, forked; and with shared starts, forked, as the workflow does by default.
+`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts.md.
 """
 
 import argparse
@@ -22,7 +22,8 @@ LOADS = {"few": (2, 2, 32, 16), "wide": (8, 2, 16, 8), "long": (2, 1, 128, 16), 
 
 NAMES = ("prompts", "samples_per_prompt", "prompt_tokens", "output_tokens")
 SETTINGS = {
-    "models": ["qwen3-90m"],
+    "models": ["qwen3-30m"],
+    "model_settings": {"qwen3-30m": {"synthetic": {"preset": "qwen3-90m", "shape": {"num_hidden_layers": 2}}}},
     "quants": ["bf16", "w8a8"],
     "workloads": [*LOADS],
     "launches": 3,
@@ -64,20 +65,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=TEMPORARY / "minutes-to-verdicts")
     folder: Path = parser.parse_args().folder
+    copies = {
+        "own, plain": Copy(folder / "plain", {**SETTINGS, "share_starts": False}),
+        "own, forked": Copy(folder / "forked", {**SETTINGS, "share_starts": False}),
+        "shared, forked": Copy(folder / "shared", SETTINGS),
+    }
+    plain = copies["own, plain"]
+    change(plain.path / STARTER, r"return (spec.platform in MODULES|False) and", "return False and")
     with alone():
-        own = Copy(folder / "own", {**SETTINGS, "share_starts": False})
-        change(own.path / STARTER, r"return (spec.platform in MODULES|False) and", "return False and")
-        shared = Copy(folder / "shared", SETTINGS)
-        for copy in (own, shared):  # so that neither run prepares models
+        for copy in copies.values():  # so that no run prepares models
             copy.run("--until", "checkpoint")
-        minutes = {"own": run(own), "shared": run(shared)}
-    found = {"own": verdicts(own), "shared": verdicts(shared)}
-    lines = [f"{own.place()}.", "", "| starts | minutes | launches / starts | measuring | " + " | ".join(LOADS) + " |"]
+        minutes = {name: run(copy) for name, copy in copies.items()}
+    lines = [
+        f"{plain.place()}.",
+        "",
+        "| starts | minutes | launches / starts | measuring | " + " | ".join(LOADS) + " |",
+    ]
     lines.append("|---|--:|--:|--:|" + "---|" * len(LOADS))
-    for name, copy in {"own": own, "shared": shared}.items():
-        told = " | ".join(found[name][load] for load in LOADS)
+    for name, copy in copies.items():
+        told = " | ".join(verdicts(copy)[load] for load in LOADS)
         lines.append(f"| {name} | {minutes[name]:.1f} | {measured(copy)} | {told} |")
-    lines += ["", f"Shared / own: {minutes['shared'] / minutes['own']:.2f}.", ""]
+    lines += ["", f"Shared / own, plain: {minutes['shared, forked'] / minutes['own, plain']:.2f}.", ""]
     (RESULTS / "minutes-to-verdicts.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "history": ("history:main", "print and draw the gates that compare --history kept"),
     "export": ("export:main", "write results as llm-d's Benchmark Reports"),
     "collect": ("collect:main", "copy records from a cluster's volume into the local results"),
+    "kit": ("kit:main", "measure on a machine without a network: make what it needs, and one file to bring back"),
     "from-verl": ("trainers:from_verl", "make a config from verl's settings"),
     "from-trl": ("trainers:from_trl", "make a config from TRL's settings"),
 }

@@ -1,4 +1,4 @@
-"""Copy records from a cluster's volume, or from any copy of the volume, into the local results folder.
+"""Copy records from a cluster's volume, from any copy of it, or from a kit's file, into the local results folder.
 
 Each record is validated, then copied with its side files and its log. An existing record is never replaced. Failures
 are copied, too. A second call copies only new records. Links are not followed.
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rollout_bench.cluster.retrieval import collect
 from rollout_bench.core.locks import locked
+from rollout_bench.report.pack import opened
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 when the local results have every launch of FOLDER, 1 when a launch was refused.",
     )
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
+    parser.add_argument(
+        "source", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/, or the file of a kit"
+    )
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="local results (default: %(default)s)"
     )
@@ -31,9 +34,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Collect the launches and print a summary."""
     arguments = parser().parse_args()
-    results: Path = arguments.results
+    results, source = arguments.results, arguments.source
+    source = opened(source) if source.is_file() else source
     with locked(results, "wait until it ends, then collect"):
-        done = collect(arguments.source, results, arguments.logs)
+        done = collect(source, results, arguments.logs)
     for line in done.refused:
         print(line)
     records, failures = len(done.records), len(done.failures)

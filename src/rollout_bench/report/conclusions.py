@@ -130,7 +130,7 @@ def conclusion_apart(rows: Sequence[Row]) -> Section:
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
     """Return the headline on `others` against `baseline`, and what else was found; `lacking` have no numbers."""
     found = grouped(
-        (row.comparison.verdict or "unknown", row)
+        ("only_among_all" if row.comparison.only_among_all else row.comparison.verdict or "unknown", row)
         for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
     )
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
@@ -138,6 +138,10 @@ def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str]
     headline, *rest = _items(
         _headline(found.get("faster", []), found.get("slower", []), baseline, axes),
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
+        _listed(
+            f"Not yet a difference from {baseline} among all comparisons of the table, though it is one by itself",
+            shown.get("only_among_all", []),
+        ),
         _listed(f"Too small a difference from {baseline} to matter", shown.get("irrelevant", [])),
         _listed("No verdict", unknown),
     )

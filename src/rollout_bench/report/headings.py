@@ -115,7 +115,7 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
     small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
     needs = comparison.launches_missing and comparison.speedup is not None
     explained = {
-        "undetected": " (inconclusive)",
+        "undetected": " (inconclusive among all)" if comparison.only_among_all else " (inconclusive)",
         "irrelevant": f" (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})",
         "unknown": f" (needs {several(comparison.launches_missing, 'more launch')})" if needs else "",
     }

@@ -102,6 +102,18 @@ def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Pa
     check_all_over(made, leases)
 
 
+@pytest.mark.parametrize(("how", "after"), [({}, {"a": 0, "b": 1, "c": 2}), ({"b": "dies"}, {"a": 0, "c": 0})])
+def test_a_kill_in_a_shared_start_loses_one_workload(
+    tmp_path: Path, leases: Path, how: dict[str, str], after: dict[str, int]
+) -> None:
+    made = block(tmp_path, 4, **how)
+    made.in_turn = True
+    assert made.start().finish() == len(how), made.said
+    assert {name: len(record.after or ()) for name, record in made.records().items()} == after
+    assert failure_path(made.outs["b"]).exists() == bool(how)
+    check_all_over(made, leases)
+
+
 MANY = 2000
 """Passes: more than are made before a test ends the block."""
 

@@ -123,6 +123,12 @@ class Comparison:
     other_way: Mapping[int, Way] = field(default_factory=dict)
 
     @property
+    def only_among_all(self) -> bool:
+        """Whether the interval excludes 1, and only the adjustment for all comparisons of the table leaves it open."""
+        excludes = self.low is not None and self.high is not None and not self.low <= 1.0 <= self.high
+        return self.verdict == "undetected" and excludes
+
+    @property
     def of_passes(self) -> bool:
         """Whether some ratios come from typical iterations instead of whole launches."""
         return bool(self.ways - {"launches"})

@@ -8,7 +8,6 @@ import contextlib
 import os
 import platform
 import re
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rollout_bench.contracts.host_limits import HOST_LIMITS, TICK_S
 from rollout_bench.contracts.record import Environment, HostUse
 from rollout_bench.contracts.spec import EngineSpec, Platform
 from rollout_bench.core.installed import version
-from rollout_bench.core.processes import Group, printed_by
+from rollout_bench.core.processes import Group, node_name, printed_by
 from rollout_bench.core.secrets import may_be_secret
 
 
@@ -145,7 +144,7 @@ def culprit(process: psutil.Process) -> str:
             return f"the kernel ({next(known, name)})"
         if process in psutil.Process().parents() and any(Path(word).name == "snakemake" for word in command):
             return "this workflow's own snakemake"
-        return f"{name} (pid {process.pid} of {process.username()})"
+        return f"{name} (pid {process.pid}{'' if os.getuid() in process.uids() else ' of another user'})"
     except (psutil.Error, OSError):
         return f"pid {process.pid}, ended since"
 
@@ -175,10 +174,10 @@ PACKAGES = (
 """Packages whose versions influence speed."""
 
 VARIABLES = re.compile(
-    r"^(VLLM|OMP|KMP|MKL|GOMP|DNNL|ONEDNN|CUDA|NVIDIA|NCCL|ASCEND|HCCL|CANN|NPU|PYTORCH|TORCH|TORCHINDUCTOR|TRITON|HF_HUB"
-    r"|MALLOC|NUMA)_|^(LD_PRELOAD|TORCHDYNAMO_DISABLE)$"
+    r"^(?!\w+_CACHE_(ROOT|DIR|PATH)$)(VLLM|OMP|KMP|MKL|GOMP|DNNL|ONEDNN|CUDA|NVIDIA|NCCL|ASCEND|HCCL|CANN|NPU|PYTORCH|TORCH"
+    r"|TORCHINDUCTOR|TRITON|HF_HUB|MALLOC|NUMA)_|^(LD_PRELOAD|TORCHDYNAMO_DISABLE)$"
 )
-"""Environment variables that influence the engine."""
+"""Environment variables that influence the engine; the folders of its caches are left out."""
 
 
 def read_environment(
@@ -201,7 +200,7 @@ def read_environment(
         torch_version=version("torch") or "unknown",
         python_version=platform.python_version(),
         packages={name: found for name in PACKAGES if (found := version(name)) is not None},
-        hostname=socket.gethostname(),
+        hostname=node_name(),
         kernel=f"{platform.system()} {platform.release()}",
         device_model=device.get("device_model") or (processor if kind == "cpu" else "unknown"),
         device_memory_bytes=memory if kind == "cpu" else device.get("device_memory_bytes"),

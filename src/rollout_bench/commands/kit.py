@@ -1,0 +1,92 @@
+"""Measure on a machine without a network: make a kit here, carry it there, bring one file back.
+
+`kit pack DIR` makes the parts. There, `python3 DIR/kit.py --minutes 30` measures. `rollout-bench collect FILE` reads
+the file that comes back.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.core.places import home
+from rollout_bench.core.yaml_files import read_text
+from rollout_bench.exchange.kit import GIVEN, MACHINES, make, packages_of, write_back
+
+EVIDENCE = "evidence.yaml"
+"""Config of a kit without any: one start in each mode, of a small model with random weights."""
+
+FREEZE = "write it there with `python3 -m pip freeze`"
+
+ENDING_S = 60.0
+"""Part of the minutes in which nothing is measured: launches end, and the file is written, in seconds."""
+
+
+def main() -> int:
+    """Make a kit, or measure with one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="Exit status: 1 on an error."
+    )
+    parser.add_argument("what", choices=("pack", "run"), help="pack: make the parts here; run: measure there")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the kit")
+    parser.add_argument("--platform", choices=[*MACHINES], default="cuda", help="pack: kind of device of the machine")
+    parser.add_argument("--python", default="3.12", metavar="X.Y", help="pack: its Python (default: %(default)s)")
+    parser.add_argument(
+        "--has", type=Path, metavar="FILE", help="pack: its packages, as `pip freeze` prints them there"
+    )
+    parser.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE", help="pack: what to measure")
+    parser.add_argument(
+        "--part-mib", type=int, default=50, metavar="N", help="pack: largest part, in MiB (default: %(default)s)"
+    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="run: time to measure in (default: %(default)g)")
+    arguments = parser.parse_args()
+    return pack(arguments) if arguments.what == "pack" else run(arguments.folder, 60 * arguments.minutes)
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    """Make a kit, and print what to do with it."""
+    for config in arguments.config:
+        read_text(config, "config", "give the config's file")
+    if arguments.part_mib < 1:
+        raise UserError(f"--part-mib {arguments.part_mib}: is no size", "give a whole number above 0")
+    has = [] if arguments.has is None else read_text(arguments.has, "list of packages", FREEZE).splitlines()
+    packages = packages_of(arguments.platform, has)
+    folder = arguments.folder
+    parts = make(folder, arguments.platform, arguments.python, packages, arguments.config, arguments.part_mib << 20)
+    print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')} of the pins")
+    print(f"next: bring {folder} to the machine, and there: python3 {folder.name}/kit.py --minutes 30")
+    return 0
+
+
+def run(folder: Path, limit_s: float) -> int:
+    """Measure what a kit asks for until the time is over, and write the file that is brought back."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder", "give the folder of the kit")
+    if limit_s < 2 * ENDING_S:
+        raise UserError(f"--minutes {limit_s / 60:g}: is too short for a launch", "give 3 or more")
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    shutil.copy(home() / "config.yaml", work)
+    configs = ["--configfile", *map(str, sorted((home() / GIVEN).glob("*")) or [home() / "configs" / EVIDENCE])]
+    bench = [sys.executable, "-m", "rollout_bench"]
+    subprocess.run([*bench, "check", *configs], cwd=work, check=False)
+    command = [*bench, "run", "--cores", "all", "--keep-going", *configs]
+    # the file that comes back names no machine
+    environment = {**os.environ, "ROLLOUT_BENCH_NODE": "kit"}
+    with subprocess.Popen(command, cwd=work, env=environment, start_new_session=True) as process:
+        try:
+            status = process.wait(max(1.0, limit_s - ENDING_S))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            print("kit: the time is over; the same command goes on", flush=True)
+            os.killpg(process.pid, signal.SIGINT)
+            status = process.wait()
+    back = folder / "results.tar.xz"
+    records = write_back(work / "results", back)
+    print(f"{back}: {several(records, 'record')}, {back.stat().st_size >> 10} KiB; bring it back, and there:")
+    print(f"  rollout-bench collect {back.name}")
+    return 0 if records else status or 1

@@ -1,0 +1,74 @@
+"""On the machine without a network: check and unpack the parts beside this file, then measure.
+
+`python3 kit.py --minutes 30` measures what fits into the time. The same command goes on where it ended. It leaves
+results.tar.xz beside this file: bring it back, and read it with `rollout-bench collect results.tar.xz`.
+Only the standard library is imported.
+"""
+
+import hashlib
+import io
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+"""File with the checksum of each part, as sha256sum writes it."""
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return the parts of the kit in `folder`, in order; end the program if one is missing or damaged."""
+    if not (folder / SUMS).is_file():
+        sys.exit(f"{folder}: {SUMS} is missing\n  -> bring it from the folder of the kit")
+    parts = []
+    for line in (folder / SUMS).read_text().splitlines():
+        wanted, _, name = line.partition("  ")
+        part = folder / name
+        found = hashlib.sha256(part.read_bytes()).hexdigest() if part.is_file() else ""
+        if found != wanted:
+            sys.exit(f"{part}: is {'damaged' if found else 'missing'}\n  -> bring this part again")
+        parts.append(part)
+    return parts
+
+
+class Joined(io.RawIOBase):
+    """The bytes of several files, one after the other."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._pieces = self._read(paths)
+        self._left = b""
+
+    def _read(self, paths: list[Path]) -> Iterator[bytes]:
+        for path in paths:
+            yield path.read_bytes()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer` as far as the present file allows; return the number of bytes."""
+        self._left = self._left or next(self._pieces, b"")
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+
+def main() -> None:
+    """Unpack the kit once, then run `rollout-bench kit run` with the arguments."""
+    folder = Path(__file__).resolve().parent
+    tree = folder / "tree"
+    if not tree.exists():
+        print(f"kit: unpacks into {tree}", flush=True)
+        half = folder / "unfinished"
+        with tarfile.open(fileobj=io.BufferedReader(Joined(parts_of(folder)), 1 << 20), mode="r|gz") as file:
+            file.extractall(half, filter="data")
+        (half / "tree").rename(tree)
+    paths = [str(tree / "src"), str(tree / "site"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.execv(sys.executable, [sys.executable, "-m", "rollout_bench", "kit", "run", str(folder), *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""A kit is carried to a machine without a network, measures there, and one file comes back."""
+
+import getpass
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import stand_in
+import yaml
+
+from rollout_bench.core.places import home
+from rollout_bench.exchange.kit import make, packages_of
+
+
+def bench(folder: Path, *words: str) -> str:
+    """Run `rollout-bench` in a folder; return what it says, with its exit status."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rollout_bench", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return f"{done.stdout}\n{done.returncode}"
+
+
+def there(kit: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Do as on that machine: nothing of this project or its tests is on the path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, kit / "kit.py", *words]
+    return subprocess.run(command, cwd=kit.parent, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    """Return a kit for a machine that has all packages."""
+    engine = {"python": stand_in.install(tmp_path / "engine")}
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({**stand_in.CONFIG, "engine": engine, "launches": 2}))
+    assert make(tmp_path / "carried", "cpu", "3.11", [], [config], 1 << 18) > 1
+    return tmp_path / "carried"
+
+
+def test_one_file_comes_back_and_is_read_as_results(kit: Path, tmp_path: Path) -> None:
+    done = there(kit, "--minutes", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 records" in done.stdout
+    home_again = tmp_path / "home"
+    home_again.mkdir()
+    said = bench(home_again, "collect", str(kit / "results.tar.xz"))
+    assert "4 records and 0 failures collected" in said
+    assert "Conclusion" in bench(home_again, "summarise", "results")
+    starts = len(stand_in.starts(kit / "work"))
+    assert "4 records" in there(kit, "--minutes", "5").stdout
+    assert len(stand_in.starts(kit / "work")) == starts, "nothing is measured twice"
+
+
+def test_the_file_names_no_host_user_or_path(kit: Path) -> None:
+    assert there(kit).returncode == 0
+    with tarfile.open(kit / "results.tar.xz") as file:
+        texts = [file.extractfile(member).read().decode() for member in file if member.name.endswith(".json")]
+    names = {str(kit), str(Path.home()), f'"{socket.gethostname()}"', f'"{getpass.getuser()}"'}
+    assert texts
+    assert [name for name in names for text in texts if name in text] == []
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_part_that_is_not_whole_is_named(kit: Path, harm: str) -> None:
+    part = kit / "kit.00"
+    if harm == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-1])
+    done = there(kit)
+    assert (done.returncode, done.stderr) == (1, f"{part}: is {harm}\n  -> bring this part again\n")
+    assert not (kit / "tree").exists()
+
+
+def test_a_kit_packs_the_versions_that_a_machine_lacks() -> None:
+    every = packages_of("cuda", [])
+    pins = dict(line.split("==") for line in every)
+    has = [f"torch=={pins['torch']}+cu130", f"Jinja2=={pins['jinja2']}", "numpy==1.0", "broken @ file:///somewhere"]
+    assert [line for line in every if line not in packages_of("cuda", has)] == [
+        f"{name}=={pins[name]}" for name in ("jinja2", "torch")
+    ]
+
+
+def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
+    has = str(home() / "requirements" / "cpu.txt")
+    said = bench(tmp_path, "kit", "pack", "new", "--platform", "cpu", "--has", has)
+    assert "new: 1 part, with 0 packages of the pins" in said
+    assert "there: python3 new/kit.py --minutes 30" in said
+
+
+def test_mistakes_are_refused_in_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    mistakes = {
+        ("pack", "full"): "full: is not empty",
+        ("pack", "new", "--config", "none.yaml"): "none.yaml",
+        ("pack", "new", "--has", "none.txt"): "none.txt",
+        ("pack", "new", "--part-mib", "0"): "--part-mib 0: is no size",
+        ("run", "none"): "none",
+    }
+    for words, problem in mistakes.items():
+        said = bench(tmp_path, "kit", *words)
+        assert problem in said, said
+        assert said.count("\n  -> ") == 1, said
+        assert "Traceback" not in said
