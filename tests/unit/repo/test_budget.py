@@ -9,15 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2225,
+    "analysis": 2228,
     "checkpoints": 341,
     "cluster": 413,
-    "commands": 884,
+    "commands": 951,
     "contracts": 1031,
     "core": 651,
-    "exchange": 231,
+    "exchange": 364,
     "llmd": 619,
-    "measure": 3964,
+    "measure": 3963,
     "modes": 4876,
     "numbers": 159,
     "plan": 1892,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 318,
-    "tests": 11373,
+    "tests": 11453,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
