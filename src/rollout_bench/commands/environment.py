@@ -3,7 +3,6 @@
 Only the standard library is imported, since nothing else is installed when this runs.
 """
 
-import ast
 import fcntl
 import os
 import shutil
@@ -16,19 +15,10 @@ from typing import IO
 
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.places import home
+from rollout_bench.core.uv import as_pip
 
 STAMP = "rollout-bench-setup"
 """File of a finished environment: a copy of the pins."""
-
-UV_VARIABLES = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "trusted-host": "UV_INSECURE_HOST",
-    "no-index": "UV_OFFLINE",
-    "cert": "SSL_CERT_FILE",
-}
-"""Option of pip -> variable by which uv has the same."""
 
 _IMPORTS = (
     "import vllm, torchao, vllm.v1.worker.cpu_worker; from vllm import LLM; "
@@ -84,25 +74,6 @@ def _fill(folder: Path, uv: Path, pins: Path, packages: Sequence[str]) -> None:
         if not _runs(environment, python, "-I", "-c", _IMPORTS, log=log):
             remedy = f"{log.name} has the reason; vLLM needs x86_64"
             raise UserError("setup: the engine cannot be imported", remedy)
-
-
-def as_pip(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with the variables by which uv takes packages from where pip of `python` does.
-
-    uv does not read pip's configuration. Variables of uv that are set already win.
-    """
-    listed = subprocess.run(
-        [python, "-m", "pip", "config", "list"], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    options: dict[str, str] = {}
-    for line in listed.stdout.splitlines():  # variables come before files
-        name, _, value = line.partition("=")
-        options.setdefault(name.rpartition(".")[2], " ".join(ast.literal_eval(value).split()))
-    found = {UV_VARIABLES[name]: value for name, value in options.items() if name in UV_VARIABLES}
-    if "UV_FIND_LINKS" in found:
-        found["UV_FIND_LINKS"] = found["UV_FIND_LINKS"].replace(" ", ",")
-    # Like pip, uv shall use any index with the version, not only the first that has the package.
-    return {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1", **found, **environment}
 
 
 @contextmanager

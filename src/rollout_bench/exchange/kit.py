@@ -6,6 +6,7 @@ The parts are one archive: this package with the workflow, the packages of the p
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -20,13 +21,11 @@ from rollout_bench.contracts.store import FAILURES, find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.places import PACKAGE, home
+from rollout_bench.core.uv import as_pip
 from rollout_bench.exchange import there
 
 MACHINES = {"cpu": "x86_64", "cuda": "x86_64", "ascend": "aarch64"}
 """Platform -> machine of its wheels."""
-
-GLIBC = (39, 38, 35, 34, 31, 28, 27, 24, 17)
-"""Minor versions of glibc 2 in the tags of wheels."""
 
 WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "environment.yml", "requirements")
 """Files and folders beside the package."""
@@ -93,12 +92,13 @@ def make(folder: Path, platform: str, python: str, packages: Sequence[str], conf
 
 
 def _install(site: Path, packages: Sequence[str], python: str, machine: str) -> None:
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC] + [f"manylinux2014_{machine}"]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(site)]
-    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
-    command += [word for tag in tags for word in ("--platform", tag)]
-    if subprocess.run([*command, *packages], check=False).returncode:
-        raise UserError(f"kit: not all of {len(packages)} packages were installed", "see pip's lines above")
+    # uv and not pip, which makes no wheel of a source for another Python
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    command += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_39"]
+    environment = as_pip(Path(sys.executable), os.environ)
+    if subprocess.run([*command, *packages], env=environment, check=False).returncode:
+        remedy = "see the lines above; without uv, install it: pip install uv"
+        raise UserError(f"kit: {len(packages)} packages of the pins were not installed", remedy)
 
 
 def _write_parts(tree: Path, folder: Path, most: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workspace import REPOSITORY
 
-from rollout_bench.commands.environment import as_pip
+from rollout_bench.core.uv import as_pip
 
 NOBODY = "http://127.0.0.1:9/simple"
 PINS = ("requirements/uv.txt", "requirements/cpu.txt")

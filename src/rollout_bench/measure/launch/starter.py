@@ -182,7 +182,7 @@ class Forked:
         return self._status
 
 
-def serve() -> None:
+def serve() -> NoReturn:
     """Import the engine and fork one for each connection, until the owner ends: the starter's process.
 
     Its arguments are the path of its socket, the pid of its owner, and the modules to import.
@@ -197,6 +197,7 @@ def serve() -> None:
     gc.freeze()  # otherwise each engine's first collection would copy the shared memory
     become = partial(_become, took_s, (place.parent / "output").read_bytes(), _descriptors())
     _serve(place, Watch(int(owner), "owner"), become)
+    os._exit(0)  # the end of an interpreter with vLLM takes a second
 
 
 def _serve(path: Path, owner: Watch, become: partial[NoReturn]) -> None:
