@@ -2,7 +2,8 @@
 
 Each round starts one engine plainly and forks one, of all rounds from the same process. The two take turns in being
 first. `python studies/forked_starts.py --rounds 20 --folder FOLDER` continues where it was ended, and writes
-results/forked-starts.md. `--read PLAIN FORKED` reads two results folders that were measured elsewhere.
+results/forked-starts.md. `--read PLAIN FORKED` reads two results folders that were measured elsewhere, such as the
+unpacked results/forked-starts-h100-*.tar.xz.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import numpy as np
 from copies import TEMPORARY, Copy
 from kept import RESULTS, alone
 from scipy import stats
-from shared_starts import SETTINGS, rate, records
+from shared_starts import SETTINGS, rate
 
 from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.store import read_record
 
 STARTER = Path("src/rollout_bench/measure/launch/starter.py")
 ATTEMPT = Path("src/rollout_bench/measure/launch/attempt.py")
@@ -50,9 +52,16 @@ def is_quiet(record: Record) -> bool:
     return all(each.host is None or (each.host.other_cpu_share or 0) <= QUIET for each in record.iterations)
 
 
+def launches_in(results: Path) -> dict[int, Record]:
+    """Return the valid launches of the only experiment by their index."""
+    return {
+        record.launch: record for record in map(read_record, results.glob("offline/*/launch-*.json")) if record.valid
+    }
+
+
 def page(plain: Path, forked: Path, where: str) -> str:
     """Return what was found in two results folders."""
-    ours, theirs = records(forked), records(plain)
+    ours, theirs = launches_in(forked), launches_in(plain)
     if {record.startup.forked for record in ours.values()} != {True} or any(r.startup.forked for r in theirs.values()):
         raise SystemExit("the launches did not start as asked\n-> look into their logs")
     common = sorted(ours.keys() & theirs.keys())

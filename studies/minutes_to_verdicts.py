@@ -2,7 +2,8 @@
 
 Two quantizations, four workloads, three launches of each, by one call each: each launch with a start of its own, plain;
 with a start of its own, forked; and with shared starts, forked, as the workflow does by default.
-`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts.md.
+`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts.md. `--layers` sets the size
+of the model, and so the share of a launch that its passes take.
 """
 
 import argparse
@@ -22,8 +23,7 @@ LOADS = {"few": (2, 2, 32, 16), "wide": (8, 2, 16, 8), "long": (2, 1, 128, 16), 
 
 NAMES = ("prompts", "samples_per_prompt", "prompt_tokens", "output_tokens")
 SETTINGS = {
-    "models": ["qwen3-30m"],
-    "model_settings": {"qwen3-30m": {"synthetic": {"preset": "qwen3-90m", "shape": {"num_hidden_layers": 2}}}},
+    "models": ["layered"],
     "quants": ["bf16", "w8a8"],
     "workloads": [*LOADS],
     "launches": 3,
@@ -64,11 +64,15 @@ def main() -> None:
     """Measure both ways, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=TEMPORARY / "minutes-to-verdicts")
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("--layers", type=int, default=2)
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    model = {"layered": {"synthetic": {"preset": "qwen3-90m", "shape": {"num_hidden_layers": arguments.layers}}}}
+    settings = {**SETTINGS, "model_settings": model}
     copies = {
-        "own, plain": Copy(folder / "plain", {**SETTINGS, "share_starts": False}),
-        "own, forked": Copy(folder / "forked", {**SETTINGS, "share_starts": False}),
-        "shared, forked": Copy(folder / "shared", SETTINGS),
+        "own, plain": Copy(folder / "plain", {**settings, "share_starts": False}),
+        "own, forked": Copy(folder / "forked", {**settings, "share_starts": False}),
+        "shared, forked": Copy(folder / "shared", settings),
     }
     plain = copies["own, plain"]
     change(plain.path / STARTER, r"return (spec.platform in MODULES|False) and", "return False and")
@@ -77,7 +81,7 @@ def main() -> None:
             copy.run("--until", "checkpoint")
         minutes = {name: run(copy) for name, copy in copies.items()}
     lines = [
-        f"{plain.place()}.",
+        f"{arguments.layers} layers; {plain.place()}.",
         "",
         "| starts | minutes | launches / starts | measuring | " + " | ".join(LOADS) + " |",
     ]
