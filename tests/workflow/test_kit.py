@@ -56,7 +56,12 @@ def test_one_file_comes_back_and_is_read_as_results(kit: Path, tmp_path: Path) -
     assert "4 records and 0 failures collected" in said
     assert "Conclusion" in bench(home_again, "summarise", "results")
     starts = len(stand_in.starts(kit / "work"))
+    traces = next((kit / "work").glob("results/offline/*/launch-0.json")).with_suffix(".traces")
+    traces.mkdir()
+    (traces / "of-a-profile.json").touch()
     assert "4 records" in there(kit, "--minutes", "5").stdout
+    with tarfile.open(kit / "results.tar.xz") as file:
+        assert [name for name in file.getnames() if name.endswith("/launch-0.traces/of-a-profile.json")]
     assert len(stand_in.starts(kit / "work")) == starts, "nothing is measured twice"
 
 

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rollout_bench.contracts.mode import TRACES
 from rollout_bench.contracts.store import FAILURES, find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
@@ -116,10 +115,7 @@ def _write_parts(tree: Path, folder: Path, most: int) -> int:
 
 
 def write_back(results: Path, out: Path) -> int:
-    """Write all records of a results folder with their side files, and failures, to a tar.xz; return its records.
-
-    Traces are left out: they have hundreds of megabytes.
-    """
+    """Write all records of a results folder, what lies beside them, and failures to a tar.xz; return its records."""
     found = find_results(results)
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w:xz") as file:
@@ -133,4 +129,5 @@ def write_back(results: Path, out: Path) -> int:
 
 def _files_of(results: Path, names: Sequence[str]) -> Iterator[Path]:
     for record in (results / name for name in sorted(names)):
-        yield from (p for p in sorted(record.parent.glob(f"{record.stem}.*")) if p.is_file() and TRACES not in p.name)
+        for beside in sorted(record.parent.glob(f"{record.stem}.*")):
+            yield from sorted(path for path in (beside, *beside.rglob("*")) if path.is_file())
