@@ -63,7 +63,9 @@ def main() -> None:
         print(f"kit: unpacks into {tree}", flush=True)
         half = folder / "unfinished"
         with tarfile.open(fileobj=io.BufferedReader(Joined(parts_of(folder)), 1 << 20), mode="r|gz") as file:
-            file.extractall(half, filter="data")
+            if hasattr(tarfile, "data_filter"):  # Python 3.11.4; 3.12 warns without a filter
+                file.extraction_filter = tarfile.data_filter
+            file.extractall(half)
         (half / "tree").rename(tree)
     paths = [str(tree / "src"), str(tree / "site"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
