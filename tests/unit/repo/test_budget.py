@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 939,
     "contracts": 1031,
     "core": 667,
-    "exchange": 364,
+    "exchange": 366,
     "llmd": 619,
     "measure": 3964,
     "modes": 4876,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 318,
-    "tests": 11464,
+    "tests": 11469,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
