@@ -101,6 +101,22 @@ def test_a_lost_supervisor_ends_its_engine(starting: Starting, tmp_path: Path) -
     assert soon(lambda: not psutil.pid_exists(lost.pid))
 
 
+def test_a_stopped_starter_holds_up_no_launch(
+    starting: Starting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "ANSWER_S", 0.5)
+    path = starting()
+    engine = forked(path, tmp_path / "a")[0]
+    parent = psutil.Process(engine.pid).parent()
+    parent.suspend()
+    os.kill(engine.pid, signal.SIGKILL)
+    assert engine.wait() == -signal.SIGKILL
+    engine.stdin.close()
+    with pytest.raises(TimeoutError, match="does not answer"):
+        forked(path, tmp_path / "b")
+    parent.resume()
+
+
 def test_an_engine_that_cannot_be_imported_starts_plainly(starting: Starting) -> None:
     assert starting("no_such_module") is None
     assert starting() is not None

@@ -9,6 +9,7 @@ same times and spread as plain starts.
 """
 
 import contextlib
+import errno
 import gc
 import hashlib
 import importlib
@@ -51,6 +52,9 @@ IDLE_S = 600.0
 
 IMPORT_S = 600.0
 """Time limit of the import, in seconds."""
+
+ANSWER_S = 60.0
+"""Time limit of an answer of the starter, in seconds: one that was stopped must not hold up a launch for ever."""
 
 LARGEST = 1 << 20
 """Limit of a message to the starter, in bytes: the environment of a process is smaller."""
@@ -159,12 +163,17 @@ class Forked:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+        self._line.settimeout(ANSWER_S)
         try:
             with _named(starter) as name:
                 self._line.connect(name)
             request = json.dumps([module, dict(environment)]).encode()
             socket.send_fds(self._line, [request], [reading, log, *inherited])
             self.pid, *self.descriptors = json.loads(self._line.recv(LARGEST))
+        except TimeoutError:
+            os.close(writing)
+            self._line.close()
+            raise TimeoutError(errno.ETIMEDOUT, "the starter of engines does not answer", str(starter)) from None
         except BaseException:
             os.close(writing)
             self._line.close()
@@ -175,9 +184,12 @@ class Forked:
         self._status: int | None = None
 
     def wait(self) -> int:
-        """Wait for the process to end; return its exit status, a signal as a negative number."""
+        """Wait for the process, which has ended or is killed; return its exit status, a signal as a negative number."""
         if self._status is None:
-            self._status = int(self._line.recv(LARGEST) or -signal.SIGKILL)  # a starter that ends takes its engines
+            told = b""
+            with contextlib.suppress(TimeoutError):  # only its reaper knows the status
+                told = self._line.recv(LARGEST)
+            self._status = int(told or -signal.SIGKILL)  # a starter that ends takes its engines
             self._line.close()
         return self._status
 
