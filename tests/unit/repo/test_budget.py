@@ -17,7 +17,7 @@ BUDGET = {
     "core": 667,
     "exchange": 366,
     "llmd": 619,
-    "measure": 3964,
+    "measure": 3974,
     "modes": 4876,
     "numbers": 159,
     "plan": 1892,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 318,
-    "tests": 11469,
+    "tests": 11481,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
