@@ -101,11 +101,12 @@ class SharedPrefix(Strict):
 
 
 DatasetFormat = Annotated[
-    Literal["trace", "prompts", "sharegpt"],
+    Literal["trace", "prompts", "messages", "sharegpt"],
     Field(
         description=(
             "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s and prompt_group; prompts: JSON "
-            "lines with a prompt, or one prompt a line; sharegpt: a JSON list of conversations."
+            "lines with a prompt, or one prompt a line; messages: JSON lines of messages with role and content, for "
+            "the model's chat template; sharegpt: a JSON list of conversations."
         )
     ),
 ]

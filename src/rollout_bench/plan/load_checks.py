@@ -11,7 +11,7 @@ from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.refusals import Row, refuse
-from rollout_bench.workloads.datasets import Entry, entries, read_bytes, sha256
+from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, entries, read_bytes, sha256
 from rollout_bench.workloads.lengths import share_within
 
 
@@ -71,7 +71,7 @@ def _facts(path: Path, format: DatasetFormat, size_bytes: int, mtime_ns: int) ->
         shortest_prompt=min(prompt for prompt, _ in pairs),
         longest_output=max((entry.output for entry in found if isinstance(entry.output, int)), default=0),
         outputs=sum(entry.output is not None for entry in found),
-        has_text=any(isinstance(text, str) for entry in found for text in (entry.prompt, entry.output)),
+        has_text=any(entry.has_text for entry in found),
         largest_id=max((max(entry.prompt) for entry in found if isinstance(entry.prompt, tuple)), default=-1),
         has_arrivals=found[0].arrival_s is not None,
     )
@@ -246,6 +246,7 @@ def check_tokenizer(
     if model.synthetic is not None:
         vocabulary = int(model.synthetic["vocab_size"])
     here = model.synthetic is None and folder is not None and Path(folder).is_dir()
+    templated = load.spec.dataset.format == "messages"
     refuse(
         (
             vocabulary is not None and facts.largest_id >= vocabulary,
@@ -267,4 +268,17 @@ def check_tokenizer(
             f"{where}: is text, and the model folder {folder} holds no tokenizer",
             "put its tokenizer files beside the weights, or give prompts as token ids",
         ),
+        (
+            templated and (model.synthetic is not None or (here and not _has_template(Path(folder or "")))),
+            f"{where}: is messages, and the tokenizer of {model.name} has no chat template",
+            NO_TEMPLATE,
+        ),
+    )
+
+
+def _has_template(folder: Path) -> bool:
+    """Return whether a model's folder has a chat template, in either place where transformers keeps one."""
+    config = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
     )

@@ -26,9 +26,13 @@ SHAPES = {
     "a prompt_group whose prompt it shares; a trace of Mooncake's may stay as it is",
     "prompts": 'prompts are JSON lines as {"prompt": "text or token ids", "output_tokens": 64}, or plain text with one '
     "prompt a line",
+    "messages": 'messages are JSON lines as {"messages": [{"role": "user", "content": "text"}], "output_tokens": 64}',
     "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
     '{"from": "gpt", "value": "..."}]}',
 }
+
+NO_TEMPLATE = "use a model whose tokenizer has one, or format: prompts with the texts"
+"""Remedy for messages that no chat template renders."""
 
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 Id = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -68,6 +72,22 @@ class PromptLine(_Line):
     output_tokens: Tokens | None = None
 
 
+class Message(BaseModel):
+    """A turn of a conversation, as a chat template takes it; other keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
+    role: Annotated[str, Field(pattern=r"\S")]
+    content: str
+
+
+class MessagesLine(_Line):
+    """A line of messages, with this key or TRL's `prompt`; a last message of the assistant is the answer."""
+
+    KEYS = (("messages", "prompt"),)
+    messages: Annotated[list[Message], Field(min_length=1, validation_alias=AliasChoices(*KEYS[0]))]
+    output_tokens: Tokens | None = None
+
+
 Line = TypeVar("Line", bound=_Line)
 
 
@@ -76,17 +96,22 @@ class Entry:
     """One prompt of a data set.
 
     Attributes:
-        prompt: its text or token ids; in a trace, its number of tokens.
+        prompt: its text, messages or token ids; in a trace, its number of tokens.
         output: number of tokens to generate, or the answer text with that number of tokens; None if the file has
             neither.
         arrival_s: arrival time in seconds, relative to any fixed time of the file.
         group: in a trace, entries with the same group have the same prompt in a pass.
     """
 
-    prompt: str | tuple[int, ...] | int
+    prompt: str | list[Message] | tuple[int, ...] | int
     output: str | int | None
     arrival_s: float | None = None
     group: int | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether a tokenizer is needed."""
+        return isinstance(self.prompt, str | list) or isinstance(self.output, str)
 
 
 def prompt_numbers(taken: Sequence[Entry]) -> list[int]:
@@ -170,6 +195,19 @@ def _prompts(text: str) -> Iterator[Entry]:
     return _lines(text, read if text.lstrip().startswith("{") else lambda line: Entry(line, None))
 
 
+def _messages(text: str) -> Iterator[Entry]:
+    def read(content: str) -> Entry:
+        line = _checked(content, MessagesLine)
+        asked, answer = line.messages, line.output_tokens
+        if asked[-1].role != "assistant":
+            return Entry(asked, answer)
+        if not asked[:-1]:
+            raise _DamagedError("has an answer, but no message before it")
+        return Entry(asked[:-1], asked[-1].content if answer is None else answer)
+
+    return _lines(text, read)
+
+
 def _sharegpt(text: str) -> Iterator[Entry]:
     conversations = _json(text)
     if not isinstance(conversations, list):
@@ -195,6 +233,7 @@ def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
 _READERS: dict[DatasetFormat, Callable[[str], Iterator[Entry]]] = {
     "trace": _trace,
     "prompts": _prompts,
+    "messages": _messages,
     "sharegpt": _sharegpt,
 }
 
@@ -228,7 +267,7 @@ def _checked(content: str, line: type[Line]) -> Line:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         if first["type"] == "missing":
-            raise _DamagedError(f"has no {name}") from None
+            raise _DamagedError(f"has no {first['loc'][-1]}") from None
         raise _DamagedError(f"{name} is {_short(row[name])}: {first['msg']}") from None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rollout_bench.contracts.load import Burstiness, longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
-from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
+from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, Message, prompt_numbers, read_dataset
 from rollout_bench.workloads.lengths import drawn, generator
 
 
@@ -221,8 +221,10 @@ class Source:
         if dataset is None:
             raise UserError(f"workload {workload.name}: its data set is missing", "name the file with --dataset")
         self._entries = read_dataset(Path(dataset), workload.dataset.format)
-        if any(isinstance(text, str) for entry in self._entries for text in (entry.prompt, entry.output)):
+        if any(entry.has_text for entry in self._entries):
             self._tokenizer = load_tokenizer(model, trust_remote_code)
+        if workload.dataset.format == "messages" and not getattr(self._tokenizer, "chat_template", None):
+            raise UserError(f"{model}: its tokenizer has no chat template", NO_TEMPLATE)
 
     def requests(self, launch: int, iteration: int, least: int = 0) -> list[Request]:
         """Return one request for each sequence; the samples of a prompt follow each other.
@@ -280,7 +282,10 @@ class Source:
     def _ids(self, entry: Entry, beginning: list[int]) -> list[int]:
         """Return a prompt of the data set, after a shared prefix, cut to the workload's longest prompt."""
         assert not isinstance(entry.prompt, int), "a trace has only lengths"
-        own = self._tokenizer(entry.prompt)["input_ids"] if isinstance(entry.prompt, str) else list(entry.prompt)
+        if isinstance(entry.prompt, list):
+            own = self._tokenizer(self._rendered(entry.prompt), add_special_tokens=False)["input_ids"]
+        else:
+            own = self._tokenizer(entry.prompt)["input_ids"] if isinstance(entry.prompt, str) else list(entry.prompt)
         if not own or max(own) >= self._vocabulary:
             raise UserError(
                 f"workload {self._workload.name}: a prompt of its data set has "
@@ -288,6 +293,19 @@ class Source:
                 "use prompts that this model's tokenizer made" if own else "remove that prompt",
             )
         return [*beginning, *own][: longest(self._workload.prompt_tokens)]
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        """Return the messages in the model's chat template, up to where its answer begins."""
+        from jinja2 import TemplateError
+
+        turns = [message.model_dump() for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            raise UserError(
+                f"workload {self._workload.name}: the model's chat template refuses messages of its data set: {error}",
+                "give messages with the roles that this template knows, in its order",
+            ) from None
 
     def _output_tokens(self, entry: Entry) -> int | None:
         """Return the data set's output length; for an answer text, its tokens, up to the workload's longest output."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,41 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
     assert ([r.output_tokens for r in found], len(found[0].prompt_token_ids)) == ([3, 5], 3)
 
 
+TEMPLATE = "{% for m in messages %}{{ m.role[0] + m.content }}{% endfor %}{% if add_generation_prompt %}a{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a model folder whose tokenizer has a chat template."""
+    folder = tmp_path_factory.mktemp("chat")
+    write_tokenizer(folder, VOCABULARY, 4096)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return str(folder)
+
+
+def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": who, "content": text} for who, text in turns]
+
+
+def test_messages_get_the_models_chat_template(tmp_path: Path, chat_model: str):
+    rows = {"messages": said(("system", "S"), ("user", "Q"))}, {"prompt": said(("user", "Q"), ("assistant", "abc"))}
+    path = lines(tmp_path / "m", *rows, {"messages": said(("user", "Q")), "output_tokens": 9})
+    found = source(path, "messages", chat_model, prompts=3, samples_per_prompt=1, output_tokens=5).requests(0, 0)
+    texts = ["".join(chr(33 + number) for number in one.prompt_token_ids) for one in found]
+    assert (texts, [one.output_tokens for one in found]) == (["sSuQa", "uQa", "uQa"], [5, 3, 9])
+
+
+def test_messages_without_a_template_or_against_it_are_refused(tmp_path: Path, model: str, chat_model: str):
+    path = lines(tmp_path / "m", {"messages": said(("user", "Q"))})
+    with refused("its tokenizer has no chat template", "use a model whose tokenizer has one"):
+        source(path, "messages", model, prompts=1)
+    strict = Path(chat_model).with_name("strict")
+    shutil.copytree(chat_model, strict)
+    (strict / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
+    with refused("refuses messages of its data set: no system role", "roles that this template knows"):
+        source(path, "messages", str(strict), prompts=1).requests(0, 0)
+
+
 @pytest.mark.parametrize(
     ("format", "content", "problem"),
     [
@@ -110,6 +146,10 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
         ("prompts", b'{"prompt": [1, 2.5]}', "line 1: prompt is [1, 2.5]"),
         ("prompts", b'{"text": "x"}', "line 1: has no prompt"),
         ("prompts", b'{"prompt": "x", "output_tokens": -1}', "output_tokens is -1"),
+        ("messages", b'{"messages": []}', "line 1: messages is []"),
+        ("messages", b'{"prompt": "x"}', 'line 1: prompt is "x"'),
+        ("messages", b'{"messages": [{"role": "user"}]}', "line 1: has no content"),
+        ("messages", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message before it"),
         ("sharegpt", b"{}", "is no JSON list"),
         ("sharegpt", b"[", "is no JSON:"),
         ("sharegpt", b"[{}]", "entry 0: has no list of conversations"),
