@@ -20,14 +20,14 @@ BUDGET = {
     "measure": 3974,
     "modes": 4876,
     "numbers": 159,
-    "plan": 1892,
+    "plan": 1896,
     "report": 2005,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 350,
-    "workloads": 318,
-    "tests": 11481,
+    "workloads": 350,
+    "tests": 11505,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
