@@ -10,11 +10,15 @@ import jinja2
 
 from rollout_bench.contracts.spec import Platform, devices_needed
 from rollout_bench.core.errors import UserError
+from rollout_bench.llmd.profiled import carried
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 
 HOME = "/opt/rollout-bench"
 """Folder of rollout-bench in the image built from containers/."""
+
+CONFIG = "/etc/rollout-bench"
+"""Folder of the config and of its profiles in the pod."""
 
 TEMPLATE = Path(__file__).with_name("job.yaml.j2")
 
@@ -40,20 +44,23 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
             "config: kubernetes.image: is not set",
             "name the image that was built from containers/, with its tag: docs/clusters.md",
         )
-    text = json.dumps(_in_pod(merged, settings.models_claim is not None), indent=1, sort_keys=True)
+    carries, profiles = carried(merged, CONFIG)
+    text = json.dumps(_in_pod(carries, settings.models_claim is not None), indent=1, sort_keys=True)
+    files = {"config.json": text, **profiles}
     devices = max((devices_needed(each.spec) for each in experiments), default=0)
     resources = {"cpu": str(settings.cpus), "memory": settings.memory}
     if devices and platform in RESOURCES:
         resources[config.cluster.device_resource or RESOURCES[platform]] = str(devices)
-    laid_over = ["--replace-workflow-config", "--configfile", "/etc/rollout-bench/config.json"]
+    laid_over = ["--replace-workflow-config", "--configfile", f"{CONFIG}/config.json"]
     command = ["rollout-bench", "run", "--cores", "all", "--keep-incomplete", *laid_over]
     path = Path(settings.template) if settings.template else TEMPLATE
     try:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         return environment.from_string(path.read_text()).render(
             **settings.model_dump(),
-            name=f"rollout-bench-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+            name=f"rollout-bench-{hashlib.sha256(''.join(files.values()).encode()).hexdigest()[:8]}",
             config=text,
+            files=files,
             command=command,
             resources=resources,
         )

@@ -117,6 +117,10 @@ class ModePart(Strict):
         """Return what a benchmark report says of the step beside generation: name -> value and unit."""
         return {}
 
+    def slept(self) -> dict[str, float]:
+        """Return `sleep_s` and `wake_s` of an engine that slept, and bytes of a device if known: `before`, `asleep`."""
+        return {}
+
     @property
     def judged_s(self) -> float | None:
         """Seconds by which iterations are compared with each other; None for those of generation."""

@@ -22,6 +22,7 @@ from rollout_bench.llmd.template import (
     TOKENIZER,
     URL,
     content_of,
+    filled,
     laid_over,
     located,
     parsed,
@@ -140,6 +141,30 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     )
     head = "".join(f"# {comment}\n" for comment in comments)
     return head + yaml.safe_dump(found.content, sort_keys=False, allow_unicode=True)
+
+
+def carried(merged: Mapping[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a config whose selected profiles are files of `folder`, and the text of each file by its name.
+
+    Tokens are filled from the config and this machine's environment, except those that only a launch knows.
+
+    Args:
+        merged: a config that was read before.
+        folder: a folder of another machine, which will have the files.
+
+    Raises:
+        UserError: if a profile is missing now, or has a token without a value.
+    """
+    config = _with_short_form(dict(merged), {})
+    settings, files = dict(_mapping(config["workload_settings"])), {}
+    for name in config["workloads"]:
+        own = _mapping(settings.get(name))
+        if profile := _mapping(own.get("profile")):
+            where = f"config: workload_settings.{name}.profile"
+            file = located(profile["harness"], profile["path"], where)
+            files[f"{name}.yaml"] = filled(file.read_text(), _known(config), f"{where}: {file}")
+            settings[name] = {**own, "profile": {**profile, "path": f"{folder}/{name}.yaml"}}
+    return {**config, "workload_settings": settings}, files
 
 
 def readings(config: Mapping[str, Any]) -> list[str]:

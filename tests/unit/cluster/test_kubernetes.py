@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from docs_pages import REPOSITORY
 from planned import merged_with
@@ -49,6 +51,25 @@ def test_the_pod_reads_its_config_and_another_gets_another_job():
     assert (inner["platform"], inner["model_base"]) == ("cuda", "/models")
     others, _ = parts(f"{{{CUDA}}}, launches: 5}}")
     assert others[-1]["metadata"]["name"] != documents[-1]["metadata"]["name"]
+
+
+def test_a_profile_travels_filled_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LONG", "77")
+    (tmp_path / "a.yaml").write_text(
+        "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
+        "random-input-len: REPLACE_ENV_LONG\n"
+    )
+    profile = f"workload_settings: {{w: {{profile: {{harness: vllm-benchmark, path: {tmp_path}/a.yaml}}}}}}"
+    overlay = f"{{modes: [online], workloads: [w], {profile}, {CUDA}}}}}"
+    documents, container = parts(overlay)
+    files = documents[0]["data"]
+    carried = json.loads(files["config.json"])["workload_settings"]["w"]["profile"]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "config"]
+    assert carried["path"] == f"{mount['mountPath']}/w.yaml"
+    assert "random-input-len: 77" in files["w.yaml"]
+    assert "REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL" in files["w.yaml"]  # each launch fills it
+    monkeypatch.setenv("LONG", "78")
+    assert parts(overlay)[0][0]["metadata"]["name"] != documents[0]["metadata"]["name"]
 
 
 def test_a_given_size_makes_a_claim_and_secrets_stay_names():

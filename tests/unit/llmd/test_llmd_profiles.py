@@ -82,7 +82,7 @@ def test_every_harness_of_llmd_is_known():
 @pytest.mark.parametrize("path", READ, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_our_own_profiles_are_found_by_their_name_and_read(path: Path):
     name = path.name.removesuffix(".yaml.in")
-    found = meaning(path.parent.name, name)
+    found = meaning(path.parent.name, name, {"data.path": "conversations.json"} if "sharegpt" in name else None)
     assert {**found.otherwise, **found.workload}["prompts"] >= 1
     assert bool(found.slo) == name.startswith("use_case")
 

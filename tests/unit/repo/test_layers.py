@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"core", "contracts", "numbers", "workloads", "checkpoints", "plan"},
     "exchange": {"core", "contracts", "numbers", "plan", "analysis"},
     "report": {"core", "contracts", "numbers", "plan", "analysis", "exchange"},
-    "cluster": {"core", "contracts", "plan", "measure"},
+    "cluster": {"core", "contracts", "llmd", "plan", "measure"},
     "commands": {
         "workflow",
         "checkpoints",

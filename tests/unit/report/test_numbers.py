@@ -18,6 +18,7 @@ from synthetic_records import (
     COLD,
     DRIFT_SEQUENCES,
     DRIFT_TOKENS,
+    GIB,
     INVALID,
     OUTPUT_TOKENS,
     SLEEP_S,
@@ -50,6 +51,7 @@ from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
 from rollout_bench.modes.cycle.gains import net_gain
+from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
 from rollout_bench.modes.placement.costs import placed_of, typical_step
 from rollout_bench.modes.startup.loading_report import loading_report
@@ -243,7 +245,30 @@ def test_a_loading_report_has_the_times_of_a_start() -> None:
     elapsed = {each["title"]: each["elapsed"] for each in metrics["categories"]}
     assert (elapsed["LLM Imports"], elapsed["Get Model Info"], metrics["torch_compile"]) == (6.6, 9.0, 20.0)
     assert metrics["vllm_start_timestamp"] == pytest.approx(launched + 30.0)
+    assert metrics["sleep_wake"] == []
     assert report["time"]["stop"] - report["time"]["start"] == pytest.approx(report["time"]["duration"])
+
+
+@pytest.mark.parametrize(("quant", "slept"), [("bf16", True), ("w8a8", False)])
+def test_a_loading_report_has_the_sleeps_of_its_engine(quant: str, slept: bool) -> None:
+    others = [cycled(make_record(cycle_spec(quant=quant), rates=(100.0,)), 10.0)]
+    transition = others[0].iterations[-1].of(Transition)
+    assert transition is not None
+    names = {"pause": "sleep", "drain": "wake_weights", "resume": "wake_kv_cache"}
+    parts = [one.model_copy(update={"name": names.get(one.name, one.name)}) for one in transition.parts]
+    looks = [
+        look.model_copy(update={"device_free_bytes": free * GIB})
+        for look, free in zip(transition.memory, (1, 5, 1), strict=True)
+    ]
+    asleep = transition.model_copy(update={"parts": parts, "memory": looks})
+    iteration = others[0].iterations[-1].model_copy(update={"transition": asleep})
+    environment = others[0].environment.model_copy(update={"device_memory_bytes": 8 * GIB})
+    others.append(others[0].model_copy(update={"iterations": [iteration], "environment": environment}))
+    report = yaml.safe_load(loading_report(start_record(start_spec()), others))
+    found = report["vllm_metrics"][0]["sleep_wake"]
+    assert [(one["type"], pytest.approx(one["time"])) for one in found] == ([("sleep", 0.4), ("wake", 1.4)] * slept)
+    assert report["scenario"]["sleep_mode"] is slept
+    assert not slept or (found[0]["gpu_freed"], found[0]["gpu_in_use"]) == (4.0, 3.0)
 
 
 FLOOR = 0.002

@@ -87,6 +87,13 @@ class Transition(ModePart):
         """Return the seconds of the whole step."""
         return generating_s + self.elapsed_s
 
+    def slept(self) -> dict[str, float]:
+        """Return its seconds of falling asleep and of waking up, and the free bytes of a device."""
+        looks = [(look.when, look.device_free_bytes) for look in self.memory]
+        free: dict[str, float] = {when: free for when, free in looks if free is not None}
+        sleep_s = self.part_s("sleep")
+        return {"sleep_s": sleep_s, "wake_s": self.part_s("wake_weights", "wake_kv_cache"), **free} if sleep_s else {}
+
     def exported(self) -> dict[str, tuple[float, str]]:
         """Return its seconds."""
         return {"transition": (self.elapsed_s, "s")}

@@ -4,13 +4,14 @@ Written from workload/harnesses/nop_functions.py, as of July 2026: `BenchmarkRes
 end a category. Values that the harness reads from a pod or a server are empty here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
 import yaml
 
 from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import FOLLOWS_LENGTHS
 from rollout_bench.modes.startup.record import PhaseName, StartCourse, course_of
 
 VERSION: Final = "0.1"
@@ -35,8 +36,12 @@ COMPILATION: tuple[tuple[str, tuple[PhaseName, ...]], ...] = (
 """The categories within `Pytorch Compilation`."""
 
 
-def loading_report(record: Record) -> str:
+def loading_report(record: Record, others: Iterable[Record] = ()) -> str:
     """Return the report of a launch in mode startup, as YAML.
+
+    Args:
+        record: the launch.
+        others: valid launches of any mode; those of the same engine that slept give `sleep_wake`.
 
     Raises:
         ValueError: the record has no course of its start.
@@ -48,13 +53,14 @@ def loading_report(record: Record) -> str:
     began = launched + (course.after_s or 0.0)
     spec, environment = record.spec, record.environment
     graphs = {"load_cached_compiled_graph": course.own_s("cached_graphs"), "compile_graph": course.own_s("inductor")}
+    slept = [look for other in others if _engine(other) == _engine(record) for look in _sleep_wake(other)]
     imports, ready = course.phase("import"), course.phase("engine_ready")
     report = {
         "version": VERSION,
         "scenario": {
             "deploy_methods": "rollout-bench",
             "load_format": spec.load_format,
-            "sleep_mode": bool(spec.engine.args.get("enable_sleep_mode")),
+            "sleep_mode": bool(spec.engine.args.get("enable_sleep_mode") or slept),
             "max_instances": 0,
             "model": {"name": spec.model.name},
             "platform": {
@@ -81,7 +87,7 @@ def loading_report(record: Record) -> str:
                 **{key: seconds for key, seconds in graphs.items() if seconds},
                 "torch_compile": _own_s(course, ("dynamo", "inductor", "cached_graphs")),
                 "memory_profiling": {"available_kv_cache": record.startup.reported.get("kv_cache_memory_gib", 0.0)},
-                "sleep_wake": [],
+                "sleep_wake": slept,
                 "categories": [_category(course, title, phases) for title, phases in CATEGORIES],
             }
         ],
@@ -96,6 +102,32 @@ def _load(record: Record, course: StartCourse) -> dict[str, float]:
     seconds = _own_s(course, ("model_build", "weights"))
     size = record.startup.reported.get("model_memory_gib", (course.weights_bytes or 0) / 2**30)
     return {"time": seconds, "size": size, "transfer_rate": size / seconds if seconds else 0.0}
+
+
+OF_MODE = ("enable_sleep_mode", FOLLOWS_LENGTHS)
+"""Arguments of an engine that follow from its mode."""
+
+
+def _engine(record: Record) -> tuple[Any, ...]:
+    """Return what launches of the same engine have in common, in any mode."""
+    spec = record.spec
+    args = {name: value for name, value in spec.engine.args.items() if name not in OF_MODE}
+    return spec.platform, spec.model, spec.quant, spec.engine.name, spec.engine.version, args
+
+
+def _sleep_wake(record: Record) -> Iterator[dict[str, Any]]:
+    """Yield the sleeps and wake-ups of a launch; a record has no time of day of its iterations, so its own is given."""
+    began = datetime.fromisoformat(record.started_at).timestamp()
+    device = record.environment.device_memory_bytes or 0
+    for slept in (part.slept() for iteration in record.iterations for part in iteration.parts()):
+        if slept:
+            free = slept.get("asleep")
+            memory = {
+                "gpu_freed": 0.0 if free is None else (free - slept.get("before", free)) / 2**30,
+                "gpu_in_use": 0.0 if free is None else (device - free) / 2**30,
+            }
+            yield {"timestamp": began, "type": "sleep", "time": slept["sleep_s"], **memory}
+            yield {"timestamp": began, "type": "wake", "time": slept["wake_s"]}
 
 
 def _category(course: StartCourse, title: str, phases: Iterable[PhaseName]) -> dict[str, Any]:

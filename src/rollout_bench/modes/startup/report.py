@@ -1,9 +1,10 @@
 """The tables of starts: costs of a start, verdicts, and seconds of each phase."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.record import Record
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.modes.startup.numbers import FOUND, PHASE, PHASES
@@ -26,6 +27,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     rows = [row for row in findings.rows if row.experiment.mode == mode.name]
     tables = number_views(findings, mode, (START, PHASES, FOUND, COST))
     names = names_among(rows)
+    valid = [record for row in findings.rows for record in row.experiment.records if record.valid]
     timed = [row for row in rows if "until_token_s" in row.values]
     return SummaryPart(
         answers=sections(
@@ -35,15 +37,15 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         ),
         tables=tables,
         definitions=definitions("Definitions, starts", tables),
-        texts={name: text for row in rows for name, text in _loading(row)},
+        texts={name: text for row in rows for name, text in _loading(row, valid)},
     )
 
 
-def _loading(row: Row) -> Iterator[tuple[str, str]]:
-    """Yield the file name and the loading-time report of each valid launch."""
+def _loading(row: Row, others: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Yield the file name and the loading-time report of each valid launch; `others` have its engine's sleeps."""
     for record in row.experiment.records:
         if record.valid and course_of(record) is not None:
-            yield f"{LOADING}/{row.experiment.experiment}.launch-{record.launch}.yaml", loading_report(record)
+            yield f"{LOADING}/{row.experiment.experiment}.launch-{record.launch}.yaml", loading_report(record, others)
 
 
 def _largest(row: Row) -> str:
