@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2228,
     "checkpoints": 341,
-    "cluster": 413,
+    "cluster": 418,
     "commands": 939,
-    "contracts": 1031,
+    "contracts": 1033,
     "core": 667,
     "exchange": 366,
-    "llmd": 619,
+    "llmd": 630,
     "measure": 3974,
-    "modes": 4876,
+    "modes": 4900,
     "numbers": 159,
     "plan": 1896,
     "report": 2005,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 350,
-    "tests": 11505,
+    "tests": 11539,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
