@@ -2,7 +2,7 @@
 
 Two quantizations, four workloads, three launches of each, by one call each: each launch with a start of its own, plain;
 with a start of its own, forked; and with shared starts, forked, as the workflow does by default.
-`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts.md. `--layers` sets the size
+`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts-2-layers.md. `--layers` sets the size
 of the model, and so the share of a launch that its passes take.
 """
 
@@ -90,7 +90,7 @@ def main() -> None:
         told = " | ".join(verdicts(copy)[load] for load in LOADS)
         lines.append(f"| {name} | {minutes[name]:.1f} | {measured(copy)} | {told} |")
     lines += ["", f"Shared / own, plain: {minutes['shared, forked'] / minutes['own, plain']:.2f}.", ""]
-    (RESULTS / "minutes-to-verdicts.md").write_text("\n".join(lines))
+    (RESULTS / f"minutes-to-verdicts-{arguments.layers}-layers.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
 

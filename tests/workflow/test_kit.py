@@ -42,24 +42,26 @@ def kit(tmp_path: Path) -> Path:
     engine = {"python": stand_in.install(tmp_path / "engine")}
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump({**stand_in.CONFIG, "engine": engine, "launches": 2}))
-    assert make(tmp_path / "carried", "cpu", "3.11", [], [config], 1 << 18) > 1
+    longer = tmp_path / "longer.yaml"
+    longer.write_text("{quants: [bf16], launches: 3}")
+    assert make(tmp_path / "carried", "cpu", "3.11", [], [[config], [config, longer]], 1 << 18) > 1
     return tmp_path / "carried"
 
 
 def test_one_file_comes_back_and_is_read_as_results(kit: Path, tmp_path: Path) -> None:
     done = there(kit, "--minutes", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 records" in done.stdout
+    assert "5 records" in done.stdout
     home_again = tmp_path / "home"
     home_again.mkdir()
     said = bench(home_again, "collect", str(kit / "results.tar.xz"))
-    assert "4 records and 0 failures collected" in said
+    assert "5 records and 0 failures collected" in said
     assert "Conclusion" in bench(home_again, "summarise", "results")
     starts = len(stand_in.starts(kit / "work"))
     traces = next((kit / "work").glob("results/offline/*/launch-0.json")).with_suffix(".traces")
     traces.mkdir()
     (traces / "of-a-profile.json").touch()
-    assert "4 records" in there(kit, "--minutes", "5").stdout
+    assert "5 records" in there(kit, "--minutes", "5").stdout
     with tarfile.open(kit / "results.tar.xz") as file:
         assert [name for name in file.getnames() if name.endswith("/launch-0.traces/of-a-profile.json")]
     assert len(stand_in.starts(kit / "work")) == starts, "nothing is measured twice"
@@ -86,19 +88,24 @@ def test_a_part_that_is_not_whole_is_named(kit: Path, harm: str) -> None:
     assert not (kit / "tree").exists()
 
 
-def test_a_kit_packs_the_versions_that_a_machine_lacks() -> None:
-    every = packages_of("cuda", [])
-    pins = dict(line.split("==") for line in every)
-    has = [f"torch=={pins['torch']}+cu130", f"Jinja2=={pins['jinja2']}", "numpy==1.0", "broken @ file:///somewhere"]
-    assert [line for line in every if line not in packages_of("cuda", has)] == [
-        f"{name}=={pins[name]}" for name in ("jinja2", "torch")
-    ]
+def test_a_kit_packs_the_pins_where_nothing_is_known_of_the_machine() -> None:
+    pins = (home() / "requirements" / "cuda.txt").read_text().splitlines()
+    assert packages_of("cuda", "3.12", [], None) == [line for line in pins if "==" in line]
+
+
+def test_a_version_that_the_machine_has_stays_where_the_engine_allows_it() -> None:
+    has = ["torch==2.11.0+cu130", "Jinja2==3.1.5", "numpy==1.0", "broken @ file:///somewhere"]
+    packed = dict(line.split("==") for line in packages_of("cuda", "3.12", has, "0.25.1"))
+    assert packed["vllm"] == "0.25.1"
+    assert packed["numpy"] > "2"
+    assert {"torch", "jinja2"}.isdisjoint(packed)
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
-    has = str(home() / "requirements" / "cpu.txt")
-    said = bench(tmp_path, "kit", "pack", "new", "--platform", "cpu", "--has", has)
-    assert "new: 1 part, with 0 packages of the pins" in said
+    pins = (home() / "requirements" / "cuda.txt").read_text().splitlines()
+    (tmp_path / "there.txt").write_text("\n".join(line for line in pins if "jinja2" not in line))
+    said = bench(tmp_path, "kit", "pack", "new", "--python", "3.11", "--has", "there.txt", "--without", "jinja2")
+    assert "new: 1 part, with 0 packages" in said
     assert "there: python3 new/kit.py --minutes 30" in said
 
 
@@ -110,6 +117,8 @@ def test_mistakes_are_refused_in_two_lines(tmp_path: Path) -> None:
         ("pack", "new", "--config", "none.yaml"): "none.yaml",
         ("pack", "new", "--has", "none.txt"): "none.txt",
         ("pack", "new", "--part-mib", "0"): "--part-mib 0: is no size",
+        ("pack", "new", "--without", "vlm"): "--without vlm: is not in the kit\n  -> did you mean 'vllm'?",
+        ("pack", "new", "--vllm", "0.0.7"): "the packages were not resolved",
         ("run", "none"): "none",
     }
     for words, problem in mistakes.items():

@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from itertools import chain
 from pathlib import Path
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.core.places import home
 from rollout_bench.core.yaml_files import read_text
@@ -39,7 +41,19 @@ def main() -> int:
     parser.add_argument(
         "--has", type=Path, metavar="FILE", help="pack: its packages, as `pip freeze` prints them there"
     )
-    parser.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE", help="pack: what to measure")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="pack: a plan to measure, of one config or several, of which later ones win; more plans by more --config",
+    )
+    parser.add_argument("--vllm", metavar="VERSION", help="pack: the engine's version (default: the one of the pins)")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="pack: packages that the plans can do without"
+    )
     parser.add_argument(
         "--part-mib", type=int, default=50, metavar="N", help="pack: largest part, in MiB (default: %(default)s)"
     )
@@ -50,15 +64,19 @@ def main() -> int:
 
 def pack(arguments: argparse.Namespace) -> int:
     """Make a kit, and print what to do with it."""
-    for config in arguments.config:
+    for config in chain(*arguments.config):
         read_text(config, "config", "give the config's file")
     if arguments.part_mib < 1:
         raise UserError(f"--part-mib {arguments.part_mib}: is no size", "give a whole number above 0")
     has = [] if arguments.has is None else read_text(arguments.has, "list of packages", FREEZE).splitlines()
-    packages = packages_of(arguments.platform, has)
+    packages = packages_of(arguments.platform, arguments.python, has, arguments.vllm)
+    names = [package.partition("==")[0] for package in packages]
+    if unknown := sorted({*arguments.without} - {*names}):
+        raise UserError(f"--without {unknown[0]}: is not in the kit", did_you_mean(unknown[0], names))
+    packages = [package for package, name in zip(packages, names, strict=True) if name not in arguments.without]
     folder = arguments.folder
     parts = make(folder, arguments.platform, arguments.python, packages, arguments.config, arguments.part_mib << 20)
-    print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')} of the pins")
+    print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')}")
     print(f"next: bring {folder} to the machine, and there: python3 {folder.name}/kit.py --minutes 30")
     return 0
 
@@ -72,7 +90,29 @@ def run(folder: Path, limit_s: float) -> int:
     work = folder / "work"
     work.mkdir(exist_ok=True)
     shutil.copy(home() / "config.yaml", work)
-    configs = ["--configfile", *map(str, sorted((home() / GIVEN).glob("*")) or [home() / "configs" / EVIDENCE])]
+    end_s = time.monotonic() + limit_s - ENDING_S
+    plans = [sorted(plan.iterdir()) for plan in sorted((home() / GIVEN).iterdir())]
+    status = 0
+    try:
+        for plan in plans or [[home() / "configs" / EVIDENCE]]:
+            status = _measure(work, ["--configfile", *map(str, plan)], end_s)
+    except subprocess.TimeoutExpired:
+        print("kit: the time is over; the same command goes on", flush=True)
+    except KeyboardInterrupt:
+        print("kit: interrupted; the same command goes on", flush=True)
+    back = folder / "results.tar.xz"
+    records = write_back(work / "results", back)
+    print(f"{back}: {several(records, 'record')}, {back.stat().st_size >> 10} KiB; bring it back, and there:")
+    print(f"  rollout-bench collect {back.name}")
+    return 0 if records else status or 1
+
+
+def _measure(work: Path, configs: list[str], end_s: float) -> int:
+    """Measure one plan; return the exit status.
+
+    Raises:
+        subprocess.TimeoutExpired: it was not ready at `end_s` of the monotonic clock.
+    """
     bench = [sys.executable, "-m", "rollout_bench"]
     subprocess.run([*bench, "check", *configs], cwd=work, check=False)
     command = [*bench, "run", "--cores", "all", "--keep-going", *configs]
@@ -80,13 +120,8 @@ def run(folder: Path, limit_s: float) -> int:
     environment = {**os.environ, "ROLLOUT_BENCH_NODE": "kit"}
     with subprocess.Popen(command, cwd=work, env=environment, start_new_session=True) as process:
         try:
-            status = process.wait(max(1.0, limit_s - ENDING_S))
+            return process.wait(max(1.0, end_s - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            print("kit: the time is over; the same command goes on", flush=True)
             os.killpg(process.pid, signal.SIGINT)
-            status = process.wait()
-    back = folder / "results.tar.xz"
-    records = write_back(work / "results", back)
-    print(f"{back}: {several(records, 'record')}, {back.stat().st_size >> 10} KiB; bring it back, and there:")
-    print(f"  rollout-bench collect {back.name}")
-    return 0 if records else status or 1
+            process.wait()
+            raise

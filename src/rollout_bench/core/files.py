@@ -1,9 +1,12 @@
 """JSON files of one validated object each. Writing is atomic; reading errors name the file and the field."""
 
 import errno
+import io
 import json
 import os
+import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +39,17 @@ def write_whole(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space, then run the same command again: what was measured before is kept"
         raise UserError(f"{path}: cannot be written: {error.strerror}", remedy) from None
+
+
+def write_archive(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files, name -> content, to `path` atomically as a tar.xz without owners and times."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:xz") as file:
+        for name, content in sorted(contents.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    write_whole(path, written.getvalue())
 
 
 def private_temporary() -> Path | None:

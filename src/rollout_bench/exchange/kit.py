@@ -5,7 +5,6 @@ The parts are one archive: this package with the workflow, the packages of the p
 """
 
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.store import FAILURES, find_results
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_whole
+from rollout_bench.core.files import write_archive
 from rollout_bench.core.places import PACKAGE, home
 from rollout_bench.core.uv import as_pip
 from rollout_bench.exchange import there
@@ -30,34 +29,61 @@ WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "envi
 """Files and folders beside the package."""
 
 GIVEN = "given"
-"""Folder of a kit with the configs to measure; without any it is the evidence set."""
+"""Folder of a kit with a folder of configs for each plan; without any it measures the evidence set."""
 
 
-def packages_of(platform: str, there_already: Sequence[str]) -> list[str]:
-    """Return the pinned packages of `platform` that a machine lacks, as `<name>==<version>`.
+def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: str | None) -> list[str]:
+    """Return the packages that a machine lacks, as `<name>==<version>`.
+
+    They are the pins of `platform`. For another vLLM, or for a machine that has packages, they are resolved anew:
+    a version that the machine has is kept where the requirements allow it.
 
     Args:
-        platform: names the file of pins.
+        platform: names the files of requirements.
+        python: version of Python on the machine.
         there_already: lines of `pip freeze` on that machine.
+        vllm: version of the engine; None for the one of the pins.
 
     Raises:
-        UserError: the installed package has no pins for this platform.
+        UserError: the installed package has no pins for this platform, or no versions fit together.
     """
-    pins = home() / "requirements" / f"{platform}.txt"
-    if not pins.is_file():
+    folder = home() / "requirements"
+    if not (folder / f"{platform}.txt").is_file():
         raise UserError(f"there are no pins for {platform}", "make the kit in a clone of the project")
-    wanted = (line.split(";")[0].strip() for line in pins.read_text().splitlines() if re.match(r"[\w.-]+==", line))
-    has = set(map(_plain, there_already))
-    return [line for line in wanted if _plain(line) not in has]
+    pins = _pins((folder / f"{platform}.txt").read_text().splitlines())
+    has = _pins(there_already)
+    if vllm is not None or has:
+        with tempfile.TemporaryDirectory(prefix="rollout-bench-kit-") as work:
+            resolved, overrides = Path(work) / "resolved.txt", Path(work) / "overrides.txt"
+            # uv prefers the versions of the file that it overwrites
+            resolved.write_text("\n".join(f"{name}=={version}" for name, version in {**pins, **has}.items()))
+            asked = "" if vllm is None else f"vllm=={vllm}\n"
+            overrides.write_text((folder / f"{platform}.overrides").read_text() + asked)
+            command = ["compile", "--no-header", "--no-annotate", "--override", str(overrides), "-o", str(resolved)]
+            _uv([*command, str(folder / f"{platform}.in")], python, platform, "the packages were not resolved")
+            pins = _pins(resolved.read_text().splitlines())
+    return [f"{name}=={version}" for name, version in pins.items() if has.get(name) != version]
 
 
-def _plain(line: str) -> str:
-    """Return `<name>==<version>` in one spelling, without the local part of the version."""
-    name, _, version = line.strip().partition("==")
-    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version.partition('+')[0]}"
+def _pins(lines: Sequence[str]) -> dict[str, str]:
+    """Return name -> version, names in one spelling, versions without the local part."""
+    found = (re.match(r"([\w.-]+)==([^\s;+]+)", line) for line in lines)
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
 
 
-def make(folder: Path, platform: str, python: str, packages: Sequence[str], configs: Sequence[Path], most: int) -> int:
+def _uv(words: Sequence[str], python: str, platform: str, problem: str) -> None:
+    # uv and not pip, which makes no wheel of a source for another Python
+    target = ["--python-version", python, "--python-platform", f"{MACHINES[platform]}-manylinux_2_39"]
+    command = [sys.executable, "-m", "uv", "pip", *words, "--quiet", *target]
+    # an additional index of pip's may have files for this machine only, and uv takes all files of a version from one
+    environment = as_pip(Path(sys.executable), {"UV_INDEX": "", **os.environ})
+    if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise UserError(f"kit: {problem}", "see the lines above; without uv, install it: pip install uv")
+
+
+def make(
+    folder: Path, platform: str, python: str, packages: Sequence[str], plans: Sequence[Sequence[Path]], most: int
+) -> int:
     """Write a kit's parts of at most `most` bytes to `folder`; return their number.
 
     Args:
@@ -65,7 +91,7 @@ def make(folder: Path, platform: str, python: str, packages: Sequence[str], conf
         platform: kind of device.
         python: version of Python on the machine, such as 3.12.
         packages: those that the machine lacks.
-        configs: what is measured.
+        plans: the configs of each plan, of which later ones win.
         most: size of a part.
 
     Raises:
@@ -83,21 +109,14 @@ def make(folder: Path, platform: str, python: str, packages: Sequence[str], conf
             elif place.exists():
                 shutil.copy(place, tree)
         (tree / GIVEN).mkdir()
-        for number, config in enumerate(configs):
-            shutil.copy(config, tree / GIVEN / f"{number}-{config.name}")
+        for number, plan in enumerate(plans):
+            (tree / GIVEN / f"{number:02d}").mkdir()
+            for place, config in enumerate(plan):
+                shutil.copy(config, tree / GIVEN / f"{number:02d}" / f"{place:02d}-{config.name}")
         if packages:
-            _install(tree / "site", packages, python, MACHINES[platform])
+            words = ["install", "--no-deps", "--target", str(tree / "site"), *packages]
+            _uv(words, python, platform, f"{len(packages)} packages were not installed")
         return _write_parts(tree, folder, most)
-
-
-def _install(site: Path, packages: Sequence[str], python: str, machine: str) -> None:
-    # uv and not pip, which makes no wheel of a source for another Python
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
-    command += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_39"]
-    environment = as_pip(Path(sys.executable), os.environ)
-    if subprocess.run([*command, *packages], env=environment, check=False).returncode:
-        remedy = "see the lines above; without uv, install it: pip install uv"
-        raise UserError(f"kit: {len(packages)} packages of the pins were not installed", remedy)
 
 
 def _write_parts(tree: Path, folder: Path, most: int) -> int:
@@ -117,13 +136,8 @@ def _write_parts(tree: Path, folder: Path, most: int) -> int:
 def write_back(results: Path, out: Path) -> int:
     """Write all records of a results folder, what lies beside them, and failures to a tar.xz; return its records."""
     found = find_results(results)
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w:xz") as file:
-        for path in _files_of(results, [*found.records, *(f"{FAILURES}/{path}" for path in found.failures)]):
-            member = tarfile.TarInfo(f"results/{path.relative_to(results)}")
-            member.size = path.stat().st_size
-            file.addfile(member, io.BytesIO(path.read_bytes()))
-    write_whole(out, written.getvalue())
+    paths = _files_of(results, [*found.records, *(f"{FAILURES}/{path}" for path in found.failures)])
+    write_archive(out, {f"results/{path.relative_to(results)}": path.read_bytes() for path in paths})
     return len(found.records)
 
 

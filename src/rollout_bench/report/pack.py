@@ -12,7 +12,7 @@ from pathlib import Path
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.store import FAILURES, RECORD_REMEDY, check_results_folder, find_results
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_whole
+from rollout_bench.core.files import write_archive, write_whole
 from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
 
 
@@ -34,13 +34,7 @@ def write_pack(folder: Path, out: Path) -> None:
             contents[name] = (results / name).read_bytes()
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}", RECORD_REMEDY) from None
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w:xz") as file:
-        for name, content in sorted(contents.items()):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            file.addfile(member, io.BytesIO(content))
-    write_whole(out, written.getvalue())
+    write_archive(out, contents)
 
 
 def opened(path: Path) -> Path:

@@ -47,7 +47,7 @@ class StartupPlanning(Planning):
                 load_format == "tensorizer",
                 f"startup.load_format: tensorizer can't be measured on {platform}: "
                 f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
-                "leave tensorizer out; the others are auto, dummy, runai_streamer and fastsafetensors",
+                "leave tensorizer out; the others are auto, dummy, safetensors, runai_streamer and fastsafetensors",
             ),
             *(
                 (

@@ -11,7 +11,7 @@ CacheState = Literal["cold", "warm"]
 """cold: vLLM, Inductor and Triton find an empty folder; warm: a folder filled by an earlier start of the engine."""
 
 
-StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "tensorizer"]
+StartFormat = Literal["auto", "dummy", "safetensors", "runai_streamer", "fastsafetensors", "tensorizer"]
 """Method of loading weights, by vLLM's names; dummy generates weights and reads none."""
 
 
@@ -28,8 +28,8 @@ class StartupSettings(Strict):
     load_format: StartFormat = Field(
         "auto",
         description=(
-            "Method of loading weights: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. "
-            "runai_streamer and fastsafetensors need a package (requirements/loading.in); tensorizer is refused, "
+            "Method of loading weights: auto, dummy (made up, none are read), safetensors, runai_streamer, "
+            "fastsafetensors. The last two need a package (requirements/loading.in); tensorizer is refused, "
             "docs/vllm-developers.md explains why."
         ),
     )
