@@ -2,8 +2,8 @@
 
 Two quantizations, four workloads, three launches of each, by one call each: each launch with a start of its own, plain;
 with a start of its own, forked; and with shared starts, forked, as the workflow does by default.
-`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts-2-layers.md. `--layers` sets the size
-of the model, and so the share of a launch that its passes take.
+`python studies/minutes_to_verdicts.py --folder FOLDER` writes results/minutes-to-verdicts-2-layers.md. `--layers` sets
+the size of the model, and so the share of a launch that its passes take.
 """
 
 import argparse
