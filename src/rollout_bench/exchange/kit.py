@@ -111,8 +111,8 @@ def make(
         (tree / GIVEN).mkdir()
         for number, plan in enumerate(plans):
             (tree / GIVEN / f"{number:02d}").mkdir()
-            for place, config in enumerate(plan):
-                shutil.copy(config, tree / GIVEN / f"{number:02d}" / f"{place:02d}-{config.name}")
+            for layer, config in enumerate(plan):
+                shutil.copy(config, tree / GIVEN / f"{number:02d}" / f"{layer:02d}-{config.name}")
         if packages:
             words = ["install", "--no-deps", "--target", str(tree / "site"), *packages]
             _uv(words, python, platform, f"{len(packages)} packages were not installed")
