@@ -88,12 +88,12 @@ def test_a_part_that_is_not_whole_is_named(kit: Path, harm: str) -> None:
     assert not (kit / "tree").exists()
 
 
-def test_a_kit_packs_the_pins_where_nothing_is_known_of_the_machine() -> None:
+def test_a_kit_of_an_unknown_machine_packs_all_pins() -> None:
     pins = (home() / "requirements" / "cuda.txt").read_text().splitlines()
     assert packages_of("cuda", "3.12", [], None) == [line for line in pins if "==" in line]
 
 
-def test_a_version_that_the_machine_has_stays_where_the_engine_allows_it() -> None:
+def test_the_machine_keeps_versions_that_the_engine_allows() -> None:
     has = ["torch==2.11.0+cu130", "Jinja2==3.1.5", "numpy==1.0", "broken @ file:///somewhere"]
     packed = dict(line.split("==") for line in packages_of("cuda", "3.12", has, "0.25.1"))
     assert packed["vllm"] == "0.25.1"
