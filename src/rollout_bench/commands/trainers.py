@@ -15,6 +15,12 @@ from rollout_bench.trainers.step import MadeConfig
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
 
+SAVED = {
+    "verl": "folder from trainer.rollout_data_dir",
+    "TRL": "folder `completions` in output_dir, of a training with log_completions",
+}
+"""Trainer -> where it saves rollouts."""
+
 
 def from_verl() -> int:
     """Print the config of verl's settings."""
@@ -37,27 +43,11 @@ def verl_text() -> str:
         default=next(iter(TABLES["verl"]["versions"])),
         help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
-    parser.add_argument(
-        "--lengths",
-        type=Path,
-        metavar="DIR",
-        help="folder from trainer.rollout_data_dir: use the lengths of these rollouts, in the model's tokens",
-    )
-    parser.add_argument(
-        "--lengths-file",
-        type=Path,
-        default=Path("lengths.jsonl"),
-        metavar="FILE",
-        help="file for these lengths, which the config names (default: %(default)s)",
-    )
     options = parser.parse_intermixed_args()
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
-    read_config(made.config)  # raises `UserError` if the config is invalid
-    if options.lengths is not None:
-        _write_trace(options.lengths_file, made)
-    return _told(made)
+    return _told(made, options.lengths_file)
 
 
 def trl_text() -> str:
@@ -72,9 +62,8 @@ def trl_text() -> str:
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
-    made = trl_config(settings, options.one_engine, trainer)
-    read_config(made.config)
-    return _told(made)
+    made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
+    return _told(made, options.lengths_file)
 
 
 def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
@@ -87,6 +76,19 @@ def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
         "--one-engine",
         action="store_true",
         help="measure only one engine's part of a step, for a machine with too few devices for all engines",
+    )
+    parser.add_argument(
+        "--lengths",
+        type=Path,
+        metavar="DIR",
+        help=f"{SAVED[trainer]}: use the lengths of these rollouts, in the model's tokens",
+    )
+    parser.add_argument(
+        "--lengths-file",
+        type=Path,
+        default=Path("lengths.jsonl"),
+        metavar="FILE",
+        help="file for these lengths, which the config names (default: %(default)s)",
     )
     file = f"the YAML that {trainer} is started with, or an override: then {trainer}'s defaults replace the file"
     parser.add_argument("file", metavar="FILE", help=file)
@@ -101,8 +103,11 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
     write_whole(path, content)
 
 
-def _told(made: MadeConfig) -> str:
-    """Print the account on stderr; return the config with the command in it."""
+def _told(made: MadeConfig, lengths: Path) -> str:
+    """Write the trace, if there is one, and print the account on stderr; return the config with the command in it."""
+    read_config(made.config)  # raises `UserError` if the config is invalid
+    if made.trace:
+        _write_trace(lengths, made)
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     print(made.told, file=sys.stderr)
     return made.yaml(shlex.join(["rollout-bench", *words]))

@@ -1,36 +1,79 @@
-"""Rollouts that verl has saved: their lengths in tokens, and a trace of each step or of one engine's part.
+"""Rollouts that a trainer has saved: their lengths in tokens, and a trace of each step or of one engine's part.
 
-verl writes one file for each step into `trainer.rollout_data_dir`. A file has one JSON line for each sequence, with
-the texts of prompt and answer without special tokens.
+verl writes JSON lines into `trainer.rollout_data_dir`, and TRL with `log_completions` parquet into `completions` of its
+output folder: a file for each step, with the texts of prompt and answer of each sequence, without special tokens.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.datasets import read_bytes
 from rollout_bench.workloads.lengths import generator
+from rollout_bench.workloads.requests import load_tokenizer
 
 Count = Callable[[Sequence[str]], list[int]]
 """Function that returns the number of tokens of each text."""
 
-SHAPE = 'each line is an object with the texts "input" and "output": what trainer.rollout_data_dir makes verl write'
+SHAPE = (
+    'each line is an object with the texts "input" and "output", as of verl with trainer.rollout_data_dir, or "prompt" '
+    'and "completion", as of TRL with log_completions'
+)
+
+FOLDERS = "name the folder in verl's trainer.rollout_data_dir, or completions in the output folder of TRL"
+
+NO_PARQUET = (
+    "install pyarrow here, or write JSON lines where TRL is: "
+    "pandas.read_parquet(FILE).to_json(FILE + '.jsonl', orient='records', lines=True)"
+)
 
 
 class _Row(BaseModel):
-    input: str
-    output: str
+    input: str = Field(validation_alias=AliasChoices("input", "prompt"))
+    output: str = Field(validation_alias=AliasChoices("output", "completion"))
+
+
+def traced(
+    dumps: Path, file: Path | None, model: tuple[str, bool], longest: int, part: StepPart, spread: bool
+) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """Return the workload keys of saved rollouts, and the lines of the trace that they name.
+
+    Args:
+        dumps: folder of the rollouts.
+        file: the trace.
+        model: value of `weights` for the model, whose tokenizer counts; whether it may run code of its own.
+        longest: maximum tokens of an answer.
+        part: number of measured sequences.
+        spread: if true, sequences are drawn at random from the whole step.
+
+    Raises:
+        UserError: the errors of `read_dumps` and `trace`, or the model has no tokenizer.
+    """
+    folder = str(Path(model[0].removeprefix("hub:")).expanduser())
+    # Loaded after the folder was read, so that an error in the folder needs no request to a hub.
+    tokenizer = cache(lambda: load_tokenizer(folder, model[1]))
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer()(texts, add_special_tokens=False)["input_ids"]]
+
+    dataset = {"format": "trace", "path": str(file)}
+    keys = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
+    return keys, trace(read_dumps(dumps, count, longest), part, spread)
 
 
 def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, int]]]:
     """Return the lines of a trace for the sequences of each step, in the order of the steps.
 
     Args:
-        folder: value of trainer.rollout_data_dir.
+        folder: folder with a file for each step. A step that repeats the one before counts once, because TRL logs a
+            generation again at each of its optimizer steps.
         count: function that counts tokens with the model's tokenizer.
         longest: maximum tokens of an answer. A shorter answer has one more token, its end token, than its text.
 
@@ -38,11 +81,12 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, 
         UserError: if the folder does not exist, contains no steps, or has a damaged line.
     """
     if not folder.is_dir():
-        raise UserError(f"--lengths {folder}: there is no such folder", "name the folder in trainer.rollout_data_dir")
-    files = sorted(folder.glob("*.jsonl"), key=lambda path: (len(path.stem), path.stem))  # 9.jsonl before 10.jsonl
-    steps = [rows for path in files if (rows := _rows(path))]
+        raise UserError(f"--lengths {folder}: there is no such folder", FOLDERS)
+    files = (path for path in folder.iterdir() if path.suffix in (".jsonl", ".parquet"))
+    found = map(_rows, sorted(files, key=lambda path: (len(path.stem), path.stem)))  # 9.jsonl before 10.jsonl
+    steps = [rows for rows, _ in groupby(found) if rows]
     if not steps:
-        raise UserError(f"--lengths {folder}: contains no rollouts STEP.jsonl", "name the folder in rollout_data_dir")
+        raise UserError(f"--lengths {folder}: contains no rollouts, neither .jsonl nor .parquet", FOLDERS)
     groups: dict[tuple[int, str], int] = {}
     return [
         [
@@ -61,12 +105,26 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, 
 
 def _rows(path: Path) -> list[_Row]:
     found = []
-    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+    content = read_bytes(path) if path.suffix == ".jsonl" else _from_parquet(path)
+    for number, line in enumerate(content.split(b"\n"), 1):
         try:
             found += [_Row.model_validate_json(line)] if line.strip() else []
         except ValidationError:
-            raise UserError(f"{path}: line {number} has no texts input and output", SHAPE) from None
+            raise UserError(f"{path}: line {number} has no texts of prompt and answer", SHAPE) from None
     return found
+
+
+def _from_parquet(path: Path) -> bytes:
+    """Return prompts and answers of a parquet file as JSON lines."""
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path).filter(["prompt", "completion"])
+    except ImportError:
+        raise UserError(f"{path}: is parquet, which pandas cannot read here", NO_PARQUET) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no parquet file: {error}", FOLDERS) from None
+    return table.to_json(orient="records", lines=True).encode()
 
 
 def trace(steps: Sequence[Sequence[dict[str, int]]], part: StepPart, spread: bool) -> list[dict[str, int]]:
@@ -85,7 +143,8 @@ def trace(steps: Sequence[Sequence[dict[str, int]]], part: StepPart, spread: boo
         most = max(map(len, steps))
         raise UserError(
             f"--lengths: the steps have at most {most} sequences, but {part.sequences} are needed",
-            "use the settings of the recorded run: data.train_batch_size, rollout.n and the devices",
+            "use the settings of the recorded run: batch size, samples of a prompt and devices; with TRL, without "
+            "log_unique_prompts",
         )
     found, group = [], itemgetter("prompt_group")
     for number, step in enumerate(enough):

@@ -1,12 +1,22 @@
 """A config for a step of TRL's GRPO or RLOO, with engines in the training's processes or in a server."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
+from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TrainerFile, account
-from rollout_bench.trainers.step import QUANT_OF_DTYPE, MadeConfig, TrainerStep, model_name, quant_keys, weights
+from rollout_bench.trainers.step import (
+    QUANT_OF_DTYPE,
+    MadeConfig,
+    StepPart,
+    TrainerStep,
+    model_name,
+    quant_keys,
+    weights,
+)
 
 WORKLOAD = "trl-step"
 
@@ -25,13 +35,21 @@ COLOCATED_BATCHED_TOKENS = 4096
 """TRL's value of max_num_batched_tokens if its engines share the trainer's devices."""
 
 
-def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "grpo") -> MadeConfig:
+def trl_config(
+    settings: TrainerFile,
+    one_engine: bool = False,
+    trainer: str = "grpo",
+    dumps: Path | None = None,
+    file: Path | None = None,
+) -> MadeConfig:
     """Return the config that measures a step.
 
     Args:
         settings: TRL's settings.
         one_engine: whether only one engine's part of the step is measured.
         trainer: one of TRL's `versions` in `TABLES`.
+        dumps: folder of logged completions, whose lengths replace the maximum lengths of the settings.
+        file: the trace of these lengths, which the config names.
 
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
@@ -44,25 +62,24 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     mode = _mode(settings)
     unread = {key.path for key in settings.registry.keys.values() if key.run not in ("", mode)}
     step, own = _step(settings, mode)
-    prompt_tokens, output_tokens, longest = _lengths(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
     passed_on = settings.engine_args(unread)
     quant = QUANT_OF_DTYPE[passed_on.get("dtype", "auto")]
-    name = model_name(path)
+    name, place = model_name(path), weights(path, key)
+    model = (place, passed_on.get("trust_remote_code", False))
+    lengths, longest, lines = _load(settings, mode, step.part(one_engine), model, dumps, file)
     config: dict[str, Any] = {
         "platform": "cpu" if settings.get("use_cpu") else "cuda",
         "models": [name],
         "quants": [quant],
         "workloads": [WORKLOAD],
         **step.rollout(one_engine),
-        "model_settings": {name: {"weights": {quant: weights(path, key)}}},
+        "model_settings": {name: {"weights": {quant: place}}},
         **quant_keys(quant),
         "workload_settings": {
             WORKLOAD: {
-                **step.part(one_engine).workload(prompt_tokens),
-                "prompt_tokens": prompt_tokens,
-                "output_tokens": output_tokens,
+                **lengths,
                 "temperature": settings.get("temperature"),
                 "top_p": settings.get("top_p"),
                 "top_k": settings.get("top_k"),
@@ -79,10 +96,10 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
-        "Each answer is generated to its full length, the longest that a step can take.",
+        *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
         f"Not measured here: {BESIDE[mode]} and training. Modes cycle and placement measure what lies between steps.",
     )
-    return MadeConfig(head, config, account(settings, unread))
+    return MadeConfig(head, config, account(settings, unread), tuple(lines))
 
 
 def _dealt(step: TrainerStep) -> str:
@@ -148,15 +165,28 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
     return TrainerStep(prompts, samples, processes // tensor, "runs"), own
 
 
-def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
+def _load(
+    settings: TrainerFile, mode: str, part: StepPart, model: tuple[str, bool], dumps: Path | None, file: Path | None
+) -> tuple[dict[str, Any], int, list[dict[str, int]]]:
+    """Return the workload keys, the maximum tokens of a sequence in an engine, and the lines of a trace."""
+    if dumps is None:
+        prompt, answer, longest = _lengths(settings, mode, 0)
+        return part.workload(prompt) | {"prompt_tokens": prompt, "output_tokens": answer}, longest, []
+    keys, lines = traced(dumps, file, model, settings.get("max_completion_length"), part, spread=False)
+    return keys, _lengths(settings, mode, max(line["prompt_tokens"] for line in lines))[-1], lines
+
+
+def _lengths(settings: TrainerFile, mode: str, recorded: int) -> tuple[int, int, int]:
     """Return the tokens of each prompt and each answer, and the maximum tokens of a sequence in an engine.
+
+    `recorded` are the tokens of the longest recorded prompt, 0 without one: TRL cuts no prompts.
 
     Raises:
         UserError: if the length of prompts is unknown, or the maximum leaves no tokens for them.
     """
     answer = settings.get("max_completion_length")
     most, name = next(((value, name) for name in LONGEST[mode] if (value := settings.get(name))), (None, ""))
-    prompt = settings.get("max_prompt_length")
+    prompt = max(settings.get("max_prompt_length") or 0, recorded)
     if most is not None and most <= answer:
         raise UserError(
             f"{settings.name}: {name}: {most} leaves no room for a prompt beside answers of {answer} tokens",

@@ -1,14 +1,12 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
-from rollout_bench.trainers.rollout_dumps import read_dumps, trace
+from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TrainerFile, account
 from rollout_bench.trainers.step import (
     QUANT_OF_DTYPE,
@@ -19,7 +17,6 @@ from rollout_bench.trainers.step import (
     quant_keys,
     weights,
 )
-from rollout_bench.workloads.requests import load_tokenizer
 
 WORKLOAD = "verl-step"
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -69,10 +66,8 @@ def verl_config(
         engine_args.setdefault("max_model_len", prompt_tokens + output_tokens)
         lines: list[dict[str, int]] = []
     else:
-        dataset = {"format": "trace", "path": str(file)}
-        lengths = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
-        steps = _dumped(settings, dumps, place, output_tokens)
-        lines = trace(steps, part, one_engine and step.engines > 1)
+        model = (place, settings.get(f"{MODEL}trust_remote_code"))
+        lengths, lines = traced(dumps, file, model, output_tokens, part, one_engine and step.engines > 1)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     workload["engine_args"] = engine_args
     name, platform = model_name(path), PLATFORMS[settings.get("trainer.device")]
@@ -104,18 +99,6 @@ def _dealt(step: TrainerStep) -> str:
         f"Samples reach the router prompt after prompt, so an engine sees {step.met_in_turn} prompts; in verl several"
         f" processes send at once, and if samples come in any order, an engine sees about {expected}."
     )
-
-
-def _dumped(settings: TrainerFile, dumps: Path, place: str, longest: int) -> list[list[dict[str, int]]]:
-    """Return the sequences of saved rollouts, with lengths from the tokenizer of the model at `place`."""
-    model = str(Path(place.removeprefix("hub:")).expanduser())
-    # Loaded after the folder was read, so that an error in the folder needs no request to a hub.
-    tokenizer = cache(lambda: load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code")))
-
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer()(texts, add_special_tokens=False)["input_ids"]]
-
-    return read_dumps(dumps, count, longest)
 
 
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:

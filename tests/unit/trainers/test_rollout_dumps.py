@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 from made_workloads import workload
 from planned import planned
 from refusals import refused
-from training_runs import VERL
+from trainer_commands import Made
+from training_runs import TRL, VERL
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.commands import trainers
@@ -105,10 +107,10 @@ def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, ob
     [
         (None, "there is no such folder", "rollout_data_dir"),
         ("", "contains no rollouts", "rollout_data_dir"),
-        ('{"input": "a", "outp', "line 1 has no texts input and output", "each line is an object"),
-        ('{"input": "a"}', "line 1 has no texts input and output", "trainer.rollout_data_dir"),
+        ('{"input": "a", "outp', "line 1 has no texts of prompt and answer", "each line is an object"),
+        ('{"input": "a"}', "line 1 has no texts of prompt and answer", "trainer.rollout_data_dir"),
         ('{"input": "a", "output": "b"}', "at most 1 sequences, but 100 are needed", "of the recorded run"),
-        ("[1]", "line 1 has no texts input and output", "trainer.rollout_data_dir"),
+        ("[1]", "line 1 has no texts of prompt and answer", "trainer.rollout_data_dir"),
     ],
     ids=["gone", "empty", "torn", "no_output", "smaller", "a_list"],
 )
@@ -157,6 +159,43 @@ def test_the_command_writes_a_data_set_that_its_config_names(
         1,
         32,
     )
+
+
+def logged(folder: Path) -> Path:
+    """Write two generations as TRL does, the first of which is logged twice, as with two optimizer steps."""
+    folder.mkdir()
+    for step, words_more in enumerate((0, 0, 1), 1):
+        prompts = [f"ask {prompt}" for prompt in range(8) for _ in range(8)]
+        answers = ["say " * (1 + words_more + number % 8) for number in range(64)]
+        table = pd.DataFrame({"step": step, "prompt": prompts, "completion": answers, "advantage": 0.5})
+        table.to_parquet(folder / f"completions_{step:05d}.parquet")
+    return folder
+
+
+def test_completions_that_trl_has_logged_become_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model = tmp_path / "m"
+    model.mkdir()
+    write_tokenizer(model, 4096, 4096)
+    (model / "config.json").write_text("{}")
+    made, file = Made("from-trl", tmp_path, capsys, monkeypatch), tmp_path / "l.jsonl"
+    training = TRL.replace("Qwen/Qwen3-1.7B", str(model)).replace("max_prompt_length: 512\n", "")
+    (load,) = made(f"--lengths {logged(tmp_path / 'c')} --lengths-file {file}", training)["workload_settings"].values()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["prompt_group"] for line in lines] == [number // 8 for number in range(2 * 64)]
+    assert load["dataset"] == {"format": "trace", "path": str(file)}
+    assert load["engine_args"]["max_model_len"] == lines[0]["prompt_tokens"] + 256
+    assert replicas(made.experiment().spec) == 8
+
+
+def test_parquet_needs_a_reader_and_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "completions_00001.parquet").write_bytes(b"PAR")
+    with refused("is no parquet file", "completions in the output folder of TRL"):
+        read_dumps(tmp_path, words, LONGEST)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with refused("is parquet, which pandas cannot read here", "install pyarrow here"):
+        read_dumps(tmp_path, words, LONGEST)
 
 
 @pytest.mark.parametrize(("requests", "samples"), [("per_sequence", 1), ("per_sequence", 2), ("per_prompt", 2)])
