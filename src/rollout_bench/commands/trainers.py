@@ -12,14 +12,17 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import MadeConfig
-from rollout_bench.trainers.trl import trl_config
-from rollout_bench.trainers.verl import verl_config
+from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
+from rollout_bench.trainers.verl import verl_config, verl_cycle, verl_placement
 
 SAVED = {
     "verl": "folder from trainer.rollout_data_dir",
     "TRL": "folder `completions` in output_dir, of a training with log_completions",
 }
 """Trainer -> where it saves rollouts."""
+
+ONE_ENGINE = ("engine", "cycle")
+"""What is measured with one engine's part of a step."""
 
 
 def from_verl() -> int:
@@ -43,10 +46,14 @@ def verl_text() -> str:
         default=next(iter(TABLES["verl"]["versions"])),
         help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
-    options = parser.parse_intermixed_args()
+    options = _options(parser)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
-    made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
+    made = verl_config(settings, options.lengths, options.lengths_file, options.measured in ONE_ENGINE)
+    if options.measured == "cycle":
+        made = verl_cycle(settings, made)
+    elif options.measured == "placement":
+        made = verl_placement(settings, made, options.log)
     return _told(made, options.lengths_file)
 
 
@@ -58,25 +65,35 @@ def trl_text() -> str:
         choices=[*TABLES["TRL"]["versions"]],
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
-    options = parser.parse_intermixed_args()
+    options = _options(parser)
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
-    made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
+    one_engine = options.measured in ONE_ENGINE
+    made = trl_config(settings, one_engine, trainer, options.lengths, options.lengths_file)
+    if options.measured == "cycle":
+        made = trl_cycle(settings, made)
+    elif options.measured == "placement":
+        made = trl_placement(settings, made, options.log)
     return _told(made, options.lengths_file)
 
 
 def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Make a config from {trainer}'s settings: one rollout step with all its engines. "
+        description=f"Make a config from {trainer}'s settings: one rollout step with all its engines, or a whole step. "
         "The config goes to stdout. The treatment of each key goes to stderr, and into the config as comments.",
         epilog="Exit status: 0 when the config is written, 1 on an error.",
     )
-    parser.add_argument(
-        "--one-engine",
-        action="store_true",
-        help="measure only one engine's part of a step, for a machine with too few devices for all engines",
-    )
+    parser.set_defaults(measured="step")
+    choice = parser.add_mutually_exclusive_group()
+    for flag, measured, says in (
+        ("--one-engine", "engine", "one engine's part of a step, for a machine with too few devices for all engines"),
+        ("--placement", "placement", "a whole step: should engine and trainer share their devices, or part them?"),
+        ("--cycle", "cycle", "one engine's whole step: does the quantization still pay with its weight updates?"),
+    ):
+        choice.add_argument(flag, action="store_const", dest="measured", const=measured, help=f"measure {says}")
+    log = f"with --placement: log of a training with {trainer}, which has its time of training"
+    parser.add_argument("--log", type=Path, metavar="FILE", help=log)
     parser.add_argument(
         "--lengths",
         type=Path,
@@ -94,6 +111,13 @@ def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
+
+
+def _options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    options = parser.parse_intermixed_args()
+    if options.log is not None and options.measured != "placement":
+        raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
+    return options
 
 
 def _write_trace(path: Path, made: MadeConfig) -> None:

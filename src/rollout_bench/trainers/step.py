@@ -79,7 +79,7 @@ class TrainerStep:
             left_out: what measuring one engine leaves out.
         """
         if one_engine:
-            return f"Measured here (--one-engine): one engine, its part of {self.share.told}.", f"Left out: {left_out}."
+            return f"Measured here: one engine, its part of {self.share.told}.", f"Left out: {left_out}."
         if self.engines == 1:
             return ("Measured here: the whole step, by its one engine.",)
         where = "on one machine; where it has too few devices, add --one-engine."
@@ -126,6 +126,9 @@ class StepPart:
             return alone
         return {**alone, "shared_prefix": {"tokens": prompt_tokens - 1, "groups": self.distinct}}
 
+
+FULL_LENGTH = "Each answer is generated to its full length, the longest that a step can take."
+"""Line about answers whose lengths are the settings' maximum."""
 
 LONGEST_NAME = 60
 """Maximum characters of a model's name in a config."""

@@ -1,6 +1,7 @@
 """A config for a step of TRL's GRPO or RLOO, with engines in the training's processes or in a server."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TrainerFile, account
 from rollout_bench.trainers.step import (
+    FULL_LENGTH,
     QUANT_OF_DTYPE,
     MadeConfig,
     StepPart,
@@ -17,6 +19,8 @@ from rollout_bench.trainers.step import (
     quant_keys,
     weights,
 )
+from rollout_bench.trainers.training_log import trl_time
+from rollout_bench.trainers.whole_step import WHOLE_STEP, Placement, cycle
 
 WORKLOAD = "trl-step"
 
@@ -60,11 +64,10 @@ def trl_config(
             "add use_vllm=true to the command to measure vLLM under the same load",
         )
     mode = _mode(settings)
-    unread = {key.path for key in settings.registry.keys.values() if key.run not in ("", mode)}
     step, own = _step(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
-    passed_on = settings.engine_args(unread)
+    passed_on = settings.engine_args(_unread(settings, mode))
     quant = QUANT_OF_DTYPE[passed_on.get("dtype", "auto")]
     name, place = model_name(path), weights(path, key)
     model = (place, passed_on.get("trust_remote_code", False))
@@ -83,12 +86,7 @@ def trl_config(
                 "temperature": settings.get("temperature"),
                 "top_p": settings.get("top_p"),
                 "top_k": settings.get("top_k"),
-                "engine_args": {
-                    **own,
-                    "max_model_len": longest,
-                    "logprobs_mode": "processed_logprobs",
-                    **passed_on,
-                },
+                "engine_args": _engine_args(settings, mode, own, longest),
             }
         },
     }
@@ -96,10 +94,62 @@ def trl_config(
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
-        *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
-        f"Not measured here: {BESIDE[mode]} and training. Modes cycle and placement measure what lies between steps.",
+        *(() if lines else (FULL_LENGTH,)),
+        f"Not measured here: {BESIDE[mode]} and training. --cycle and --placement measure what lies between steps.",
     )
-    return MadeConfig(head, config, account(settings, unread), tuple(lines))
+    return MadeConfig(head, config, account(settings, _unread(settings, mode)), tuple(lines))
+
+
+def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
+    """Return the config that measures the whole step of one engine, of which `made` measures the generation."""
+    mode = _mode(settings)
+    sleeps = mode == "colocate" and settings.get("vllm_enable_sleep_mode")
+    return cycle(made, account(settings, _unread(settings, mode, WHOLE_STEP)), sleeps, settings.name)
+
+
+def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
+    """Return the config that compares shared and parted devices.
+
+    A training with a server has the server's devices in addition to one for each process.
+
+    Args:
+        settings: TRL's settings, whose keys for both modes are read.
+        made: the config that measures the generation of the step.
+        log: TRL's log, which has the time of training.
+
+    Raises:
+        UserError: if the log or the model can't be used, or the processes can't be divided among engines.
+    """
+    processes, (served, server) = settings.get("num_processes"), _step(settings, "server")
+    generators = served.engines * server["tensor_parallel_size"]
+    devices = processes + (generators if _mode(settings) == "server" else 0)
+    _, colocated = _step(settings, "colocate", devices)
+    together = processes * settings.get("per_device_train_batch_size") * settings.get("gradient_accumulation_steps")
+    updates = served.sequences / together * settings.get("num_iterations")
+    recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
+    args = {
+        mode: _engine_args(settings, mode, own, _lengths(settings, mode, recorded)[-1])
+        for mode, own in (("colocate", colocated), ("server", server))
+    }
+    placed = Placement(
+        devices,
+        generators,
+        settings.get("vllm_enable_sleep_mode"),
+        args["colocate"],
+        args["server"],
+        None if log is None else trl_time(log, processes, updates),
+    )
+    return placed.config(made, account(settings, _unread(settings, *LONGEST, WHOLE_STEP)), settings.name)
+
+
+def _unread(settings: TrainerFile, *runs: str) -> set[str]:
+    """Return the keys that these kinds of run do not read."""
+    return {key.path for key in settings.registry.keys.values() if key.run not in ("", *runs)}
+
+
+def _engine_args(settings: TrainerFile, mode: str, own: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    passed_on = settings.engine_args(_unread(settings, mode))
+    return {**own, "max_model_len": longest, "logprobs_mode": "processed_logprobs", **passed_on}
 
 
 def _dealt(step: TrainerStep) -> str:
@@ -120,8 +170,13 @@ def _mode(settings: TrainerFile) -> str:
     return str(settings.get("vllm_mode") or ("server" if by_older_keys else "colocate"))
 
 
-def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]]:
+def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple[TrainerStep, dict[str, Any]]:
     """Return the step, and the engine arguments that depend on the mode.
+
+    Args:
+        settings: TRL's settings.
+        mode: colocate or server.
+        devices: devices of colocated engines, if they are not one for each process.
 
     Raises:
         UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the processes can't
@@ -152,17 +207,18 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
         )
     prompts, at = sequences // samples, "server." if mode == "server" else "vllm_"
     is_one = mode == "colocate" and settings.get("vllm_tp")
-    tensor = processes if is_one else settings.get(f"{at}tensor_parallel_size")
+    among = devices or processes
+    tensor = among if is_one else settings.get(f"{at}tensor_parallel_size")
     own = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
     if mode == "server":
         return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
-    if processes % tensor:
+    if among % tensor:
         raise UserError(
-            f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {processes} processes",
+            f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {among} processes",
             "set it to a divisor of num_processes",
         )
     own |= {"max_num_seqs": per_device * steps * tensor, "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS}
-    return TrainerStep(prompts, samples, processes // tensor, "runs"), own
+    return TrainerStep(prompts, samples, among // tensor, "runs"), own
 
 
 def _load(

@@ -9,6 +9,7 @@ from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TrainerFile, account
 from rollout_bench.trainers.step import (
+    FULL_LENGTH,
     QUANT_OF_DTYPE,
     MadeConfig,
     TrainerStep,
@@ -17,6 +18,8 @@ from rollout_bench.trainers.step import (
     quant_keys,
     weights,
 )
+from rollout_bench.trainers.training_log import verl_time
+from rollout_bench.trainers.whole_step import Placement, cycle
 
 WORKLOAD = "verl-step"
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -31,6 +34,9 @@ SIZES = {
     "pipeline_model_parallel_size": "pipeline_parallel_size",
 }
 """Key of verl's rollout for the number of devices of an engine -> engine argument."""
+
+SLEEP = (f"{ROLLOUT}free_cache_engine", f"{ROLLOUT}enable_sleep_mode")
+"""Keys that together let engines sleep between generations."""
 
 ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
 """Platform -> environment variables that verl sets for its engines, unlike vLLM's defaults."""
@@ -87,10 +93,49 @@ def verl_config(
         *step.measured(
             one_engine, _dealt(step), "the other engines, verl's router, and the wait for the slowest engine"
         ),
-        *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
-        "Not measured here: verl's own processes and training. Mode cycle measures what lies between steps.",
+        *(() if lines else (FULL_LENGTH,)),
+        "Not measured here: verl's own processes and training. --cycle and --placement measure what lies between"
+        " steps.",
     )
-    return MadeConfig(head, config, account(settings, _unread(settings)), tuple(lines))
+    return MadeConfig(head, config, account(settings, _unread(settings) | {*SLEEP}), tuple(lines))
+
+
+def verl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
+    """Return the config that measures the whole step of one engine, of which `made` measures the generation."""
+    return cycle(made, account(settings, _unread(settings)), _sleeps(settings), settings.name)
+
+
+def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
+    """Return the config that compares shared and parted devices.
+
+    Engines that stand apart in verl keep their devices if devices are parted; others get half of all.
+
+    Args:
+        settings: verl's settings.
+        made: the config that measures the generation of the step.
+        log: verl's metrics, which have the time of training.
+
+    Raises:
+        UserError: if the log or the model can't be used.
+    """
+    engine_args = made.config["workload_settings"][WORKLOAD]["engine_args"]
+    training = settings.get("trainer.nnodes") * settings.get("trainer.n_gpus_per_node", needed=True)
+    nodes, per_node = _device_keys(settings)
+    apart = 0 if nodes == "trainer.nnodes" else settings.get(nodes) * settings.get(per_node)
+    tensor = engine_args["tensor_parallel_size"]
+    placed = Placement(
+        training + apart,
+        apart or max(training // 2 // tensor, 1) * tensor,
+        _sleeps(settings) and settings.get("trainer.device") == "cuda",
+        engine_args,
+        engine_args,
+        None if log is None else verl_time(log, training),
+    )
+    return placed.config(made, account(settings, _unread(settings)), settings.name)
+
+
+def _sleeps(settings: TrainerFile) -> bool:
+    return all(settings.get(key) for key in SLEEP)
 
 
 def _dealt(step: TrainerStep) -> str:

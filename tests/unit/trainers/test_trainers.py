@@ -10,49 +10,9 @@ from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset
 from refusals import refusals, refused
 from trainer_commands import USUAL, Made, rows
+from training_runs import FILES
 
 from rollout_bench.trainers.settings import READERS, Influence, KeyRegistry
-
-SMALL = """
-model_name_or_path: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
-torch_dtype: bfloat16
-dataset_name: open-r1/OpenR1-Math-220k
-system_prompt: "Think first."
-bf16: true
-use_vllm: true
-vllm_colocation: true
-vllm_gpu_memory_utilization: 0.5
-vllm_enable_prefix_caching: false
-gradient_accumulation_steps: 4
-gradient_checkpointing_kwargs: {use_reentrant: false}
-max_prompt_length: 512
-max_completion_length: 2048
-num_generations: 16
-overwrite_output_dir: true
-per_device_train_batch_size: 16
-reward_funcs: [length]
-temperature: 0.7
-"""
-"""What TRL's pull request 3162 trains with 1.5B parameters, as far as it has to do with generation."""
-
-LARGE = """
-model_name_or_path: Qwen/Qwen2.5-14B-Instruct
-use_vllm: true
-vllm_tp: true
-vllm_gpu_memory_utilization: 0.4
-vllm_enable_prefix_caching: false
-vllm_max_model_len: 1024
-gradient_accumulation_steps: 4
-max_prompt_length: 512
-max_completion_length: 512
-num_generations: 4
-per_device_train_batch_size: 1
-dataset_prompt_column: problem
-temperature: 0.7
-"""
-"""What it trains with 14B parameters."""
-
-FILES = {"small": SMALL, "large": LARGE}
 
 
 @pytest.fixture

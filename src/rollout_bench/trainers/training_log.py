@@ -1,0 +1,142 @@
+"""The time of training in a trainer's log: a log history or metrics, as JSON, JSON lines, or lines of the console."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.core.readers import finite
+from rollout_bench.workloads.datasets import read_bytes
+
+VERL_PARTS = ("old_log_prob", "ref", "values", "adv", "update_critic", "update_actor")
+"""Parts of verl's step that are training, below timing_s."""
+
+TRL_PROFILE = re.compile(r"profiling/Time taken: .*\.(vLLM\.generate|sync_weights|_move_model_to_vllm)")
+"""TRL's times of generation and weight updates, which are part of step_time; TRL gives them to wandb and mlflow."""
+
+PAIR = re.compile(r"([\w/]+)['\"]?:\s*(?:np\.\w+\()?['\"]?(-?\d[\d.]*(?:e[-+]?\d+)?)")
+"""A number on a line of the console: `timing_s/adv:0.1`, `timing_s/adv:np.float64(0.1)`, `'step_time': 3.2`."""
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """The time of training in a log.
+
+    Attributes:
+        train_s: seconds of a step, summed over the devices that train.
+        told: line of the account.
+    """
+
+    train_s: float
+    told: str
+
+
+def verl_time(path: Path, devices: int) -> TrainingTime:
+    """Return the time of verl's training: the median over steps after the first of the sum of its parts.
+
+    Args:
+        path: metrics that verl's logger `file` writes, or its output on the console.
+        devices: number of devices that trained.
+
+    Raises:
+        UserError: if the log cannot be read or has too few steps.
+    """
+    rows = [row for row in _rows(path) if "timing_s/update_actor" in row]
+    parts = [part for part in VERL_PARTS if any(f"timing_s/{part}" in row for row in rows)]
+    steps = [sum(row.get(f"timing_s/{part}", 0.0) for part in parts) for row in rows]
+    later = _later(steps, path, "timing_s/update_actor", "give verl's metrics: trainer.logger=[console,file]")
+    return _told(path, median(later), devices, f"{' + '.join(parts)}, median of {_steps(later)}")
+
+
+def trl_time(path: Path, devices: int, updates: float) -> TrainingTime:
+    """Return the time of TRL's training between two generations, without generation if the log has its time.
+
+    It is the median of step_time after the first step. If several optimizer steps share a generation, it is the mean,
+    because only one of them generates. A log without step_time may have train_runtime.
+
+    Args:
+        path: trainer_state.json, a JSON list, JSON lines or the output on the console.
+        devices: number of devices that trained.
+        updates: optimizer steps for each generation.
+
+    Raises:
+        UserError: if the log cannot be read, or has too few steps or no time of training.
+    """
+    rows = [{name.removeprefix("train/"): value for name, value in row.items()} for row in _rows(path)]
+    whole = [row["train_runtime"] / row["step"] for row in rows if row.get("train_runtime") and row.get("step")]
+    steps = _column(rows, "step_time")
+    if whole and not steps:
+        each, source = whole[-1], "train_runtime / steps"
+    else:
+        later = _later(steps, path, "step_time", "give TRL's log: trainer_state.json of a checkpoint")
+        each = fmean(later) if updates > 1 else median(later)
+        source = f"step_time, {'mean' if updates > 1 else 'median'} of {_steps(later)}"
+    profiled = sorted({name for row in rows for name in row if TRL_PROFILE.fullmatch(name)})
+    seconds = each * updates - sum(median(_column(rows, name)) for name in profiled)
+    if seconds <= 0:
+        raise UserError(
+            f"--log {path}: generation takes longer than the steps that it is part of", "give the log of one training"
+        )
+    left_out = " and ".join(name.rpartition(": ")[2] for name in profiled)
+    included = "too long by the generation in it: the log has no profiling/Time taken, which TRL gives to wandb"
+    return _told(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
+
+
+def _told(path: Path, seconds: float, devices: int, source: str) -> TrainingTime:
+    total = round(seconds * devices, 3)
+    return TrainingTime(
+        total,
+        f"Training: a wait of placement.train_s {total} s over the devices that train, from {path}: {seconds:.3f} s on"
+        f" {several(devices, 'device')} ({source}).",
+    )
+
+
+def _steps(later: Sequence[float]) -> str:
+    return f"{several(len(later), 'step')} after the first"
+
+
+def _later(steps: Sequence[float], path: Path, key: str, remedy: str) -> Sequence[float]:
+    if len(steps) < 2:
+        raise UserError(f"--log {path}: has {several(len(steps), 'step')} with {key}, but 2 are needed", remedy)
+    return steps[1:]
+
+
+def _column(rows: Sequence[Row], name: str) -> list[float]:
+    return [row[name] for row in rows if name in row]
+
+
+def _rows(path: Path) -> list[Row]:
+    """Return the numbers of each entry of a log."""
+    text = read_bytes(path).decode(errors="replace")
+    whole = _json(text)
+    if isinstance(whole, dict):
+        whole = whole.get("log_history", [whole])
+    if not isinstance(whole, list):
+        whole = [_json(line) or dict(PAIR.findall(line)) for line in text.splitlines()]
+    return [_numbers(entry) for entry in whole if isinstance(entry, dict)]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _numbers(entry: dict[str, Any]) -> Row:
+    """Return the finite numbers of an entry, with those that verl's logger `file` puts below `data`."""
+    below = entry.get("data")
+    found = {}
+    for name, value in {**entry, **(below if isinstance(below, dict) else {})}.items():
+        try:
+            found[name] = finite(float(value))
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return {name: value for name, value in found.items() if value is not None}

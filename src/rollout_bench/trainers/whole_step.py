@@ -1,0 +1,146 @@
+"""Configs of a whole training step: quantizations with their weight updates, and devices that are shared or parted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.trainers.settings import NOT_THERE
+from rollout_bench.trainers.step import FULL_LENGTH, MadeConfig
+from rollout_bench.trainers.training_log import TrainingTime
+
+WHOLE_STEP = "whole step"
+"""`run` of the keys that only these configs read, in the tables of trainers' keys."""
+
+COMPARED = {"cuda": "fp8", "ascend": "w8a8", "cpu": "w8a8"}
+"""Platform -> the quantization that is compared with bf16 if the trainer's settings name none."""
+
+SHAPES = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "r1-distill-qwen-1.5b",
+    "Qwen/Qwen2.5-14B-Instruct": "qwen2.5-14b",
+    "Qwen/Qwen3-1.7B": "qwen3-1.7b",
+    "Qwen/Qwen3-8B": "qwen3-8b",
+    "Qwen/Qwen3-30B-A3B": "qwen3-30b-a3b",
+}
+"""Model of the hub -> preset of the same shape."""
+
+STAND_IN = (
+    "Training: measured with a stand-in trainer, a model of the same shape in torch;"
+    " --log FILE takes its time from your trainer's log."
+)
+
+
+def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig:
+    """Return the config that compares quantizations with their weight updates.
+
+    Args:
+        made: the config of one engine's part of the generation.
+        account: the treatment of each key.
+        sleeps: whether the trainer's engines sleep between generations, at their usual level.
+        file: name of the settings, for messages.
+
+    Raises:
+        UserError: if the trainer's engines are not bf16 before they are quantized.
+    """
+    quants, platform = made.config["quants"], made.config["platform"]
+    _check_bf16(quants[0], file)
+    config = made.config | {"modes": ["cycle"]} | ({} if sleeps else {"cycle": {"sleep": "none"}})
+    if len(quants) > 1:
+        return replace(made, config=config, account=account)
+    other = COMPARED[platform]
+    told = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
+    return replace(made, head=(*made.head, told), config=config | {"quants": [*quants, other]}, account=account)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Devices of a step that engines and trainer share, or part.
+
+    Attributes:
+        devices: all devices.
+        generators: devices that generate if they are parted.
+        sleeps: whether a colocated engine sleeps while its device trains.
+        colocated: engine arguments if devices are shared.
+        server: engine arguments if they are parted.
+        training: the time of training in the trainer's log, if there is one.
+    """
+
+    devices: int
+    generators: int
+    sleeps: bool
+    colocated: Mapping[str, Any]
+    server: Mapping[str, Any]
+    training: TrainingTime | None
+
+    def config(self, made: MadeConfig, account: str, file: str) -> MadeConfig:
+        """Return the config that compares both.
+
+        Args:
+            made: the config of the step's generation.
+            account: the treatment of each key.
+            file: name of the settings, for messages.
+
+        Raises:
+            UserError: if the engines are not bf16, or the model is on the hub and no preset has its shape.
+        """
+        (name,), (workload,) = made.config["models"], made.config["workloads"]
+        _check_bf16(made.config["quants"][-1], file)
+        model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
+        load = made.config["workload_settings"][workload]
+        config = {key: value for key, value in made.config.items() if key != "rollout"} | {
+            "modes": ["placement"],
+            "placement": {"devices": self.devices, **({"train_s": self.training.train_s} if self.training else {})},
+            "settings": ["colocated", "server"],
+            "setting_settings": {
+                "colocated": self._setting(self.colocated, **({"sleep": "2"} if self.sleeps else {})),
+                "server": self._setting(self.server, generators=self.generators),
+            },
+            "baseline": {"quant": None, "setting": "colocated"},
+            "model_settings": {name: model},
+            "workload_settings": {workload: load | {"engine_args": self.both}},
+        }
+        kept = (line for line in made.head if line == FULL_LENGTH)
+        return replace(made, head=(made.head[0], *self._told(), *explained, *kept), config=config, account=account)
+
+    @property
+    def both(self) -> dict[str, Any]:
+        """Engine arguments that both have, with the values of colocated engines, as planning checks the load's too."""
+        return {key: value for key, value in self.colocated.items() if key in self.server}
+
+    def _setting(self, args: Mapping[str, Any], **placement: Any) -> dict[str, Any]:
+        where = "server" if "generators" in placement else "colocated"
+        own = {key: value for key, value in args.items() if self.both.get(key, NOT_THERE) != value}
+        return {"placement": {"where": where, **placement}, **({"engine_args": own} if own else {})}
+
+    def _told(self) -> tuple[str, ...]:
+        asleep = ", its engine asleep meanwhile" if self.sleeps else ""
+        return (
+            f"Measured here: the whole step on {several(self.devices, 'device')} of one machine. Setting colocated:"
+            f" each generates and trains{asleep}.",
+            f"Setting server: {self.generators} generate, {self.devices - self.generators} train.",
+            self.training.told if self.training else STAND_IN,
+            "Not measured here: rewards, and the way to a server over HTTP.",
+        )
+
+
+def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings of a model that a placement can train, and lines that explain them."""
+    if not place.startswith("hub:"):
+        return {"weights": {"bf16": place}}, ()
+    name = place.removeprefix("hub:")
+    if name not in SHAPES:
+        raise UserError(
+            f"{name}: is on the hub, but the trainer of a placement reads a folder",
+            "download it, and name its folder as the model",
+        )
+    told = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
+    return {"synthetic": {"preset": SHAPES[name]}}, (told,)
+
+
+def _check_bf16(quant: str, file: str) -> None:
+    if quant != "bf16":
+        raise UserError(
+            f"{file}: its engines are {quant}, but the weights that a trainer hands over here are bf16",
+            "take the key for dtype or quantization out: ~KEY",
+        )

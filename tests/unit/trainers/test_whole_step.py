@@ -1,0 +1,147 @@
+"""The settings of verl and TRL become configs of a whole step: shared or parted devices, and weight updates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planned import planned
+from refusals import refused
+from trainer_commands import USUAL, Made, rows
+from training_runs import FILES
+
+from rollout_bench.trainers.training_log import TrainingTime, trl_time, verl_time
+
+WHOLE_STEPS = rows("whole_steps.yaml")
+GENERATE = "profiling/Time taken: GRPOTrainer.vLLM.generate"
+
+
+def check_planned(
+    row: list[Any],
+    option: str,
+    axis: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Assert that the printed config plans what the row says, for each of its settings or quantizations."""
+    _, trainer, arguments, file, expected, words = row
+    made = Made(f"from-{trainer}", folder, capsys, monkeypatch)
+    made(f"{arguments} {option}", FILES.get(file, USUAL[made.command]))
+    plan = planned(made.text)
+    found = {}
+    for spec in (one.spec for one in plan.experiments):
+        parts = spec.workload.model_dump(), spec.engine.args, spec.own.model_dump()
+        facts = {key: value for part in parts for key, value in part.items()}
+        place = spec.axes[axis]
+        found[place] = {key: facts.get(key) for key in expected[place]}
+    assert (found, plan.skipped) == (expected, [])
+    assert [word for word in words if word not in made.account] == []
+
+
+@pytest.mark.parametrize("row", WHOLE_STEPS["placements"], ids=lambda row: row[0])
+def test_a_placement_has_the_settings_of_the_training(
+    row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    check_planned(row, "--placement", "setting", tmp_path, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("row", WHOLE_STEPS["cycles"], ids=lambda row: row[0])
+def test_a_cycle_has_the_settings_of_the_training(
+    row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    check_planned(row, "--cycle", "quant", tmp_path, capsys, monkeypatch)
+
+
+def test_a_folder_keeps_its_weights_in_a_placement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    (model,) = made(f"--placement model_name_or_path={tmp_path}")["model_settings"].values()
+    assert (model, "Weights: random" in made.account) == ({"weights": {"bf16": str(tmp_path)}}, False)
+
+
+def written(folder: Path, content: str) -> Path:
+    path = folder / "log"
+    path.write_text(content)
+    return path
+
+
+def verl_steps() -> list[dict[str, float]]:
+    parts = {"gen": 10.0, "old_log_prob": 1.0, "ref": 1.5, "adv": 0.5}
+    return [{f"timing_s/{part}": took for part, took in {**parts, "update_actor": 90.0 / step}.items()} for step in
+            (1, 9, 10, 15)]  # fmt: skip
+
+
+def test_verl_s_training_is_the_median_of_later_steps(tmp_path: Path):
+    steps = verl_steps()
+    as_json = "".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in enumerate(steps))
+    on_console = "".join(
+        f"(TaskRunner pid=7) step:{step} - " + " - ".join(f"{key}:np.float64({value})" for key, value in data.items())
+        for step, data in zip(["1", "\nstep:2", "\nstep:3", "\nstep:4"], steps, strict=True)
+    )
+    for content in (as_json, "Starting\n" + on_console):
+        time = verl_time(written(tmp_path, content), devices=8)
+        assert time.train_s == 8 * (1.0 + 1.5 + 0.5 + 9.0)
+        assert "(old_log_prob + ref + adv + update_actor, median of 3 steps after the first)" in time.told
+
+
+HISTORY = [{"loss": 0.1, "step": step, "step_time": took} for step, took in enumerate([90.0, 20.0, 30.0, 22.0], 1)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"log_history": [*HISTORY, {"train_runtime": 400.0, "step": 4}], "global_step": 4}, indent=1),
+        json.dumps(HISTORY),
+        "".join(json.dumps(row) + "\n" for row in HISTORY),
+        "".join(json.dumps({f"train/{key}": value for key, value in row.items()}) + "\n" for row in HISTORY),
+        "Loading\n" + "".join(f"{ {key: str(value) for key, value in row.items()} }\n" for row in HISTORY),
+    ],
+    ids=["trainer_state", "list", "lines", "wandb", "console"],
+)
+def test_trl_s_training_is_the_median_of_later_steps(tmp_path: Path, content: str):
+    time = trl_time(written(tmp_path, content), devices=4, updates=1)
+    assert time.train_s == 4 * 22.0
+    assert "too long by the generation in it" in time.told
+
+
+def test_trl_s_generation_is_no_training(tmp_path: Path):
+    path = written(tmp_path, json.dumps([*HISTORY, *({GENERATE: took} for took in (9.0, 10.0, 11.0))]))
+    time = trl_time(path, devices=4, updates=1)
+    assert (time.train_s, time.told.endswith("without GRPOTrainer.vLLM.generate).")) == (4 * 12.0, True)
+    assert trl_time(path, devices=1, updates=2).train_s == 2 * 24.0 - 10.0  # the mean, as only one of two generates
+
+
+def test_a_whole_run_gives_the_time_of_its_steps(tmp_path: Path):
+    time = trl_time(written(tmp_path, json.dumps([{"train_runtime": 400.0, "step": 8}])), devices=2, updates=1)
+    assert (time.train_s, "(train_runtime / steps, " in time.told) == (100.0, True)
+
+
+def test_the_time_of_a_log_is_planned_and_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    path = written(tmp_path, json.dumps(HISTORY))
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made(f"--placement --log {path} steps_per_generation=2")
+    assert [one.spec.own.train_s for one in planned(made.text).experiments] == [8 * 2 * 24.0] * 2
+    assert f"from {path}: 48.000 s on 8 devices (step_time, mean of 3 steps after the first" in made.account
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "problem", "remedy"),
+    [
+        (trl_time, json.dumps(HISTORY[:1]), "has 1 step with step_time, but 2 are needed", "trainer_state.json"),
+        (trl_time, "\x00not a log", "has 0 steps with step_time", "trainer_state.json"),
+        (trl_time, json.dumps([*HISTORY, {GENERATE: 60.0}]), "generation takes longer", "log of one training"),
+        (verl_time, json.dumps(HISTORY), "has 0 steps with timing_s/update_actor", "trainer.logger"),
+        (verl_time, "[" * 100_000, "has 0 steps with timing_s/update_actor", "trainer.logger"),
+    ],
+    ids=["one step", "binary", "longer", "of another trainer", "nested"],
+)
+def test_a_log_without_training_is_refused(tmp_path: Path, read: Any, content: str, problem: str, remedy: str):
+    path = written(tmp_path, content)
+    with refused(problem, remedy):
+        found: TrainingTime = read(path, 1, 1) if read is trl_time else read(path, 1)
+        assert found
