@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2228,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 956,
+    "commands": 977,
     "contracts": 1033,
     "core": 678,
     "exchange": 371,
@@ -24,10 +24,10 @@ BUDGET = {
     "report": 1999,
     "scripts": 43,
     "top": 37,
-    "trainers": 577,
+    "trainers": 751,
     "workflow": 350,
     "workloads": 350,
-    "tests": 11576,
+    "tests": 11647,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
