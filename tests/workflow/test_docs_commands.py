@@ -67,7 +67,9 @@ def made_configs(folder: Path, page: Path) -> dict[str, str]:
     for block in blocks(page, "text"):
         if named := re.match(r"# (\S+\.yaml)\n", block.text):
             (folder / named[1]).write_text(block.text)
-    calls = [command.words for command in commands(page, "rollout-bench") if "--lengths" not in command.words]
+    calls = [
+        command.words for command in commands(page, "rollout-bench") if not {"--lengths", "--log"} & {*command.words}
+    ]
     calls = [words for words in calls if words[1] in ("from-verl", "from-trl") and (folder / words[2]).exists()]
     return {words[-1]: printed(folder, *words[1:-2]) for words in calls}
 

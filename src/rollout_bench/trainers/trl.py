@@ -101,7 +101,7 @@ def trl_config(
 
 
 def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
-    """Return the config that measures the whole step of one engine, of which `made` measures the generation."""
+    """Return the config of one engine's whole step; `made` is the config of its generation."""
     mode = _mode(settings)
     sleeps = mode == "colocate" and settings.get("vllm_enable_sleep_mode")
     return cycle(made, account(settings, _unread(settings, mode, WHOLE_STEP)), sleeps, settings.name)

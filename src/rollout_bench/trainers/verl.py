@@ -101,7 +101,7 @@ def verl_config(
 
 
 def verl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
-    """Return the config that measures the whole step of one engine, of which `made` measures the generation."""
+    """Return the config of one engine's whole step; `made` is the config of its generation."""
     return cycle(made, account(settings, _unread(settings)), _sleeps(settings), settings.name)
 
 

@@ -147,6 +147,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     assert yaml.safe_load(text)["workload_settings"]["verl-step"]["dataset"] == {"format": "trace", "path": str(file)}
     (experiment,) = planned(text).experiments
     assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (64, 4)
+    assert [one.spec.workload.prompts for one in planned(config("--placement")).experiments] == [64, 64]
     with pytest.raises(UserError, match="temperature: 500"):
         config("+actor_rollout_ref.rollout.temperature=500", "--lengths-file", f"{tmp_path}/x")
     assert not (tmp_path / "x").exists()
@@ -187,6 +188,9 @@ def test_completions_that_trl_has_logged_become_a_trace(
     assert load["dataset"] == {"format": "trace", "path": str(file)}
     assert load["engine_args"]["max_model_len"] == lines[0]["prompt_tokens"] + 256
     assert replicas(made.experiment().spec) == 8
+    made(f"--placement --lengths {tmp_path / 'c'} --lengths-file {file}", training)
+    both = [one.spec.engine.args["max_model_len"] for one in planned(made.text).experiments]
+    assert both == [load["engine_args"]["max_model_len"]] * 2
 
 
 def test_parquet_needs_a_reader_and_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
