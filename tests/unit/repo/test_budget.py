@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 751,
     "workflow": 350,
     "workloads": 350,
-    "tests": 11647,
+    "tests": 11651,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
