@@ -3,6 +3,7 @@
 from rollout_bench.numbers.number import Number
 
 THROUGHPUT = "Throughput"
+RATES = "Rates"
 ENERGY = "Energy"
 DRAFTING = "Speculative decoding"
 
@@ -34,7 +35,16 @@ GENERATION = (
         speedup="speed-up per device",
         set_by_load=True,
     ),
-    # The next three are the same work over the same time, so output_tokens_per_s has their verdict.
+    # The next four are the same work over the same time, so output_tokens_per_s has their verdict.
+    Number(
+        name="input_tokens_per_s",
+        unit="tokens/s",
+        header="input tok/s",
+        definition="Like output tok/s, but counts prompt tokens, cached ones included.",
+        top="prompt_tokens",
+        bottom="elapsed_s",
+        table=RATES,
+    ),
     Number(
         name="total_tokens_per_s",
         unit="tokens/s",
@@ -42,7 +52,7 @@ GENERATION = (
         definition="Like output tok/s, but counts prompt and output tokens.",
         top="total_tokens",
         bottom="elapsed_s",
-        table="Rates",
+        table=RATES,
     ),
     Number(
         name="requests_per_s",
@@ -51,7 +61,7 @@ GENERATION = (
         definition="Like output tok/s, but counts requests to the engine.",
         top="requests",
         bottom="elapsed_s",
-        table="Rates",
+        table=RATES,
     ),
     Number(
         name="sequences_per_s",
@@ -60,7 +70,7 @@ GENERATION = (
         definition="Like output tok/s, but counts returned sequences (samples).",
         top="sequences",
         bottom="elapsed_s",
-        table="Rates",
+        table=RATES,
     ),
     Number(
         name="step_time_s",

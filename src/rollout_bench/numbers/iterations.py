@@ -20,6 +20,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
             "elapsed_s": iteration.elapsed_s,
             "device_s": iteration.elapsed_s * devices,
             "output_tokens": iteration.output_tokens,
+            "prompt_tokens": iteration.prompt_tokens,
             "total_tokens": iteration.prompt_tokens + iteration.output_tokens,
             "requests": iteration.requests,
             "sequences": iteration.sequences,

@@ -14,6 +14,10 @@ ONE = "iterations"
 """The column that is 1 in each iteration: over it, a sum becomes a mean."""
 
 
+P99 = "e2el_p99_launch_mean_s"
+"""The number that only experiments have whose launches all have enough requests for it."""
+
+
 @dataclass(frozen=True)
 class Number:
     """A number of a launch; a row has its mean over valid launches, and if one direction is better, its speed-up.

@@ -114,9 +114,10 @@ class ComparisonSettings(Strict):
             f"{', '.join(f'`{name}`' for name in COMPARED)}; "
             "other modes keep their default. The figure shows the first metric, which is decisive. If less is "
             "better, as with times, the speed-up is the inverse ratio, so above 1 is always better. Only online has "
-            "the metrics of requests (goodput_requests_per_s needs a limit in slo), only cycle whole_step_s and "
-            "cycle_s, only placement placed_step_s. If requests arrive at a rate and the server keeps up, "
-            "the load determines output_tokens_per_s and step_time_s, and these get no verdict."
+            "metrics of requests other than e2el (goodput_requests_per_s needs a limit in slo), only cycle "
+            "whole_step_s and cycle_s, only placement placed_step_s. If requests arrive at a rate "
+            "and the server keeps up, the load determines output_tokens_per_s and step_time_s, and these get no "
+            "verdict."
         ),
     )
 

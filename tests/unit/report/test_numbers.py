@@ -24,6 +24,7 @@ from synthetic_records import (
     SLEEP_S,
     WAKE_KV_CACHE_S,
     WAKE_WEIGHTS_S,
+    Server,
     changed,
     cycle_spec,
     cycled,
@@ -46,7 +47,7 @@ from synthetic_records import (
 
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import chosen
+from rollout_bench.analysis.timed.experiments import Collection, chosen
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
@@ -58,7 +59,7 @@ from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.generation import THROUGHPUT
 from rollout_bench.numbers.iterations import columns_of
 from rollout_bench.numbers.launch import parts_of
-from rollout_bench.numbers.number import Number
+from rollout_bench.numbers.number import P99, Number
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.reference import config_table
@@ -269,6 +270,51 @@ def test_a_loading_report_has_the_sleeps_of_its_engine(quant: str, slept: bool) 
     assert [(one["type"], pytest.approx(one["time"])) for one in found] == ([("sleep", 0.4), ("wake", 1.4)] * slept)
     assert report["scenario"]["sleep_mode"] is slept
     assert not slept or (found[0]["gpu_freed"], found[0]["gpu_in_use"]) == (4.0, 3.0)
+
+
+@pytest.mark.parametrize(("least", "judged"), [(700, True), (100, False)])
+def test_p99_is_judged_if_every_launch_has_enough(tmp_path: Path, least: int, judged: bool) -> None:
+    specs, metrics = (make_online_spec(), make_online_spec("w8a8")), ["e2el_s", P99]
+    for launch, spec in itertools.product(range(3), specs):
+        server = Server(step_s=0.01 if spec.quant.name == "bf16" else 0.008)
+        requests = least if launch == 1 else 700
+        save(tmp_path, make_online(spec, launch, server, iterations=1, requests=requests))
+    plan = make_plan(specs, 3, comparison=ComparisonSettings(metrics={"online": metrics}))
+    collection = collect(tmp_path, plan)
+    _, row = rows_of(collection)
+    compared = row.comparisons[P99]
+    assert (compared.verdict == "faster", P99 in row.values) == (judged, judged)
+    assert row.comparisons["e2el_s"].speedup == pytest.approx(1.2, rel=0.05)
+    pooled = distributions(pool_sequences(collection)[1])["e2el_s"]
+    if judged:
+        assert row.values[P99] == pytest.approx(pooled.by_launch[99])
+        assert (compared.low or 0) > 1.1
+        assert compared.speedup == pytest.approx(pooled_p99(collection, 0) / pooled_p99(collection, 1), rel=0.01)
+    else:
+        assert "needs 662 independent requests" in compared.reason
+
+
+def pooled_p99(collection: Collection, experiment: int) -> float:
+    return distributions(pool_sequences(collection)[experiment])["e2el_s"].by_launch[99]
+
+
+def test_offline_sequences_have_a_latency_and_its_verdict(tmp_path: Path) -> None:
+    specs = make_spec(), make_spec(quant="w8a8")
+    records = [make_record(spec, i, rates=[rate]) for spec, rate in zip(specs, (100, 200), strict=True) for i in (0, 1)]
+    save(tmp_path, *records)
+    settings = ComparisonSettings(metrics={"offline": ["e2el_s"]})
+    slow, fast = rows_of(collect(tmp_path, make_plan(specs, 2, comparison=settings)))
+    n = records[0].iterations[-1].sequences
+    assert slow.values["e2el_s"] == pytest.approx(slow.values["step_time_s"] * (n + 1) / (2 * n))
+    assert fast.comparisons["e2el_s"].speedup == pytest.approx(2)
+
+
+def test_a_load_has_its_input_rate_and_duration(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, [(pair := make_online(make_online_spec()))[0]])
+    measured = [one for one in pair[0].iterations if not one.warmup]
+    seconds = sum(one.elapsed_s for one in measured)
+    assert told(row, "input_tokens_per_s") == pytest.approx([sum(one.prompt_tokens for one in measured) / seconds])
+    assert told(row, "duration_s") == pytest.approx([seconds])
 
 
 FLOOR = 0.002

@@ -1,15 +1,15 @@
 """Numbers of one launch, derived from the raw values of its record: compared metrics, and the parts of its time."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.timed.experiments import TimedExperiment, invalid_codes
-from rollout_bench.analysis.timed.service import Requests, anatomies_of, service_of
+from rollout_bench.analysis.timed.service import Requests, anatomies_of, completion_of, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.numbers.iterations import columns_of
-from rollout_bench.numbers.number import Columns, Number
+from rollout_bench.numbers.number import P99, Columns, Number
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.serving import Slo
 
@@ -72,14 +72,22 @@ def measured_launches(
 ) -> tuple[LaunchMeasures, ...]:
     """Return the numbers of each launch of `experiment`, with those of its sequences.
 
-    If only the metrics `compared` are needed, side files of sequences are only read for these.
+    Launches have `P99` only if all valid ones have it. A launch with a slow iteration has fewer independent requests,
+    so otherwise the compared value would select launches. If only the metrics `compared` are needed, side files of
+    sequences are only read for these.
     """
     has_loads = mode_of(experiment.mode).has_loads
-    read = compared is None or has_loads or any(NUMBERS[metric].of == "sequences" for metric in compared)
+    read = compared is None or has_loads or any(NUMBERS[metric].of for metric in compared)
     wholes = {record.launch: record for record in experiment.whole.records}
-    return tuple(
+    found = tuple(
         measure(r, experiment.side_files[r.launch].requests if read else None, slo, wholes[r.launch])
         for r in experiment.records
+    )
+    if all(P99 in launch.values for launch in found if launch.valid):
+        return found
+    return tuple(
+        replace(launch, values={name: value for name, value in launch.values.items() if name != P99})
+        for launch in found
     )
 
 
@@ -98,6 +106,8 @@ def measure(
         anatomies = anatomies_of(record, requests)
         if mode_of(record.spec.mode).has_loads:
             service, too_short = service_of(requests.of_iterations(counted), counted, slo)
+        else:
+            service = completion_of(requests.of_iterations(counted))
     passes = tuple(
         Pass(iteration.index, iteration.round, columns | anatomies.get(iteration.index, {}))
         for iteration, columns in zip(counted, columns_of(record), strict=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
+from rollout_bench.analysis.stats.percentiles import samples_needed
 from rollout_bench.analysis.timed.comparison import (
     Comparison,
     Stop,
@@ -36,6 +37,7 @@ from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.generation import ENERGY
+from rollout_bench.numbers.number import P99
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -293,6 +295,8 @@ def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Co
         return "no goodput without a limit in slo"
     if NUMBERS[metric].table == ENERGY:
         return next((f"no energy: {r.no_energy}" for r in experiment.records if r.no_energy), "no energy was read")
-    if NUMBERS[metric].of == "sequences" and not single_times(experiment.records[0].spec):
+    if metric == P99:
+        return f"no E2EL p99: every launch needs {samples_needed(0.99)} independent requests or more, of known times"
+    if NUMBERS[metric].of and not single_times(experiment.records[0].spec):
         return f"no {NUMBERS[metric].header}: requests: per_prompt keeps no times of single sequences"
     return f"no {NUMBERS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"

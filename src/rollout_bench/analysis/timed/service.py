@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout_bench.analysis.stats.anatomy import anatomy_of
-from rollout_bench.analysis.stats.percentiles import Array, effective_samples
+from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
 from rollout_bench.contracts.load import LoadPoint, longest
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up, too_short
+from rollout_bench.numbers.number import P99
 from rollout_bench.plan.serving import Slo
 
 Indices = NDArray[np.int64]
@@ -208,6 +209,8 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     offered_requests_per_s, share = (kept_up(arriving) if known_due else None) or (None, None)
     found = {
         **{latency: _mean(requests.known(latency)) for latency in LATENCIES},
+        P99: p99_s(requests),
+        "duration_s": elapsed_s,
         "completed_requests_per_s": int(requests.good.sum()) / elapsed_s,
         "goodput_requests_per_s": None if good is None else int(good.sum()) / elapsed_s,
         "failed_share": float(requests.failed.mean()),
@@ -224,6 +227,26 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     }
     known = {name: value for name, value in found.items() if value is not None}
     return known, any(too_short(one) for one in arriving)
+
+
+def completion_of(requests: Requests) -> dict[str, float]:
+    """Return the mean and the 99th percentile of E2EL without a server, from the beginning of each iteration.
+
+    Empty unless the times of all `requests` are known.
+    """
+    whole = requests.sent_at_start()
+    found = {"e2el_s": _mean(whole.known("e2el_s")), P99: p99_s(whole)}
+    is_known = whole.known("e2el_s").size == whole.iteration.size
+    return {name: value for name, value in found.items() if is_known and value is not None}
+
+
+def p99_s(requests: Requests) -> float | None:
+    """Return the 99th percentile of E2EL in one launch; None with too few independent requests."""
+    values = requests.known("e2el_s")
+    worth = _independent(values, [_clusters(requests, "e2el_s")]) if values.size else 0
+    if worth < samples_needed(0.99):
+        return None
+    return float(percentile_interval(values, 0.99, independent=worth).estimate)
 
 
 def at_a_rate(point: LoadPoint | None) -> bool:

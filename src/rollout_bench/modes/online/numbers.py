@@ -2,12 +2,21 @@
 
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.core.numbers import plain_percent
-from rollout_bench.numbers.generation import THROUGHPUT
-from rollout_bench.numbers.number import Number
+from rollout_bench.numbers.generation import RATES, THROUGHPUT
+from rollout_bench.numbers.number import P99, Number
 
 LATENCY = "Latency, means"
 
 NUMBERS = (
+    Number(
+        name="duration_s",
+        unit="s",
+        header="duration s",
+        definition="Time of the load in a launch, all measured iterations together; iter. s is the time of one.",
+        table=RATES,
+        of="requests",
+        mode="online",
+    ),
     Number(
         name="completed_requests_per_s",
         unit="requests/s",
@@ -63,19 +72,31 @@ NUMBERS = (
         name="e2el_s",
         unit="s",
         header="E2EL ms",
-        definition="End-to-end latency: from sending a request until receiving its last token.",
+        definition="End-to-end latency: from sending a request until receiving its last token. Offline, from the "
+        "beginning of the iteration until the last token of a sequence.",
         better="lower",
         speedup="E2EL speed-up",
         table=LATENCY,
         factor=1000,
         of="requests",
-        mode="online",
+    ),
+    Number(
+        name=P99,
+        unit="s",
+        header="E2EL p99 ms",
+        definition="99th percentile of E2EL in a launch, mean over launches. Only if every valid launch has enough "
+        "independent requests, at least 662, as MLPerf requires.",
+        better="lower",
+        speedup="E2EL p99 speed-up",
+        factor=1000,
+        of="requests",
     ),
     Number(
         name="ntpot_s",
         unit="s",
         header="NTPOT ms",
         definition="Normalised time per output token: TTFT / output tokens + TPOT.",
+        table=LATENCY,
         factor=1000,
         of="requests",
         mode="online",

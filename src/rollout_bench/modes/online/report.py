@@ -13,7 +13,7 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, plain_percent
 from rollout_bench.core.saturation import LONG
 from rollout_bench.modes.online.numbers import LATENCY
-from rollout_bench.numbers.generation import DRAFTING, ENERGY, THROUGHPUT
+from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
@@ -23,7 +23,7 @@ from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views
 from rollout_bench.report.views import Column, Entry, view
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
-"""Latencies with separate columns; summary.csv has NTPOT too."""
+"""Latencies with percentiles in tables; summary.csv has NTPOT too."""
 
 
 def milliseconds(seconds: float | None, digits: int = 4) -> str:
@@ -78,7 +78,7 @@ SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
-    tables = number_views(findings, mode, (THROUGHPUT, LATENCY, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
+    tables = number_views(findings, mode, (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
     percentiles = [column for measure in SHOWN for column in _percentiles(measure)]
     confidence = findings.collection.comparison.confidence
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
