@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2228,
+    "analysis": 2248,
     "checkpoints": 341,
     "cluster": 418,
     "commands": 977,
@@ -19,7 +19,7 @@ BUDGET = {
     "llmd": 630,
     "measure": 3974,
     "modes": 4900,
-    "numbers": 159,
+    "numbers": 162,
     "plan": 1896,
     "report": 1999,
     "scripts": 43,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 751,
     "workflow": 350,
     "workloads": 350,
-    "tests": 11651,
+    "tests": 11686,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
