@@ -74,9 +74,9 @@ class Planning:
         """Return why the model at `path` cannot be measured, a reason to skip it; None if it can."""
         return None
 
-    def beside_bytes(self, spec: Spec, weights_bytes: float) -> float:
-        """Return the memory of a device beside its engine, whose model has weights of this size."""
-        return 0.0
+    def trainer_bytes(self, spec: Spec, weights_bytes: float) -> tuple[float, bool]:
+        """Return a trainer's memory on a device, for weights of this size, and whether an engine shares the device."""
+        return 0.0, False
 
     def reference(self, config: Config) -> str | None:
         """Return the quantization whose experiment the others of a model and workload refer to; None if none."""

@@ -151,6 +151,8 @@ class Schedule:
     """A line for each model whose files have changed since some of these records were measured."""
     files: tuple[str, ...] = ()
     """Configs that are merged over the default one."""
+    fits: tuple[str, ...] = ()
+    """Lines about what fits a device; only shown by plan."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -284,7 +286,7 @@ class Schedule:
             "again": again,
             "changed": self.changed,
             "profiles": profiles,
-            "differing": [*differing, *self.start_lines()],
+            "differing": [*differing, *self.fits, *self.start_lines()],
         }
         return self.plan_file().model_copy(update=shown)
 

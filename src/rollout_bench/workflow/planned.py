@@ -12,7 +12,7 @@ from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
-from rollout_bench.plan.fit.memory import MachineMemory, check_fits
+from rollout_bench.plan.fit.memory import MachineMemory, check_fits, fit_lines
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import (
@@ -82,7 +82,8 @@ def plan_of_call(
     memory = MachineMemory(on_cluster, at_once, device_bytes)
     blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
     plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
-    plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
+    fits = tuple(fit_lines(matrix.experiments, device_bytes, f"one {device}"))
+    plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles), fits=fits)
     if is_main:
         plan.again.update(_measured_again(plan))
     return plan, engine

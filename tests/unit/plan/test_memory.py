@@ -23,7 +23,7 @@ from rollout_bench.plan.fit.architecture import (
     known_config,
     model_config,
 )
-from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, held_bytes, node_bytes, unfit
+from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, fit_lines, held_bytes, node_bytes, unfit
 
 QWEN2: dict[str, Any] = {
     "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
@@ -156,7 +156,7 @@ def test_an_engine_exceeding_its_share_is_refused_with_a_remedy(overlay: str, re
 
 
 def test_what_does_not_fit_is_told_with_its_parts():
-    with refused("m bf16 verl-default (offline) does not fit: 145 GB weights", ""):
+    with refused("m bf16 verl-default (offline) does not fit by 111 GB: 145 GB weights", ""):
         check_fits(matrix_of(LARGE, "cuda")[1].experiments, 80 * GIB, "one H100")
 
 
@@ -179,6 +179,33 @@ def test_a_colocated_engine_must_leave_room_for_its_trainer():
     assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, train_s: 8")) is None  # it keeps weights alone
 
 
+def test_a_trainer_apart_must_fit_a_device_of_its_own():
+    apart = PLACED.replace("where: colocated, devices: 4", "where: server, generators: 2, devices: 4")
+    assert unfit_on("H100", apart) is None
+    large = apart.replace("qwen3-8b", "qwen2.5-32b").replace("0.5", "0.9")
+    found = unfit_on("H200", large)
+    assert "does not fit by 111 GB: 65.5 GB weights" in found.problem
+    assert "262 GB trainer on a device of its own" in found.problem
+    assert "no tensor_parallel_size alone is enough" in found.remedy
+    assert unfit_on("H200", large.replace("devices: 4", "devices: 4, train_s: 8")) is None
+
+
+def test_a_plan_says_what_fits_which_device():
+    experiments = matrix_of(LARGE.replace("verl-default", "verl-default, verl-0.9"), "cuda")[1].experiments
+    roomy, *wrong = fit_lines(experiments, 141 * GIB, "one H200")
+    assert roomy.startswith(
+        "memory: one H200 of 151 GB has room for 1 experiment; m fp8 verl-0.9 (offline) has least: 0.1"
+    )
+    assert [line.split(" does not fit by ")[1].split(":")[0] for line in wrong] == ["85.1 GB", "14.9 GB", "70.0 GB"]
+    assert wrong[0].endswith("; set tensor_parallel_size to 4 in engine_args, or take a smaller model")
+    four = matrix_of(LARGE + "engine_args: {tensor_parallel_size: 4}", "cuda")[1].experiments
+    assert len([*fit_lines(four, 141 * GIB, "one H200")]) == 1
+    assert {word for line in fit_lines(four, None, "") for word in ("an H100", "an H200") if word in line} == {
+        "an H100",
+        "an H200",
+    }
+
+
 def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):
     def check(overlay: str) -> None:
         check_fits(matrix_of(overlay)[1].experiments, None, "")
@@ -186,7 +213,7 @@ def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.M
     monkeypatch.delenv(memory.KV_SPACE, raising=False)
     monkeypatch.setattr(memory, "node_bytes", lambda: 10 * GIB)
     share = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\nengine_args: "
-    with refused("does not fit: ", "gpu_memory_utilization to 0.15 or more in engine_args, or kv_cache_memory_bytes"):
+    with refused("does not fit by ", "gpu_memory_utilization to 0.15 or more in engine_args, or kv_cache_memory_bytes"):
         check(share + "{gpu_memory_utilization: 0.1}")
     check(share + "{gpu_memory_utilization: 0.15}")
     check("engine_args: {gpu_memory_utilization: 0.1}")  # the cache's size is set

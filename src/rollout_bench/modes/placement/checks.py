@@ -207,17 +207,17 @@ class PlacementPlanning(Planning):
             ),
         )
 
-    def beside_bytes(self, spec: Spec, weights_bytes: float) -> float:
-        """Return the memory of a trainer beside an awake colocated engine; 0 if they share no device.
+    def trainer_bytes(self, spec: Spec, weights_bytes: float) -> tuple[float, bool]:
+        """Return the memory of a trainer on a device, and whether an awake engine shares the device.
 
-        Each parameter has a bf16 weight. With real training it also has two moments and, unless the engine sleeps
-        meanwhile, the gradient (docs/whole-step.md).
+        Each training device holds the whole model. Each parameter has a bf16 weight. With real training it also has
+        two moments and, unless the engine sleeps meanwhile, the gradient (docs/whole-step.md).
         """
         placement = spec.of(PlacementSpec)
-        if placement.generators is not None or spec.platform == "cpu":
-            return 0.0
+        if spec.platform == "cpu":
+            return 0.0, False
         each = 2 if placement.train_s is not None else 6 if placement.sleep else 8
-        return each * weights_bytes / 2
+        return each * weights_bytes / 2, placement.generators is None
 
 
 def _near_sizes(size: int, generating: int) -> str:

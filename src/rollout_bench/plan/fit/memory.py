@@ -2,14 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import number
+from rollout_bench.core.numbers import number, several
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.fit.architecture import (
     Architecture,
@@ -18,6 +20,7 @@ from rollout_bench.plan.fit.architecture import (
     bits_of,
     cache_value_bytes,
     model_config,
+    size_in,
     value_bytes,
 )
 from rollout_bench.plan.matrix import Experiment
@@ -112,54 +115,147 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
     return float(spec.engine.args.get("max_model_len") or 0) * token
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Whether an engine and the trainer of its launch fit a device, all in bytes.
+
+    Attributes:
+        parts: minimum memory of the engine on a device, by part.
+        trainer: memory of the trainer on a device.
+        beside: whether trainer and engine share a device.
+        share: share of the device that the engine may use, 1 if its KV cache has a set size.
+        cache: set size of the KV cache.
+        device: memory of the device.
+    """
+
+    parts: dict[str, float]
+    trainer: float
+    beside: bool
+    share: float
+    cache: float | None
+    device: float
+
+    @property
+    def needed(self) -> float:
+        """Minimum memory of the engine."""
+        return sum(self.parts.values())
+
+    @property
+    def lacks(self) -> float:
+        """Bytes by which something exceeds its room; if negative, all fits and this much is left."""
+        taken = max(self.needed, 0.0 if self.cache is not None else self.share * self.device)
+        there = (taken + self.trainer, 0.0) if self.beside else (self.needed, self.trainer)
+        return max(self.needed - self.share * self.device, *(amount - self.device for amount in there))
+
+
+def fit_of(spec: Spec, path: str, device_bytes: float, tensor: int | None = None) -> Fit | None:
+    """Return whether an engine fits a device, with `tensor` as another tensor_parallel_size; None if unknown."""
+    if tensor is not None:
+        args = {**spec.engine.args, "tensor_parallel_size": tensor}
+        spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
+    args = spec.engine.args
+    if spec.endpoint is not None or any(name.startswith(OFFLOADS) and value for name, value in args.items()):
+        return None
+    try:
+        parts = engine_parts(spec, path, ranks_of(spec))
+        trainer, beside = planning_of(spec.mode).trainer_bytes(spec, weights_held(spec, path))
+    except MemoryUnknownError:
+        return None
+    asked = set_cache_bytes(spec)
+    return Fit(parts, trainer, beside, utilization(spec) if asked is None else 1.0, asked, device_bytes)
+
+
+def ranks_of(spec: Spec) -> int:
+    """Return the number of devices that share the layers of an engine."""
+    return tensor_parallel_size(spec) * int(spec.engine.args.get("pipeline_parallel_size") or 1)
+
+
+def smallest_tensor_parallel(spec: Spec, path: str, device_bytes: float) -> int | None:
+    """Return the smallest larger power of two that, as tensor_parallel_size, makes all fit; None if none does."""
+    heads = size_in(model_config(spec, path), "num_attention_heads")
+    sizes = (size for power in range(1, 11) if (size := 1 << power) > tensor_parallel_size(spec) and heads % size == 0)
+    return next((size for size in sizes if (fit := fit_of(spec, path, device_bytes, size)) and fit.lacks <= 0), None)
+
+
 def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
-    """Return the error for an engine that cannot fit a device in any case; None if it may fit.
+    """Return the error for an engine or a trainer that cannot fit a device in any case; None if both may fit.
 
     Args:
         experiment: the experiment of the engine.
         device_bytes: memory of a device; on CPU of the machine, or of one of its memory nodes.
         device: its name in messages.
     """
-    spec, args, path = experiment.spec, experiment.spec.engine.args, experiment.model_path
-    if spec.endpoint is not None or any(name.startswith(OFFLOADS) and value for name, value in args.items()):
+    spec, path = experiment.spec, experiment.model_path
+    fit = fit_of(spec, path, device_bytes)
+    if fit is None:
         return None
-    ranks = tensor_parallel_size(spec) * int(args.get("pipeline_parallel_size") or 1)
-    try:
-        parts = engine_parts(spec, path, ranks)
-        trainer = planning_of(spec.mode).beside_bytes(spec, weights_held(spec, path))
-    except MemoryUnknownError:
-        return None
-    asked, one = set_cache_bytes(spec), sequence_bytes(spec, path, ranks)
-    if asked is not None and one is not None and asked < one:
+    one = sequence_bytes(spec, path, ranks_of(spec))
+    if fit.cache is not None and one is not None and fit.cache < one:
         return UserError(
-            f"config: kv_cache_memory_bytes: {asked:.0f} bytes are too small for one sequence of {spec.title} with"
-            f" max_model_len {args['max_model_len']}",
+            f"config: kv_cache_memory_bytes: {fit.cache:.0f} bytes are too small for one sequence of {spec.title} with"
+            f" max_model_len {spec.engine.args['max_model_len']}",
             f"set it to {math.ceil(one)} or more in engine_args, or lower max_model_len",
         )
-    needed, is_set = sum(parts.values()), asked is not None
-    share = 1.0 if is_set else utilization(spec)
-    taken = max(needed, 0.0 if is_set else share * device_bytes)
-    if needed <= share * device_bytes and taken + trainer <= device_bytes:
+    if fit.lacks <= 0:
         return None
-    sizes = {**parts, "trainer": trainer}
+    sizes = {**fit.parts, "trainer" if fit.beside else "trainer on a device of its own": fit.trainer}
     told = ", ".join(f"{number(size / 1e9, 3)} GB {what}" for what, size in sizes.items() if size)
-    room = f"{device} has {number(device_bytes / 1e9, 3)} GB"
-    room += "" if is_set else f", of which gpu_memory_utilization {share:g} is {number(share * device_bytes / 1e9, 3)}"
-    least = math.ceil(100 * needed / device_bytes) / 100
-    most = math.floor(100 - 100 * trainer / device_bytes) / 100
+    room, is_set = f"{device} has {number(device_bytes / 1e9, 3)} GB", fit.cache is not None
+    share = f"{fit.share:g} is {number(fit.share * device_bytes / 1e9, 3)}"
+    room += "" if is_set else f", of which gpu_memory_utilization {share}"
+    return UserError(
+        f"config: {spec.title} ({spec.mode}) does not fit by {number(fit.lacks / 1e9, 3)} GB: {told}; {room}",
+        _remedy(experiment, fit),
+    )
+
+
+def _remedy(experiment: Experiment, fit: Fit) -> str:
+    """Return the first change with which everything fits."""
+    spec, is_set, trainer = experiment.spec, fit.cache is not None, fit.trainer if fit.beside else 0.0
+    least = math.ceil(100 * fit.needed / fit.device) / 100
+    most = math.floor(100 - 100 * trainer / fit.device) / 100
     upper = f", and to {most:.2f} at most" if trainer else ""
     other = ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
-    size = ranks << max(1, math.ceil(math.log2(needed / (share * device_bytes))))
+    size = None if spec.platform == "cpu" else smallest_tensor_parallel(spec, experiment.model_path, fit.device)
     remedies = {
         f"set gpu_memory_utilization to {least:.2f} or more in engine_args{upper}{other}": not is_set
+        and fit.trainer <= fit.device
         and least <= min(most, USUAL_UTILIZATION),
         "set kv_cache_memory_bytes in engine_args to less": is_set
-        and needed - parts.get("KV cache", 0.0) + trainer < device_bytes,
-        "take a smaller model, or a machine with more memory": trainer or spec.platform == "cpu",
-        f"set tensor_parallel_size to {size} in engine_args, or take a smaller model": True,
+        and fit.needed - fit.parts.get("KV cache", 0.0) + trainer < fit.device,
+        f"set tensor_parallel_size to {size} in engine_args, or take a smaller model": size is not None,
+        "take a smaller model, or a machine with more memory: no tensor_parallel_size alone is enough": spec.platform
+        != "cpu",
+        "take a smaller model, or a machine with more memory": True,
     }
-    remedy = next(remedy for remedy, helps in remedies.items() if helps)
-    return UserError(f"config: {spec.title} ({spec.mode}) does not fit: {told}; {room}", remedy)
+    return next(remedy for remedy, helps in remedies.items() if helps)
+
+
+TYPICAL_BYTES = {"an H100": 85e9, "an H200": 150e9}
+"""Devices that a plan made on another machine is about -> bytes of memory, as torch reports them."""
+
+
+def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> Iterator[str]:
+    """Yield sentences about what fits a CUDA device, by how much, and what does not, with a remedy.
+
+    Args:
+        experiments: the experiments of the engines.
+        device_bytes: memory of this machine's device; None if it has none, then the typical ones count.
+        device: its name.
+    """
+    own = [e for e in experiments if e.spec.platform == "cuda"]
+    for name, there in ({device: device_bytes} if device_bytes else TYPICAL_BYTES).items():
+        fits = [(fit.lacks, e) for e in own if (fit := fit_of(e.spec, e.model_path, there)) is not None]
+        wrong = [error for _, e in fits if (error := unfit(e, there, name)) is not None]
+        if len(fits) > len(wrong):
+            lacks, tightest = max(((lacks, e) for lacks, e in fits if lacks <= 0), key=itemgetter(0))
+            whole, tight = (
+                several(len(fits) - len(wrong), "experiment"),
+                f"{tightest.spec.title} ({tightest.spec.mode})",
+            )
+            left = f"{number(-lacks / 1e9, 3)} GB beside weights, one sequence and trainer"
+            yield f"memory: {name} of {number(there / 1e9, 3)} GB has room for {whole}; {tight} has least: {left}"
+        yield from (f"memory: {error.problem.removeprefix('config: ')}; {error.remedy}" for error in wrong)
 
 
 def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> None:
