@@ -20,14 +20,14 @@ BUDGET = {
     "measure": 3974,
     "modes": 4900,
     "numbers": 162,
-    "plan": 1896,
+    "plan": 1941,
     "report": 1999,
     "scripts": 43,
     "top": 37,
     "trainers": 751,
-    "workflow": 350,
+    "workflow": 351,
     "workloads": 350,
-    "tests": 11686,
+    "tests": 11704,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
