@@ -21,9 +21,6 @@ SAVED = {
 }
 """Trainer -> where it saves rollouts."""
 
-ONE_ENGINE = ("engine", "cycle")
-"""What is measured with one engine's part of a step."""
-
 
 def from_verl() -> int:
     """Print the config of verl's settings."""
@@ -49,7 +46,8 @@ def verl_text() -> str:
     options = _options(parser)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
-    made = verl_config(settings, options.lengths, options.lengths_file, options.measured in ONE_ENGINE)
+    one_engine = options.measured in ("engine", "cycle")
+    made = verl_config(settings, options.lengths, options.lengths_file, one_engine)
     if options.measured == "cycle":
         made = verl_cycle(settings, made)
     elif options.measured == "placement":
@@ -69,7 +67,7 @@ def trl_text() -> str:
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
-    one_engine = options.measured in ONE_ENGINE
+    one_engine = options.measured in ("engine", "cycle")
     made = trl_config(settings, one_engine, trainer, options.lengths, options.lengths_file)
     if options.measured == "cycle":
         made = trl_cycle(settings, made)

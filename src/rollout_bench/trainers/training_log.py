@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -22,24 +21,9 @@ TRL_PROFILE = re.compile(r"profiling/Time taken: .*\.(vLLM\.generate|sync_weight
 PAIR = re.compile(r"([\w/]+)['\"]?:\s*(?:np\.\w+\()?['\"]?(-?\d[\d.]*(?:e[-+]?\d+)?)")
 """A number on a line of the console: `timing_s/adv:0.1`, `timing_s/adv:np.float64(0.1)`, `'step_time': 3.2`."""
 
-Row = dict[str, float]
 
-
-@dataclass(frozen=True)
-class TrainingTime:
-    """The time of training in a log.
-
-    Attributes:
-        train_s: seconds of a step, summed over the devices that train.
-        told: line of the account.
-    """
-
-    train_s: float
-    told: str
-
-
-def verl_time(path: Path, devices: int) -> TrainingTime:
-    """Return the time of verl's training: the median over steps after the first of the sum of its parts.
+def verl_time(path: Path, devices: int) -> tuple[float, str]:
+    """Return the time of verl's training, and a line about it: the median over later steps of the sum of its parts.
 
     Args:
         path: metrics that verl's logger `file` writes, or its output on the console.
@@ -52,11 +36,13 @@ def verl_time(path: Path, devices: int) -> TrainingTime:
     parts = [part for part in VERL_PARTS if any(f"timing_s/{part}" in row for row in rows)]
     steps = [sum(row.get(f"timing_s/{part}", 0.0) for part in parts) for row in rows]
     later = _later(steps, path, "timing_s/update_actor", "give verl's metrics: trainer.logger=[console,file]")
-    return _told(path, median(later), devices, f"{' + '.join(parts)}, median of {_steps(later)}")
+    return _told(
+        path, median(later), devices, f"{' + '.join(parts)}, median of {several(len(later), 'step')} after the first"
+    )
 
 
-def trl_time(path: Path, devices: int, updates: float) -> TrainingTime:
-    """Return the time of TRL's training between two generations, without generation if the log has its time.
+def trl_time(path: Path, devices: int, updates: float) -> tuple[float, str]:
+    """Return the time of TRL's training for each generation, without generation if the log has it, and a line about it.
 
     It is the median of step_time after the first step. If several optimizer steps share a generation, it is the mean,
     because only one of them generates. A log without step_time may have train_runtime.
@@ -77,7 +63,7 @@ def trl_time(path: Path, devices: int, updates: float) -> TrainingTime:
     else:
         later = _later(steps, path, "step_time", "give TRL's log: trainer_state.json of a checkpoint")
         each = fmean(later) if updates > 1 else median(later)
-        source = f"step_time, {'mean' if updates > 1 else 'median'} of {_steps(later)}"
+        source = f"step_time, {'mean' if updates > 1 else 'median'} of {several(len(later), 'step')} after the first"
     profiled = sorted({name for row in rows for name in row if TRL_PROFILE.fullmatch(name)})
     seconds = each * updates - sum(median(_column(rows, name)) for name in profiled)
     if seconds <= 0:
@@ -89,17 +75,12 @@ def trl_time(path: Path, devices: int, updates: float) -> TrainingTime:
     return _told(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
 
 
-def _told(path: Path, seconds: float, devices: int, source: str) -> TrainingTime:
+def _told(path: Path, seconds: float, devices: int, source: str) -> tuple[float, str]:
     total = round(seconds * devices, 3)
-    return TrainingTime(
-        total,
+    return total, (
         f"Training: a wait of placement.train_s {total} s over the devices that train, from {path}: {seconds:.3f} s on"
-        f" {several(devices, 'device')} ({source}).",
+        f" {several(devices, 'device')} ({source})."
     )
-
-
-def _steps(later: Sequence[float]) -> str:
-    return f"{several(len(later), 'step')} after the first"
 
 
 def _later(steps: Sequence[float], path: Path, key: str, remedy: str) -> Sequence[float]:
@@ -108,19 +89,24 @@ def _later(steps: Sequence[float], path: Path, key: str, remedy: str) -> Sequenc
     return steps[1:]
 
 
-def _column(rows: Sequence[Row], name: str) -> list[float]:
+def _column(rows: Sequence[dict[str, float]], name: str) -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
-def _rows(path: Path) -> list[Row]:
-    """Return the numbers of each entry of a log."""
+def _rows(path: Path) -> list[dict[str, float]]:
+    """Return the finite numbers of each entry of a log, with those that verl's logger `file` puts below `data`."""
     text = read_bytes(path).decode(errors="replace")
     whole = _json(text)
     if isinstance(whole, dict):
         whole = whole.get("log_history", [whole])
     if not isinstance(whole, list):
         whole = [_json(line) or dict(PAIR.findall(line)) for line in text.splitlines()]
-    return [_numbers(entry) for entry in whole if isinstance(entry, dict)]
+    entries = [
+        {**entry, **(data if isinstance(data := entry.get("data"), dict) else {})}
+        for entry in whole
+        if isinstance(entry, dict)
+    ]
+    return [{name: number for name, value in one.items() if (number := finite(value)) is not None} for one in entries]
 
 
 def _json(text: str) -> Any:
@@ -128,15 +114,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _numbers(entry: dict[str, Any]) -> Row:
-    """Return the finite numbers of an entry, with those that verl's logger `file` puts below `data`."""
-    below = entry.get("data")
-    found = {}
-    for name, value in {**entry, **(below if isinstance(below, dict) else {})}.items():
-        try:
-            found[name] = finite(float(value))
-        except (TypeError, ValueError, OverflowError):
-            continue
-    return {name: value for name, value in found.items() if value is not None}

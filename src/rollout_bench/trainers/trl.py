@@ -20,7 +20,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import trl_time
-from rollout_bench.trainers.whole_step import WHOLE_STEP, Placement, cycle
+from rollout_bench.trainers.whole_step import WHOLE_STEP, cycle, placement
 
 WORKLOAD = "trl-step"
 
@@ -102,9 +102,8 @@ def trl_config(
 
 def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
-    mode = _mode(settings)
-    sleeps = mode == "colocate" and settings.get("vllm_enable_sleep_mode")
-    return cycle(made, account(settings, _unread(settings, mode, WHOLE_STEP)), sleeps, settings.name)
+    sleeps = _mode(settings) == "colocate" and settings.get("vllm_enable_sleep_mode")
+    return cycle(made, account(settings, _unread(settings, _mode(settings), WHOLE_STEP)), sleeps, settings.name)
 
 
 def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
@@ -127,19 +126,19 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     together = processes * settings.get("per_device_train_batch_size") * settings.get("gradient_accumulation_steps")
     updates = served.sequences / together * settings.get("num_iterations")
     recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
-    args = {
-        mode: _engine_args(settings, mode, own, _lengths(settings, mode, recorded)[-1])
-        for mode, own in (("colocate", colocated), ("server", server))
-    }
-    placed = Placement(
-        devices,
-        generators,
-        settings.get("vllm_enable_sleep_mode"),
-        args["colocate"],
-        args["server"],
-        None if log is None else trl_time(log, processes, updates),
+    return placement(
+        made,
+        account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
+        settings.name,
+        {
+            where: _engine_args(settings, mode, own, _lengths(settings, mode, recorded)[-1])
+            for where, mode, own in (("colocated", "colocate", colocated), ("server", "server", server))
+        },
+        trl_time(log, processes, updates) if log else None,
+        devices=devices,
+        generators=generators,
+        sleeps=settings.get("vllm_enable_sleep_mode"),
     )
-    return placed.config(made, account(settings, _unread(settings, *LONGEST, WHOLE_STEP)), settings.name)
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:

@@ -19,7 +19,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import verl_time
-from rollout_bench.trainers.whole_step import Placement, cycle
+from rollout_bench.trainers.whole_step import cycle, placement
 
 WORKLOAD = "verl-step"
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -123,15 +123,16 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
     nodes, per_node = _device_keys(settings)
     apart = 0 if nodes == "trainer.nnodes" else settings.get(nodes) * settings.get(per_node)
     tensor = engine_args["tensor_parallel_size"]
-    placed = Placement(
-        training + apart,
-        apart or max(training // 2 // tensor, 1) * tensor,
-        _sleeps(settings) and settings.get("trainer.device") == "cuda",
-        engine_args,
-        engine_args,
-        None if log is None else verl_time(log, training),
+    return placement(
+        made,
+        account(settings, _unread(settings)),
+        settings.name,
+        {"colocated": engine_args, "server": engine_args},
+        verl_time(log, training) if log else None,
+        devices=training + apart,
+        generators=apart or max(training // 2 // tensor, 1) * tensor,
+        sleeps=_sleeps(settings) and settings.get("trainer.device") == "cuda",
     )
-    return placed.config(made, account(settings, _unread(settings)), settings.name)
 
 
 def _sleeps(settings: TrainerFile) -> bool:

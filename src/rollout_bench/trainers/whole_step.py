@@ -1,14 +1,12 @@
 """Configs of a whole training step: quantizations with their weight updates, and devices that are shared or parted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.trainers.settings import NOT_THERE
 from rollout_bench.trainers.step import FULL_LENGTH, MadeConfig
-from rollout_bench.trainers.training_log import TrainingTime
 
 WHOLE_STEP = "whole step"
 """`run` of the keys that only these configs read, in the tables of trainers' keys."""
@@ -43,85 +41,78 @@ def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig
     Raises:
         UserError: if the trainer's engines are not bf16 before they are quantized.
     """
-    quants, platform = made.config["quants"], made.config["platform"]
+    quants = made.config["quants"]
     _check_bf16(quants[0], file)
     config = made.config | {"modes": ["cycle"]} | ({} if sleeps else {"cycle": {"sleep": "none"}})
     if len(quants) > 1:
         return replace(made, config=config, account=account)
-    other = COMPARED[platform]
+    other = COMPARED[made.config["platform"]]
     told = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
     return replace(made, head=(*made.head, told), config=config | {"quants": [*quants, other]}, account=account)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Devices of a step that engines and trainer share, or part.
+def placement(
+    made: MadeConfig,
+    account: str,
+    file: str,
+    engine_args: Mapping[str, Mapping[str, Any]],
+    training: tuple[float, str] | None,
+    *,
+    devices: int,
+    generators: int,
+    sleeps: bool,
+) -> MadeConfig:
+    """Return the config that compares devices that engines and trainer share with parted ones.
 
-    Attributes:
+    Args:
+        made: the config of the step's generation.
+        account: the treatment of each key.
+        file: name of the settings, for messages.
+        engine_args: engine arguments if devices are shared (`colocated`) and if they are parted (`server`).
+        training: seconds of training in the trainer's log, summed over its devices, and a line about them.
         devices: all devices.
         generators: devices that generate if they are parted.
         sleeps: whether a colocated engine sleeps while its device trains.
-        colocated: engine arguments if devices are shared.
-        server: engine arguments if they are parted.
-        training: the time of training in the trainer's log, if there is one.
+
+    Raises:
+        UserError: if the engines are not bf16, or the model is on the hub and no preset has its shape.
     """
-
-    devices: int
-    generators: int
-    sleeps: bool
-    colocated: Mapping[str, Any]
-    server: Mapping[str, Any]
-    training: TrainingTime | None
-
-    def config(self, made: MadeConfig, account: str, file: str) -> MadeConfig:
-        """Return the config that compares both.
-
-        Args:
-            made: the config of the step's generation.
-            account: the treatment of each key.
-            file: name of the settings, for messages.
-
-        Raises:
-            UserError: if the engines are not bf16, or the model is on the hub and no preset has its shape.
-        """
-        (name,), (workload,) = made.config["models"], made.config["workloads"]
-        _check_bf16(made.config["quants"][-1], file)
-        model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
-        load = made.config["workload_settings"][workload]
-        config = {key: value for key, value in made.config.items() if key != "rollout"} | {
-            "modes": ["placement"],
-            "placement": {"devices": self.devices, **({"train_s": self.training.train_s} if self.training else {})},
-            "settings": ["colocated", "server"],
-            "setting_settings": {
-                "colocated": self._setting(self.colocated, **({"sleep": "2"} if self.sleeps else {})),
-                "server": self._setting(self.server, generators=self.generators),
-            },
-            "baseline": {"quant": None, "setting": "colocated"},
-            "model_settings": {name: model},
-            "workload_settings": {workload: load | {"engine_args": self.both}},
-        }
-        kept = (line for line in made.head if line == FULL_LENGTH)
-        return replace(made, head=(made.head[0], *self._told(), *explained, *kept), config=config, account=account)
-
-    @property
-    def both(self) -> dict[str, Any]:
-        """Engine arguments that both have, with the values of colocated engines, as planning checks the load's too."""
-        return {key: value for key, value in self.colocated.items() if key in self.server}
-
-    def _setting(self, args: Mapping[str, Any], **placement: Any) -> dict[str, Any]:
-        where = "server" if "generators" in placement else "colocated"
-        own = {key: value for key, value in args.items() if self.both.get(key, NOT_THERE) != value}
-        return {"placement": {"where": where, **placement}, **({"engine_args": own} if own else {})}
-
-    def _told(self) -> tuple[str, ...]:
-        asleep = ", its engine asleep meanwhile" if self.sleeps else ""
-        return (
-            f"Measured here: the whole step on {several(self.devices, 'device')} of one machine. Setting colocated:"
-            f" each generates and trains{asleep}.",
-            f"Setting server: {self.generators} generate, {self.devices - self.generators} train.",
-            self.training.told if self.training else STAND_IN,
-            "Not measured here: rewards, and the way to a server over HTTP.",
-        )
+    (name,), (workload,) = made.config["models"], made.config["workloads"]
+    _check_bf16(made.config["quants"][-1], file)
+    model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
+    # with the values of colocated engines, because planning checks the config without a setting, too
+    both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}
+    more: dict[str, dict[str, Any]] = {
+        "colocated": {"sleep": "2"} if sleeps else {},
+        "server": {"generators": generators},
+    }
+    load = made.config["workload_settings"][workload] | {"engine_args": both}
+    config = {key: value for key, value in made.config.items() if key != "rollout"} | {
+        "modes": ["placement"],
+        "placement": {"devices": devices, **({"train_s": training[0]} if training else {})},
+        "settings": ["colocated", "server"],
+        "setting_settings": {
+            where: {
+                "placement": {"where": where, **more[where]},
+                "engine_args": {key: value for key, value in args.items() if key not in both or both[key] != value},
+            }
+            for where, args in engine_args.items()
+        },
+        "baseline": {"quant": None, "setting": "colocated"},
+        "model_settings": {name: model},
+        "workload_settings": {workload: load},
+    }
+    head = (
+        made.head[0],
+        f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
+        f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
+        f"Setting server: {generators} generate, {devices - generators} train.",
+        training[1] if training else STAND_IN,
+        "Not measured here: rewards, and the way to a server over HTTP.",
+        *explained,
+        *(line for line in made.head if line == FULL_LENGTH),
+    )
+    return replace(made, head=head, config=config, account=account)
 
 
 def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
