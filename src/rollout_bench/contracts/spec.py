@@ -159,6 +159,7 @@ class EngineSpec(Strict):
     )
     environment: dict[str, str] = Field(description="Environment variables set for the engine.")
     args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs that differ from vLLM's defaults.")
+    before: list[str] | None = absent("Command that runs before each start: program and arguments.")
 
 
 WarmupIterations = Annotated[
@@ -362,7 +363,8 @@ def set_in(spec: Spec) -> dict[str, Any]:
     """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
     of_mode = spec.own.model_dump(mode="json")
-    return {**load, **of_mode, **spec.engine.environment, **spec.engine.args}
+    before = {} if spec.engine.before is None else {"before": " ".join(spec.engine.before)}
+    return {**load, **of_mode, **before, **spec.engine.environment, **spec.engine.args}
 
 
 def differing(specs: Iterable[Spec]) -> list[str]:

@@ -6,7 +6,7 @@ The JSON schema in workflow/schemas/config.schema.json and the reference in docs
 import inspect
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.fields import (
@@ -29,6 +29,7 @@ from rollout_bench.contracts.fields import (
     Variable,
     VariableText,
     Weights,
+    brackets,
 )
 from rollout_bench.contracts.load import Harness
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES, mode_of
@@ -182,6 +183,13 @@ class EngineSettings(Strict):
         description=(
             "Environment variables set for the engine, as text. No secrets: the engine inherits those from "
             "snakemake's environment."
+        ),
+    )
+    before: Annotated[list[Text], BeforeValidator(brackets)] | None = Field(
+        None,
+        description=(
+            "Command that runs before each start of an engine, as a list of program and arguments. Its output is in "
+            "the launch's log, and its failure fails the launch. Without a shell: [bash, -c, COMMAND] has one."
         ),
     )
 

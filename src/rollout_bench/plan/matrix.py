@@ -331,6 +331,7 @@ def _experiment(
             multiprocess=planning.core_apart(platform, requests),
             environment=config.engine.environment,
             args=args,
+            before=config.engine.before,
         ),
         measuring=measuring_of(config, mode),
         load=requests,

@@ -20,7 +20,7 @@ from rollout_bench.plan.refusals import refuse
 LONGEST_NAME = 60
 """Maximum characters of a name, as for every part of a path."""
 
-PARTS = ("engine_args", "engine.environment", "harness", "workload", *SECTIONS)
+PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
 
 PLACES = ("engine_args", "workload", *SECTIONS)

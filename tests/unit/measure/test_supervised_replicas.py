@@ -18,7 +18,7 @@ from launching import SETTINGS, tiny_spec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.core.processes import is_living, members_of, signals_as_descriptor
 from rollout_bench.measure.launch import attempt
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
@@ -94,6 +94,46 @@ def test_a_replica_that_fails_ends_all_and_is_named(
     assert re.search(cause, failed.value.cause.cause)
     assert failed.value.log == tmp_path / log
     assert members_of(launched.processes()[0]) == []
+
+
+def with_before(*command: str) -> Spec:
+    spec = tiny_spec()
+    return spec.model_copy(update={"engine": spec.engine.model_copy(update={"before": list(command)})})
+
+
+def test_a_command_runs_before_the_engine_into_its_log(tmp_path: Path, signals: int) -> None:
+    # the process that it leaves ends with the engine
+    shell = f"echo said by $STAND_IN >&2; sleep 60 & echo $! > {tmp_path}/left"
+    launched = launch(tmp_path, signals, "slow", "slow", spec=with_before("bash", "-c", shell))
+    only_pass(launched)
+    assert (tmp_path / "launch.log").read_text().count("said by slow") == 1
+    assert launched.prepared_s > 0
+    assert not is_living(int((tmp_path / "left").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("command", "category", "cause"),
+    [
+        (
+            ("bash", "-c", "echo no room; exit 3"),
+            "before_failed",
+            "engine.before: bash -c 'echo no room; exit 3': ended",
+        ),
+        (("there-is-none",), "before_failed", "engine.before: there-is-none: No such file"),
+        (("sleep", "60"), "before_timeout", "engine.before: sleep 60: had not ended"),
+    ],
+    ids=["status", "missing", "timeout"],
+)
+def test_a_failing_command_before_the_engine_fails_the_launch(
+    tmp_path: Path, signals: int, command: tuple[str, ...], category: str, cause: str
+) -> None:
+    launched = launch(tmp_path, signals, "", spec=with_before(*command), timeout_s=2.0)
+    with pytest.raises(LaunchFailed, match=cause) as failed:
+        launched.run(lambda _: None)
+    assert failed.value.cause.category == category
+    assert failed.value.cause.fix
+    assert ("no room" in (tmp_path / "launch.log").read_text()) == ("bash" in command)
+    assert not [p for p in psutil.Process().children() if p.name() == "sleep"]
 
 
 PROGRAM = """

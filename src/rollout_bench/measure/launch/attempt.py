@@ -419,6 +419,7 @@ class Launching:
             self.launch.follow(self._job)
         else:
             self.launch.start()
+            self._collecting.begin_later(self.launch.prepared_s)
 
     def close(self, *, keeps_engine: bool = False) -> None:
         """Remove temporary files, and unless a later launch uses them, end the engine's processes, if there are any."""

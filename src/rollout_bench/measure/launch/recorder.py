@@ -89,12 +89,17 @@ class Collecting(ABC):
         """Launches that used the engine before."""
         self.model_files: dict[str, str] = {}
         """Identities of the model's files, if known."""
-        self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        self._started = time.time()
         self.began = time.monotonic()
         self._process_s: float | None = None
         self._wall_s = 0.0
         self._ready: Ready | None = None
         self._placement: Placement | None = None
+
+    def begin_later(self, seconds: float) -> None:
+        """Let the launch begin so much later, because the time before it is not the engine's."""
+        self._started += seconds
+        self.began += seconds
 
     def take(self, event: Event) -> None:
         """Process one event."""
@@ -136,7 +141,7 @@ class Collecting(ABC):
             "measurement_version": self.spec.measurement_version,
             "key": self.spec.key(),
             "launch": self.launch,
-            "started_at": self._started_at,
+            "started_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self._started)),
             "wall_s": self._wall_s,
             "spec": self.spec,
             "environment": self._ready.environment,

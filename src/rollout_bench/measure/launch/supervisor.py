@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Cause
@@ -35,6 +36,7 @@ from rollout_bench.core.processes import (
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.hooks import Feeder
+from rollout_bench.measure.launch.preparation import prepare
 from rollout_bench.measure.launch.protocol import (
     PEER_LOST,
     Done,
@@ -253,6 +255,8 @@ class EngineLaunch:
     _kept: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     waited_s: float = 0.0
     """Total time spent waiting for turns, in seconds. It does not count against any limit."""
+    prepared_s: float = 0.0
+    """Time of the user's command before the start, in seconds."""
 
     @property
     def logs(self) -> list[Path]:
@@ -298,6 +302,7 @@ class EngineLaunch:
         keep_open = [*self.keep_open, descriptor]
         self._guardian = guardian = Guardian(log_file, environments[0], temporary, keep_open)
         self._kept.callback(self._end)
+        self._prepare_start(log_file, environments[0])
         count = len(environments)
         lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
         for each in zip(environments, self.cores or [None] * count, self.logs, lines, strict=True):
@@ -308,6 +313,18 @@ class EngineLaunch:
         self._send_job([replica.line for replica in self._replicas])
         self._watching = Watch(guardian.pid, "guardian")
         self._kept.callback(lambda: self._watching.close())
+
+    def _prepare_start(self, log: IO[bytes], environment: dict[str, str]) -> None:
+        """Run the user's command, if there is one; raise `LaunchFailed` if it fails."""
+        assert self._guardian is not None, "ends what the command leaves"
+        command, began = self.job.spec.engine.before, time.monotonic()
+        if command is None:
+            return
+        until = self._began + self.timeout_s
+        cause = prepare(command, environment, log, until, self.signals, self._guardian.watch)
+        if cause is not None:
+            raise LaunchFailed("starting", cause)
+        self.prepared_s = time.monotonic() - began
 
     def follow(self, job: Job) -> None:
         """Give the engine, which has done its job, a further one that differs in the workload."""
