@@ -71,6 +71,7 @@ def test_the_messages_of_a_step_take_less_than_the_step(found: Measured) -> None
         contents = found.steps("contents", batch)[1:]
         coding_s = median(s.to_workers.coding_s + s.to_core.coding_s for s in contents if s.to_workers and s.to_core)
         assert 0 < coding_s < median(step.elapsed_s for step in found.steps("times", batch)[1:]) / 5
+        assert all(0 < s.to_workers.broadcast_s < 1 and 0 < s.to_core.broadcast_s < 1 for s in contents)
     assert found.record.pickled_bytes["SamplingParams"] > 100
     assert own_flags(found.record) == []
 

@@ -55,7 +55,7 @@ class MessageUse:
     """Messages of one way in a step of one phase at one batch size, as medians over the steps of all launches.
 
     `coding_s` is pickling and unpickling; `share` is that over the time of a step without probes. `distance` is None
-    without a previous message.
+    without a previous message. `broadcast_s` is a broadcast of as many bytes; None with one worker.
     """
 
     batch: int
@@ -65,6 +65,7 @@ class MessageUse:
     size_bytes: float
     distance: float | None
     coding_s: float
+    broadcast_s: float | None
     share: float
     fields: Mapping[str, float]
 
@@ -96,6 +97,7 @@ def message_uses(run: MessagesRun) -> Iterator[MessageUse]:
                     size_bytes=_median(messages, lambda message: message.size_bytes) or 0.0,
                     distance=_median(messages, lambda message: message.distance),
                     coding_s=coding_s,
+                    broadcast_s=_median(messages, lambda message: message.broadcast_s),
                     share=coding_s / median(step_s),
                     fields={name: median(message.fields.get(name, 0) for message in messages) for name in names},
                 )

@@ -7,6 +7,7 @@ scheduler makes the message to the workers and receives their answer, so nothing
 
 import pickle
 from pathlib import Path
+from statistics import median
 from time import monotonic_ns
 from typing import Any
 
@@ -16,6 +17,12 @@ from rollout_bench.modes.messages.record import Look
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
 """Calls to the executor when a pass begins and ends; no worker sees them."""
+
+BROADCAST = "rollout_bench_broadcast"
+"""Call to the executor that times broadcasts among its workers."""
+
+BROADCASTS = 11
+"""Number of broadcasts of a size; the first does not count."""
 
 Wire = tuple[bytes, ...]
 """A pickled message: its main part, and its buffers."""
@@ -115,7 +122,12 @@ class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[mi
     def collective_rpc(
         self, method: Any, timeout: float | None = None, args: tuple[Any, ...] = (), *more: Any, **named: Any
     ) -> Any:
-        """Call vLLM's method; `BEGIN` and `END` begin and end a pass, whose steps are written to a file."""
+        """Call vLLM's method; `BEGIN` and `END` begin and end a pass, whose steps are written to a file.
+
+        `BROADCAST` returns the times of broadcasts, as the slowest worker saw them.
+        """
+        if method == BROADCAST:
+            return [max(seen) for seen in zip(*super().collective_rpc(broadcast_s, timeout, args), strict=True)]
         if method == BEGIN:
             STEPS.begin(*args)
             return []
@@ -127,6 +139,28 @@ class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[mi
             Path(*args).write_bytes(pickle.dumps(steps))
             return []
         return super().collective_rpc(method, timeout, args, *more, **named)
+
+
+def broadcast_s(worker: Any, sizes: list[int]) -> list[float]:
+    """Return the time of a broadcast of each number of bytes from the first worker to all, as medians in seconds.
+
+    All workers call this. The group is vLLM's: gloo on a CPU, NCCL on GPUs.
+    """
+    import torch.distributed as dist
+    from torch import uint8, zeros
+    from vllm.distributed.parallel_state import get_world_group
+
+    group, found = get_world_group(), []
+    for size in sizes:
+        content, times = zeros(size, dtype=uint8, device=group.device), []
+        for _ in range(BROADCASTS):
+            dist.barrier(group=group.cpu_group)
+            began_ns = monotonic_ns()
+            dist.broadcast(content, src=group.ranks[0], group=group.device_group)
+            content[-1].item()  # waits for the device
+            times.append((monotonic_ns() - began_ns) / 1e9)
+        found.append(median(times[1:]))
+    return found
 
 
 def pickled_bytes() -> dict[str, int]:

@@ -26,6 +26,11 @@ class StepMessage(Strict):
         "levenshtein: the minimum number of insertions, deletions and substitutions of a byte; runs: bytes outside "
         "of runs of 8 or more that the previous message has too. runs is used for long messages and without rapidfuzz."
     )
+    broadcast_s: float | None = absent(
+        "A broadcast of as many bytes from one worker to all by torch.distributed (gloo on cpu, NCCL on cuda), in "
+        "seconds, as the slowest worker saw it: median of ten. Null with one worker.",
+        ge=0,
+    )
     fields: dict[str, int] = Field(description="Bytes of each field, pickled by itself, by vLLM's name.")
 
     @property

@@ -67,6 +67,12 @@ USES: tuple[Column[MessageUse], ...] = (
         lambda use: number(1e6 * use.coding_s, 3),
     ),
     Column(
+        "broadcast us",
+        "A broadcast of as many bytes among the workers by torch.distributed (gloo or NCCL), in microseconds; median "
+        "over steps.",
+        lambda use: MISSING if use.broadcast_s is None else number(1e6 * use.broadcast_s, 3),
+    ),
+    Column(
         "of step %",
         "Coding us as a share of the step, which was timed in another pass without looking at messages.",
         lambda use: number(100 * use.share, 2),
@@ -147,6 +153,7 @@ def messages_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
             "step_bytes": use.size_bytes,
             "distance_bytes": use.distance,
             "coding_s": use.coding_s,
+            "broadcast_s": use.broadcast_s,
             "step_share": use.share,
             **{f"{name}_bytes": size for name, size in use.fields.items()},
         }

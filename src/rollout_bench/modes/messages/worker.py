@@ -10,6 +10,7 @@ from typing import Any, get_args
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationEnds,
@@ -34,7 +35,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     from rollout_bench.modes.messages.probes import pickled_bytes
 
     tokens = min(settings.steps, longest(spec.workload.output_tokens))
-    passes = Passes(engine, source_of(job, engine.vocabulary), job.launch, tokens, wait)
+    passes = Passes(engine, source_of(job, engine.vocabulary), job.launch, tokens, wait, tensor_parallel_size(spec))
     tell(PhaseBegins(phase="warmup"))
     for batch in settings.batches:
         for _ in range(spec.measuring.warmup_iterations):
@@ -58,17 +59,21 @@ class Passes:
         launch: index of the launch.
         tokens: number of tokens that each sequence generates.
         wait: called when everything is ready for a pass.
+        workers: number of workers; with several, broadcasts of the messages' sizes are timed.
     """
 
     async_scheduling = False
     """Whether the engine schedules a step before the previous one has ended; known after a pass."""
 
-    def __init__(self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: Wait) -> None:
+    def __init__(
+        self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: Wait, workers: int
+    ) -> None:
         self._engine = engine
         self._source = source
         self._launch = launch
         self._tokens = tokens
         self._wait = wait
+        self._workers = workers
         self._names = 0
 
     def run(self, batch: int, look: Look) -> list[MessageStep]:
@@ -98,7 +103,25 @@ class Passes:
             llm.collective_rpc(END, args=(str(path),))
             noted = pickle.loads(path.read_bytes())
         self.async_scheduling = noted["async_scheduling"]
-        return list(steps_of(noted["steps"], look, batch))
+        steps = list(steps_of(noted["steps"], look, batch))
+        return self._with_broadcasts(steps) if self._workers > 1 and look == "contents" else steps
+
+    def _with_broadcasts(self, steps: Sequence[MessageStep]) -> list[MessageStep]:
+        """Return the steps, whose messages have the time of a broadcast of as many bytes."""
+        from rollout_bench.modes.messages.probes import BROADCAST
+
+        sizes = [message.size_bytes for step in steps for way in get_args(Way) if (message := getattr(step, way))]
+        times = iter(self._engine.llm.collective_rpc(BROADCAST, args=(sizes,)))
+        return [
+            step.model_copy(
+                update={
+                    way: message.model_copy(update={"broadcast_s": next(times)})
+                    for way in get_args(Way)
+                    if (message := getattr(step, way))
+                }
+            )
+            for step in steps
+        ]
 
     def _sequences(self, batch: int) -> list[Request]:
         found: list[Request] = []
