@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 371,
     "llmd": 630,
     "measure": 4022,
-    "modes": 4900,
+    "modes": 4932,
     "numbers": 162,
     "plan": 1942,
     "report": 1999,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 717,
     "workflow": 351,
     "workloads": 350,
-    "tests": 11756,
+    "tests": 11758,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
