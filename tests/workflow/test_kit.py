@@ -56,7 +56,9 @@ def test_one_file_comes_back_and_is_read_as_results(kit: Path, tmp_path: Path) -
     home_again.mkdir()
     said = bench(home_again, "collect", str(kit / "results.tar.xz"))
     assert "5 records and 0 failures collected" in said
-    assert "Conclusion" in bench(home_again, "summarise", "results")
+    assert "next: rollout-bench summarise results/summaries/mine" in said
+    assert "3 of 3 planned" in bench(home_again, "summarise", "results/summaries/mine+longer")
+    assert "Conclusion" in bench(home_again, "summarise", "results/summaries/mine")
     starts = len(stand_in.starts(kit / "work"))
     traces = next((kit / "work").glob("results/offline/*/launch-0.json")).with_suffix(".traces")
     traces.mkdir()

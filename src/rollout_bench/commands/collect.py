@@ -1,7 +1,7 @@
 """Copy records from a cluster's volume, from any copy of it, or from a kit's file, into the local results folder.
 
 Each record is validated, then copied with its side files and its log. An existing record is never replaced. Failures
-are copied, too. A second call copies only new records. Links are not followed.
+and the plans of configs are copied, too. A second call copies only new records. Links are not followed.
 """
 
 import argparse
@@ -45,4 +45,6 @@ def main() -> int:
         f"{results}: {records} records and {failures} failures collected,"
         f" {done.present} there already, {len(done.refused)} not taken"
     )
+    for plan in done.plans:
+        print(f"next: rollout-bench summarise {plan}")
     return 1 if done.refused else 0

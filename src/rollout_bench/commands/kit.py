@@ -91,7 +91,7 @@ def run(folder: Path, limit_s: float) -> int:
     work.mkdir(exist_ok=True)
     shutil.copy(home() / "config.yaml", work)
     end_s = time.monotonic() + limit_s - ENDING_S
-    plans = [sorted(plan.iterdir()) for plan in sorted((home() / GIVEN).iterdir())]
+    plans = [sorted(plan.glob("*/*")) for plan in sorted((home() / GIVEN).iterdir())]
     status = 0
     try:
         for plan in plans or [[home() / "configs" / EVIDENCE]]:

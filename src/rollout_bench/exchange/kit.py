@@ -5,6 +5,7 @@ The parts are one archive: this package with the workflow, the packages of the p
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from rollout_bench.core.files import write_archive
 from rollout_bench.core.places import PACKAGE, home
 from rollout_bench.core.uv import as_pip
 from rollout_bench.exchange import there
+from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 MACHINES = {"cpu": "x86_64", "cuda": "x86_64", "ascend": "aarch64"}
 """Platform -> machine of its wheels."""
@@ -29,7 +31,7 @@ WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "envi
 """Files and folders beside the package."""
 
 GIVEN = "given"
-"""Folder of a kit with a folder of configs for each plan; without any it measures the evidence set."""
+"""Folder of a kit, empty for the evidence set: in <plan>/<layer>/ a config of a plan, later layers over earlier ones."""
 
 
 def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: str | None) -> list[str]:
@@ -103,16 +105,17 @@ def make(
     with tempfile.TemporaryDirectory(prefix="rollout-bench-kit-") as work:
         tree = Path(work) / "tree"
         shutil.copytree(PACKAGE, tree / "src" / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "share"))
-        for place in (home() / name for name in WORKFLOW):
-            if place.is_dir():
-                shutil.copytree(place, tree / place.name)
-            elif place.exists():
-                shutil.copy(place, tree)
+        for path in (home() / name for name in WORKFLOW):
+            if path.is_dir():
+                shutil.copytree(path, tree / path.name)
+            elif path.exists():
+                shutil.copy(path, tree)
         (tree / GIVEN).mkdir()
         for number, plan in enumerate(plans):
-            (tree / GIVEN / f"{number:02d}").mkdir()
             for layer, config in enumerate(plan):
-                shutil.copy(config, tree / GIVEN / f"{number:02d}" / f"{layer:02d}-{config.name}")
+                place = tree / GIVEN / f"{number:02d}" / f"{layer:02d}"
+                place.mkdir(parents=True)
+                shutil.copy(config, place)
         if packages:
             words = ["install", "--no-deps", "--target", str(tree / "site"), *packages]
             _uv(words, python, platform, f"{len(packages)} packages were not installed")
@@ -134,10 +137,21 @@ def _write_parts(tree: Path, folder: Path, most: int) -> int:
 
 
 def write_back(results: Path, out: Path) -> int:
-    """Write all records of a results folder, what lies beside them, and failures to a tar.xz; return its records."""
+    """Write what came of a kit to a tar.xz; return its number of records.
+
+    It has all records, what lies beside them, failures, and the plans of the configs, without folders of weights.
+    """
     found = find_results(results)
     paths = _files_of(results, [*found.records, *(f"{FAILURES}/{path}" for path in found.failures)])
-    write_archive(out, {f"results/{path.relative_to(results)}": path.read_bytes() for path in paths})
+    contents = {f"results/{path.relative_to(results)}": path.read_bytes() for path in paths}
+    for path in results.glob(f"{SUMMARIES}/*/{STATE_FILE}"):
+        if plan := plan_of_summary(path.parent):
+            plan = plan.model_copy(
+                update={"experiments": [one.model_copy(update={"weights": None}) for one in plan.experiments]}
+            )
+            state = {"plan": plan.model_dump(mode="json")}
+            contents[f"results/{path.relative_to(results)}"] = json.dumps(state).encode()
+    write_archive(out, contents)
     return len(found.records)
 
 

@@ -125,7 +125,11 @@ def _check(config: Config, name: str, setting: Partial) -> None:
     _valid(_merged(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
     refuse(
         *(
-            (key not in ("engine", *PARTS), f"{where}.{key}: is the same under every setting", did_you_mean(key.rpartition(".")[2], PARTS))
+            (
+                key not in ("engine", *PARTS),
+                f"{where}.{key}: is the same under every setting",
+                did_you_mean(key.rpartition(".")[2], PARTS),
+            )
             for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {})))
         )
     )
