@@ -31,7 +31,7 @@ WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "envi
 """Files and folders beside the package."""
 
 GIVEN = "given"
-"""Folder of a kit, empty for the evidence set: in <plan>/<layer>/ a config of a plan, later layers over earlier ones."""
+"""Folder of a kit with <plan>/<layer>/<config>, later layers over earlier ones; empty for the evidence set."""
 
 
 def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: str | None) -> list[str]:
