@@ -15,7 +15,6 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
-from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 _AGAIN = "collect again; if that does not help, delete the file in its source folder and measure the launch again"
 
@@ -29,18 +28,16 @@ class Collected:
         failures: paths of copied failures.
         present: number of launches that were in the results folder already.
         refused: launches that were not copied, with the reason.
-        plans: folders of copied plans, one for each config.
     """
 
     records: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     present: int = 0
     refused: list[UserError] = field(default_factory=list)
-    plans: list[Path] = field(default_factory=list)
 
 
 def collect(source: Path, results: Path, logs: Path) -> Collected:
-    """Copy the launches of `source`, a folder with results/ and logs/, and its plans to `results` and `logs`.
+    """Copy the launches of `source`, a folder with results/ and logs/, to `results` and `logs`.
 
     An existing record stays. A failure is copied if there is no record. Links below `source` are not followed, because
     a pod may have written them, and they could point to any file of the local machine.
@@ -74,11 +71,6 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
                 done.refused.append(error)
             except OSError as error:
                 done.refused.append(UserError(f"{error.filename or source}: {error.strerror or error}", _AGAIN))
-    for path in sorted((source / "results").glob(f"{SUMMARIES}/*/{STATE_FILE}")):
-        kept = results / path.relative_to(source / "results")
-        if not kept.exists() and not _is_linked(source, path) and plan_of_summary(path.parent):
-            write_whole(kept, path.read_bytes())
-            done.plans.append(kept.parent)
     return done
 
 

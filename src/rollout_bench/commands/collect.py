@@ -8,8 +8,10 @@ import argparse
 from pathlib import Path
 
 from rollout_bench.cluster.retrieval import collect
+from rollout_bench.core.files import write_whole
 from rollout_bench.core.locks import locked
 from rollout_bench.report.pack import opened
+from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +40,7 @@ def main() -> int:
     source = opened(source) if source.is_file() else source
     with locked(results, "wait until it ends, then collect"):
         done = collect(source, results, arguments.logs)
+        kept = _collect_plans(source / "results", results)
     for line in done.refused:
         print(line)
     records, failures = len(done.records), len(done.failures)
@@ -45,6 +48,18 @@ def main() -> int:
         f"{results}: {records} records and {failures} failures collected,"
         f" {done.present} there already, {len(done.refused)} not taken"
     )
-    for plan in done.plans:
-        print(f"next: rollout-bench summarise {plan}")
+    for name in kept:
+        print(f"next: rollout-bench summarise {results / name}")
     return 1 if done.refused else 0
+
+
+def _collect_plans(source: Path, results: Path) -> list[Path]:
+    """Copy the plan of each config that has none here; return their folders in the results folder."""
+    kept = []
+    for path in sorted(source.glob(f"{SUMMARIES}/*/{STATE_FILE}")):
+        home = results / path.relative_to(source)
+        is_linked = path.resolve() != source.resolve() / path.relative_to(source)
+        if not home.exists() and not is_linked and plan_of_summary(path.parent):
+            write_whole(home, path.read_bytes())
+            kept.append(home.parent.relative_to(results))
+    return kept

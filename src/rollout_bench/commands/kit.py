@@ -5,6 +5,7 @@ the file that comes back.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.places import home
 from rollout_bench.core.yaml_files import read_text
 from rollout_bench.exchange.kit import GIVEN, MACHINES, make, packages_of, write_back
+from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 EVIDENCE = "evidence.yaml"
 """Config of a kit without any: one start in each mode, of a small model with random weights."""
@@ -101,10 +103,21 @@ def run(folder: Path, limit_s: float) -> int:
     except KeyboardInterrupt:
         print("kit: interrupted; the same command goes on", flush=True)
     back = folder / "results.tar.xz"
-    records = write_back(work / "results", back)
+    records = write_back(work / "results", _plans(work / "results"), back)
     print(f"{back}: {several(records, 'record')}, {back.stat().st_size >> 10} KiB; bring it back, and there:")
     print(f"  rollout-bench collect {back.name}")
     return 0 if records else status or 1
+
+
+def _plans(results: Path) -> dict[str, bytes]:
+    """Return the plan of each config without its folders of weights, by its file in the results folder."""
+    found: dict[str, bytes] = {}
+    for path in results.glob(f"{SUMMARIES}/*/{STATE_FILE}"):
+        if plan := plan_of_summary(path.parent):
+            placeless = [one.model_copy(update={"weights": None}) for one in plan.experiments]
+            content = {"plan": plan.model_copy(update={"experiments": placeless}).model_dump(mode="json")}
+            found[str(path.relative_to(results))] = json.dumps(content).encode()
+    return found
 
 
 def _measure(work: Path, configs: list[str], end_s: float) -> int:

@@ -5,7 +5,6 @@ The parts are one archive: this package with the workflow, the packages of the p
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rollout_bench.contracts.store import FAILURES, find_results
@@ -22,7 +21,6 @@ from rollout_bench.core.files import write_archive
 from rollout_bench.core.places import PACKAGE, home
 from rollout_bench.core.uv import as_pip
 from rollout_bench.exchange import there
-from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 MACHINES = {"cpu": "x86_64", "cuda": "x86_64", "ascend": "aarch64"}
 """Platform -> machine of its wheels."""
@@ -136,22 +134,15 @@ def _write_parts(tree: Path, folder: Path, most: int) -> int:
     return len(sums)
 
 
-def write_back(results: Path, out: Path) -> int:
+def write_back(results: Path, plans: Mapping[str, bytes], out: Path) -> int:
     """Write what came of a kit to a tar.xz; return its number of records.
 
-    It has all records, what lies beside them, failures, and the plans of the configs, without folders of weights.
+    It has all records, what lies beside them, failures, and `plans`, by their paths in the results folder.
     """
     found = find_results(results)
     paths = _files_of(results, [*found.records, *(f"{FAILURES}/{path}" for path in found.failures)])
-    contents = {f"results/{path.relative_to(results)}": path.read_bytes() for path in paths}
-    for path in results.glob(f"{SUMMARIES}/*/{STATE_FILE}"):
-        if plan := plan_of_summary(path.parent):
-            plan = plan.model_copy(
-                update={"experiments": [one.model_copy(update={"weights": None}) for one in plan.experiments]}
-            )
-            state = {"plan": plan.model_dump(mode="json")}
-            contents[f"results/{path.relative_to(results)}"] = json.dumps(state).encode()
-    write_archive(out, contents)
+    contents = {str(path.relative_to(results)): path.read_bytes() for path in paths}
+    write_archive(out, {f"results/{name}": content for name, content in {**contents, **plans}.items()})
     return len(found.records)
 
 
