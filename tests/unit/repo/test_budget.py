@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2248,
     "checkpoints": 341,
-    "cluster": 425,
-    "commands": 978,
+    "cluster": 418,
+    "commands": 1000,
     "contracts": 1035,
     "core": 678,
-    "exchange": 380,
+    "exchange": 373,
     "llmd": 630,
     "measure": 4022,
     "modes": 4932,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 717,
     "workflow": 351,
     "workloads": 350,
-    "tests": 11775,
+    "tests": 11772,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
