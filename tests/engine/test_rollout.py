@@ -5,9 +5,10 @@ import os
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
+from rollout_bench.contracts.load import Turns
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.store import sequences_path
+from rollout_bench.contracts.store import read_record, sequences_path
 from rollout_bench.modes.rollout.settings import RolloutSpec
 
 pytestmark = [
@@ -26,7 +27,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     load = {"prompts": 6, "samples_per_prompt": 2, "output_tokens": TAIL, "temperature": 0.0, "logprobs": 0}
     spec = tiny_spec(engine={"args": args}, workload=load)
     spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(router="least_in_flight")})
-    launch = Launching(tmp_path_factory.mktemp("rollout"), spec, is_second=True)
+    turns = Turns(count=3, tool_ms=400, tool_tokens=60)
+    first = {"prompts": 2, "output_tokens": 20, "turns": turns}
+    launch = Launching(tmp_path_factory.mktemp("rollout"), spec, is_second=True, first=first)
     assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
     return launch
 
@@ -68,6 +71,27 @@ def test_a_pass_counts_its_drafted_and_accepted_tokens(record: Record):
         assert done.accepted_by_position == sorted(done.accepted_by_position, reverse=True)
         # of each sequence's last draft, some may lie beyond its end
         assert done.accepted_tokens <= iteration.output_tokens + 3 * iteration.sequences
+
+
+def test_sequences_with_turns_wait_for_tools_and_keep_their_context(launch: Launching):
+    record = read_record(launch.first_out)
+    assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once", "replicas_apart"}
+    rows = read_sequences(sequences_path(launch.first_out), record)
+    for row in rows:
+        asked, back = [turn.sent_s for turn in row.turns], [turn.back_s for turn in row.turns]
+        assert [turn.prompt_tokens for turn in row.turns] == [130, 210, 290]
+        assert row.output_tokens == 60
+        assert all(after - before >= 0.4 for before, after in zip(back[:-1], asked[1:], strict=True))
+        # blocks of 128 tokens: of 150 tokens one is found again, of 230 too
+        assert [turn.cached_prompt_tokens for turn in row.turns][1:] == [128, 128]
+    for iteration in record.iterations:
+        uses = [part.turns for part in iteration.replicas]
+        of = [row for row in rows if row.iteration == iteration.index]
+        assert (iteration.sequences, iteration.requests) == (4, 12)
+        assert iteration.output_tokens == sum(row.output_tokens for row in of) == 240
+        assert sum(use.tool_s for use in uses) == pytest.approx(8 * 0.4, rel=0.5)
+        assert all(use.all_in_tools_s > 0 for use in uses)
+        assert sum(use.recomputed_tokens for use in uses) == 4 * ((150 - 128) + (230 - 128))
 
 
 def test_the_slowest_engine_sets_the_start_and_none_is_left(record: Record, launch: Launching):

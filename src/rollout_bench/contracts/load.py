@@ -91,6 +91,31 @@ def longest(length: Length) -> int:
     return length if isinstance(length, int) else length.high
 
 
+def _few(count: Length) -> Length:
+    if longest(count) > MOST_TURNS:
+        raise ValueError(f"asks for up to {longest(count)} turns, but {MOST_TURNS} is the maximum")
+    return count
+
+
+MOST_TURNS = 1_000
+"""Maximum number of turns of a sequence."""
+
+
+class Turns(Strict):
+    """Turns of each sequence, as of agents: after every answer but the last, a tool runs and adds to the context."""
+
+    count: Annotated[Length, AfterValidator(_few)] = Field(
+        description="Answers of a sequence, each of output_tokens: a number, or a distribution."
+    )
+    tool_ms: Length = Field(
+        description=(
+            "Milliseconds from an answer until the tool's result, while the sequence needs no engine: a number, or a "
+            "distribution, with its bounds in milliseconds."
+        )
+    )
+    tool_tokens: Length = Field(description="Tokens of the tool's result: a number, or a distribution.")
+
+
 class SharedPrefix(Strict):
     """Tokens at the beginning of several prompts, as in system prompts or few-shot examples."""
 

@@ -143,6 +143,28 @@ class Block(Strict):
     )
 
 
+class TurnsUse(Strict):
+    """Turns of a replica's sequences in an iteration, and what their tools cost its engine."""
+
+    answers: int = Field(ge=0, description="Answers of all its sequences: requests that its engine got.")
+    answer_s: float = Field(ge=0, description="Sum of the answers' times, each from its request, in seconds.")
+    tool_s: float = Field(ge=0, description="Sum of the times that sequences waited for tools, in seconds.")
+    all_in_tools_s: float = Field(
+        ge=0,
+        description=(
+            "Time during which its engine had nothing to do because all sequences that it still had waited for tools, "
+            "in seconds."
+        ),
+    )
+    context_tokens: int = Field(
+        ge=0, description="Prompt tokens of further turns that its engine had computed in an earlier turn."
+    )
+    recomputed_tokens: int = Field(
+        ge=0,
+        description="Those of them that were not in its prefix cache; at least the incomplete last block of each turn.",
+    )
+
+
 class ReplicaPass(Strict):
     """One replica's part of an iteration."""
 
@@ -171,6 +193,7 @@ class ReplicaPass(Strict):
         "Maximum number of sequences that its engine ran simultaneously. Null if unknown.", ge=0
     )
     kv_cache_peak: float | None = absent("Largest used share of its KV cache. Null if unknown.", ge=0)
+    turns: TurnsUse | None = absent("Turns of its sequences. Null if the workload has none.")
 
     @property
     def end_s(self) -> float:
@@ -589,6 +612,16 @@ class Record(Launched):
         return sum(iteration.whole_s for iteration in self.iterations if not iteration.warmup)
 
 
+class TurnRow(Strict):
+    """One turn of a sequence; times are seconds after the iteration began."""
+
+    sent_s: float = Field(description="Request handed to the engine.")
+    back_s: float = Field(description="Answer back; the tool takes from here to sent_s of the next turn.")
+    prompt_tokens: int = Field(ge=0, description="Tokens of the request: prompt, earlier answers, results of tools.")
+    cached_prompt_tokens: int | None = Field(None, ge=0, description="Those from the prefix cache.")
+    output_tokens: int = Field(ge=0, description="Generated tokens.")
+
+
 class SequenceRow(Strict):
     """One generated sequence: a line of the side file.
 
@@ -621,6 +654,11 @@ class SequenceRow(Strict):
     digest: str | None = absent(
         ("First 8 hex digits of SHA-256 over its tokens, as JSON without spaces. Null if the tokens were not kept."),
         pattern="^[0-9a-f]{8}$",
+    )
+
+    turns: list[TurnRow] | None = absent(
+        "Its turns: token counts of the row are sums over them, and its times from the first to the last. Null without "
+        "turns."
     )
 
     @property

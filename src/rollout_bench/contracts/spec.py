@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
-from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, longest
+from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
 from rollout_bench.contracts.mode import ModeSpec
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.files import read_model
@@ -132,6 +132,19 @@ class Workload(Strict):
         ),
     )
     shared_prefix: SharedPrefix | None = absent("Tokens at the beginning of several prompts.")
+    turns: Turns | None = absent(
+        "Turns of each sequence, with a tool between: {count: 3, tool_ms: 500, tool_tokens: 64}. Only mode rollout has "
+        "them. Null: one answer."
+    )
+
+    @property
+    def longest_pair(self) -> tuple[int, int]:
+        """Tokens of the longest possible sequence: those put in, of prompt and tools, and those of its answers."""
+        prompt, output = longest(self.prompt_tokens), longest(self.output_tokens)
+        if self.turns is None:
+            return prompt, output
+        count = longest(self.turns.count)
+        return prompt + (count - 1) * longest(self.turns.tool_tokens), count * output
 
 
 class WorkloadSpec(Workload):
@@ -139,11 +152,6 @@ class WorkloadSpec(Workload):
 
     name: str = Field(description="The workload's name in the config.")
     dataset: DatasetSpec | None = absent("A file with lengths or prompts.")
-
-    @property
-    def longest_pair(self) -> tuple[int, int]:
-        """Prompt and output tokens of the longest possible sequence."""
-        return longest(self.prompt_tokens), longest(self.output_tokens)
 
 
 class EngineSpec(Strict):
@@ -450,9 +458,10 @@ def single_times(spec: Spec) -> bool:
 def lengths_differ(spec: Spec) -> bool:
     """Return whether sequences have individual times and may differ in length, all due when the iteration begins."""
     workload = spec.workload
-    fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
+    drawn = workload.output_tokens if workload.turns is None else workload.turns.count
+    fixed = isinstance(drawn, int) and isinstance(workload.output_tokens, int) and workload.ignore_eos
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
-    return single_times(spec) and at_once and not fixed
+    return single_times(spec) and at_once and not (fixed and workload.dataset is None)
 
 
 def behind_server(spec: Spec) -> bool:

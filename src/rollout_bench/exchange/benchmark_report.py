@@ -352,7 +352,8 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     sections = {"load": spec.load, mode_of(spec.mode).settings: spec.own}
     config |= {name: each.model_dump(mode="json") for name, each in sections.items() if name and each is not None}
     # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
-    output = _length(workload.output_tokens, measured, means.get("output")) if workload.ignore_eos else None
+    enforced = workload.ignore_eos and workload.turns is None
+    output = _length(workload.output_tokens, measured, means.get("output")) if enforced else None
     return {
         "metadata": _metadata(config, description=workload.name),
         "standardized": {

@@ -12,6 +12,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     ModelSpec,
     Spec,
+    WorkloadSpec,
     devices_needed,
     devices_per_replica,
     replicas,
@@ -344,25 +345,27 @@ def _deeper_than(levels: int, value: Any) -> bool:
     return levels < 0 or any(_deeper_than(levels - 1, each) for each in inner)
 
 
-def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec) -> None:
+def check_lengths(
+    model: str, workload: WorkloadSpec, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec
+) -> None:
     """Check that a workload's `longest` sequence fits the engine and the model.
 
     Raises:
         UserError: it is longer than max_model_len or the model's positions.
     """
     prompt_tokens, output_tokens = longest
-    wanted = prompt_tokens + output_tokens
+    wanted, put_in = prompt_tokens + output_tokens, "prompt" if workload.turns is None else "prompt and tool"
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     refuse(
         (
             isinstance(limit, int) and wanted > limit,
-            f"workload_settings.{workload}: {prompt_tokens} prompt + {output_tokens} output tokens = {wanted} are more "
-            f"than max_model_len {limit} of {model}",
+            f"workload_settings.{workload.name}: {prompt_tokens} {put_in} + {output_tokens} output tokens = {wanted} "
+            f"are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
         ),
         (
             positions is not None and wanted > positions,
-            f"model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has "
+            f"model_settings.{model}.synthetic: workload {workload.name} needs {wanted} positions, the model has "
             f"{positions}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
         ),

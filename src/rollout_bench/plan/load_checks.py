@@ -116,7 +116,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     except UserError as error:
         raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
     prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
-    pair = longest(prompt_tokens), longest(output_tokens)
+    pair = load.longest_pair
     refuse(*_rows(where, load, facts))
     if facts is not None and load.dataset is not None and load.dataset.format == "trace":
         prompt_tokens, output_tokens, pair = facts.longest_prompt, facts.longest_output, facts.longest_pair
@@ -131,6 +131,7 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
     texts, traced = kind not in (None, "trace"), kind == "trace"
     longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
+    lengths |= {f"turns.{key}": length for key, length in load.turns or ()}
     return [
         (
             facts is not None and facts.prompts < load.prompts,
@@ -169,6 +170,11 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
             )
             for key, length in lengths.items()
             if isinstance(length, Normal | LogNormal)
+        ),
+        (
+            load.turns is not None and (traced or outputs),
+            f"{where}.turns: {path} has the length of one answer for each line, not of several",
+            "leave turns out, or take lengths from output_tokens: a file of prompts alone, or none",
         ),
         *_rows_of_requests(where, load, facts),
     ]

@@ -311,7 +311,7 @@ def _experiment(
         **settings.engine_args,
     }
     check_cache(quant, scheme, args)
-    check_lengths(model, workload, load.longest, args, source)
+    check_lengths(model, load.spec, load.longest, args, source)
     if of_mode.data_parallel == "one":
         args.pop(SIZE, None)
     args = planning.args(config, args)

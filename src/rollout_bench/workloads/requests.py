@@ -145,6 +145,21 @@ def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> lis
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A further turn of a sequence.
+
+    Attributes:
+        tool_s: seconds that the tool takes, after the answer before.
+        tool_token_ids: the tool's result.
+        output_tokens: tokens to generate after it, as in `Request`.
+    """
+
+    tool_s: float
+    tool_token_ids: list[int]
+    output_tokens: int
+
+
+@dataclass(frozen=True)
 class Request:
     """One sequence to generate.
 
@@ -154,6 +169,7 @@ class Request:
         prompt_token_ids: the prompt.
         output_tokens: tokens to generate; a maximum if the workload stops at the end of text.
         arrival_s: arrival time in seconds after the start of the iteration, if a trace has one.
+        further: its turns after the first answer.
     """
 
     prompt: int
@@ -161,6 +177,26 @@ class Request:
     prompt_token_ids: list[int]
     output_tokens: int
     arrival_s: float | None = None
+    further: tuple[Turn, ...] = ()
+
+
+def with_turns(asked: list[Request], workload: WorkloadSpec, vocabulary: int, label: str) -> list[Request]:
+    """Return the sequences with the further turns of the workload, which depend only on `label`."""
+    turns = workload.turns
+    if turns is None:
+        return asked
+    counts = [count - 1 for count in drawn(turns.count, f"{label}/turns", len(asked))]
+    lengths = {
+        "tool_ms": turns.tool_ms,
+        "tool_tokens": turns.tool_tokens,
+        "further_output_tokens": workload.output_tokens,
+    }
+    each = zip(*(drawn(length, f"{label}/{name}", sum(counts)) for name, length in lengths.items()), strict=True)
+    ids, random = token_range(vocabulary), generator(f"{label}/tools")
+    found = (Turn(ms / 1000, random.integers(ids.start, ids.stop, of).tolist(), out) for ms, of, out in each)
+    return [
+        replace(one, further=tuple(itertools.islice(found, count))) for one, count in zip(asked, counts, strict=True)
+    ]
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
@@ -246,10 +282,11 @@ class Source:
         outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
         if workload.dataset is None:
             token_ids = prompts(workload, self._vocabulary, launch, iteration, part=self._part)
-            return [
+            asked = [
                 Request(number // samples, number % samples, token_ids[number // samples], tokens)
                 for number, tokens in enumerate(outputs)
             ]
+            return with_turns(asked, workload, self._vocabulary, label)
         first = workload.prompts * (self._part.replicas * iteration + self._part.replica)
         numbers = range(first, first + workload.prompts)
         taken = [self._entries[number % len(self._entries)] for number in numbers]
@@ -262,7 +299,7 @@ class Source:
         times = self._arrivals(numbers)
         places = prompt_numbers(taken)
         siblings = [itertools.count() for _ in places]
-        return [
+        asked = [
             Request(
                 place, next(siblings[place]), token_ids[number], said[number] or outputs[number * samples + sample],
                 times[number],
@@ -270,6 +307,7 @@ class Source:
             for number, place in enumerate(places)
             for sample in range(samples)
         ]  # fmt: skip
+        return with_turns(asked, workload, self._vocabulary, label)
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
         """Return the prompts of a trace; entries of the same group have the same prompt."""

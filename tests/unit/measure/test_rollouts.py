@@ -1,5 +1,6 @@
 """Rollouts: the router and its policies, shares of a step, and drafts."""
 
+import asyncio
 import itertools
 import math
 import os
@@ -7,24 +8,28 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
+from made_workloads import workload
 
-from rollout_bench.contracts.record import Drafting
+from rollout_bench.contracts.record import Drafting, ReplicaPass, TurnRow
+from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
-from rollout_bench.modes.rollout.async_engine import finite
-from rollout_bench.modes.rollout.exchange import Ended
+from rollout_bench.modes.rollout.async_engine import ended_of, finite
+from rollout_bench.modes.rollout.exchange import Ended, Generate, heard, written
 from rollout_bench.modes.rollout.policies import (
     POLICIES,
     Balancer,
 )
 from rollout_bench.modes.rollout.router import Router
 from rollout_bench.modes.rollout.settings import RolloutSpec, RouterPolicy
-from rollout_bench.modes.rollout.worker import logprob_flags
-from rollout_bench.workloads.requests import Source
+from rollout_bench.modes.rollout.turns import Answer, answers_of, joined, rows_of, turns_of, turns_use
+from rollout_bench.modes.rollout.worker import logprob_flags, turn_flags
+from rollout_bench.workloads.requests import Source, Turn
 
 
 @pytest.fixture
@@ -117,6 +122,68 @@ def test_missing_or_nan_log_probabilities_make_a_launch_invalid() -> None:
         (flag,) = logprob_flags(3, [good, bad])
         assert (flag.code, flag.severity) == ("logprobs_missing", "invalid")
         assert flag.sentence.startswith("Iteration 3: 1 of 2 sequences")
+
+
+class Echo:
+    """Answers each request with as many sevens as it asks for, from a cache of all but the last context's token."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    async def generate(self, token_ids: list[int], output_tokens: int) -> object:
+        self.asked.append(token_ids)
+        said = [{7: SimpleNamespace(logprob=-0.5)}] * output_tokens
+        of = SimpleNamespace(token_ids=[7] * output_tokens, logprobs=said, finish_reason="length")
+        return SimpleNamespace(outputs=[of], prompt_token_ids=token_ids, num_cached_tokens=0, metrics=None)
+
+
+def chain(*further: Turn) -> tuple[Echo, list[Answer]]:
+    """Return the engine and the answers of a sequence with these turns after the first."""
+    engine = Echo()
+    word = Generate(id=3, prompt=1, sample=0, prompt_token_ids=[1, 2], output_tokens=2, further=further, sent=0.0)
+    word = heard(written(word))
+
+    async def all_of() -> list[Answer]:
+        return [answer async for answer in answers_of(word, engine)]
+
+    return engine, asyncio.run(all_of())
+
+
+def test_each_turn_asks_with_all_answers_and_tools_so_far() -> None:
+    engine, answers = chain(Turn(0.02, [8, 9], 1), Turn(0.03, [4], 3))
+    assert engine.asked == [[1, 2], [1, 2, 7, 7, 8, 9], [1, 2, 7, 7, 8, 9, 7, 4]]
+    assert answers[1].sent - answers[0].back >= 0.02
+    ended = ended_of(3, [answer.output for answer in answers])
+    assert (ended.token_ids, ended.logprobs, ended.finish_reason) == ([7] * 6, [-0.5] * 6, "length")
+    rows = rows_of(answers, 0, answers[0].sent)
+    row = joined(rows, turns_of(rows, answers, answers[0].sent))
+    assert (row.prompt_tokens, row.output_tokens, row.cached_prompt_tokens) == (2 + 6 + 8, 6, 0)
+
+
+def test_a_turn_of_another_length_makes_a_launch_invalid() -> None:
+    _, answers = chain(Turn(0.0, [8], 2))
+    whole = made_of(0, False, [ReplicaPass.model_validate(PART)])
+    assert turn_flags(workload(), [answers], [rows_of(answers, 0, 0.0)], whole) == []
+    answers[1].output.outputs[0].token_ids.pop()
+    (flag,) = turn_flags(workload(), [answers], [rows_of(answers, 0, 0.0)], whole)
+    assert flag.code == "token_count"
+
+
+PART = dict.fromkeys(("start_offset_s", "requests", "sequences", "prompt_tokens", "output_tokens"), 0) | {
+    "elapsed_s": 1
+}
+
+
+def turn(sent_s: float, back_s: float, tokens: int, cached: int) -> TurnRow:
+    return TurnRow(sent_s=sent_s, back_s=back_s, prompt_tokens=tokens, cached_prompt_tokens=cached, output_tokens=10)
+
+
+def test_an_engine_idles_while_all_its_sequences_are_in_tools() -> None:
+    one = [turn(1, 2, 100, 0), turn(5, 6, 130, 96)]  # in its tool from 2 to 5
+    other = [turn(1, 3, 50, 0), turn(4, 7, 70, 60), turn(9, 10, 90, 0)]  # and from 3 to 4, 7 to 9
+    use = turns_use([one, other])
+    assert (use.answers, use.answer_s, use.tool_s, use.all_in_tools_s) == (5, 8, 6, 3)
+    assert (use.context_tokens, use.recomputed_tokens) == (110 + 60 + 80, (110 - 96) + 0 + 80)
 
 
 DRAFTINGS = st.lists(

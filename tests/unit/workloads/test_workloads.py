@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def test_prompts_have_the_length_asked_for_and_are_all_different(count: int, tok
 def test_the_same_arguments_give_the_same_prompts_in_any_process() -> None:
     drawn = repr(prompts(workload(), 2048, launch=1, iteration=2))
     assert hashlib.sha256(drawn.encode()).hexdigest()[:16] == "4062cd364205a9de"
+
+
+TURNS = {
+    "count": {"distribution": "uniform", "low": 1, "high": 4},
+    "tool_ms": {"distribution": "uniform", "low": 100, "high": 300},
+    "tool_tokens": {"distribution": "uniform", "low": 2, "high": 6},
+}
+
+
+def test_turns_are_drawn_within_bounds_and_leave_first_answers_alone() -> None:
+    load = workload(prompts=50, turns=TURNS)
+    found, alone = (Source(each, 2048, "none").requests(0, 1) for each in (load, workload(prompts=50)))
+    assert found == Source(load, 2048, "none").requests(0, 1) != Source(load, 2048, "none").requests(1, 1)
+    assert [replace(one, further=()) for one in found] == alone
+    assert {len(one.further) for one in found} == {0, 1, 2, 3}
+    further = [turn for one in found for turn in one.further]
+    assert {len(turn.tool_token_ids) for turn in further} == {2, 3, 4, 5, 6}
+    assert all(0.1 <= turn.tool_s <= 0.3 and turn.output_tokens == 4 for turn in further)
+    assert load.longest_pair == (16 + 3 * 6, 4 * 4)
 
 
 @pytest.mark.parametrize("made", [prompts, prefixes])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
-from rollout_bench.contracts.load import LoadPoint, longest
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up, too_short
 from rollout_bench.numbers.number import P99
@@ -147,7 +147,7 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
             requests.output_tokens[own],
             requests.prompt[own],
             iteration.elapsed_s,
-            limit=None if own_limits else longest(workload.output_tokens),
+            limit=None if own_limits else workload.longest_pair[1],
         )
     return found
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rollout_bench.analysis.stats.steadiness import judge
-from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import Flag, Iteration, Record
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.mappings import grouped
@@ -26,13 +25,13 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     """
     if iteration.judged_s is not None:
         return iteration.judged_s
-    lengths = [workload.output_tokens, workload.prompt_tokens]
+    lengths = [workload.output_tokens, workload.prompt_tokens, workload.turns.count if workload.turns else 1]
     fixed = all(isinstance(length, int) for length in lengths)
     at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
     for_a_time = iteration.point is not None and iteration.point.duration_s is not None
     if (fixed and workload.dataset is None and not for_a_time) or at_a_rate or not iteration.output_tokens:
         return iteration.elapsed_s
-    usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
+    usual = workload.longest_pair[1] * workload.prompts * workload.samples_per_prompt
     # the slowest replica sets the time of a step, so its output is the relevant amount of work
     slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
     return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)

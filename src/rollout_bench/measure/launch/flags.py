@@ -10,7 +10,6 @@ from itertools import accumulate
 from operator import getitem, itemgetter
 from typing import Any
 
-from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
 from rollout_bench.contracts.weights import WeightProof
@@ -52,7 +51,7 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
         return []
     most, asked, index, replica = min(short, key=itemgetter(0))
     block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
-    each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
+    each = block * math.ceil(sum(workload.longest_pair) / block)
     if tokens is None:
         why = "the engine does not say how many tokens its KV cache holds"
     elif tokens < asked * each:

@@ -5,7 +5,7 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from rollout_bench.measure.engine.vllm import (
     tell_ready,
 )
 from rollout_bench.measure.launch.protocol import Job, Tell
-from rollout_bench.modes.rollout.exchange import Ended, Generate
+from rollout_bench.modes.rollout.exchange import Ended
 
 
 def finite(said: Iterable[float | None]) -> list[float | None]:
@@ -28,17 +28,17 @@ def finite(said: Iterable[float | None]) -> list[float | None]:
     return [None if one is None or not math.isfinite(one) else one for one in said]
 
 
-def ended_of(number: int, output: Any) -> Ended:
-    """Return the result of the request for sequence `number`, from vLLM's RequestOutput; drop its log probabilities."""
-    (completion,) = output.outputs
-    token_ids, said = list(completion.token_ids), completion.logprobs
-    completion.logprobs = None  # many objects, which later collections would look through
-    return Ended(
-        id=number,
-        token_ids=token_ids,
-        logprobs=None if said is None else finite(at[t].logprob for t, at in zip(token_ids, said, strict=False)),
-        finish_reason=completion.finish_reason,
-    )
+def ended_of(number: int, outputs: Sequence[Any]) -> Ended:
+    """Return the result of sequence `number`, from vLLM's RequestOutput of each turn; drop their log probabilities."""
+    token_ids, logprobs = list[int](), list[float | None]()
+    for output in outputs:
+        (completion,) = output.outputs
+        token_ids += completion.token_ids
+        said = zip(completion.token_ids, completion.logprobs or (), strict=False)
+        logprobs += finite(at[token].logprob for token, at in said)
+        completion.logprobs = None  # many objects, which later collections would look through
+    reason = outputs[-1].outputs[0].finish_reason
+    return Ended(id=number, token_ids=token_ids, logprobs=logprobs or None, finish_reason=reason)
 
 
 class EngineLooks:
@@ -93,7 +93,7 @@ def _drafted(scheduler_stats: Any) -> Drafting | None:
 
 
 class AsyncEntry:
-    """An AsyncLLM engine that gets one request for each sequence, as it arrives.
+    """An AsyncLLM engine that gets one request for each turn of a sequence, as it arrives.
 
     Args:
         job: the job.
@@ -107,15 +107,15 @@ class AsyncEntry:
         self._workload = job.spec.workload
         self._drafts = drafts(job.spec)
 
-    async def generate(self, word: Generate) -> Any:
-        """Generate a sequence and return vLLM's RequestOutput."""
+    async def generate(self, token_ids: list[int], output_tokens: int) -> Any:
+        """Generate the answer to a context and return vLLM's RequestOutput."""
         from vllm.sampling_params import RequestOutputKind
 
         config = self._engine.vllm_config.model_config
         kind = RequestOutputKind.FINAL_ONLY
-        parameters = sampling(self._workload, config, word.output_tokens, 1, output_kind=kind)
+        parameters = sampling(self._workload, config, output_tokens, 1, output_kind=kind)
         final: Any = None
-        prompt = {"prompt_token_ids": word.prompt_token_ids}
+        prompt = {"prompt_token_ids": token_ids}
         async for output in self._engine.generate(prompt, parameters, str(next(_NAMES))):
             final = output
         return final

@@ -59,16 +59,21 @@ class RolloutPlanning(Planning):
         )
 
     def check_other(self, config: Config, spec: Spec) -> None:
-        """Check that no single engine gets the load of all."""
+        """Check that no single engine gets the load of all, and that only rollouts get turns."""
         engines = config.of(RolloutSettings).replicas or 1
         refuse(
+            (
+                spec.workload.turns is not None and spec.mode != "rollout",
+                f"workload_settings.{spec.workload.name}.turns: mode {spec.mode} has no turns, only rollout has",
+                f"leave {spec.mode} out of modes, or give it a workload without turns",
+            ),
             (
                 engines > 1 and spec.endpoint is None and not planning_of(spec.mode).several_engines,
                 f"rollout.replicas: {engines} engines share workload {spec.workload.name}, but in {spec.mode} mode one "
                 "engine would get all its requests",
                 f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of "
                 "modes, or set rollout.replicas to null if the workload is already one engine's share",
-            )
+            ),
         )
 
 

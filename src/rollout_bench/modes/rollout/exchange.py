@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.workloads.requests import Turn
 
 
 class Generate(Strict):
@@ -25,6 +26,7 @@ class Generate(Strict):
     output_tokens: int = Field(
         description="Number of tokens to generate, or the maximum if the end of text is not ignored."
     )
+    further: tuple[Turn, ...] = Field((), description="Its turns after the first answer.")
     sent: float = Field(description="Time at which the router sent it.")
 
 
@@ -36,7 +38,7 @@ class Over(Strict):
 
 
 class Ended(Strict):
-    """A sequence has ended, with the results that a trainer needs."""
+    """A sequence has ended, with the results that a trainer needs: of several turns, those of all answers together."""
 
     says: Literal["ended"] = "ended"
     id: int

@@ -8,7 +8,7 @@ from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.replicas import most_of
 
-ROUTER = "Router"
+ROUTER, TURNS = "Router", "Turns"
 
 
 def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
@@ -23,6 +23,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         "engines": max(1, len(parts)),
         **_sum(parts, "prompts"),
         **_sum(parts, "preemptions"),
+        **_turned(iteration),
     }
     if iteration.cached_prompt_tokens is not None:
         found |= {"cached_tokens": iteration.cached_prompt_tokens, "prompt_tokens": iteration.prompt_tokens}
@@ -32,6 +33,27 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
 def _sum(parts: Sequence[ReplicaPass], field: str) -> dict[str, float]:
     known = [getattr(part, field) for part in parts if getattr(part, field) is not None]
     return {field: sum(known)} if known else {}
+
+
+def _turned(iteration: Iteration) -> dict[str, float]:
+    """Return the sums of the engines' turns; nothing without turns."""
+    uses = [part.turns.model_dump() for part in iteration.replicas or () if part.turns]
+    if not uses:
+        return {}
+    found = {name: sum(use[name] for use in uses) for name in uses[0]}
+    return {
+        **found,
+        "tools": found["answers"] - iteration.sequences,
+        "sequence_s": found["answer_s"] + found["tool_s"],
+        "engines_s": len(uses) * iteration.elapsed_s,
+    }
+
+
+def _turns(name: str, unit: str, header: str, definition: str, top: str, bottom: str) -> Number:
+    factor = 100 if unit == "share" else 1
+    return Number(
+        name, unit, header, definition, top=top, bottom=bottom, mode="rollout", table=TURNS, factor=factor, digits=3
+    )
 
 
 def _late_s(iteration: Iteration) -> float | None:
@@ -132,5 +154,32 @@ NUMBERS = (
         mode="rollout",
         table=ROUTER,
         digits=3,
+    ),
+    _turns("turns_per_sequence", "", "turns", "Answers per sequence.", "answers", "sequences"),
+    _turns("turn_s", "s", "turn s", "Time of an answer, from its request until it is complete.", "answer_s", "answers"),
+    _turns("tool_wait_s", "s", "tool s", "Time of a sequence in a tool, as measured.", "tool_s", "tools"),
+    _turns(
+        "tool_share",
+        "share",
+        "in tools %",
+        "Share of the sequences' time in which they waited for tools and left their places in the engine free.",
+        "tool_s",
+        "sequence_s",
+    ),
+    _turns(
+        "all_in_tools_share",
+        "share",
+        "all in tools %",
+        "Share of the engines' time in a step with nothing to do because all unfinished sequences were in tools.",
+        "all_in_tools_s",
+        "engines_s",
+    ),
+    _turns(
+        "recomputed_share",
+        "share",
+        "computed again %",
+        "Share of the context of further turns that was computed in an earlier turn and not found in the prefix cache.",
+        "recomputed_tokens",
+        "context_tokens",
     ),
 )

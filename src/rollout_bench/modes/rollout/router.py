@@ -225,6 +225,7 @@ class Router:
                     sample=request.sample,
                     prompt_token_ids=request.prompt_token_ids,
                     output_tokens=request.output_tokens,
+                    further=request.further,
                     sent=step.handed_out,
                 )
             )

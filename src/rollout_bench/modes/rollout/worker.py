@@ -6,14 +6,12 @@ import hashlib
 import json
 import os
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from rollout_bench.contracts.record import Flag, ReplicaPass
+from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.measure.engine.vllm import passes, sequence_rows
+from rollout_bench.measure.engine.vllm import passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -25,7 +23,7 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, heard, written
-from rollout_bench.workloads.requests import Request
+from rollout_bench.modes.rollout.turns import Answer, answers_of, joined, rows_of, turns_of, turns_use
 
 LINE_BYTES = 1 << 27
 """Longest line from a router, in bytes: a prompt of ten million tokens."""
@@ -68,16 +66,14 @@ class Share:
 
     Attributes:
         words: its sequences, by number.
-        outputs: vLLM's output of each sequence.
+        answers: the turns of each sequence, in order.
         ended: result of each sequence.
-        back: time at which each was back, on the monotonic clock, in seconds.
         over: the router's message at the end.
     """
 
     words: dict[int, Generate] = field(default_factory=dict)
-    outputs: dict[int, Any] = field(default_factory=dict)
+    answers: dict[int, list[Answer]] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
-    back: dict[int, float] = field(default_factory=dict)
     over: Over = field(default_factory=lambda: Over(began=0.0))
 
 
@@ -86,9 +82,10 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
     share = Share()
 
     async def generate(word: Generate) -> None:
-        output = share.outputs[word.id] = await entry.generate(word)
-        share.back[word.id] = time.monotonic()
-        ended = share.ended[word.id] = ended_of(word.id, output)
+        answers = share.answers[word.id] = []
+        async for answer in answers_of(word, entry):
+            answers.append(answer)
+        ended = share.ended[word.id] = ended_of(word.id, [answer.output for answer in answers])
         writer.write(written(ended))
 
     async def read(tasks: asyncio.TaskGroup) -> None:
@@ -115,18 +112,25 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
     began, looks = share.over.began, entry.looks
     words = [word for _, word in sorted(share.words.items())]
     results = [share.ended[word.id] for word in words]
-    asked = [Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens) for word in words]
-    made = sequence_rows([share.outputs[word.id] for word in words], asked, index, began)
+    answers = [share.answers[word.id] for word in words]
+    of_turns = [rows_of(of_sequence, index, began) for of_sequence in answers]
+    turns_of_all = [turns_of(own, of_sequence, began) for own, of_sequence in zip(of_turns, answers, strict=True)]
     rows = [
-        row.model_copy(update={"sent_s": round(word.sent - began, 6), "digest": digest_of(result.token_ids)})
-        for row, word, result in zip(made, words, results, strict=True)
+        joined(own, turns).model_copy(
+            update={
+                "sent_s": round(word.sent - began, 6),
+                "digest": digest_of(result.token_ids),
+                "turns": None if workload.turns is None else turns,
+            }
+        )
+        for own, turns, word, result in zip(of_turns, turns_of_all, words, results, strict=True)
     ]
-    ended = max(share.back.values(), default=began)
+    ended = max((of_sequence[-1].back for of_sequence in answers), default=began)
     cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max(ended - began, SHORTEST_S),
-        requests=len(rows),
+        requests=sum(map(len, answers)),
         sequences=len(rows),
         prompt_tokens=sum(row.prompt_tokens for row in rows),
         cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
@@ -135,12 +139,11 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
+        turns=None if workload.turns is None else turns_use(turns_of_all),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
-    every = iteration.model_copy(update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows)})
     flags = [
-        *token_flags(workload, asked, iteration, rows),
-        *prefix_cache_flags(asked, every, rows),
+        *turn_flags(workload, answers, of_turns, iteration),
         *preempted_flags(index, looks.preemptions),
         *logprob_flags(index, results),
     ]
@@ -150,6 +153,31 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
         flags=flags,
         began=began,
     )
+
+
+def turn_flags(
+    workload: WorkloadSpec,
+    answers: Sequence[Sequence[Answer]],
+    of_turns: Sequence[Sequence[SequenceRow]],
+    iteration: Iteration,
+) -> list[Flag]:
+    """Return the flags of token counts in every turn, and of prefix cache hits in the first, before anything is cached.
+
+    Args:
+        workload: the workload.
+        answers: of each sequence, its turns.
+        of_turns: of each sequence, the row of each turn.
+        iteration: the iteration.
+    """
+    flags = list[Flag]()
+    for number in range(max(map(len, answers), default=0)):
+        asked = [of_sequence[number].asked for of_sequence in answers if number < len(of_sequence)]
+        rows = [own[number] for own in of_turns if number < len(own)]
+        flags += token_flags(workload, asked, iteration, rows)
+        if number == 0:
+            cached = sum(row.cached_prompt_tokens or 0 for row in rows)
+            flags += prefix_cache_flags(asked, iteration.model_copy(update={"cached_prompt_tokens": cached}), rows)
+    return flags
 
 
 def digest_of(token_ids: list[int]) -> str:

@@ -1,0 +1,95 @@
+"""Turns of a sequence: an answer, a tool that takes its time, and the next request with the whole context."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+from rollout_bench.contracts.record import SequenceRow, TurnRow, TurnsUse
+from rollout_bench.measure.engine.vllm import sequence_rows
+from rollout_bench.modes.rollout.async_engine import AsyncEntry
+from rollout_bench.modes.rollout.exchange import Generate
+from rollout_bench.workloads.requests import Request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One turn of a sequence; times are on the monotonic clock, in seconds.
+
+    Attributes:
+        asked: its request, with the whole context as prompt.
+        output: vLLM's RequestOutput.
+        sent: time at which the engine got the request.
+        back: time at which the answer was complete.
+    """
+
+    asked: Request
+    output: Any
+    sent: float
+    back: float
+
+
+async def answers_of(word: Generate, entry: AsyncEntry) -> AsyncIterator[Answer]:
+    """Yield the answers of a sequence; before each but the first, its tool runs, and the context grows.
+
+    All turns go to the same engine, whose prefix cache holds the context.
+    """
+    context, tokens = word.prompt_token_ids, word.output_tokens
+    for further in (*word.further, None):
+        sent = time.monotonic()
+        output = await entry.generate(context, tokens)
+        yield Answer(Request(word.prompt, word.sample, context, tokens), output, sent, time.monotonic())
+        if further is not None:
+            await asyncio.sleep(further.tool_s)
+            context = [*context, *output.outputs[0].token_ids, *further.tool_token_ids]
+            tokens = further.output_tokens
+
+
+def rows_of(answers: Sequence[Answer], index: int, began: float) -> list[SequenceRow]:
+    """Return the row of each turn of a sequence, as if it were a sequence of its own."""
+    return sequence_rows([answer.output for answer in answers], [answer.asked for answer in answers], index, began)
+
+
+def turns_of(rows: Sequence[SequenceRow], answers: Sequence[Answer], began: float) -> list[TurnRow]:
+    """Return the turns of a sequence as its row has them."""
+    return [
+        row.to(TurnRow, sent_s=round(answer.sent - began, 6), back_s=round(answer.back - began, 6))
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def joined(rows: Sequence[SequenceRow], turns: Sequence[TurnRow]) -> SequenceRow:
+    """Return the row of a sequence from the rows of its turns: from the first to the last, with the sums of tokens."""
+    cached = [turn.cached_prompt_tokens for turn in turns]
+    return rows[0].model_copy(
+        update={
+            "prompt_tokens": sum(turn.prompt_tokens for turn in turns),
+            "cached_prompt_tokens": None if None in cached else sum(tokens or 0 for tokens in cached),
+            "output_tokens": sum(turn.output_tokens for turn in turns),
+            "finish_reason": rows[-1].finish_reason,
+            "last_token_s": rows[-1].last_token_s,
+        }
+    )
+
+
+def turns_use(sequences: Sequence[Sequence[TurnRow]]) -> TurnsUse:
+    """Return the use of an engine by the turns of its `sequences`."""
+    turns = sorted(chain(*sequences), key=lambda turn: turn.sent_s)
+    pairs = [pair for own in sequences for pair in pairwise(own)]
+    known = [before.prompt_tokens + before.output_tokens for before, _ in pairs]
+    idle_s, busy_until = 0.0, turns[0].sent_s if turns else 0.0
+    for turn in turns:
+        idle_s += max(0.0, turn.sent_s - busy_until)
+        busy_until = max(busy_until, turn.back_s)
+    return TurnsUse(
+        answers=len(turns),
+        answer_s=round(sum(turn.back_s - turn.sent_s for turn in turns), 6),
+        tool_s=round(sum(after.sent_s - before.back_s for before, after in pairs), 6),
+        all_in_tools_s=round(idle_s, 6),
+        context_tokens=sum(known),
+        recomputed_tokens=sum(
+            max(0, tokens - (after.cached_prompt_tokens or 0)) for tokens, (_, after) in zip(known, pairs, strict=True)
+        ),
+    )
