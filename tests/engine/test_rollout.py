@@ -1,11 +1,12 @@
 """A rollout on two real engines: a router hands a step's sequences out, and every one is accounted for."""
 
 import os
+from pathlib import Path
 
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
-from rollout_bench.contracts.load import Turns
+from rollout_bench.contracts.load import Turns, Uniform
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import read_record, sequences_path
@@ -92,6 +93,29 @@ def test_sequences_with_turns_wait_for_tools_and_keep_their_context(launch: Laun
         assert sum(use.tool_s for use in uses) == pytest.approx(8 * 0.4, rel=0.5)
         assert all(use.all_in_tools_s > 0 for use in uses)
         assert sum(use.recomputed_tokens for use in uses) == 4 * ((150 - 128) + (230 - 128))
+
+
+def test_an_over_sampled_step_aborts_what_it_does_not_need(tmp_path: Path):
+    args = {**SETTINGS["engine"]["args"], "max_model_len": 1024, "max_num_seqs": 4}
+    turns = Turns(count=2, tool_ms=Uniform(distribution="uniform", low=1, high=1500), tool_tokens=20)
+    load = {"prompts": 2, "samples_per_prompt": 2, "output_tokens": TAIL, "logprobs": 0, "turns": turns.model_dump()}
+    spec = tiny_spec(engine={"args": args}, workload=load)
+    spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(over_sample=2.0)})
+    launch = Launching(tmp_path, spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+    record = launch.record()
+    assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once"}
+    rows = read_sequences(sequences_path(launch.out), record)
+    for iteration in record.iterations:
+        (part,) = iteration.replicas
+        of = [row for row in rows if row.iteration == iteration.index]
+        assert len({row.prompt for row in of}) == 2
+        assert iteration.sequences == part.sequences == len(of) == 4
+        assert part.surplus.sequences == 4
+        assert part.surplus.aborted > 0
+        assert iteration.elapsed_s == pytest.approx(max(row.turns[-1].back_s for row in of), abs=0.2)
+        assert 0 <= part.surplus.drain_s < 5
+        assert all(row.finish_reason == "length" for row in of)
 
 
 def test_the_slowest_engine_sets_the_start_and_none_is_left(record: Record, launch: Launching):

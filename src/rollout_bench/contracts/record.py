@@ -165,6 +165,17 @@ class TurnsUse(Strict):
     )
 
 
+class Surplus(Strict):
+    """Sequences that an engine generated, in part or whole, for a step that did not need them."""
+
+    sequences: int = Field(ge=0, description="Number of these sequences.")
+    aborted: int = Field(ge=0, description="Those of them that were unfinished when the step had enough.")
+    output_tokens: int = Field(ge=0, description="Their generated tokens, which are thrown away.")
+    drain_s: float = Field(
+        ge=0, description="From when the step had enough until the engine's last sequence had ended, in seconds."
+    )
+
+
 class ReplicaPass(Strict):
     """One replica's part of an iteration."""
 
@@ -194,6 +205,7 @@ class ReplicaPass(Strict):
     )
     kv_cache_peak: float | None = absent("Largest used share of its KV cache. Null if unknown.", ge=0)
     turns: TurnsUse | None = absent("Turns of its sequences. Null if the workload has none.")
+    surplus: Surplus | None = absent("Its sequences that the step did not need. Null without over-sampling.")
 
     @property
     def end_s(self) -> float:

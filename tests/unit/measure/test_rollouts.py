@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from made_workloads import workload
 
-from rollout_bench.contracts.record import Drafting, ReplicaPass, TurnRow
+from rollout_bench.contracts.record import Drafting, ReplicaPass, Surplus, TurnRow
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
@@ -25,11 +25,11 @@ from rollout_bench.modes.rollout.policies import (
     POLICIES,
     Balancer,
 )
-from rollout_bench.modes.rollout.router import Router
+from rollout_bench.modes.rollout.router import RoutedStep, Router
 from rollout_bench.modes.rollout.settings import RolloutSpec, RouterPolicy
-from rollout_bench.modes.rollout.turns import Answer, answers_of, joined, rows_of, turns_of, turns_use
-from rollout_bench.modes.rollout.worker import logprob_flags, turn_flags
-from rollout_bench.workloads.requests import Source, Turn
+from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
+from rollout_bench.modes.rollout.worker import logprob_flags, surplus_of, turn_flags
+from rollout_bench.workloads.requests import Request, Source, Turn
 
 
 @pytest.fixture
@@ -124,11 +124,31 @@ def test_missing_or_nan_log_probabilities_make_a_launch_invalid() -> None:
         assert flag.sentence.startswith("Iteration 3: 1 of 2 sequences")
 
 
+def test_an_over_sampled_step_ends_with_the_groups_it_needs() -> None:
+    step = RoutedStep([Request(number // 2, number % 2, [number], 4) for number in range(8)], needed=2)
+    step.engine_of = {number: number % 2 for number in range(8)}
+    assert [step.take(number, 1.0 * number) for number in (0, 2, 4, 5)] == [False] * 4
+    assert step.take(3, 7.0)  # prompts 2 and 1 are whole, 0 is half done
+    assert (step.kept, step.enough) == ({1, 2}, 7.0)
+    assert not step.take(1, 8.0)
+    assert [step.dropped(engine) for engine in (0, 1)] == [[0, 6], [1, 7]]
+    whole = RoutedStep(step.asked, needed=4)
+    assert not any(whole.take(number, 1.0) for number in range(8))
+    assert (whole.enough, whole.dropped(0)) == (None, [])
+
+
+@given(prompts=st.integers(1, 1000), percent=st.integers(101, 300))
+def test_a_step_sends_no_prompt_more_than_asked(prompts: int, percent: int) -> None:
+    assert RolloutSpec(over_sample=percent / 100).sent(prompts) == -(-prompts * percent // 100)
+    assert RolloutSpec().sent(prompts) == prompts
+
+
 class Echo:
     """Answers each request with as many sevens as it asks for, from a cache of all but the last context's token."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
+        self.enough = asyncio.Event()
 
     async def generate(self, token_ids: list[int], output_tokens: int) -> object:
         self.asked.append(token_ids)
@@ -137,8 +157,8 @@ class Echo:
         return SimpleNamespace(outputs=[of], prompt_token_ids=token_ids, num_cached_tokens=0, metrics=None)
 
 
-def chain(*further: Turn) -> tuple[Echo, list[Answer]]:
-    """Return the engine and the answers of a sequence with these turns after the first."""
+def chain(*further: Turn) -> tuple[Echo, Trajectory]:
+    """Return the engine and a sequence with these turns after the first."""
     engine = Echo()
     word = Generate(id=3, prompt=1, sample=0, prompt_token_ids=[1, 2], output_tokens=2, further=further, sent=0.0)
     word = heard(written(word))
@@ -146,26 +166,41 @@ def chain(*further: Turn) -> tuple[Echo, list[Answer]]:
     async def all_of() -> list[Answer]:
         return [answer async for answer in answers_of(word, engine)]
 
-    return engine, asyncio.run(all_of())
+    return engine, trajectory_of(word, asyncio.run(all_of()), 0, 0.0)
 
 
 def test_each_turn_asks_with_all_answers_and_tools_so_far() -> None:
-    engine, answers = chain(Turn(0.02, [8, 9], 1), Turn(0.03, [4], 3))
+    engine, made = chain(Turn(0.02, [8, 9], 1), Turn(0.03, [4], 3))
     assert engine.asked == [[1, 2], [1, 2, 7, 7, 8, 9], [1, 2, 7, 7, 8, 9, 7, 4]]
-    assert answers[1].sent - answers[0].back >= 0.02
-    ended = ended_of(3, [answer.output for answer in answers])
+    assert made.answers[1].sent - made.answers[0].back >= 0.02
+    ended = ended_of(3, [answer.output for answer in made.answers])
     assert (ended.token_ids, ended.logprobs, ended.finish_reason) == ([7] * 6, [-0.5] * 6, "length")
-    rows = rows_of(answers, 0, answers[0].sent)
-    row = joined(rows, turns_of(rows, answers, answers[0].sent))
+    row = made.row
+    assert not made.aborted
     assert (row.prompt_tokens, row.output_tokens, row.cached_prompt_tokens) == (2 + 6 + 8, 6, 0)
 
 
+def test_enough_ends_a_sequence_in_its_tool() -> None:
+    async def run() -> tuple[Echo, Trajectory]:
+        engine = Echo()
+        further = (Turn(1000.0, [8], 2),)
+        word = Generate(id=0, prompt=0, sample=0, prompt_token_ids=[1], output_tokens=2, further=further, sent=0.0)
+        asyncio.get_running_loop().call_later(0.01, engine.enough.set)
+        return engine, trajectory_of(word, [answer async for answer in answers_of(word, engine)], 0, 0.0)
+
+    engine, made = asyncio.run(run())
+    assert made.aborted
+    assert engine.asked == [[1]]
+    assert surplus_of([made], [0], 0.5) == Surplus(sequences=1, aborted=1, output_tokens=2, drain_s=0.5)
+    assert surplus_of([made], [], 0.5).sequences == 0
+
+
 def test_a_turn_of_another_length_makes_a_launch_invalid() -> None:
-    _, answers = chain(Turn(0.0, [8], 2))
+    _, made = chain(Turn(0.0, [8], 2))
     whole = made_of(0, False, [ReplicaPass.model_validate(PART)])
-    assert turn_flags(workload(), [answers], [rows_of(answers, 0, 0.0)], whole) == []
-    answers[1].output.outputs[0].token_ids.pop()
-    (flag,) = turn_flags(workload(), [answers], [rows_of(answers, 0, 0.0)], whole)
+    assert turn_flags(workload(), [made], whole) == []
+    made.answers[1].output.outputs[0].token_ids.pop()
+    (flag,) = turn_flags(workload(), [trajectory_of(made.word, made.answers, 0, 0.0)], whole)
     assert flag.code == "token_count"
 
 

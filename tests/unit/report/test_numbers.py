@@ -119,6 +119,7 @@ SHARDED = placed_record(placed_spec(2, devices=4, args={"tensor_parallel_size": 
             [shared_out(make_record(rollout_spec(), launch)) for launch in (0, 1)],
             {"engines": 2, "prompts_per_engine": 6.5, "cached_share": 0.25, "preemptions": 4, "handing_out_s": 0.012}
             | {"decide_s": 5e-6, "loop_delay_p99_s": 0.002, "kv_cache_peak_share": 0.5}
+            | {"dropped_sequences": 6, "aborted_sequences": 4, "dropped_share": 0.2, "drain_after_s": 0.02}
             | {"turns_per_sequence": 2, "tool_share": 2 / 11, "all_in_tools_share": 0.05, "recomputed_share": 0.05},
         ),
         (

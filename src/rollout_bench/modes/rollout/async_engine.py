@@ -92,6 +92,10 @@ def _drafted(scheduler_stats: Any) -> Drafting | None:
     )
 
 
+AGAIN_S = 0.02
+"""Time after which an abort is repeated, in seconds."""
+
+
 class AsyncEntry:
     """An AsyncLLM engine that gets one request for each turn of a sequence, as it arrives.
 
@@ -105,6 +109,9 @@ class AsyncEntry:
         self.looks = looks
         self._engine = engine
         self._workload = job.spec.workload
+        self._running: set[str] = set()
+        self.enough = asyncio.Event()
+        """Set as soon as the step has enough: nothing further is to be generated in it."""
         self._drafts = drafts(job.spec)
 
     async def generate(self, token_ids: list[int], output_tokens: int) -> Any:
@@ -116,20 +123,31 @@ class AsyncEntry:
         parameters = sampling(self._workload, config, output_tokens, 1, output_kind=kind)
         final: Any = None
         prompt = {"prompt_token_ids": token_ids}
-        async for output in self._engine.generate(prompt, parameters, str(next(_NAMES))):
+        name = str(next(_NAMES))
+        self._running.add(name)
+        async for output in self._engine.generate(prompt, parameters, name):
             final = output
+        self._running.discard(name)
         return final
+
+    async def abort(self) -> None:
+        """End all that the engine generates; every sequence comes back with its tokens so far."""
+        self.enough.set()
+        while self._running:  # said again, because an abort before the engine knows its request is lost
+            await self._engine.abort(list(self._running))
+            await asyncio.sleep(AGAIN_S)
 
     def drafting(self) -> Drafting | None:
         """Return the draft counts since the start of the step; None without speculative decoding."""
         return (self.looks.drafting or drafting_of({})) if self._drafts else None
 
     async def reset(self) -> None:
-        """Clear the prefix cache before a step.
+        """Clear the prefix cache before a step, and what the last step ended with.
 
         Raises:
             RuntimeError: if blocks are still in use.
         """
+        self.enough.clear()
         for _ in range(20):  # the blocks of the last request are freed shortly after its output
             if await self._engine.reset_prefix_cache() is not False:
                 return

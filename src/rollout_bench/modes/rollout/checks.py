@@ -22,9 +22,9 @@ class RolloutPlanning(Planning):
         return True
 
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> RolloutSpec:
-        """Return the router, if there are several engines."""
-        several = (args.get(SIZE) or 1) > 1
-        return RolloutSpec(router=config.of(RolloutSettings).router if several else None)
+        """Return the router, if there are several engines, and what is sent beyond what a step needs."""
+        several, asked = (args.get(SIZE) or 1) > 1, config.of(RolloutSettings)
+        return RolloutSpec(router=asked.router if several else None, over_sample=asked.over_sample)
 
     def args(self, config: Config, args: dict[str, Any]) -> dict[str, Any]:
         """Return `args` with `rollout.replicas`, so that the number of engines is always in one place."""

@@ -1,7 +1,7 @@
 """Messages between router and replicas, in JSON lines over a pair of sockets.
 
-router   -- generate, over -->  replica
-router   <-- ended -----------  replica
+router   -- generate, enough, over -->  replica
+router   <-- ended -------------------  replica
 
 Only sequences travel here. Replicas report measurements through their pipe, like all engine processes. All times are on
 the monotonic clock, which all processes of a machine share.
@@ -30,11 +30,19 @@ class Generate(Strict):
     sent: float = Field(description="Time at which the router sent it.")
 
 
+class Enough(Strict):
+    """The step has all that it needs: the replica aborts what it still generates, and has it back at once."""
+
+    says: Literal["enough"] = "enough"
+
+
 class Over(Strict):
     """All sequences of the step have ended."""
 
     says: Literal["over"] = "over"
     began: float = Field(description="Start time of the step.")
+    enough: float | None = Field(None, description="Time at which it had all that it needed. Null: all was needed.")
+    dropped: list[int] = Field([], description="The replica's sequences that the step did not need.")
 
 
 class Ended(Strict):
@@ -49,7 +57,7 @@ class Ended(Strict):
     finish_reason: str | None
 
 
-Word = Generate | Over | Ended
+Word = Generate | Enough | Over | Ended
 _WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="says")])
 
 

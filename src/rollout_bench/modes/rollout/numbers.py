@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from rollout_bench.contracts.record import Iteration, ReplicaPass
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.rollout.record import RouterUse
-from rollout_bench.numbers.number import Number
+from rollout_bench.numbers.number import ONE, Number
 from rollout_bench.numbers.replicas import most_of
 
-ROUTER, TURNS = "Router", "Turns"
+ROUTER, TURNS, OVER_SAMPLING = "Router", "Turns", "Over-sampling"
 
 
 def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
@@ -24,6 +24,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         **_sum(parts, "prompts"),
         **_sum(parts, "preemptions"),
         **_turned(iteration),
+        **_thrown_away(iteration),
     }
     if iteration.cached_prompt_tokens is not None:
         found |= {"cached_tokens": iteration.cached_prompt_tokens, "prompt_tokens": iteration.prompt_tokens}
@@ -43,10 +44,34 @@ def _turned(iteration: Iteration) -> dict[str, float]:
     found = {name: sum(use[name] for use in uses) for name in uses[0]}
     return {
         **found,
-        "tools": found["answers"] - iteration.sequences,
+        "generated_sequences": (made := iteration.sequences + _thrown_away(iteration).get("dropped", 0)),
+        "tools": found["answers"] - made,
         "sequence_s": found["answer_s"] + found["tool_s"],
         "engines_s": len(uses) * iteration.elapsed_s,
     }
+
+
+def _thrown_away(iteration: Iteration) -> dict[str, float]:
+    """Return the sums of what the engines generated and the step did not need; nothing without over-sampling."""
+    parts = [part.surplus for part in iteration.replicas or () if part.surplus]
+    if not parts:
+        return {}
+    tokens = sum(part.output_tokens for part in parts)
+    return {
+        "dropped": sum(part.sequences for part in parts),
+        "aborted": sum(part.aborted for part in parts),
+        "dropped_tokens": tokens,
+        "generated_tokens": iteration.output_tokens + tokens,
+        "drain_after_s": max(part.drain_s for part in parts),
+    }
+
+
+def _over_sampled(name: str, unit: str, header: str, definition: str, top: str, bottom: str = ONE) -> Number:
+    factor = {"share": 100.0, "s": 1e3}.get(unit, 1)
+    return Number(
+        name, unit, header, definition,
+        top=top, bottom=bottom, mode="rollout", table=OVER_SAMPLING, factor=factor, digits=3,
+    )  # fmt: skip
 
 
 def _turns(name: str, unit: str, header: str, definition: str, top: str, bottom: str) -> Number:
@@ -155,7 +180,7 @@ NUMBERS = (
         table=ROUTER,
         digits=3,
     ),
-    _turns("turns_per_sequence", "", "turns", "Answers per sequence.", "answers", "sequences"),
+    _turns("turns_per_sequence", "", "turns", "Answers per sequence.", "answers", "generated_sequences"),
     _turns("turn_s", "s", "turn s", "Time of an answer, from its request until it is complete.", "answer_s", "answers"),
     _turns("tool_wait_s", "s", "tool s", "Time of a sequence in a tool, as measured.", "tool_s", "tools"),
     _turns(
@@ -181,5 +206,26 @@ NUMBERS = (
         "Share of the context of further turns that was computed in an earlier turn and not found in the prefix cache.",
         "recomputed_tokens",
         "context_tokens",
+    ),
+    _over_sampled(
+        "dropped_sequences", "", "thrown away", "Sequences per step that it did not need, in part or whole.", "dropped"
+    ),
+    _over_sampled(
+        "aborted_sequences", "", "aborted", "Those of them that were unfinished when it had enough.", "aborted"
+    ),
+    _over_sampled(
+        "dropped_share",
+        "share",
+        "tokens thrown away %",
+        "Share of the generated tokens in sequences that the step did not need.",
+        "dropped_tokens",
+        "generated_tokens",
+    ),
+    _over_sampled(
+        "drain_after_s",
+        "s",
+        "until idle ms",
+        "Time after a step until its engines had ended the aborted sequences; not part of the step's time.",
+        "drain_after_s",
     ),
 )

@@ -1,7 +1,7 @@
 """The tables of rollouts: throughput, the router, and the balance of its engines."""
 
 from rollout_bench.contracts.mode import Mode
-from rollout_bench.modes.rollout.numbers import ROUTER, TURNS
+from rollout_bench.modes.rollout.numbers import OVER_SAMPLING, ROUTER, TURNS
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import GENERATED, OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -13,7 +13,7 @@ MOST_SENTENCES = 6
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of throughput, router and engines, and a sentence on each router's balance."""
     first, *others = GENERATED
-    tables = number_views(findings, mode, (first, ROUTER, TURNS, *others, *OF_LAUNCH))
+    tables = number_views(findings, mode, (first, ROUTER, TURNS, OVER_SAMPLING, *others, *OF_LAUNCH))
     tables += percentile_views(findings, mode)
     rows = [row for row in findings.rows if row.experiment.mode == mode.name]
     return SummaryPart(
@@ -21,6 +21,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             f"{mode.name}/report",
             shares=[row for row in rows if row.values.get("engines", 0) > 1],
             turned=[row for row in rows if "tool_share" in row.values],
+            thrown=[row for row in rows if "dropped_share" in row.values],
             most=MOST_SENTENCES,
         ),
         tables=tables,

@@ -11,12 +11,13 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
-from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, Word, heard, written
+from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, Word, heard, written
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.modes.rollout.settings import RolloutSpec
@@ -87,9 +88,11 @@ class RoutedStep:
 
     Args:
         asked: its sequences, group after group.
+        needed: number of groups that it needs.
     """
 
     asked: Sequence[Request]
+    needed: int = 0
     began: float = 0.0
     handed_out: float = 0.0
     """Time at which the last sequence was sent."""
@@ -98,9 +101,33 @@ class RoutedStep:
     engine_of: dict[int, int] = field(default_factory=dict)
     """Number of each sent sequence -> its engine."""
     under_way: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
+    """Prompts of the groups that it needed, all of whose sequences have ended."""
+    enough: float | None = None
+    """Time at which all these groups were there; None before, and if it needs all."""
     decide_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._left = Counter(request.prompt for request in self.asked)
+
+    def take(self, number: int, now: float) -> bool:
+        """Take note that sequence `number` ended; return whether the step has enough with it, and sent more."""
+        prompt = self.asked[number].prompt
+        self.under_way.discard(number)
+        self._left[prompt] -= 1
+        if self.enough is not None or self._left[prompt]:
+            return False
+        self.kept.add(prompt)
+        if len(self.kept) < self.needed or self.needed == len(self._left):
+            return False
+        self.enough = now
+        return True
+
+    def dropped(self, engine: int) -> list[int]:
+        """Return the sequences of an engine that the step did not need."""
+        return [n for n, of in self.engine_of.items() if of == engine and self.asked[n].prompt not in self.kept]
 
 
 class Router:
@@ -148,12 +175,16 @@ class Router:
         Raises:
             UserError: if the data set cannot be read, or has text but no tokenizer is available.
         """
-        self._source = self._make(self._spec.workload, vocabulary)
+        workload = self._spec.workload
+        sent = workload.model_copy(update={"prompts": self._rollout.sent(workload.prompts)})
+        self._source = self._make(sent, vocabulary)
 
     def prepare(self) -> None:
         """Make the sequences of the next step."""
         assert self._source is not None, "the engines were ready before"
-        self._step = RoutedStep(self._source.requests(self._launch, self._index))
+        asked, workload = self._source.requests(self._launch, self._index), self._spec.workload
+        needed = asked[: workload.prompts * workload.samples_per_prompt]
+        self._step = RoutedStep(asked, len({request.prompt for request in needed}))
         gc.collect()
 
     def begin(self) -> None:
@@ -175,7 +206,7 @@ class Router:
         self._index += 1
         return iteration.model_copy(
             update={
-                "elapsed_s": step.ended - step.began,
+                "elapsed_s": (step.enough or step.ended) - step.began,
                 "client": ClientUse.of(step.cpu_s / (step.ended - step.began), step.late_s, LOOK_S),
                 "router": RouterUse(
                     decisions=len(step.decide_s),
@@ -212,6 +243,8 @@ class Router:
         step.began = step.handed_out = time.monotonic()
         self._look = step.began + LOOK_S
         for number, request in enumerate(step.asked):
+            if step.enough is not None:
+                break
             before = time.perf_counter()
             engine = balancer.choose(request.prompt)
             step.decide_s.append(time.perf_counter() - before)
@@ -234,8 +267,8 @@ class Router:
             self._take(step, balancer, max(0.0, self._look - time.monotonic()))
         step.ended = time.monotonic()
         step.cpu_s = time.thread_time() - cpu_s
-        for line in self._lines:
-            line.say(Over(began=step.began))
+        for engine, line in enumerate(self._lines):
+            line.say(Over(began=step.began, enough=step.enough, dropped=step.dropped(engine)))
         while any(line.waits for line in self._lines):
             for key, _ in self._poll.select():
                 key.data.flush()
@@ -249,7 +282,9 @@ class Router:
                 for word in key.data.heard():
                     assert isinstance(word, Ended), "replicas say nothing else"
                     balancer.ended(step.engine_of[word.id])
-                    step.under_way.discard(word.id)
+                    if step.take(word.id, time.monotonic()):
+                        for line in self._lines:
+                            line.say(Enough())
         now = time.monotonic()
         if now >= self._look:
             step.late_s.append(now - self._look)

@@ -1,14 +1,18 @@
 """Settings of rollouts: engines, and the router that distributes sequences among them."""
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.fields import Count, Strict, absent
+from rollout_bench.contracts.fields import Count, Number, Strict, absent
 from rollout_bench.contracts.mode import ModeSpec
 
 RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
 """Policy of a router for choosing the engine of a sequence."""
+
+
+OverSample = Annotated[Number, Field(gt=1, le=10)]
 
 
 class RolloutSettings(Strict):
@@ -29,6 +33,13 @@ class RolloutSettings(Strict):
             "of its prompt."
         ),
     )
+    over_sample: OverSample | None = Field(
+        None,
+        description=(
+            "Prompts that a step sends, as a multiple of the prompts that it needs: with 1.25 it ends as soon as four "
+            "fifths of the sent prompts have all their samples, and the rest is aborted and thrown away. Null: none."
+        ),
+    )
 
 
 class RolloutSpec(ModeSpec):
@@ -37,6 +48,11 @@ class RolloutSpec(ModeSpec):
     replicas_key: ClassVar[str] = "rollout.replicas"
 
     router: RouterPolicy | None = absent("Policy for choosing the engine of each sequence. Null for a single engine.")
+    over_sample: OverSample | None = absent("Prompts that a step sends / prompts that it needs. Null: the same.")
+
+    def sent(self, prompts: int) -> int:
+        """Return the number of prompts that a step sends if it needs `prompts`."""
+        return math.ceil(round(prompts * (self.over_sample or 1.0), 9))  # 100 * 1.07 is a little more than 107
 
     def beside_engines(self) -> dict[str, dict[str, Any]]:
         """Return the settings of the router, if there is one."""

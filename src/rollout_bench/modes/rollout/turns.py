@@ -1,6 +1,7 @@
 """Turns of a sequence: an answer, a tool that takes its time, and the next request with the whole context."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Answer:
 async def answers_of(word: Generate, entry: AsyncEntry) -> AsyncIterator[Answer]:
     """Yield the answers of a sequence; before each but the first, its tool runs, and the context grows.
 
-    All turns go to the same engine, whose prefix cache holds the context.
+    They stop as soon as the step has enough. All turns go to the same engine, whose prefix cache holds the context.
     """
     context, tokens = word.prompt_token_ids, word.output_tokens
     for further in (*word.further, None):
@@ -42,36 +43,58 @@ async def answers_of(word: Generate, entry: AsyncEntry) -> AsyncIterator[Answer]
         output = await entry.generate(context, tokens)
         yield Answer(Request(word.prompt, word.sample, context, tokens), output, sent, time.monotonic())
         if further is not None:
-            await asyncio.sleep(further.tool_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(entry.enough.wait(), further.tool_s)
+            if entry.enough.is_set():
+                return
             context = [*context, *output.outputs[0].token_ids, *further.tool_token_ids]
             tokens = further.output_tokens
 
 
-def rows_of(answers: Sequence[Answer], index: int, began: float) -> list[SequenceRow]:
-    """Return the row of each turn of a sequence, as if it were a sequence of its own."""
-    return sequence_rows([answer.output for answer in answers], [answer.asked for answer in answers], index, began)
+@dataclass(frozen=True)
+class Trajectory:
+    """A generated sequence.
+
+    Attributes:
+        word: as the router asked for it.
+        answers: its turns.
+        rows: the row of each turn, as if it were a sequence of its own.
+        turns: the same as the row of the sequence has them.
+    """
+
+    word: Generate
+    answers: Sequence[Answer]
+    rows: Sequence[SequenceRow]
+    turns: Sequence[TurnRow]
+
+    @property
+    def row(self) -> SequenceRow:
+        """Its row: from its first turn to its last, with the sums of tokens."""
+        cached = [turn.cached_prompt_tokens for turn in self.turns]
+        return self.rows[0].model_copy(
+            update={
+                "prompt_tokens": sum(turn.prompt_tokens for turn in self.turns),
+                "cached_prompt_tokens": None if None in cached else sum(tokens or 0 for tokens in cached),
+                "output_tokens": sum(turn.output_tokens for turn in self.turns),
+                "finish_reason": self.rows[-1].finish_reason,
+                "last_token_s": self.rows[-1].last_token_s,
+            }
+        )
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it was ended before its time."""
+        return len(self.answers) <= len(self.word.further) or self.rows[-1].finish_reason == "abort"
 
 
-def turns_of(rows: Sequence[SequenceRow], answers: Sequence[Answer], began: float) -> list[TurnRow]:
-    """Return the turns of a sequence as its row has them."""
-    return [
+def trajectory_of(word: Generate, answers: Sequence[Answer], index: int, began: float) -> Trajectory:
+    """Return the sequence that `answers` make, in iteration `index`, whose times count from `began`."""
+    rows = sequence_rows([answer.output for answer in answers], [answer.asked for answer in answers], index, began)
+    turns = [
         row.to(TurnRow, sent_s=round(answer.sent - began, 6), back_s=round(answer.back - began, 6))
         for row, answer in zip(rows, answers, strict=True)
     ]
-
-
-def joined(rows: Sequence[SequenceRow], turns: Sequence[TurnRow]) -> SequenceRow:
-    """Return the row of a sequence from the rows of its turns: from the first to the last, with the sums of tokens."""
-    cached = [turn.cached_prompt_tokens for turn in turns]
-    return rows[0].model_copy(
-        update={
-            "prompt_tokens": sum(turn.prompt_tokens for turn in turns),
-            "cached_prompt_tokens": None if None in cached else sum(tokens or 0 for tokens in cached),
-            "output_tokens": sum(turn.output_tokens for turn in turns),
-            "finish_reason": rows[-1].finish_reason,
-            "last_token_s": rows[-1].last_token_s,
-        }
-    )
+    return Trajectory(word, answers, rows, turns)
 
 
 def turns_use(sequences: Sequence[Sequence[TurnRow]]) -> TurnsUse:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, SequenceRow
+from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, Surplus
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.measure.engine.vllm import passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
@@ -22,8 +22,8 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
-from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, heard, written
-from rollout_bench.modes.rollout.turns import Answer, answers_of, joined, rows_of, turns_of, turns_use
+from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, heard, written
+from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
 
 LINE_BYTES = 1 << 27
 """Longest line from a router, in bytes: a prompt of ten million tokens."""
@@ -94,6 +94,8 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
             if isinstance(word, Generate):
                 share.words[word.id] = word
                 tasks.create_task(generate(word))
+            elif isinstance(word, Enough):
+                tasks.create_task(entry.abort())
             elif isinstance(word, Over):
                 share.over = word
                 return
@@ -108,29 +110,27 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
 
 
 def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
-    """Return the event for a replica's share of a step."""
-    began, looks = share.over.began, entry.looks
-    words = [word for _, word in sorted(share.words.items())]
-    results = [share.ended[word.id] for word in words]
-    answers = [share.answers[word.id] for word in words]
-    of_turns = [rows_of(of_sequence, index, began) for of_sequence in answers]
-    turns_of_all = [turns_of(own, of_sequence, began) for own, of_sequence in zip(of_turns, answers, strict=True)]
+    """Return the event for a replica's share of a step: of the sequences that the step needed."""
+    began, enough, looks = share.over.began, share.over.enough, entry.looks
+    every = [trajectory_of(word, share.answers[number], index, began) for number, word in sorted(share.words.items())]
+    kept = [one for one in every if one.word.id not in share.over.dropped]
+    results = [share.ended[one.word.id] for one in kept]
     rows = [
-        joined(own, turns).model_copy(
+        one.row.model_copy(
             update={
-                "sent_s": round(word.sent - began, 6),
+                "sent_s": round(one.word.sent - began, 6),
                 "digest": digest_of(result.token_ids),
-                "turns": None if workload.turns is None else turns,
+                "turns": None if workload.turns is None else one.turns,
             }
         )
-        for own, turns, word, result in zip(of_turns, turns_of_all, words, results, strict=True)
+        for one, result in zip(kept, results, strict=True)
     ]
-    ended = max((of_sequence[-1].back for of_sequence in answers), default=began)
+    back = max((one.answers[-1].back for one in every), default=began)
     cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
     part = ReplicaPass(
         start_offset_s=0.0,
-        elapsed_s=max(ended - began, SHORTEST_S),
-        requests=sum(map(len, answers)),
+        elapsed_s=max((back if enough is None else min(back, enough)) - began, SHORTEST_S),
+        requests=sum(len(one.answers) for one in kept),
         sequences=len(rows),
         prompt_tokens=sum(row.prompt_tokens for row in rows),
         cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
@@ -139,11 +139,13 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
-        turns=None if workload.turns is None else turns_use(turns_of_all),
+        turns=None if workload.turns is None else turns_use([one.turns for one in every]),
+        surplus=None if enough is None else surplus_of(every, share.over.dropped, max(0.0, back - enough)),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     flags = [
-        *turn_flags(workload, answers, of_turns, iteration),
+        *turn_flags(workload, kept, iteration),
+        *first_flags(every, iteration),
         *preempted_flags(index, looks.preemptions),
         *logprob_flags(index, results),
     ]
@@ -155,29 +157,32 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
     )
 
 
-def turn_flags(
-    workload: WorkloadSpec,
-    answers: Sequence[Sequence[Answer]],
-    of_turns: Sequence[Sequence[SequenceRow]],
-    iteration: Iteration,
-) -> list[Flag]:
-    """Return the flags of token counts in every turn, and of prefix cache hits in the first, before anything is cached.
+def surplus_of(every: Sequence[Trajectory], dropped: Sequence[int], drain_s: float) -> Surplus:
+    """Return what the sequences with the numbers `dropped` were, whose last ended `drain_s` after the step."""
+    found = [one for one in every if one.word.id in dropped]
+    return Surplus(
+        sequences=len(found),
+        aborted=sum(one.aborted for one in found),
+        output_tokens=sum(one.row.output_tokens for one in found),
+        drain_s=drain_s,
+    )
 
-    Args:
-        workload: the workload.
-        answers: of each sequence, its turns.
-        of_turns: of each sequence, the row of each turn.
-        iteration: the iteration.
-    """
+
+def turn_flags(workload: WorkloadSpec, sequences: Sequence[Trajectory], iteration: Iteration) -> list[Flag]:
+    """Return a flag for each turn in which sequences came with other numbers of tokens than they should."""
     flags = list[Flag]()
-    for number in range(max(map(len, answers), default=0)):
-        asked = [of_sequence[number].asked for of_sequence in answers if number < len(of_sequence)]
-        rows = [own[number] for own in of_turns if number < len(own)]
+    for number in range(max((len(one.rows) for one in sequences), default=0)):
+        there = [one for one in sequences if number < len(one.rows)]
+        asked, rows = [one.answers[number].asked for one in there], [one.rows[number] for one in there]
         flags += token_flags(workload, asked, iteration, rows)
-        if number == 0:
-            cached = sum(row.cached_prompt_tokens or 0 for row in rows)
-            flags += prefix_cache_flags(asked, iteration.model_copy(update={"cached_prompt_tokens": cached}), rows)
     return flags
+
+
+def first_flags(every: Sequence[Trajectory], iteration: Iteration) -> list[Flag]:
+    """Return a flag if the first turns of all sequences found more in the prefix cache than they share."""
+    asked, rows = [one.answers[0].asked for one in every], [one.rows[0] for one in every]
+    cached = sum(row.cached_prompt_tokens or 0 for row in rows)
+    return prefix_cache_flags(asked, iteration.model_copy(update={"cached_prompt_tokens": cached}), rows)
 
 
 def digest_of(token_ids: list[int]) -> str:
