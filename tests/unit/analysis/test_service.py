@@ -91,6 +91,12 @@ def test_goodput_counts_what_met_every_limit_and_never_what_failed(limits: dict[
     assert served(EXAMPLE, Slo(**limits))[1]["goodput_requests_per_s"] == pytest.approx(good / 2.0)
 
 
+def test_a_time_per_token_has_no_tools_in_it() -> None:
+    turns = [{"sent_s": at, "back_s": at + 1, "prompt_tokens": 8, "output_tokens": 2} for at in (0.0, 9.0)]
+    one, both = (row(0.0, 0.5, None, 4, last_token_s=10.0, turns=turns[:count]) for count in (1, 2))
+    assert requests_of([one, both]).known("tpot_s").size == requests_of([one]).known("tpot_s").size == 1
+
+
 def test_pieces_of_several_tokens_have_one_gap_each() -> None:
     requests, service = served([row(0.0, 0.1, [60_000], 6, gap_tokens=[3, 3])])
     assert (requests.known("itl_s"), requests.known("tpot_s")) == (pytest.approx([0.06]), pytest.approx([0.06 / 5]))

@@ -29,7 +29,7 @@ class Requests:
     """The requests in some iterations of one launch, an array [n] for each field except the last two.
 
     Times are seconds after the request's iteration began, NaN if unknown. Without a server only the engine's times are
-    known. `prompt` is the index of the prompt in its iteration. `cut_s` is the time at which a request was cut because
+    known. `prompt` is the index of the prompt in its iteration. `has_tools` says whether tools ran between its tokens. `cut_s` is the time at which a request was cut because
     the duration of its load was over; such a request neither failed nor succeeded. `itl_s` [g] are the inter-token
     latencies of successful requests: the times between consecutive pieces of an answer. `gap_of` [g] is the position of
     each gap's request.
@@ -46,6 +46,7 @@ class Requests:
     output_tokens: Indices
     failed: NDArray[np.bool_]
     cut_s: Array
+    has_tools: NDArray[np.bool_]
     itl_s: Array
     gap_of: Indices
 
@@ -66,8 +67,8 @@ class Requests:
 
     @cached_property
     def tpot_s(self) -> Array:
-        """Time per output token after the first, (E2EL - TTFT) / (n - 1); NaN for a single token."""
-        steps = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
+        """Time per output token after the first, (E2EL - TTFT) / (n - 1); NaN for a single token, or with tools."""
+        steps = np.where((self.output_tokens > 1) & ~self.has_tools, self.output_tokens - 1, np.nan)
         return np.asarray((self.e2el_s - self.ttft_s) / steps)
 
     @cached_property
@@ -118,6 +119,7 @@ def requests_of(rows: Sequence[SequenceRow]) -> Requests:
         output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
         failed=np.array([row.failed for row in rows], dtype=bool),
         cut_s=np.array([row.cut_s for row in rows], dtype=float),
+        has_tools=np.array([len(row.turns or ()) > 1 for row in rows], dtype=bool),
         itl_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
     )
