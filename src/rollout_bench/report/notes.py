@@ -79,12 +79,10 @@ def workload_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
 
 
 def _load(workload: WorkloadSpec) -> str:
-    prompt, output = (
-        str(n) if isinstance(n, int) else f"{n.low} to {n.high}"
-        for n in (workload.prompt_tokens, workload.output_tokens)
-    )
-    samples = several(workload.samples_per_prompt, "sample")
-    return f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens"
+    lengths = [workload.prompt_tokens, workload.output_tokens, workload.turns.count if workload.turns else 1]
+    prompt, output, count = (str(n) if isinstance(n, int) else f"{n.low} to {n.high}" for n in lengths)
+    samples, turns = several(workload.samples_per_prompt, "sample"), f", {count} turns" if workload.turns else ""
+    return f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens{turns}"
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:

@@ -29,10 +29,10 @@ class Requests:
     """The requests in some iterations of one launch, an array [n] for each field except the last two.
 
     Times are seconds after the request's iteration began, NaN if unknown. Without a server only the engine's times are
-    known. `prompt` is the index of the prompt in its iteration. `has_tools` says whether tools ran between its tokens. `cut_s` is the time at which a request was cut because
-    the duration of its load was over; such a request neither failed nor succeeded. `itl_s` [g] are the inter-token
-    latencies of successful requests: the times between consecutive pieces of an answer. `gap_of` [g] is the position of
-    each gap's request.
+    known. `prompt` is the index of the prompt in its iteration. `has_tools` says whether tools ran between its tokens.
+    `cut_s` is the time at which a request was cut because the duration of its load was over; such a request neither
+    failed nor succeeded. `itl_s` [g] are the inter-token latencies of successful requests: the times between
+    consecutive pieces of an answer. `gap_of` [g] is the position of each gap's request.
     """
 
     iteration: Indices
