@@ -131,6 +131,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     limits = gate.limits_of(arguments.fail_if or ())
     if limits:
         arguments.metric = [limit.number for limit in limits]
+    if arguments.until_decided is not None and arguments.until_decided < 1:
+        raise UserError(f"--until-decided {arguments.until_decided}: is no number of launches", "give 1 or more")
     compare = partial(compare_folders, arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
     made = compare()
     if arguments.until_decided:

@@ -28,5 +28,5 @@ def main() -> int:
     status = subprocess.run([*bench, "run", "--cores", "1"], env=path, check=False).returncode
     if Path("results/summary.txt").exists():
         subprocess.run([*bench, "show", "results"], check=False)
-        print("All tables and figures: results/summary.html. Next, your own model: docs/quickstart.md")
+        print("All tables and figures: results/summary.html. Next, your own model: rollout-bench init --help")
     return status

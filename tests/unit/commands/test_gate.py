@@ -114,6 +114,12 @@ def test_a_file_of_a_gate_needs_a_gate(tmp_path: Path, option: str):
     assert not (tmp_path / "file").exists()
 
 
+def test_a_gate_measures_at_least_one_launch(tmp_path: Path):
+    limit = ["--fail-if", "default", "--until-decided", "0"]
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, SAME), *limit)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "--until-decided 0: is no number of launches")
+
+
 def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, SAME), "--fail-if", "default")
