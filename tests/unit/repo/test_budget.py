@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2248,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1000,
+    "commands": 1002,
     "contracts": 1072,
     "core": 678,
     "exchange": 374,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 717,
     "workflow": 351,
     "workloads": 367,
-    "tests": 11906,
+    "tests": 11910,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
