@@ -48,6 +48,7 @@ class Mode:
             time window. A launch that traces a step once has no iterations to alternate.
         shares: whether launches leave the engine as it was, so that it can measure another workload afterwards.
         metrics: default metrics of comparisons; none for modes that compare otherwise.
+        by_device: metric that comes first if compared experiments have unequal numbers of devices; empty for none.
         settings: key of the config that only this mode has; empty if there is none.
         figures: names of its figures.
     """
@@ -66,6 +67,7 @@ class Mode:
     interleaves: bool = False
     shares: bool = False
     metrics: tuple[str, ...] = ()
+    by_device: str = ""
     settings: str = ""
     figures: tuple[str, ...] = ("throughput", "speedup", "settings", "iterations")
 
@@ -93,7 +95,7 @@ class ModeSpec(Strict):
         """Devices that the launch divides among its processes itself; None if the engine's arguments do."""
         return None
 
-    def other_work(self, other: "ModeSpec") -> str:
+    def other_work(self, other: "ModeSpec", platform: str) -> str:
         """Return why launches with these and with `other` settings do not do the same work; empty if they do."""
         return ""
 

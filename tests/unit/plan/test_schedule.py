@@ -121,6 +121,7 @@ OPEN = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}"
             "2 shards of engines of qwen3-90m share the machine's memory",
         ),
         ("placement: {devices: 4}", 4, ""),
+        ("placement: {devices: 2, cores_per_device: 999}", 2, "placement.cores_per_device: 2 devices of 999 cores"),
         (f"placement: {{where: server}}, {OPEN}", 2, ""),
     ],
 )

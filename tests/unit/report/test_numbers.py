@@ -55,6 +55,7 @@ from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
 from rollout_bench.modes.placement.costs import placed_of, typical_step
+from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.generation import THROUGHPUT
 from rollout_bench.numbers.iterations import columns_of
@@ -238,6 +239,37 @@ def test_a_placed_step_is_told_by_its_slowest_device(tmp_path: Path) -> None:
     assert idle == pytest.approx([2 / 6.15, 4 / 6.15, 32], rel=0.01)
     assert typical_step(server).elapsed_s < 7
     assert server.comparisons["placed_step_s"].speedup == pytest.approx(3.15 / 6.15, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("platform", "cores", "verdict"), [("cuda", None, "slower"), ("cpu", 1, "slower"), ("cpu", None, "unknown")]
+)
+def test_unequal_numbers_of_devices_are_compared_in_device_seconds(
+    tmp_path: Path, platform: str, cores: int | None, verdict: str
+) -> None:
+    # 2 devices: 2 s + 0.05 + 1 s + 0.1 = 3.15 s; 2 + 1: 4 + 0.05 + 1 + 0.1 = 5.15 s
+    specs = [
+        spec.model_copy(update={"platform": platform, "placement": own.model_copy(update={"cores_per_device": cores})})
+        for spec in (placed_spec(), placed_spec(1, devices=3))
+        for own in [spec.of(PlacementSpec)]
+    ]
+    records = [
+        placed_record(spec, launch, [factor] * 5)
+        for spec, factors in zip(specs, (STEADY, AS_STEADY), strict=True)
+        for launch, factor in enumerate(factors)
+    ]
+    found = rows(tmp_path, records, setting="where-colocated")
+    cost, length = list(found[1].comparisons.items())[:2]
+    assert (cost[0], cost[1].verdict, length[0]) == ("placed_device_s", verdict, "placed_step_s")
+    plan = make_plan(specs, 4, baseline={"setting": "where-colocated"})
+    said = " ".join(summary_of(tmp_path, collect(tmp_path, plan)).markdown.split())
+    head = "With 2 devices colocated a step takes 6.30 device-seconds, with 2 + 1 devices apart 15.4: 2.4"
+    assert (head in said, "as many. The step itself takes 3.15 s and 5.15 s: 1.6" in said) == (
+        verdict != "unknown",
+    ) * 2
+    if verdict == "slower":
+        assert cost[1].speedup == pytest.approx(2 * 3.15 / (3 * 5.15), rel=0.01)
+        assert length[1].speedup == pytest.approx(3.15 / 5.15, rel=0.01)
 
 
 def test_a_loading_report_has_the_times_of_a_start() -> None:

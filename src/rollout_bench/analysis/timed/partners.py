@@ -259,8 +259,8 @@ def _of_pair(fact: str, record: Record) -> object:
     return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
 
 
-def _asked(record: Record) -> list[int]:
-    return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
+def _asked(record: Record) -> list[int | None]:
+    return [record.spec.own.devices_shared, *(record.spec.engine.args.get(name, 1) for name in _PARALLEL)]
 
 
 def _about_the_same(name: str, values: Sequence[str]) -> bool:
@@ -346,7 +346,7 @@ def against_baseline(
 
 def no_comparison(own: Record, other: Record) -> str:
     """Return the reason why two launches must not be compared; empty if they may."""
-    if own.spec.mode == other.spec.mode and (differs := own.spec.own.other_work(other.spec.own)):
+    if own.spec.mode == other.spec.mode and (differs := own.spec.own.other_work(other.spec.own, own.spec.platform)):
         return f"its steps are other work than its baseline's: {differs}"
     return (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "") or (
         _without_effect(own, other) if own.spec.setting != other.spec.setting else ""

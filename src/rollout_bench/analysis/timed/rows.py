@@ -34,6 +34,7 @@ from rollout_bench.analysis.timed.partners import (
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.generation import ENERGY
@@ -155,10 +156,20 @@ def rows_of(collection: Collection) -> list[Row]:
         for e in experiments
         if any(ENERGY_COMPARED[0] in each.values for each in measured[e.place] if each.valid)
     }
+    uneven = {
+        e.mode
+        for e, against in pairs
+        if collection.earlier is None and against.other and _devices(e) != _devices(against.other)
+    }
+    by_device = {mode: metric for mode in uneven if (metric := mode_of(mode).by_device)}
     metrics = [  # all experiments of a mode have the same
         list(
             dict.fromkeys(
-                (*collection.comparison.metrics_of(e.mode), *(ENERGY_COMPARED if e.mode in with_energy else ()))
+                (
+                    *((by_device[e.mode],) if e.mode in by_device else ()),
+                    *collection.comparison.metrics_of(e.mode),
+                    *(ENERGY_COMPARED if e.mode in with_energy else ()),
+                )
             )
         )
         for e in experiments
@@ -189,6 +200,10 @@ def rows_of(collection: Collection) -> list[Row]:
         for number, e in enumerate(experiments)
         for quant_label in [e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"]
     ]
+
+
+def _devices(experiment: TimedExperiment) -> int | None:
+    return experiment.records[0].spec.own.devices_shared
 
 
 def _measured(experiments: Sequence[TimedExperiment], collection: Collection) -> Measured:

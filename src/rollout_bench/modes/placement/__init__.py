@@ -9,6 +9,7 @@ MODE = Mode(
     page="whole-step.md",
     example="configs/placement.yaml",
     metrics=("placed_step_s",),
+    by_device="placed_device_s",
     settings="placement",
     figures=("placement", "throughput", "iterations"),
 )

@@ -1,6 +1,7 @@
 """The plan of placements: devices for whole engines, and weights that a trainer can train."""
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class PlacementPlanning(Planning):
         return settings.to(
             PlacementSpec,
             generators=(settings.generators or settings.devices // 2) if is_server else None,
+            cores_per_device=settings.cores_per_device if platform == "cpu" else None,
             overlap=1 if is_server and settings.overlap else None,
             sleep=None if is_server or settings.sleep == "none" else settings.sleep,
         )
@@ -95,6 +97,11 @@ class PlacementPlanning(Planning):
                     (settings.generators or 0) >= devices,
                     f"placement.generators: {settings.generators} of {devices} devices leave none for training",
                     f"set it to {devices - 1} or less, or raise placement.devices",
+                ),
+                (
+                    settings.where == SERVER and devices == 1,
+                    "placement.devices: 1, but a server needs a device that generates and one that trains",
+                    "raise it, or set placement.where: colocated",
                 ),
                 (
                     settings.overlap and not config.warmup_iterations,
@@ -166,16 +173,23 @@ class PlacementPlanning(Planning):
         )
 
     def check_here(self, spec: Spec) -> None:
-        """Check that engines which share a machine's memory say how much each uses."""
-        shares = len(spec.of(PlacementSpec).generating)
+        """Check that the machine has enough cores, and that engines which share its memory say how much each uses."""
+        placement, cores = spec.of(PlacementSpec), len(os.sched_getaffinity(0))
+        shares = len(placement.generating)
         refuse(
+            (
+                placement.devices * (placement.cores_per_device or 0) > cores,
+                f"placement.cores_per_device: {several(placement.devices, 'device')} of "
+                f"{several(placement.cores_per_device or 0, 'core')} are wanted, and there are {cores} cores here",
+                "lower it, or placement.devices",
+            ),
             (
                 spec.platform == "cpu" and shares > 1 and not memory_is_shared_out(spec, shares),
                 f"placement.devices: {shares} {'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} "
                 f"of {spec.model.name} share the machine's memory on cpu, and each would use "
                 f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
                 "set kv_cache_memory_bytes in engine_args",
-            )
+            ),
         )
 
     def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:

@@ -126,15 +126,17 @@ def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
     that a trainer would need.
     """
     sides = [_work(spec) for spec in (own, other)]
-    found = next((name for name in sides[0] if sides[0][name] != sides[1][name]), None)
-    return None if found is None else (found, str(sides[0][found]), str(sides[1][found]))
+    mine, theirs = sides
+    found = next((name for name in mine if mine[name] != theirs.get(name)), None)
+    return None if found is None else (found, str(mine[found]), str(theirs.get(found)))
 
 
 def _work(spec: Spec) -> dict[str, object]:
     placement = spec.of(PlacementSpec)
     load = spec.workload.model_dump(mode="json", exclude_none=True)
     names = {"platform": spec.platform, "model": spec.model.name, "quant": spec.quant.name}
-    return names | {"devices": placement.devices, "train_s": placement.train_s or "null"} | load
+    own = {name: value or "null" for name, value in placement.work(spec.platform).items()}
+    return names | own | load
 
 
 def device_table(rows: Sequence[Row]) -> pd.DataFrame:

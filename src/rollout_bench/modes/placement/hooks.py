@@ -104,7 +104,7 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
                 f"let the launch see {devices} devices, or lower placement.devices",
             )
         return {**environment, variable: ",".join(there[rank] for rank in shards)}, None
-    cores = list(inventory.core_blocks(devices)[number].cores)
+    cores = list(inventory.core_blocks(devices)[number].cores)[: spec.of(PlacementSpec).cores_per_device]
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(cores))
     environment[inventory.MEMORY_NODES] = inventory.memory_nodes(cores)
     return {**environment, "OMP_NUM_THREADS": str(min(threads, len(cores)))}, cores

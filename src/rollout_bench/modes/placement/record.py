@@ -74,7 +74,7 @@ class PlacedStep(ModePart):
         gt=0,
         description="From the release of all ranks until the last had trained and received new weights, in seconds.",
     )
-    ranks: list[RankStep] = Field(min_length=2, description="Activities of each rank, by its number.")
+    ranks: list[RankStep] = Field(min_length=1, description="Activities of each rank, by its number.")
     gathered_bytes: int = Field(ge=0, description="Bytes of generated sequences that were handed over.")
     update_bytes: int = Field(
         ge=0,

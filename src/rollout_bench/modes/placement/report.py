@@ -7,7 +7,7 @@ from rollout_bench.analysis.proofs import proven, unfit
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.mode import Mode
-from rollout_bench.core.numbers import MISSING, number
+from rollout_bench.core.numbers import MISSING, number, several
 from rollout_bench.modes.placement.costs import (
     ACTIVITIES,
     DeviceCosts,
@@ -56,6 +56,14 @@ def placed(spec: PlacementSpec) -> str:
         return "engine and trainer colocated" + (f" with sleep level {spec.sleep}" if spec.sleep else "")
     how = "generating a step ahead" if spec.overlap else "only generating"
     return f"{spec.generators} of {spec.devices} devices {how}"
+
+
+def counted(spec: PlacementSpec) -> str:
+    """Return the name of a placement among others with other numbers of devices, as a noun."""
+    if spec.generators is None:
+        asleep = f" with sleep level {spec.sleep}" if spec.sleep else ""
+        return f"{several(spec.devices, 'device')} colocated{asleep}"
+    return f"{len(spec.training)} + {spec.generators} devices apart{', a step ahead' if spec.overlap else ''}"
 
 
 def _spec(row: Row) -> PlacementSpec:
@@ -184,7 +192,9 @@ def _group(row: Row) -> str:
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the name of each measured row in sentences, with its setting if two names would be equal."""
-    found = {row.experiment.place: (placed(_spec(row)), row) for row in rows if row.experiment.records}
+    known = [row for row in rows if row.experiment.records]
+    named = placed if len({_spec(row).devices for row in known}) < 2 else counted
+    found = {row.experiment.place: (named(_spec(row)), row) for row in known}
     alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in found.values())
     return {
         place: f"{name} ({row.label})" if alike[name, row.experiment.model, row.experiment.workload] > 1 else name

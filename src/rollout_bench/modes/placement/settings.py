@@ -20,11 +20,18 @@ class PlacementSettings(Strict):
         "colocated",
         description=(
             "colocated: each device generates and trains, alternately; server: some devices generate, the others"
-            " train. sweep: {placement.where: [colocated, server]} compares both, at the same number of devices."
+            " train. sweep: {placement.where: [colocated, server]} compares both."
         ),
     )
-    devices: Annotated[Count, Field(ge=2, le=64)] = Field(
+    devices: Annotated[Count, Field(le=64)] = Field(
         2, description="Devices that share a step; on cpu the cores are divided into this number of blocks."
+    )
+    cores_per_device: Count | None = Field(
+        None,
+        description=(
+            "On cpu, number of cores of a device, so that settings with unequal numbers of devices can be compared."
+            " Null: all cores, divided by devices."
+        ),
     )
     generators: Annotated[Count, Field(le=63)] | None = Field(
         None, description="With where: server, number of devices that generate. Null: half of them."
@@ -62,6 +69,7 @@ class PlacementSpec(ModeSpec):
 
     where: Where = Field(description="colocated or server.")
     devices: int = Field(description="Devices that share a step.")
+    cores_per_device: int | None = absent("On cpu, cores of a device. Null: all cores, divided by devices.")
     generators: int | None = absent("Number of devices that generate. Null if all do.")
     overlap: Literal[1] | None = absent("Steps by which generation is ahead of training. Null: none.")
     sleep: Literal["1", "2"] | None = absent("Sleep level of an engine while its device trains. Null: no sleep.")
@@ -84,11 +92,20 @@ class PlacementSpec(ModeSpec):
         """Devices of the launch."""
         return self.devices
 
-    def other_work(self, other: ModeSpec) -> str:
+    def other_work(self, other: ModeSpec, platform: str) -> str:
         """Return the setting that gives the steps of both other work; empty if there is none."""
-        differing = [name for name in ("devices", "train_s") if getattr(self, name) != getattr(other, name, None)]
-        said = f"placement.{differing[0]} is {getattr(self, differing[0])} and " if differing else ""
-        return said and f"{said}{getattr(other, differing[0], None)}"
+        own = self.work(platform)
+        differing = next((name for name in own if own[name] != getattr(other, name, None)), "")
+        return differing and f"placement.{differing} is {own[differing]} and {getattr(other, differing, None)}"
+
+    def work(self, platform: str) -> dict[str, float | None]:
+        """Return the settings that must agree for steps to be the same work.
+
+        More devices do the same work, except on cpu, where they have fewer cores unless their number is set.
+        """
+        divided = platform == "cpu" and self.cores_per_device is None
+        parts = {"devices": self.devices} if divided else {}
+        return {**parts, "cores_per_device": self.cores_per_device, "train_s": self.train_s}
 
     def beside_engines(self) -> dict[str, dict[str, Any]]:
         """Return the settings of the trainer."""
