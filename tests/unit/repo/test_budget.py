@@ -9,16 +9,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2248,
+    "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
     "commands": 1002,
-    "contracts": 1072,
+    "contracts": 1073,
     "core": 678,
     "exchange": 374,
     "llmd": 630,
     "measure": 4021,
-    "modes": 5075,
+    "modes": 5092,
     "numbers": 162,
     "plan": 1943,
     "report": 2000,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 717,
     "workflow": 351,
     "workloads": 367,
-    "tests": 11910,
+    "tests": 11924,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
