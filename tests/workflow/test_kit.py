@@ -1,13 +1,16 @@
 """A kit is carried to a machine without a network, measures there, and one file comes back."""
 
 import getpass
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import made_npu
 import pytest
 import stand_in
 import yaml
@@ -29,11 +32,16 @@ def bench(folder: Path, *words: str) -> str:
     return f"{done.stdout}\n{done.returncode}"
 
 
-def there(kit: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def there(kit: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Do as on that machine: nothing of this project or its tests is on the path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     command = [sys.executable, kit / "kit.py", *words]
     return subprocess.run(command, cwd=kit.parent, env=environment, capture_output=True, text=True, check=False)
+
+
+def names_of(kit: Path) -> set[str]:
+    """Return words that tell of this machine, its user, or where the kit lies."""
+    return {str(kit), str(Path.home()), f'"{socket.gethostname()}"', f'"{getpass.getuser()}"'}
 
 
 @pytest.fixture
@@ -73,9 +81,8 @@ def test_the_file_names_no_host_user_or_path(kit: Path) -> None:
     assert there(kit).returncode == 0
     with tarfile.open(kit / "results.tar.xz") as file:
         texts = [file.extractfile(member).read().decode() for member in file if member.name.endswith(".json")]
-    names = {str(kit), str(Path.home()), f'"{socket.gethostname()}"', f'"{getpass.getuser()}"'}
     assert texts
-    assert [name for name in names for text in texts if name in text] == []
+    assert [name for name in names_of(kit) for text in texts if name in text] == []
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
@@ -128,3 +135,36 @@ def test_mistakes_are_refused_in_two_lines(tmp_path: Path) -> None:
         assert problem in said, said
         assert said.count("\n  -> ") == 1, said
         assert "Traceback" not in said
+
+
+def test_a_kit_measures_on_npus_from_packing_to_conclusion(tmp_path: Path) -> None:
+    path = made_npu.install(tmp_path / "npus")
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({**made_npu.CONFIG, "engine": {"python": str(path / "engine-python")}}))
+    kit = tmp_path / "carried"
+    make(kit, "ascend", "3.11", [], [[config]], 1 << 20)
+    done = there(kit, "--minutes", "10", PATH=f"{path}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"ascend device: +\| (\d) +910B3", done.stdout) == ["0", "1"]
+    assert "no problem found" in done.stdout
+    with tarfile.open(kit / "results.tar.xz") as file:
+        texts = {member.name: file.extractfile(member).read().decode("latin-1") for member in file}
+    assert [name for name in texts for word in names_of(kit) if word in texts[name]] == []
+    home_again = tmp_path / "home"
+    home_again.mkdir()
+    assert "8 records and 0 failures collected" in bench(home_again, "collect", str(kit / "results.tar.xz"))
+    bench(home_again, "summarise", "results")
+    summary = (home_again / "results" / "summary.md").read_text()
+    assert "w8a8" in summary.partition("## Conclusion")[2].partition("##")[0]
+    assert re.search(r"\| w8a8 \|.*\| 1\.30\dx ", summary)
+    assert "vllm-ascend 0.23.0" in summary
+    assert "Ascend910B3" in summary
+    assert re.search(r"\| w8a8 \| 1/1 \| decode \| 0\.2285 \| 0\.0870 \(38\) \| 0\.00600 \(3\)", summary)
+    used = set()
+    for record in (json.loads(path.read_text()) for path in home_again.glob("results/offline/*/launch-*.json")):
+        (device,) = record["placement"]["devices"]
+        used.add(device)
+        assert device == f"npu-{record['environment']['variables']['ASCEND_RT_VISIBLE_DEVICES']}"
+        read = [iteration["devices"][0]["temperature_c"] for iteration in record["iterations"]]
+        assert read == [{"npu-0": 47, "npu-1": 63}[device]] * 4
+    assert used == {"npu-0", "npu-1"}

@@ -31,6 +31,9 @@ WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "envi
 GIVEN = "given"
 """Folder of a kit with <plan>/<layer>/<config>, later layers over earlier ones; empty for the evidence set."""
 
+UNREAD = re.compile(r"_ascend_pt/(?!ASCEND_PROFILER_OUTPUT/(kernel_details\.csv|trace_view\.json)$)")
+"""Files of torch_npu's traces that nothing here reads: the raw data, which is large and may name the host."""
+
 
 def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: str | None) -> list[str]:
     """Return the packages that a machine lacks, as `<name>==<version>`.
@@ -149,4 +152,5 @@ def write_back(results: Path, plans: Mapping[str, bytes], out: Path) -> int:
 def _files_of(results: Path, names: Sequence[str]) -> Iterator[Path]:
     for record in (results / name for name in sorted(names)):
         for beside in sorted(record.parent.glob(f"{record.stem}.*")):
-            yield from sorted(path for path in (beside, *beside.rglob("*")) if path.is_file())
+            inside = (path for path in (beside, *beside.rglob("*")) if not UNREAD.search(path.as_posix()))
+            yield from sorted(path for path in inside if path.is_file())

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from made_traces import DECODE, PREFILL, Event, event, save, step
+from made_traces import DECODE, PREFILL, STEP, Event, event, kernels, save, save_npu, step
 from synthetic_records import BF16, make_profile, make_steps
 
 from rollout_bench.core.errors import UserError
@@ -174,79 +174,10 @@ def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes,
     assert len(str(error.value).splitlines()) == 2
 
 
-BASE = 1_774_670_741_777_000
-"""Microseconds since 1970, as the profiler has them: too many digits for a float to keep nanoseconds."""
-
-LAYER = [
-    ("RmsNorm", 4.0),
-    ("DynamicQuant", 3.0),
-    ("QuantBatchMatmulV3", 10.0),
-    ("ApplyRotaryPosEmb", 2.0),
-    ("ScatterPaKvCache", 2.5),
-    ("FusedInferAttentionScore", 20.0),
-    ("QuantBatchMatmulV3", 6.0),
-    ("AddRmsNormBias", 4.0),
-    ("QuantBatchMatmulV3", 12.0),
-    ("SwiGlu", 3.0),
-    ("QuantBatchMatmulV3", 8.0),
-]
-STEP = [("GatherV2", 5.0), *LAYER, *LAYER, ("MatMulV2", 15.0), ("ArgMaxV2", 7.0)]
-"""Kernels of one step of a model with two layers, 0.5 us apart: 176 us of work."""
-
-GAP_US = 40.0
-"""Between two steps."""
-
-
-def kernels(steps: int) -> list[dict[str, str]]:
-    """Return rows of kernel_details.csv."""
-    rows, now = [], 0.25
-    for _ in range(steps):
-        for kind, duration in STEP:
-            rows.append(
-                {
-                    "Device_id": "0",
-                    "Name": f"aclnn{kind}_{kind}",
-                    "Type": kind,
-                    "Accelerator Core": "AI_CORE",
-                    "Start Time(us)": f"{BASE + int(now)}.{now % 1:.3f}\t".replace(".0.", "."),
-                    "Duration(us)": str(duration),
-                    "Wait Time(us)": "0.5",
-                }
-            )
-            now += duration + 0.5
-        now += GAP_US
-    return rows
-
-
-def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
-    """trace_view.json: an array, times as text; the host launches each step's kernels 30 us before they run."""
-    events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}}]
-    per_step = len(rows) // len(names)
-
-    def time(value: float) -> str:
-        return f"{BASE + int(value // 1)}.{round(value % 1 * 1000):03d}"
-
-    for number, name in enumerate(names):
-        mine = rows[number * per_step : (number + 1) * per_step]
-        first = float(mine[0]["Start Time(us)"].strip()[-8:]) % 1_000_000 - BASE % 1_000_000
-        base = {"cat": "cpu_op", "ph": "X", "pid": 1, "tid": 1, "args": {}}
-        events.append(base | {"name": name, "ts": time(first - 30), "dur": "25"})
-        for i, kernel in enumerate(mine):
-            at = first - 29 + i * 0.5
-            events.append(base | {"name": "npu::op", "ts": time(at), "dur": 0.4, "args": {"Input Dims": [[8, 64]]}})
-            flow = {"cat": "async_npu", "name": "torch_to_npu", "id": f"{number}.{i}", "pid": 1, "tid": 1}
-            events.append(flow | {"ph": "s", "ts": time(at + 0.1)})
-            events.append(flow | {"ph": "f", "pid": 2, "tid": 7, "ts": kernel["Start Time(us)"].strip()})
-    return events
-
-
 def read_of_npu(folder: Path, rows: list[dict[str, str]], names: list[str] | None = None) -> pd.DataFrame:
     """Read everything that the profiler leaves of these kernels."""
-    output = folder / "worker_20261120_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
-    output.mkdir(parents=True)
-    pd.DataFrame(rows).to_csv(output / "kernel_details.csv", index=False)
-    (output / "trace_view.json").write_text(json.dumps(view(rows, names) if names else []))
-    return read_ascend(output.parent, output.parent.name, 0, "prefill", layers=2)
+    path = save_npu(folder / "worker_20261120_ascend_pt", rows, names)
+    return read_ascend(path, path.name, 0, "prefill", layers=2)
 
 
 WORK_US = sum(duration for _, duration in STEP)

@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 1002,
     "contracts": 1073,
     "core": 678,
-    "exchange": 374,
+    "exchange": 377,
     "llmd": 630,
     "measure": 4021,
     "modes": 5092,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 717,
     "workflow": 351,
     "workloads": 367,
-    "tests": 11924,
+    "tests": 12047,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
