@@ -75,10 +75,14 @@ def placement(
         sleeps: whether a colocated engine sleeps while its device trains.
 
     Raises:
-        UserError: if the engines are not bf16, or the model is on the hub and no preset has its shape.
+        UserError: if the engines are not bf16, there is one device, or the model is on the hub and no preset has its
+            shape.
     """
     (name,), (workload,) = made.config["models"], made.config["workloads"]
     _check_bf16(made.config["quants"][-1], file)
+    if devices < 2:
+        problem = f"{file}: trains on one device, but a placement compares shared devices with parted ones"
+        raise UserError(problem, "give the trainer two devices or more")
     model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
     # with the values of colocated engines, because planning checks the config without a setting, too
     both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}

@@ -208,7 +208,11 @@ NUMBERS = (
         "context_tokens",
     ),
     _over_sampled(
-        "dropped_sequences", "", "thrown away", "Sequences per step that it did not need, in part or whole.", "dropped"
+        "dropped_sequences",
+        "",
+        "sequences thrown away",
+        "Sequences per step that it did not need, in part or whole.",
+        "dropped",
     ),
     _over_sampled(
         "aborted_sequences", "", "aborted", "Those of them that were unfinished when it had enough.", "aborted"
