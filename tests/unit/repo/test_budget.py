@@ -24,7 +24,7 @@ BUDGET = {
     "report": 2000,
     "scripts": 43,
     "top": 37,
-    "trainers": 717,
+    "trainers": 720,
     "workflow": 351,
     "workloads": 367,
     "tests": 12047,
