@@ -60,7 +60,7 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
                     done.present += 1
                     continue
                 said = (source / "logs" / file.mode / file.experiment).glob(f"launch-{file.launch}.*log")
-                for log in [path for path in said if path.is_file() and not _is_linked(source, path)]:
+                for log in [path for path in said if path.is_file() and not is_linked(source, path)]:
                     _copy(log, logs / log.relative_to(source / "logs"))
                 for path in paths:
                     _copy(path, results / path.relative_to(source / "results"))
@@ -111,12 +111,13 @@ def _copy(path: Path, home: Path) -> None:
         write_whole(home, path.read_bytes())
 
 
-def _is_linked(source: Path, path: Path) -> bool:
+def is_linked(source: Path, path: Path) -> bool:
+    """Return whether `path`, below `source`, is a link or lies behind one."""
     return path.resolve() != source.resolve() / path.relative_to(source)
 
 
 def _check_no_link(source: Path, path: Path) -> None:
-    if _is_linked(source.parent, path):
+    if is_linked(source.parent, path):
         problem = f"{path}: is a link, or lies behind one, and is not followed"
         raise UserError(problem, "replace it with the file itself, and collect again")
 

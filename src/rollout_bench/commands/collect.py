@@ -7,7 +7,7 @@ and the plans of configs are copied, too. A second call copies only new records.
 import argparse
 from pathlib import Path
 
-from rollout_bench.cluster.retrieval import collect
+from rollout_bench.cluster.retrieval import collect, is_linked
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.locks import locked
 from rollout_bench.report.pack import opened
@@ -58,8 +58,7 @@ def _collect_plans(source: Path, results: Path) -> list[Path]:
     kept = []
     for path in sorted(source.glob(f"{SUMMARIES}/*/{STATE_FILE}")):
         home = results / path.relative_to(source)
-        is_linked = path.resolve() != source.resolve() / path.relative_to(source)
-        if not home.exists() and not is_linked and plan_of_summary(path.parent):
+        if not home.exists() and not is_linked(source, path) and plan_of_summary(path.parent):
             write_whole(home, path.read_bytes())
             kept.append(home.parent.relative_to(results))
     return kept

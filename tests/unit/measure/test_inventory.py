@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_npu import MAPPING
 
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
@@ -18,14 +19,6 @@ GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002)
 """
 
 GPUS = gpus(nvml=object(), ask=lambda *_: LISTED) or []
-
-MAPPED = """
-        NPU ID                         Chip ID                        Chip Logic ID                  Chip Name
-        0                              0                              0                              Ascend 910B4
-        0                              1                              -                              Mcu
-        1                              0                              1                              Ascend 910B4
-        1                              1                              -                              Mcu
-"""
 
 MAPPED_A3 = """
   NPU ID    Chip ID    Chip Logic ID    Chip Phy-ID    Chip Name
@@ -48,7 +41,7 @@ def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.Monke
 
 
 def test_npus_count_by_logic_id_and_have_machine_wide_names():
-    assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPED) or []] == [("npu-0", "0"), ("npu-1", "1")]
+    assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPING) or []] == [("npu-0", "0"), ("npu-1", "1")]
     a3 = npus(ask=lambda *_: MAPPED_A3) or []
     assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 0)]
 

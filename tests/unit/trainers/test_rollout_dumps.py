@@ -48,6 +48,14 @@ def dump(folder: Path, steps: int = 2, prompts: int = 16, samples: int = 4) -> P
     return folder
 
 
+def with_tokenizer(model: Path) -> Path:
+    """Make the folder of a model that has a tokenizer, and return it."""
+    model.mkdir()
+    write_tokenizer(model, 4096, 4096)
+    (model / "config.json").write_text("{}")
+    return model
+
+
 def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
     first, second = read_dumps(dump(tmp_path / "d"), words, 10)
     assert [(one["prompt_tokens"], one["output_tokens"]) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
@@ -125,10 +133,7 @@ def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None
 def test_the_command_writes_a_data_set_that_its_config_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    model = tmp_path / "m"
-    model.mkdir()
-    write_tokenizer(model, 4096, 4096)
-    (model / "config.json").write_text("{}")
+    model = with_tokenizer(tmp_path / "m")
     (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(model)))
     file = tmp_path / "l.jsonl"
     dump(tmp_path / "d")
@@ -176,10 +181,7 @@ def logged(folder: Path) -> Path:
 def test_completions_that_trl_has_logged_become_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    model = tmp_path / "m"
-    model.mkdir()
-    write_tokenizer(model, 4096, 4096)
-    (model / "config.json").write_text("{}")
+    model = with_tokenizer(tmp_path / "m")
     made, file = Made("from-trl", tmp_path, capsys, monkeypatch), tmp_path / "l.jsonl"
     training = TRL.replace("Qwen/Qwen3-1.7B", str(model)).replace("max_prompt_length: 512\n", "")
     (load,) = made(f"--lengths {logged(tmp_path / 'c')} --lengths-file {file}", training)["workload_settings"].values()
