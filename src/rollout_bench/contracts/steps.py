@@ -32,7 +32,7 @@ class TimedStep(StepWork):
     elapsed_s: float = Field(
         gt=0,
         description=(
-            "From the end of the previous step, or from the beginning of scheduling if that is later, until the scheduler "
-            "had processed the output, in seconds: these times do not overlap."
+            "From the end of the previous step, or from the beginning of scheduling if that is later, until the "
+            "scheduler had processed the output, in seconds: these times do not overlap."
         ),
     )
