@@ -1,0 +1,333 @@
+"""Replays the steps of a rollout in vLLM's own scheduler and KV cache manager, without an engine.
+
+`python -m rollout_bench.predict.replay` reads a `ReplayJob` as JSON from stdin and writes `Replayed` to stdout.
+It needs only the engine's Python, and no device.
+"""
+
+import os
+import sys
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.steps import StepWork
+from rollout_bench.core.errors import UserError, run_command
+
+
+class Asked(Strict):
+    """A sequence that waits when the replay begins."""
+
+    prompt_token_ids: list[int] = Field(min_length=1)
+    output_tokens: int = Field(ge=1)
+
+
+class ReplayJob(Strict):
+    """A rollout of one replica. An argument in `args` counts as the engine's, also if this platform would change it."""
+
+    model: str = Field(description="Folder of a checkpoint; its weights are not read.")
+    args: dict[str, Any] = Field(description="Engine arguments, without data_parallel_size.")
+    kv_blocks: int = Field(
+        ge=2, description="Blocks of the KV cache, vLLM's num_gpu_blocks; one of them is never used."
+    )
+    block_tokens: int = Field(ge=1, description="Tokens in a block.")
+    sequences: list[Asked] = Field(min_length=1, description="Sequences in the order in which they are sent.")
+
+
+class Replayed(Strict):
+    """The steps of a rollout. Steps are numbered from 0, and sequences have the order of the job."""
+
+    steps: list[StepWork]
+    finished: list[int] = Field(description="Step that samples the last token of each sequence.")
+    first_token: list[int] = Field(description="Step that samples the first token of each sequence.")
+    preemptions: int
+    kv_peak_blocks: int = Field(description="Maximum number of blocks that running sequences hold together.")
+
+
+SCHEDULING = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_active_seqs",
+    "max_num_batched_tokens",
+    "max_num_scheduled_tokens",
+    "max_num_partial_prefills",
+    "max_long_partial_prefills",
+    "long_prefill_token_threshold",
+    "long_prefill_token_threshold_adaptive",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+    "prefix_caching_hash_algo",
+    "scheduling_policy",
+    "scheduler_reserve_full_isl",
+    "watermark",
+    "async_scheduling",
+    "hf_overrides",
+    "trust_remote_code",
+)
+"""Arguments that change a schedule. Others may need the engine's device, such as an attention backend of CUDA."""
+
+NOT_REPLAYED: dict[str, tuple[Any, str]] = {
+    "speculative_config": (None, "speculative decoding, because accepted tokens depend on the weights"),
+    "enable_lora": (False, "LoRA"),
+    "pipeline_parallel_size": (1, "pipeline parallelism"),
+    "decode_context_parallel_size": (1, "context parallelism"),
+    "prefill_context_parallel_size": (1, "context parallelism"),
+    "data_parallel_size": (1, "several replicas at once"),
+    "kv_transfer_config": (None, "a KV connector"),
+    "scheduler_cls": (None, "another scheduler"),
+}
+"""Argument -> its value without the feature, and the feature."""
+
+
+def replay(job: ReplayJob, *, jump: bool = True) -> Replayed:
+    """Return the steps of a rollout whose sequences have the lengths of `job`.
+
+    Sampled tokens differ between sequences, as at a temperature above 0, so only prompts are shared.
+
+    Args:
+        job: the sequences and the engine's settings. Defaults of missing arguments are those of vLLM's server on this
+            machine.
+        jump: schedule stretches of pure decode at once, which changes nothing but the time that it takes.
+
+    Raises:
+        UserError: if the replay cannot follow the engine, or vLLM refuses the settings.
+    """
+    for name, (usual, feature) in NOT_REPLAYED.items():
+        if job.args.get(name) not in (None, usual):
+            raise UserError(f"{name}: a replay cannot follow {feature}", f"predict without {name}, or measure")
+    config = _config(job)
+    for asked in job.sequences:
+        _check_fits(asked, job, config.model_config.max_model_len)
+    return _Replay(job, config).run(jump)
+
+
+def _config(job: ReplayJob) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    args = {name: job.args[name] for name in SCHEDULING if job.args.get(name) is not None}
+    try:
+        made = EngineArgs(model=job.model, skip_tokenizer_init=True, **args)
+        config = made.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"vLLM refuses the settings of a replay: {error}",
+            "change the engine's arguments; without its device, replay with a vLLM that is built for CPUs",
+        ) from error
+    model, text = config.model_config, config.model_config.hf_text_config
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if any(windows) or model.is_hybrid or model.is_attention_free or model.is_encoder_decoder:
+        raise UserError(
+            f"{job.model}: a replay cannot follow a model with other layers than full attention",
+            "measure this model, or predict another one",
+        )
+    # A platform adjusts the config to itself: on a CPU no step is scheduled before the previous one has ended.
+    for part in (config.scheduler_config, config.cache_config):
+        for name in args.keys() & vars(part).keys():
+            setattr(part, name, args[name])
+    config.cache_config.block_size, config.cache_config.num_gpu_blocks = job.block_tokens, job.kv_blocks
+    return config
+
+
+def _check_fits(asked: Asked, job: ReplayJob, max_model_len: int) -> None:
+    tokens = len(asked.prompt_token_ids) + asked.output_tokens
+    if tokens > max_model_len:
+        raise UserError(
+            f"a sequence of {tokens} tokens is longer than max_model_len, {max_model_len}",
+            "raise max_model_len, or predict shorter sequences",
+        )
+    room = (job.kv_blocks - 1) * job.block_tokens
+    if tokens - 1 > room:  # nothing attends to the last token
+        raise UserError(
+            f"a sequence of {tokens} tokens does not fit into the KV cache of {room} tokens",
+            "give the KV cache more memory, or predict shorter sequences",
+        )
+
+
+class _Replay:
+    """The scheduler, and what vLLM's `EngineCore` does with it."""
+
+    def __init__(self, job: ReplayJob, config: Any) -> None:
+        from vllm.v1.structured_output import StructuredOutputManager
+
+        self._block_tokens = job.block_tokens
+        self._scheduler = config.scheduler_config.get_scheduler_cls()(
+            vllm_config=config,
+            kv_cache_config=_kv_cache(job),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=job.block_tokens,
+        )
+        for request in _requests(job.sequences, config.cache_config, job.block_tokens):
+            self._scheduler.add_request(request)
+        self._pool = self._scheduler.kv_cache_manager.block_pool
+        self._depth = config.max_concurrent_batches
+        self._steps: list[StepWork] = []
+        self._first, self._finished = ([-1] * len(job.sequences) for _ in range(2))
+        self._preemptions = self._peak = 0
+        self._empty = self._pool.get_num_free_blocks()
+
+    def run(self, jump: bool) -> Replayed:
+        """Schedule until all sequences are complete, as `step_with_batch_queue` does; a queue of one is `step`."""
+        scheduler = self._scheduler
+        queue: deque[tuple[Any, Any, int]] = deque()
+        while scheduler.has_requests() or queue:
+            quiet = False
+            if scheduler.has_requests():
+                scheduled = scheduler.schedule()
+                queue.append((scheduled, *self._computed(scheduled)))
+                quiet = jump and self._only_decodes(scheduled)
+                if len(queue) < self._depth and (scheduled.total_num_scheduled_tokens or scheduler.has_requests()):
+                    continue
+            ended = self._processed(*queue.popleft())
+            if quiet and not ended and (count := self._quiet_steps()):
+                self._jump(count)
+                # The newest step is like those that were jumped, so it is now the last of them.
+                queue = deque((scheduled, answer, step + count) for scheduled, answer, step in queue)
+        return Replayed(
+            steps=self._steps,
+            finished=self._finished,
+            first_token=self._first,
+            preemptions=self._preemptions,
+            kv_peak_blocks=self._peak,
+        )
+
+    def _computed(self, scheduled: Any) -> tuple[Any, int]:
+        """Note a step, and return the model's answer to it and its number."""
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        names = list(scheduled.num_scheduled_tokens)
+        requests = [self._scheduler.requests[name] for name in names]
+        if names:
+            self._steps.append(_work(list(zip(requests, scheduled.num_scheduled_tokens.values(), strict=True))))
+        self._preemptions += len(scheduled.preempted_req_ids or ())
+        self._note_peak()
+        answer = ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: index for index, name in enumerate(names)},
+            sampled_token_ids=[[] if request.is_prefill_chunk else [_token(request)] for request in requests],
+        )
+        return answer, len(self._steps) - 1
+
+    def _processed(self, scheduled: Any, answer: Any, step: int) -> bool:
+        """Let the scheduler process the answer to a step, and return whether it ends a sequence."""
+        ended = False
+        for outputs in self._scheduler.update_from_output(scheduled, answer).values():
+            for output in outputs.outputs:
+                index = int(output.request_id)
+                if self._first[index] < 0:
+                    self._first[index] = step
+                if output.finish_reason is not None:
+                    self._finished[index], ended = step, True
+        return ended
+
+    def _only_decodes(self, scheduled: Any) -> bool:
+        """Return whether a step changes nothing but the lengths of the running sequences.
+
+        If no sequence could be admitted or had to be preempted in it, then neither in the next ones, because the KV
+        cache only fills up until a sequence ends.
+        """
+        running = len(self._scheduler.running)
+        return (
+            0 < running == len(scheduled.num_scheduled_tokens) == self._steps[-1].decodes
+            and not scheduled.preempted_req_ids
+        )
+
+    def _quiet_steps(self) -> int:
+        """Return how many further steps all running sequences decode, with none that ends or is preempted."""
+        running, size = self._scheduler.running, self._block_tokens
+
+        def blocks(steps: int) -> int:
+            return sum(-(-(each.num_computed_tokens + steps) // size) for each in running)
+
+        most = min(each.max_tokens - each.num_output_tokens for each in running) - 1
+        return bisect_right(range(1, most + 1), blocks(0) + self._pool.get_num_free_blocks(), key=blocks)
+
+    def _jump(self, count: int) -> None:
+        """Advance all running sequences by `count` decoded tokens."""
+        for request in self._scheduler.running:
+            # As in a step, the last token is appended after its slot is allocated: it is not yet in the KV cache.
+            request.append_output_token_ids([_token(request)] * (count - 1))
+            slots = self._scheduler.kv_cache_manager.allocate_slots(request, count)
+            assert slots is not None
+            request.append_output_token_ids(_token(request))
+            request.num_computed_tokens += count
+        last = self._steps[-1]
+        for step in range(1, count + 1):
+            context = last.context_tokens + step * last.decodes
+            self._steps.append(last.model_copy(update={"context_tokens": context}))
+        self._note_peak()
+
+    def _note_peak(self) -> None:
+        self._peak = max(self._peak, self._empty - self._pool.get_num_free_blocks())
+
+
+def _work(computed: Sequence[tuple[Any, int]]) -> StepWork:
+    """Return the work of a step from its requests, which have been advanced already, and their computed tokens."""
+    counts = dict.fromkeys(StepWork.model_fields, 0)
+    for request, tokens in computed:
+        before = request.num_computed_tokens - tokens
+        # Earlier output tokens that are computed again after a preemption are prefill.
+        if tokens == 1 and before >= request.num_prompt_tokens and not request.is_prefill_chunk:
+            counts["decodes"] += 1
+            counts["context_tokens"] += before + 1
+        else:
+            counts["prefills"] += 1
+            counts["prefill_tokens"] += tokens
+            counts["prefill_pairs"] += tokens * before + tokens * (tokens + 1) // 2
+    return StepWork(**counts)
+
+
+def _token(request: Any) -> int:
+    """Return the token that a sequence samples: none that another one has, or prefix caching would share it."""
+    return -1 - int(request.request_id)
+
+
+def _requests(sequences: Sequence[Asked], cache: Any, block_tokens: int) -> list[Any]:
+    from vllm import SamplingParams
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.request import Request
+
+    hasher = None
+    if cache.enable_prefix_caching:
+        hashing = get_hash_fn_by_name(cache.prefix_caching_hash_algo)
+        init_none_hash(hashing)
+        hasher = get_request_block_hasher(block_tokens, hashing)
+    return [
+        Request(
+            str(index),
+            asked.prompt_token_ids,
+            SamplingParams(max_tokens=asked.output_tokens, ignore_eos=True),
+            None,
+            arrival_time=float(index),
+            block_hasher=hasher,
+        )
+        for index, asked in enumerate(sequences)
+    ]
+
+
+def _kv_cache(job: ReplayJob) -> Any:
+    """Return the KV cache of one layer: with full attention all layers have the same blocks."""
+    from torch import bfloat16
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+
+    spec = FullAttentionSpec(block_size=job.block_tokens, num_kv_heads=1, head_size=64, dtype=bfloat16)
+    return KVCacheConfig(job.kv_blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)])
+
+
+def main() -> int:
+    """Replay the job on stdin; what vLLM and its processes print goes to stderr."""
+    job = ReplayJob.model_validate_json(sys.stdin.buffer.read())
+    answer = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    replayed = replay(job)
+    with os.fdopen(answer, "w") as file:
+        file.write(replayed.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
