@@ -29,6 +29,8 @@ COMMANDS = {
     "show": ("show:main", "print the answer of a results folder again, or any of its tables"),
     "compare": ("compare:main", "compare two results folders"),
     "pack": ("pack:main", "make one small file of a results folder, which compare reads in its place"),
+    "predict": ("predict:predict", "predict steps of any lengths, batches and engines from a calibration"),
+    "recommend": ("predict:recommend", "name the settings with the shortest predicted step, and how to confirm them"),
     "history": ("history:main", "print and draw the gates that compare --history kept"),
     "export": ("export:main", "write results as llm-d's Benchmark Reports"),
     "collect": ("collect:main", "copy records from a cluster's volume into the local results"),

@@ -29,7 +29,7 @@ def plan() -> int:
     from rollout_bench.plan.schedule import RESULTS
     from rollout_bench.workflow.run import keep_plan
 
-    made = _planned(plan.__doc__)[1]
+    made = planned_call(plan.__doc__)[1]
     again = sorted(made.again)
     keep_plan(made)
     show(wanted_now(made.shown_file(again), RESULTS), RESULTS)
@@ -38,7 +38,7 @@ def plan() -> int:
 
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    _, made, engine = _planned(check.__doc__, is_check=True)
+    _, made, engine = planned_call(check.__doc__, is_check=True)
     places: dict[str, str] = {}
     for e in made.matrix.experiments:
         if e.spec.endpoint is None:
@@ -54,7 +54,7 @@ def kubernetes() -> int:
     from rollout_bench.cluster.kubernetes import manifest
     from rollout_bench.plan.schedule import RESULTS
 
-    merged, made, _ = _planned(kubernetes.__doc__)
+    merged, made, _ = planned_call(kubernetes.__doc__)
     out = RESULTS / "kubernetes.yaml"
     write_whole(out, manifest(made.matrix.experiments, made.matrix.platform, made.config, merged).encode())
     print(f"next: kubectl apply -f {out}")
@@ -74,7 +74,7 @@ def _check_call(purpose: str) -> None:
         )
 
 
-def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
+def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
     """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
     _check_call(f"{purpose} The arguments are those of `snakemake`, such as --configfile and --config.")
     from snakemake.cli import parse_args, parse_config

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from rollout_bench.contracts.fields import Strict
 
-SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
-"""Endings of names beside a record: a side file with a row per sequence, and a folder of traces."""
+SEQUENCES, STEPS, TRACES = ".sequences.jsonl.gz", ".steps.jsonl.gz", ".traces"
+"""Endings of names beside a record: side files with a row per sequence, or per step, and a folder of traces."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""Steps of an engine: the work that its scheduler put into each, and its time."""
+"""Steps of an engine: the work that its scheduler put into each, and its time; and the record of many."""
+
+from pathlib import Path
 
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.mode import STEPS
+from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
+from rollout_bench.contracts.side_files import read_rows
+from rollout_bench.contracts.store import read_as
 
 
 class StepWork(Strict):
@@ -32,7 +38,49 @@ class TimedStep(StepWork):
     elapsed_s: float = Field(
         gt=0,
         description=(
-            "From the end of the previous step, or from the beginning of scheduling if that is later, until the "
+            "From the end of the previous step, or from the beginning of scheduling if the engine was idle, until the "
             "scheduler had processed the output, in seconds: these times do not overlap."
         ),
     )
+
+
+class StepRow(TimedStep):
+    """One step: a line of the side file."""
+
+    round: int = Field(ge=0, description="Its round.")
+    part: int = Field(ge=0, description="Its pass in the round.")
+
+
+class Steps(Launched):
+    """The record of one steps launch. Its steps are in the side file."""
+
+    rounds: int = Field(gt=0, description="Rounds of all passes.")
+    steps: int = Field(gt=0, description="Rows in the side file.")
+    steps_file: str = Field(description="Name of the side file beside this one: a row for each step.")
+    kv_blocks: int = Field(gt=0, description="Blocks of the KV cache.")
+    block_tokens: int = Field(gt=0, description="Tokens in a block of the KV cache.")
+    captured_sizes: list[int] = Field(
+        description="Batch sizes of captured graphs, to which steps without prompts are padded; empty without graphs."
+    )
+    max_num_seqs: int = Field(gt=0, description="Most sequences in a step.")
+    max_num_batched_tokens: int = Field(gt=0, description="Most tokens in a step.")
+    context_tokens: int = Field(gt=0, description="Length of the longest sequences, with prompt.")
+    async_scheduling: bool = Field(description="Whether a step is scheduled before the previous one has ended.")
+    host: list[HostUse] = Field([], description="Other activity of the machine during each pass.")
+    devices: list[DeviceUse] = Field([], description="Readings of each device for each pass.")
+
+
+def steps_path(record: Path) -> Path:
+    """Return the side file of the record at `record`."""
+    return record.with_suffix(STEPS)
+
+
+def read_steps(path: Path) -> tuple[Steps, list[StepRow]]:
+    """Return the record at `path` and its steps.
+
+    Raises:
+        UserError: one of the files is missing, damaged or not the other's.
+    """
+    record = read_as(path, Steps)
+    remedy = "restore it, or delete the record too: the launch is then measured again"
+    return record, read_rows(steps_path(path), record, StepRow, remedy)

@@ -137,6 +137,20 @@ class ComparisonSettings(Strict):
         return self.metrics.get(known.name, list(known.metrics))
 
 
+class PredictionSettings(Strict):
+    """Settings of `rollout-bench predict` and `recommend`. A change needs no new measurement."""
+
+    passes: Annotated[Count, Field(le=100)] = Field(
+        3, description="Iterations of each experiment to predict: their drawn lengths differ."
+    )
+    extrapolate: bool = Field(
+        False, description="Whether to predict work beyond the calibration, such as longer contexts, and mark it."
+    )
+    t90_s: Annotated[Seconds, Field(gt=0)] | None = Field(
+        None, description="Recommend only settings with 90 % of the sequences complete within these seconds."
+    )
+
+
 class Precision(Strict):
     """Stopping rule of `launches: auto`."""
 
@@ -389,6 +403,9 @@ class _Config(Strict):
     comparison: ComparisonSettings = Field(
         ComparisonSettings(),
         description="Rules for reporting a difference from the baseline. A change needs no new measurement.",
+    )
+    prediction: PredictionSettings = Field(
+        PredictionSettings(), description="Predictions from calibrations by mode steps."
     )
     model_base: Folder = Field("models", description="Folder of weights, in which synthetic ones are built.")
     isolation: Isolation | None = Field(

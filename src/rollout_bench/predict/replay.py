@@ -1,6 +1,6 @@
 """Replays the steps of a rollout in vLLM's own scheduler and KV cache manager, without an engine.
 
-`python -m rollout_bench.predict.replay` reads a `ReplayJob` as JSON from stdin and writes `Replayed` to stdout.
+`python -m rollout_bench.predict.replay` reads a `ReplayJob` from each line of stdin, and writes a line with `Replayed`.
 It needs only the engine's Python, and no device.
 """
 
@@ -236,7 +236,7 @@ class _Replay:
         )
 
     def _quiet_steps(self) -> int:
-        """Return how many further steps all running sequences decode, with none that ends or is preempted."""
+        """Return the number of further steps in which all running sequences decode, none ends, and blocks suffice."""
         running, size = self._scheduler.running, self._block_tokens
 
         def blocks(steps: int) -> int:
@@ -319,13 +319,12 @@ def _kv_cache(job: ReplayJob) -> Any:
 
 
 def main() -> int:
-    """Replay the job on stdin; what vLLM and its processes print goes to stderr."""
-    job = ReplayJob.model_validate_json(sys.stdin.buffer.read())
+    """Replay the job of each line of stdin; what vLLM and its processes print goes to stderr."""
     answer = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    replayed = replay(job)
     with os.fdopen(answer, "w") as file:
-        file.write(replayed.model_dump_json())
+        for line in sys.stdin.buffer:
+            file.write(replay(ReplayJob.model_validate_json(line)).model_dump_json() + "\n")
     return 0
 
 

@@ -21,14 +21,14 @@ from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
 from rollout_bench.modes.rollout.exchange import Ended, Generate, heard, written
-from rollout_bench.modes.rollout.policies import (
-    POLICIES,
-    Balancer,
-)
 from rollout_bench.modes.rollout.router import RoutedStep, Router
 from rollout_bench.modes.rollout.settings import RolloutSpec, RouterPolicy
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
 from rollout_bench.modes.rollout.worker import logprob_flags, surplus_of, turn_flags
+from rollout_bench.workloads.policies import (
+    POLICIES,
+    Balancer,
+)
 from rollout_bench.workloads.requests import Request, Source, Turn
 
 

@@ -29,10 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainers": {"core", "contracts", "workloads", "plan"},
     "analysis": {"core", "contracts", "numbers", "workloads", "checkpoints", "plan"},
     "exchange": {"core", "contracts", "numbers", "plan", "analysis"},
-    "predict": {"core", "contracts"},
+    "predict": {"core", "contracts", "workloads", "checkpoints", "analysis"},
     "report": {"core", "contracts", "numbers", "plan", "analysis", "exchange"},
     "cluster": {"core", "contracts", "llmd", "plan", "measure"},
     "commands": {
+        "predict",
         "workflow",
         "checkpoints",
         "core",
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "modes/checks": {"core", "contracts", "plan"},
     "modes/worker": {"core", "contracts", "workloads", "checkpoints", "measure"},
     "modes/numbers": {"core", "contracts", "numbers"},
-    "modes/report": {"core", "contracts", "numbers", "plan", "analysis", "report", "exchange"},
+    "modes/report": {"core", "contracts", "numbers", "plan", "analysis", "predict", "report", "exchange"},
 }
 """Room -> the rooms that it may import. `measure` and `plan` meet in `contracts` alone; `analysis` never measures.
 

@@ -120,7 +120,7 @@ BARE = {
     "aborted", "batch", "buckets", "cache files", "device", "drafts", "in flight", "most in flight", "launches",
     "messages a step",
     "most at once", "preemptions", "prompts", "replicas", "sequences", "sequences at once", "sequences thrown away",
-    "to claim p99", "tokens per draft", "TP", "turns",
+    "timed steps", "to claim p99", "tokens per draft", "TP", "turns",
     # ratios
     "longest / median", "perplexity ratio", "profiler overhead", "prefill speed-up", "decode speed-up", "break-even at",
     "rest",

@@ -12,9 +12,9 @@ from training_runs import ROLLOUT, VERL
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError
-from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.trainers.settings import Influence
 from rollout_bench.trainers.step import StepPart, TrainerStep
+from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import prompts
 
 METHODS_OF_FP8 = {

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, Word, heard, written
-from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.modes.rollout.settings import RolloutSpec
+from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
 LOOK_S = 0.005

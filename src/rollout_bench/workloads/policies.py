@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from rollout_bench.modes.rollout.settings import RouterPolicy
-
 
 def least_in_flight(prompt: int, balancer: "Balancer") -> int:
     """Return the engine with the fewest unfinished sequences; the first of several."""
@@ -23,7 +21,7 @@ def sticky(prompt: int, balancer: "Balancer") -> int:
 
 Policy = Callable[[int, "Balancer"], int]
 
-POLICIES: dict[RouterPolicy, Policy] = {
+POLICIES: dict[str, Policy] = {
     "least_in_flight": least_in_flight,
     "round_robin": round_robin,
     "sticky": sticky,
@@ -39,7 +37,7 @@ class Balancer:
         engines: number of engines.
     """
 
-    def __init__(self, policy: RouterPolicy, engines: int) -> None:
+    def __init__(self, policy: str, engines: int) -> None:
         self.in_flight = [0] * engines
         """Unfinished sequences on each engine."""
         self._policy = POLICIES[policy]

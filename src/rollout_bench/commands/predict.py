@@ -1,0 +1,194 @@
+"""Predict rollouts from a calibration, and recommend settings: both plan the config as `rollout-bench plan` does.
+
+A calibration is a launch of mode steps: `rollout-bench run --config modes=[steps]`. Every experiment of the modes
+offline and rollout is predicted for any lengths, batch sizes and numbers of engines; measured ones stand beside.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.commands.workflow import planned_call
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
+from rollout_bench.core.numbers import MISSING, number, percent, several
+from rollout_bench.plan.schedule import RESULTS
+from rollout_bench.predict.calibrations import calibration_of, calibrations
+from rollout_bench.predict.prediction import MODES, TIMES, Expected, Prediction, Predictor
+
+CONFIRM = Path("confirm.yaml")
+"""Config that measures the recommended settings."""
+
+TOP = 3
+"""Number of settings to confirm."""
+
+BESIDE = ("measured s", "error %", "interval held")
+"""Headings of what was measured."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An experiment with its prediction, and the mean time of its measured iterations, None without any."""
+
+    name: str
+    made: Prediction
+    measured_s: float | None
+
+    @property
+    def held(self) -> bool:
+        """Whether the interval has the measured time."""
+        return self.measured_s is not None and self.made.step.low <= self.measured_s <= self.made.step.high
+
+
+def predict() -> int:
+    """Predict the time of each experiment's step from calibrations, with 95 % intervals."""
+    found, _ = _predicted(predict.__doc__)
+    _print(found)
+    return 0
+
+
+def recommend() -> int:
+    """Name the settings with the shortest predicted step, and write the config that confirms them by measuring."""
+    found, made = _predicted(recommend.__doc__)
+    _print(found)
+    limit_s = made.config.prediction.t90_s
+    allowed = [each for each in found if limit_s is None or each.made.complete(90).value <= limit_s]
+    if not allowed:
+        raise UserError(
+            f"prediction.t90_s: no setting has 90 % of the sequences within {limit_s:g} s", "raise it, or add settings"
+        )
+    best, rest = ranked(allowed)
+    kind = "device-seconds" if _by_device(allowed) else "s"
+    _say(f"best: {best.name}: {_cost_text(best, allowed)} {kind} a step")
+    for each, (ratio, tied) in rest:
+        _say(f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its time")
+    for each in (each for each in found if each not in allowed):
+        _say(f"left out: {each.name}: 90 % of its sequences take {_text(each.made.complete(90))} s")
+    kept = [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
+    baseline = made.config.baseline.named.get("setting")
+    settings = [each.made.spec.axes["setting"] or "default" for each in kept]
+    confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
+    confirming |= {"quants": list(dict.fromkeys(each.made.spec.quant.name for each in kept))}
+    confirming |= {"modes": list(dict.fromkeys(each.made.spec.mode for each in kept))}
+    write_whole(CONFIRM, yaml.safe_dump(confirming, sort_keys=False).encode())
+    _say(f"next: rollout-bench run with the same config files and {CONFIRM} as the last one; then predict again")
+    return 0
+
+
+def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted, tuple[Expected, bool]]]]:
+    """Return the best of `found`, and the others in order, each with its cost / the best's and whether they are tied.
+
+    The cost is the time of a step, or its device-seconds if numbers of devices differ. Two are tied if the interval of
+    the ratio has 1. Predictions from one calibration share its draws, so that its errors cancel in the ratio.
+    """
+    costs = {each.name: _costs(each, found) for each in found}
+    order = sorted(found, key=lambda each: costs[each.name][0])
+    best, *others = order
+    value, draws = costs[best.name]
+    rest = []
+    for each in others:
+        own, own_draws = costs[each.name]
+        low, high = np.percentile(own_draws / draws, (2.5, 97.5))
+        rest.append((each, (Expected(own / value, float(low), float(high)), bool(low <= 1))))
+    return best, rest
+
+
+def _by_device(found: Sequence[Predicted]) -> bool:
+    return len({each.made.devices for each in found}) > 1
+
+
+def _costs(each: Predicted, among: Sequence[Predicted]) -> tuple[float, Any]:
+    factor = each.made.devices if _by_device(among) else 1
+    return factor * each.made.step.value, factor * each.made.step_s
+
+
+def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
+    value, draws = _costs(each, among)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return _text(Expected(value, float(low), float(high)))
+
+
+def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
+    """Return the experiments of the call with their predictions, and the plan."""
+    _, made, engine = planned_call(purpose)
+    known = calibrations(RESULTS)
+    predictor = Predictor(engine.python, made.config.prediction.passes)
+    found = []
+    for each in (one for one in made.matrix.experiments if one.spec.mode in MODES):
+        prediction = predictor.predict(each.spec, calibration_of(each.spec, known), each.model_path, each.dataset_path)
+        if prediction.beyond and not made.config.prediction.extrapolate:
+            raise UserError(
+                f"{each.spec.title}: {prediction.beyond[0]}",
+                "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
+            )
+        found.append(Predicted(f"{each.spec.mode} {each.spec.title}", prediction, _measured_s(made, each.name)))
+    if not found:
+        raise UserError(f"modes: none of {', '.join(MODES)}", f"name one of them: --config modes=[{MODES[-1]}]")
+    for model in predictor.models.values():
+        good = model.goodness
+        _say(
+            f"fit: 90 % of {good.shapes} kinds of steps are predicted within {percent(good.p90)} by the others; "
+            f"worst, {percent(good.worst)}: {good.worst_shape}"
+        )
+    return found, made
+
+
+def _measured_s(made: Any, name: str) -> float | None:
+    """Return the mean time of an experiment's iterations, as the mean over valid launches; None without any."""
+    launches = [
+        float(np.mean([each.elapsed_s for each in record.iterations if not each.warmup]))
+        for experiment in collect(RESULTS, made.plan_file()).experiments
+        if experiment.experiment == name
+        for record in experiment.records
+        if record.valid
+    ]
+    return float(np.mean(launches)) if launches else None
+
+
+def _text(expected: Expected) -> str:
+    return f"{number(expected.value)} [{number(expected.low)}, {number(expected.high)}]"
+
+
+def _print(found: Sequence[Predicted]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("experiment", overflow="fold")
+    for heading in ("step s", "output tok/s", *(f"t{each} s" for each in TIMES), "preempted", "KV peak %", *BESIDE):
+        table.add_column(heading, justify="right")
+    for each in found:
+        made = each.made
+        measured = [MISSING] * len(BESIDE)
+        if each.measured_s is not None:
+            error = made.step.value / each.measured_s - 1
+            measured = [number(each.measured_s), f"{100 * error:+.1f}", "yes" if each.held else "no"]
+        mark = " (extrapolated)" if made.beyond else ""
+        table.add_row(
+            f"{each.name}{mark}",
+            _text(made.step),
+            _text(made.tokens_per_s),
+            *(number(made.complete(percent).value) for percent in TIMES),
+            number(made.preemptions),
+            number(100 * made.kv_peak, 3),
+            *measured,
+        )
+    _console().print(table)
+    judged = [each for each in found if each.measured_s is not None]
+    if judged:
+        held = sum(each.held for each in judged)
+        _say(f"the interval held the measured time of {held} of {several(len(judged), 'experiment')}")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True, highlight=False)
+
+
+def _say(line: str) -> None:
+    _console().print(escape(line))

@@ -1,0 +1,94 @@
+"""Notes the steps of vLLM's engine core: the work that its scheduler puts into each, and when each is over.
+
+The scheduler is a class derived from vLLM's choice, named by vLLM's own `scheduler_cls`. It lives in the process of the
+core, which may be another than the caller's: the steps come through a file.
+"""
+
+import json
+import os
+from time import monotonic_ns
+from typing import Any
+
+PLACE = "ROLLOUT_BENCH_STEPS"
+"""Environment variable with the file for steps."""
+
+SCHEDULER = f"{__name__}.noted_scheduler"
+"""vLLM's `scheduler_cls`."""
+
+
+def noted_scheduler(vllm_config: Any, **rest: Any) -> Any:
+    """Return the scheduler that vLLM would make, which also notes its steps in the file `PLACE` names."""
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    chosen: type[Any] = AsyncScheduler if vllm_config.scheduler_config.async_scheduling else Scheduler
+    return noting(chosen, os.environ[PLACE])(vllm_config=vllm_config, **rest)
+
+
+def noting(scheduler: type[Any], path: str) -> type[Any]:
+    """Return a class derived from `scheduler` that appends a line to `path` whenever all its requests are over."""
+
+    class NotedScheduler(scheduler):  # type: ignore[misc]
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.noted: list[dict[str, int]] = []
+            self.scheduled: dict[int, tuple[int, dict[str, int]]] = {}
+            self.ended_ns = 0
+
+        def schedule(self, *args: Any, **kwargs: Any) -> Any:
+            began_ns = monotonic_ns()
+            output = super().schedule(*args, **kwargs)
+            if output.total_num_scheduled_tokens:
+                self.scheduled[id(output)] = (began_ns, work_of(output, self.requests))
+            return output
+
+        def update_from_output(self, output: Any, *args: Any, **kwargs: Any) -> Any:
+            outputs = super().update_from_output(output, *args, **kwargs)
+            began_ns, work = self.scheduled.pop(id(output), (0, None))
+            if work is not None:
+                ended_ns = monotonic_ns()
+                self.noted.append({**work, "elapsed_ns": ended_ns - (self.ended_ns or began_ns)})
+                self.ended_ns = ended_ns
+            if not self.requests and self.noted:
+                with open(path, "a") as file:  # noqa: PTH123 (in the engine's core, at the end of a pass)
+                    file.write(json.dumps(self.noted) + "\n")
+                self.noted.clear()
+                self.ended_ns = 0
+            return outputs
+
+    return NotedScheduler
+
+
+def work_of(output: Any, requests: Any) -> dict[str, int]:
+    """Return the work of a `SchedulerOutput`, as the fields of `contracts.steps.StepWork`.
+
+    Args:
+        output: what was scheduled.
+        requests: the scheduler's requests by their ids, whose computed tokens already include this step's.
+    """
+    counts, cached = output.num_scheduled_tokens, output.scheduled_cached_reqs
+    if not output.scheduled_new_reqs and output.total_num_scheduled_tokens == len(counts):
+        # All decode. This is the frequent case, and must be quick.
+        return _work(0, 0, 0, len(counts), sum(cached.num_computed_tokens) + len(counts))
+    prefills = tokens = pairs = decodes = context = 0
+    for name, count in counts.items():
+        request = requests[name]
+        before = request.num_computed_tokens - count
+        if count == 1 and before >= request.num_prompt_tokens:
+            decodes += 1
+            context += before + 1
+        else:
+            prefills += 1
+            tokens += count
+            pairs += count * before + count * (count + 1) // 2
+    return _work(prefills, tokens, pairs, decodes, context)
+
+
+def _work(prefills: int, tokens: int, pairs: int, decodes: int, context: int) -> dict[str, int]:
+    return {
+        "prefills": prefills,
+        "prefill_tokens": tokens,
+        "prefill_pairs": pairs,
+        "decodes": decodes,
+        "context_tokens": context,
+    }

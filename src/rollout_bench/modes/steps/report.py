@@ -1,0 +1,122 @@
+"""The table of steps mode: times of steps, and how well the model of their times predicts those left out of its fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.steps import StepRow, Steps, read_steps
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import count, number
+from rollout_bench.modes.steps import MODE
+from rollout_bench.predict.model import StepModel, fit
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section, definitions, sections
+from rollout_bench.report.views import LAUNCHES, Column, Entry, view
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A steps experiment: its valid launches, all their steps, and the model of their times."""
+
+    chosen: Chosen
+    launches: tuple[Steps, ...]
+    rows: tuple[StepRow, ...]
+    model: StepModel
+
+    @property
+    def name(self) -> str:
+        """Return the name in sentences: model, quantization and workload."""
+        return title_of(self.chosen.experiment, self.chosen.label)
+
+    @property
+    def most(self) -> int:
+        """Return the largest number of sequences that decoded at once."""
+        return max(row.decodes for row in self.rows if not row.prefills)
+
+    def decode_ms(self, sequences: int) -> float:
+        """Return the median time of a decode step with this number of sequences, in milliseconds."""
+        own = [row.elapsed_s for row in self.rows if not row.prefills and row.decodes == sequences]
+        return 1e3 * median(own)
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Return the speed of the largest steps without decoding sequences."""
+        alone = [row for row in self.rows if not row.decodes]
+        most = max(row.prefill_tokens for row in alone)
+        return most / median(row.elapsed_s for row in alone if row.prefill_tokens == most)
+
+
+COLUMNS: tuple[Column[Calibrated], ...] = (
+    LAUNCHES,
+    Column("timed steps", "Number of measured steps.", lambda found: count(len(found.rows))),
+    Column("decode ms, 1", "A decode step of one sequence; median.", lambda found: number(found.decode_ms(1), 3)),
+    Column("batch", "Most sequences that decoded at once.", lambda found: count(found.most)),
+    Column(
+        "decode ms, batch",
+        "A decode step of that many sequences; median.",
+        lambda found: number(found.decode_ms(found.most), 3),
+    ),
+    Column(
+        "prefill tok/s",
+        "Prompt tokens per second in the largest steps without decoding sequences.",
+        lambda found: number(found.prefill_tokens_per_s),
+    ),
+    Column(
+        "error p90 %",
+        "Error of predicted times of a kind of steps that was left out of the fit: 90th percentile over kinds, each a "
+        "batch size or a number of prompt tokens.",
+        lambda found: number(100 * found.model.goodness.p90, 3),
+    ),
+    Column("worst", "The kind with the largest error.", lambda found: found.model.goodness.worst_shape, words=True),
+)
+
+
+def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> tuple[list[Calibrated], list[str]]:
+    """Return the calibrations among the experiments `inside`, and messages about unreadable files."""
+    problems: list[str] = []
+    return list(_calibrated(results, inside, problems)), problems
+
+
+def _calibrated(results: Path, inside: Sequence[Chosen], problems: list[str]) -> Iterator[Calibrated]:
+    for each in (one for one in inside if one.experiment.mode == MODE.name and one.experiment.records):
+        own = each.experiment
+        try:
+            read = [read_steps(record_path(results, own.mode, own.experiment, each.launch)) for each in own.records]
+        except UserError as error:
+            problems.append(str(error).replace("\n", "; "))
+            continue
+        launches, rows = zip(*read, strict=True)
+        flat = tuple(row for launch in rows for row in launch)
+        yield Calibrated(each, launches, flat, fit(rows, launches[0].captured_sizes))
+
+
+def part_of(findings: Findings, mode: Mode) -> SummaryPart:
+    """Return the answer and the table."""
+    nothing: tuple[list[Calibrated], list[str]] = [], []
+    found, problems = findings.found(mode.name, nothing)
+    warnings = [Section("Calibrations that can't be read", tuple(problems))] if problems else []
+    platforms = dict.fromkeys(each.chosen.experiment.platform for each in found)
+    tables = [
+        view(
+            "Steps: ",
+            platform,
+            COLUMNS,
+            [
+                Entry(findings.texts_of(each.chosen), each)
+                for each in found
+                if each.chosen.experiment.platform == platform
+            ],
+        )
+        for platform in platforms
+    ]
+    return SummaryPart(
+        tables=tables,
+        answers=sections(f"{mode.name}/report", found=found),
+        definitions=definitions("Definitions, steps", tables),
+        warnings=warnings,
+    )

@@ -1,0 +1,109 @@
+"""Steps mode in the engine process: rounds of passes whose steps the engine's scheduler notes."""
+
+import gc
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.steps import StepRow
+from rollout_bench.measure.engine.vllm import LoadedEngine, loaded
+from rollout_bench.measure.launch.protocol import IterationEnds, Job, PhaseBegins, Tell, Wait
+from rollout_bench.modes.steps.events import EngineLimits, StepsSeen
+from rollout_bench.modes.steps.passes import Limits, Sent, passes
+from rollout_bench.modes.steps.probes import PLACE, SCHEDULER
+from rollout_bench.modes.steps.settings import StepsSettings
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: send each event, and wait for the order before each pass."""
+    spec, settings = job.spec, job.spec.of(StepsSettings)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "steps.jsonl"
+        os.environ[PLACE] = str(place)
+        engine = loaded(job, tell, scheduler_cls=SCHEDULER)
+        limits, facts = limits_of(engine, settings.context_tokens)
+        runner = Passes(engine, place, random.Random(f"{spec.workload.seed} {job.launch}"), wait)
+        tell(PhaseBegins(phase="warmup"))
+        runner.run(next(passes(limits)))
+        tell(IterationEnds())
+        tell(PhaseBegins(phase="measuring"))
+        began, number = time.monotonic(), 0
+        while not number or time.monotonic() - began < settings.seconds:
+            for part, sent in enumerate(passes(limits)):
+                steps = runner.run(sent)
+                tell(IterationEnds())
+                tell(StepsSeen(rows=[StepRow(round=number, part=part, **step) for step in steps]))
+            number += 1
+        tell(EngineLimits(limits=facts | {"rounds": number}))
+
+
+def limits_of(engine: LoadedEngine, context_tokens: int | None) -> tuple[Limits, dict[str, Any]]:
+    """Return the bounds of an engine's passes, and the fields of the record on its scheduler."""
+    config: Any = engine.llm.llm_engine.vllm_config
+    cache, scheduler, compilation = config.cache_config, config.scheduler_config, config.compilation_config
+    longest = config.model_config.max_model_len
+    graphs = [] if config.model_config.enforce_eager else compilation.cudagraph_capture_sizes or []
+    facts = {
+        "kv_blocks": cache.num_gpu_blocks,
+        "block_tokens": cache.block_size,
+        "captured_sizes": sorted(graphs),
+        "max_num_seqs": scheduler.max_num_seqs,
+        "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+        "context_tokens": min(context_tokens or longest, longest),
+        "async_scheduling": bool(scheduler.async_scheduling),
+    }
+    limits = Limits(
+        facts["max_num_seqs"],
+        facts["max_num_batched_tokens"],
+        facts["context_tokens"],
+        facts["kv_blocks"] * facts["block_tokens"],
+    )
+    return limits, facts
+
+
+class Passes:
+    """Runs passes, and reads their steps.
+
+    Args:
+        engine: a loaded engine with our scheduler.
+        place: file to which the scheduler appends the steps.
+        draw: source of token ids.
+        wait: called when everything is ready for a pass.
+    """
+
+    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait) -> None:
+        self._engine, self._place, self._draw, self._wait = engine, place, draw, wait
+        self._names = 0
+
+    def run(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+        """Return the steps of a pass: the fields of `contracts.steps.TimedStep`."""
+        llm_engine = self._engine.llm.llm_engine
+        samplings = {
+            tokens: self._engine.sampling_of([tokens], single=True) for tokens in {each.output_tokens for each in sent}
+        }
+        waiting = [
+            (each, self._draw.choices(range(self._engine.vocabulary), k=each.prompt_tokens))
+            for each in sorted(sent, key=lambda each: each.after)
+        ]
+        self._engine.reset_prefix_cache()
+        self._place.unlink(missing_ok=True)
+        gc.collect()
+        self._wait()
+        steps = 0
+        while waiting or llm_engine.has_unfinished_requests():
+            idle = not llm_engine.has_unfinished_requests()
+            due = waiting[0][0].after if waiting and idle else steps
+            while waiting and waiting[0][0].after <= due:
+                each, prompt = waiting.pop(0)
+                self._names += 1
+                asked = {"prompt_token_ids": prompt}
+                llm_engine.add_request(f"step-{self._names}", asked, samplings[each.output_tokens])
+            steps += bool(llm_engine.step())
+        lines = self._place.read_text().splitlines()
+        found: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
+        return [{"elapsed_s": step.pop("elapsed_ns") / 1e9, **step} for step in found]

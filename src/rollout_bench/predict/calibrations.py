@@ -1,0 +1,90 @@
+"""Calibrations: records of mode steps, and the one whose engine an experiment would use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.steps import StepRow, Steps, read_steps
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
+
+STEPS_MODE = "steps"
+"""Mode of calibrations."""
+
+FREE = frozenset(
+    {
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+    }
+)
+"""Engine arguments that change which steps there are, and not how long one of the same work takes."""
+
+REPLICAS = "data_parallel_size"
+"""Engine argument that is free too, except on a CPU, where replicas divide the cores."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The valid launches of one steps experiment, with their steps."""
+
+    launches: tuple[Steps, ...]
+    steps: tuple[tuple[StepRow, ...], ...]
+
+    @property
+    def spec(self) -> Spec:
+        """The spec of its launches."""
+        return self.launches[0].spec
+
+
+def calibrations(results: Path) -> list[Calibration]:
+    """Return the calibrations in a results folder.
+
+    Raises:
+        UserError: a record or its side file is damaged.
+    """
+    found = (read_steps(path) for path in sorted(results.glob(f"{STEPS_MODE}/[!.]*/launch-*.json")))
+    valid = [(record.key, (record, rows)) for record, rows in found if record.valid]
+    return [
+        Calibration(tuple(record for record, _ in each), tuple(tuple(rows) for _, rows in each))
+        for each in grouped(valid).values()
+    ]
+
+
+def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
+    """Return the calibration of the engine that `spec` uses; of several the one with most launches.
+
+    Raises:
+        UserError: there is none.
+    """
+    fitting = [each for each in among if _engine(each.spec) == _engine(spec)]
+    if not fitting:
+        raise UserError(
+            f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
+            f"measure one: rollout-bench run with the same config files and --config modes=[{STEPS_MODE}]",
+        )
+    return max(fitting, key=lambda each: len(each.launches))
+
+
+def _engine(spec: Spec) -> dict[str, Any]:
+    """Return all that decides how long a step of given work takes."""
+    whole = spec.model_dump(mode="json", include={"platform", "model", "quant", "engine"})
+    free = FREE if spec.platform == "cpu" else {*FREE, REPLICAS}
+    args = {name: value for name, value in whole["engine"]["args"].items() if name not in free}
+    engine = whole["engine"] | {"args": args}
+    return {**whole, "engine": {name: value for name, value in engine.items() if name != "before"}}
+
+
+def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
+    own = _engine(spec)
+    alike = [each for each in among if all(_engine(each.spec)[part] == own[part] for part in ("model", "quant"))]
+    if not alike:
+        return "there is no valid calibration of it"
+    other = _engine(alike[0].spec)["engine"]
+    names = [name for name in own["engine"] if own["engine"][name] != other[name]] or ["platform"]
+    said = "; ".join(f"{name} is {own['engine'].get(name)} here, {other.get(name)} there" for name in names)
+    return f"its calibration is of another engine: {said}"

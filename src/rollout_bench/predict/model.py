@@ -1,0 +1,394 @@
+"""The time of a step from its work, fitted to the timed steps of calibration launches, with its uncertainty.
+
+    t = max(device, host)
+    device = f(P) + a context_tokens + b prefill_pairs + c decodes + d prefills + e [the step has prefills]
+    host = u + v sequences + w [the step has prefills]
+
+P are the computed tokens. A step without prefills runs in a captured CUDA graph, so P is the next captured size. f is
+piecewise linear and never falls. No coefficient is negative, so more sequences never shorten a step. With asynchronous
+scheduling, the host's time hides the device's in small batches; without it, both add up, and u, v and w are zero.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.optimize import nnls
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.steps import StepWork, TimedStep
+from rollout_bench.core.numbers import brief, percent, several
+
+Array = NDArray[np.float64]
+
+TINY_S = 1e-15
+"""Smaller coefficients are rounding errors."""
+
+MOST_KNOTS = 24
+"""Maximum number of knots of f."""
+
+LARGEST_ERROR = 0.1
+"""A model is unusable if more than 10 % of the shapes are predicted worse than this."""
+
+FEWEST_DECODE_SIZES = 4
+FEWEST_PREFILL_SIZES = 2
+
+HULL = {
+    "tokens": "computed tokens",
+    "decodes": "decoding sequences",
+    "context_tokens": "tokens of context",
+    "mean_context": "tokens of context per sequence",
+    "prefills": "prefilling sequences",
+    "prefill_tokens": "prompt tokens",
+    "prefill_pairs": "pairs of prompt tokens",
+}
+"""Amount of a step whose calibrated range is kept -> its name in a sentence."""
+
+
+class Columns(NamedTuple):
+    """The work of n steps, a column for each field of `StepWork`: [n] each."""
+
+    prefills: Array
+    prefill_tokens: Array
+    prefill_pairs: Array
+    decodes: Array
+    context_tokens: Array
+
+    @property
+    def tokens(self) -> Array:
+        """Computed tokens."""
+        return self.prefill_tokens + self.decodes
+
+    @property
+    def mean_context(self) -> Array:
+        """Tokens of context per decoding sequence; zero without any."""
+        means: Array = self.context_tokens / np.maximum(self.decodes, 1)
+        return means
+
+
+def columns_of(works: Sequence[StepWork] | Columns) -> Columns:
+    """Return the columns of steps."""
+    if isinstance(works, Columns):
+        return works
+    return Columns(*(np.array([getattr(work, name) for work in works], dtype=float) for name in Columns._fields))
+
+
+class Goodness(Strict):
+    """How well the steps of a shape are predicted by a model that was fitted without them.
+
+    A shape is a captured size of steps that only decode, or a power of two of prompt tokens. Its error is that of the
+    sum of its times.
+    """
+
+    shapes: int = Field(ge=2, description="Shapes that were left out, one after the other.")
+    p50: float = Field(ge=0, description="Median of the relative errors.")
+    p90: float = Field(ge=0, description="90th percentile of the relative errors.")
+    worst: float = Field(ge=0, description="Largest relative error.")
+    worst_shape: str = Field(description="The shape that has it.")
+
+
+class StepModel(Strict):
+    """The time of a step from its work. Coefficients are in seconds per unit of their column in `_device`, `_host`."""
+
+    captured: list[int] = Field(description="Sizes of captured CUDA graphs; empty without graphs.")
+    knots: list[float] = Field(min_length=1, description="Computed tokens between which f is linear.")
+    device: list[float] = Field(description="Coefficients of the device's time.")
+    host: list[float] = Field(description="Coefficients of the host's time; zeros if it never hides the device's.")
+    refits: list[list[float]] = Field(min_length=1, description="Both again, of each bootstrap sample.")
+    launches: int = Field(ge=1, description="Launches that were fitted.")
+    launch_sd: float = Field(ge=0, description="Standard deviation of the log of a launch's time.")
+    hull: dict[str, tuple[float, float]] = Field(description="Calibrated range of each amount of a step.")
+    goodness: Goodness
+    faults: list[str] = Field(description="Reasons why no prediction should rest on this model.")
+
+    @property
+    def usable(self) -> bool:
+        """Whether predictions may rest on this model."""
+        return not self.faults
+
+    def times(self, works: Sequence[StepWork] | Columns) -> Array:
+        """Return the expected time of each step in seconds: [steps]."""
+        return _times(*self._features(works), np.array(self.device), np.array(self.host))
+
+    def total_draws(
+        self, works: Sequence[StepWork] | Columns, marks: Sequence[int], draws: int = 1000, seed: int = 0
+    ) -> Array:
+        """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
+
+        A draw has the coefficients of a bootstrap sample and the factor of a new launch. The factor is log-normal; its
+        spread includes the error of the fitted launches' mean. If the spread was estimated from the launches, its own
+        uncertainty makes it Student's t instead of normal.
+        """
+        features = self._features(works)
+        split, places = len(self.device), np.array(marks, dtype=np.intp)
+        totals = np.array(
+            [
+                np.cumsum(_times(*features, np.array(each[:split]), np.array(each[split:])))[places]
+                for each in self.refits
+            ]
+        )
+        rng = np.random.default_rng(seed)
+        freedom = self.launches - 1
+        errors = rng.standard_t(freedom, draws) if freedom else rng.standard_normal(draws)
+        # without a limit, one degree of freedom overflows
+        logs = np.clip(self.launch_sd * np.sqrt(1 + 1 / self.launches) * errors, -3, 3)
+        chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
+        return chosen
+
+    def outside(self, works: Sequence[StepWork] | Columns) -> list[str]:
+        """Return a sentence for each amount of work beyond the calibrated range."""
+        work = columns_of(works)
+        return [text for name, noun in HULL.items() for text in _beyond(getattr(work, name), noun, *self.hull[name])]
+
+    def _features(self, works: Sequence[StepWork] | Columns) -> tuple[Array, Array]:
+        work = columns_of(works)
+        return _device(work, self.captured, np.array(self.knots)), _host(work)
+
+
+def fit(
+    launches: Sequence[Sequence[TimedStep]],
+    captured: Sequence[int],
+    *,
+    launch_sd: float = 0.01,
+    refits: int = 100,
+    seed: int = 0,
+) -> StepModel:
+    """Fit the model to the steps of each calibration launch.
+
+    Medians of cells of steps with nearly equal work are fitted by non-negative least squares of relative errors (Lawson
+    and Hanson, "Solving Least Squares Problems", 1974, chapter 23), with Huber's weights, so rare pauses do not bend
+    the curve. The coefficients are then scaled so that the total time is that of the launches, pauses included.
+    Uncertainty comes from the Bayesian bootstrap over cells (Rubin, Annals of Statistics 9, 1981): resampling could
+    leave out all cells of a knot.
+
+    Args:
+        launches: timed steps of each launch.
+        captured: sizes of captured CUDA graphs; empty without graphs.
+        launch_sd: spread of the log of a launch's time; only used for a single launch, which cannot show it.
+        refits: number of bootstrap samples.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a launch is empty, or all steps have the same shape.
+    """
+    captured = sorted(captured)
+    cells = _cells(launches, captured)
+    knots = _knots(cells.sizes)
+    sides = _device(cells.work, captured, knots), _host(cells.work)
+    weights, hosted = _weighed(cells, sides)
+    coefficients = _solved(cells, sides, weights, hosted)
+    device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
+    expected_s = cells.steps * _times(*sides, device, host)
+    logs = np.log(np.bincount(cells.launch, cells.total_s) / np.bincount(cells.launch, expected_s))
+    goodness = _goodness(cells, captured, weights, hosted)
+    rng = np.random.default_rng(seed)
+    return StepModel(
+        captured=captured,
+        knots=knots.tolist(),
+        device=device.tolist(),
+        host=host.tolist(),
+        refits=[_refit(cells, sides, weights, hosted, rng) for _ in range(refits)],
+        launches=len(launches),
+        launch_sd=float(np.std(logs, ddof=1)) if len(launches) > 1 else launch_sd,
+        hull={name: _range(getattr(cells.extremes, name)) for name in HULL},
+        goodness=goodness,
+        faults=list(_faults(cells, goodness)),
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Steps of a launch with nearly equal work, together: [cells] each; `extremes` has every step."""
+
+    work: Columns
+    launch: NDArray[np.intp]
+    steps: Array
+    median_s: Array
+    total_s: Array
+    sizes: Array
+    shapes: NDArray[np.str_]
+    extremes: Columns
+
+
+def _cells(launches: Sequence[Sequence[TimedStep]], captured: Sequence[int]) -> _Cells:
+    if not launches or not all(launches):
+        raise ValueError("a calibration launch has no steps")
+    steps = [step for launch in launches for step in launch]
+    work = columns_of(steps)
+    times = np.array([step.elapsed_s for step in steps])
+    launch = np.repeat(np.arange(len(launches)), [len(each) for each in launches])
+    pairs = work.prefill_pairs / np.maximum(work.prefill_tokens, 1)
+    bins = [np.round(4 * np.log2(1 + each)) for each in (work.mean_context, pairs)]  # quarters of octaves
+    keys = np.column_stack([launch, work.prefills, work.prefill_tokens, work.decodes, *bins])
+    _, cell = np.unique(keys, axis=0, return_inverse=True)
+    amount = np.bincount(cell)
+    mean = Columns(*(np.bincount(cell, column) / amount for column in work))
+    first = np.cumsum(amount) - amount
+    ordered = times[np.lexsort((times, cell))]
+    middle = (ordered[first + (amount - 1) // 2] + ordered[first + amount // 2]) / 2
+    sizes = _padded(mean, captured)
+    shapes = np.array([_shape(*each) for each in zip(sizes, mean.prefill_tokens, mean.decodes, strict=True)])
+    if len(set(shapes)) < 2:
+        raise ValueError(f"all calibration steps have the same shape: {shapes[0]}")
+    return _Cells(
+        work=mean,
+        launch=np.round(np.bincount(cell, launch) / amount).astype(np.intp),
+        steps=amount.astype(float),
+        median_s=middle,
+        total_s=np.bincount(cell, times).astype(float),
+        sizes=sizes,
+        shapes=shapes,
+        extremes=work,
+    )
+
+
+def _shape(size: float, prefill_tokens: float, decodes: float) -> str:
+    if not prefill_tokens:
+        return f"decode of {several(round(size), 'sequence')}"
+    return f"{'mixed step' if decodes else 'prefill'} of about {2 ** round(np.log2(prefill_tokens)):,d} prompt tokens"
+
+
+def _padded(work: Columns, captured: Sequence[int]) -> Array:
+    """Return P of each step: [steps]."""
+    tokens = work.tokens
+    sizes = np.append(np.array(captured, dtype=float), np.inf)
+    graph = sizes[np.searchsorted(sizes, tokens)]
+    return np.where((work.prefill_tokens > 0) | np.isinf(graph), tokens, graph)
+
+
+def _knots(sizes: Array) -> Array:
+    """Return measured sizes, nearly evenly spaced on a logarithmic scale, with the smallest and the largest."""
+    measured = np.unique(sizes)
+    wanted = np.geomspace(measured[0], measured[-1], MOST_KNOTS)
+    return np.unique(measured[np.abs(np.log(measured[:, None] / wanted)).argmin(axis=0)])
+
+
+def _device(work: Columns, captured: Sequence[int], knots: Array) -> Array:
+    """Return the columns of the device's time: [steps, knots + 5]. Beyond the last knot, f goes on as before it."""
+    sizes = _padded(work, captured)[:, None]
+    rises = np.maximum((sizes - knots[:-1]) / np.diff(knots), 0)
+    rises[:, :-1] = np.minimum(rises[:, :-1], 1)
+    others = work.context_tokens, work.prefill_pairs, work.decodes, work.prefills, work.prefill_tokens > 0
+    return np.column_stack([np.ones(len(sizes)), rises, *others])
+
+
+def _host(work: Columns) -> Array:
+    """Return the columns of the host's time: [steps, 3]."""
+    return np.column_stack([np.ones(len(work.decodes)), work.decodes + work.prefills, work.prefill_tokens > 0])
+
+
+def _times(device_columns: Array, host_columns: Array, device: Array, host: Array) -> Array:
+    times: Array = np.maximum(device_columns @ device, host_columns @ host)
+    return times
+
+
+def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
+    """Return non-negative coefficients with the smallest weighted squares of relative errors; zeros without rows."""
+    roots = np.sqrt(weights)
+    rows = columns * (roots / seconds)[:, None]
+    units: Array = rows.max(axis=0, initial=0)
+    units[units == 0] = 1
+    triangle = np.asarray(
+        np.linalg.qr(np.column_stack([rows / units, roots]), mode="r")
+    )  # the same problem with few rows
+    coefficients: Array = nnls(triangle[:, :-1], triangle[:, -1], maxiter=1000)[0] / units
+    coefficients[coefficients < TINY_S] = 0.0
+    return coefficients
+
+
+_Sides = tuple[Array, Array]
+"""Something of the device and of the host."""
+
+
+def _solved(cells: _Cells, sides: _Sides, weights: Array, hosted: NDArray[np.bool_]) -> _Sides:
+    device, host = (
+        _least_squares(columns[on], cells.median_s[on], weights[on])
+        for columns, on in zip(sides, (~hosted, hosted), strict=True)
+    )
+    return device, host
+
+
+def _weighed(cells: _Cells, sides: _Sides) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the weight of each cell, and whether the host decides its time: [cells] each.
+
+    Both depend on the coefficients, so they are found in turn. The search begins with several batch sizes up to which
+    the host decides, and with none. The smallest mean error wins, in which a pause counts as 50 %.
+    """
+    found: list[tuple[float, int, Array, NDArray[np.bool_]]] = []
+    decodes = cells.work.decodes
+    for limit in (0, *np.geomspace(2, max(2, decodes.max()), 7)):
+        hosted = (cells.work.prefill_tokens == 0) & (decodes <= limit)
+        trust = np.ones(len(decodes))
+        for _ in range(8):
+            weights = cells.steps * trust
+            coefficients = _solved(cells, sides, weights, hosted)
+            errors = np.abs(_times(*sides, *coefficients) / cells.median_s - 1)
+            found.append((float(np.average(np.minimum(errors, 0.5), weights=cells.steps)), len(found), weights, hosted))
+            usual = 1.48 * np.median(errors) + 1e-6
+            trust = np.minimum(1, 2 * usual / np.maximum(errors, usual))
+            hosted = sides[1] @ coefficients[1] > sides[0] @ coefficients[0]
+    return min(found)[2:]
+
+
+def _pauses(cells: _Cells, sides: _Sides, coefficients: _Sides, weights: Array) -> float:
+    """Return the measured time over the predicted time."""
+    return float((weights / cells.steps) @ cells.total_s / (weights @ _times(*sides, *coefficients)))
+
+
+def _refit(
+    cells: _Cells, sides: _Sides, weights: Array, hosted: NDArray[np.bool_], rng: np.random.Generator
+) -> list[float]:
+    luck = rng.standard_exponential(len(weights))
+    coefficients = _solved(cells, sides, weights * luck, hosted)
+    scaled: Array = np.concatenate(coefficients) * _pauses(cells, sides, coefficients, cells.steps * luck)
+    return [float(each) for each in scaled]
+
+
+def _goodness(cells: _Cells, captured: Sequence[int], weights: Array, hosted: NDArray[np.bool_]) -> Goodness:
+    errors = {}
+    for shape in np.unique(cells.shapes):
+        left = cells.shapes == shape
+        knots = _knots(cells.sizes[~left])
+        sides = _device(cells.work, captured, knots), _host(cells.work)
+        times = _times(*sides, *_solved(cells, sides, np.where(left, 0, weights), hosted))
+        errors[str(shape)] = abs(float(weights[left] @ times[left] / (weights[left] @ cells.median_s[left])) - 1)
+    worst = max(errors, key=errors.__getitem__)
+    p50, p90 = np.quantile(list(errors.values()), (0.5, 0.9))
+    return Goodness(shapes=len(errors), p50=p50, p90=p90, worst=errors[worst], worst_shape=worst)
+
+
+def _faults(cells: _Cells, goodness: Goodness) -> Iterator[str]:
+    decoding = cells.work.prefill_tokens == 0
+    for what, on, fewest in (
+        ("batch sizes of decoding", decoding, FEWEST_DECODE_SIZES),
+        ("sizes of prefills", ~decoding, FEWEST_PREFILL_SIZES),
+    ):
+        if (amount := len(set(cells.shapes[on]))) < fewest:
+            yield f"The calibration has {amount} {what}, but needs {fewest}."
+    if goodness.p90 > LARGEST_ERROR:
+        yield (
+            f"The 90th percentile of the errors of kinds of steps that are left out is {percent(goodness.p90)}, above "
+            f"{percent(LARGEST_ERROR)}; the worst, {percent(goodness.worst)}, is the {goodness.worst_shape}."
+        )
+
+
+def _range(amounts: Array) -> tuple[float, float]:
+    """Return the smallest and the largest positive amount; zeros if there is none."""
+    positive = amounts[amounts > 0]
+    return (float(positive.min()), float(positive.max())) if positive.size else (0.0, 0.0)
+
+
+def _beyond(amounts: Array, noun: str, low: float, high: float) -> Iterator[str]:
+    above = amounts[amounts > high]
+    if above.size:
+        yield f"{_steps(above)} up to {brief(above.max())} {noun}; calibrated up to {brief(high)}"
+    below = amounts[(amounts > 0) & (amounts < low)]
+    if below.size and noun == HULL["tokens"]:  # the other amounts act linearly from zero on
+        yield f"{_steps(below)} only {brief(below.min())} {noun}; calibrated from {brief(low)}"
+
+
+def _steps(amounts: Array) -> str:
+    return "1 step has" if amounts.size == 1 else f"{amounts.size:,d} steps have"

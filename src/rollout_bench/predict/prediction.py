@@ -1,0 +1,232 @@
+"""Prediction of a rollout: the schedule of its steps from vLLM's own scheduler, and their times from a calibration."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout_bench.analysis.stats.anatomy import complete_s
+from rollout_bench.analysis.stats.percentiles import Array
+from rollout_bench.checkpoints.formats import hf_config
+from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.contracts.spec import Spec, replicas
+from rollout_bench.contracts.steps import Steps
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.places import python_path
+from rollout_bench.predict.calibrations import Calibration
+from rollout_bench.predict.model import StepModel, fit
+from rollout_bench.predict.replay import Asked, Replayed, ReplayJob
+from rollout_bench.workloads.policies import Balancer
+from rollout_bench.workloads.requests import Request, Source
+
+MODES = ("offline", "rollout")
+"""Modes whose iterations are predicted."""
+
+VOCABULARY = 1 << 20
+"""Ids of drawn prompts: their values do not matter, only which prompts are alike."""
+
+DRAWS = 200
+"""Draws of an interval."""
+
+TIMES = (50, 90, 99)
+"""Percentages of sequences whose completion is predicted."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A predicted number: its value, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted iteration of an experiment, as means over its passes.
+
+    Attributes:
+        spec: its spec.
+        output_tokens: generated tokens.
+        devices: devices of all engines.
+        step_s: draws of the time of the whole step [draws], in seconds.
+        complete_s: percentage of sequences -> draws of the time at which they are complete.
+        central_s: the same numbers without any draw; 100 is the whole step.
+        preemptions: number of preemptions.
+        kv_peak: largest used share of a KV cache.
+        beyond: sentences on work beyond the calibration.
+    """
+
+    spec: Spec
+    output_tokens: float
+    devices: int
+    step_s: Array
+    complete_s: dict[int, Array]
+    central_s: dict[int, float]
+    preemptions: float
+    kv_peak: float
+    beyond: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def step(self) -> Expected:
+        """Time of the whole step, in seconds."""
+        return _expected(self.central_s[100], self.step_s)
+
+    @cached_property
+    def tokens_per_s(self) -> Expected:
+        """Output tokens per second."""
+        return _expected(self.output_tokens / self.central_s[100], self.output_tokens / self.step_s)
+
+    def complete(self, percent: int) -> Expected:
+        """Return the time at which this percentage of sequences is complete, in seconds."""
+        return _expected(self.central_s[percent], self.complete_s[percent])
+
+
+def _expected(value: float, draws: Array) -> Expected:
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Expected(value, min(float(low), value), max(float(high), value))
+
+
+class Predictor:
+    """Predicts experiments; each engine is fitted once, and each schedule replayed once.
+
+    Args:
+        python: interpreter with vLLM.
+        passes: number of iterations of each experiment to predict.
+    """
+
+    def __init__(self, python: str, passes: int) -> None:
+        self._python, self._passes = python, passes
+        self.models: dict[str, StepModel] = {}
+        """Key of a calibration -> its fit."""
+
+    def model(self, calibration: Calibration) -> StepModel:
+        """Return the fitted model of a calibration."""
+        key = calibration.spec.key()
+        if key not in self.models:
+            self.models[key] = fit(calibration.steps, calibration.launches[0].captured_sizes)
+        return self.models[key]
+
+    def predict(self, spec: Spec, calibration: Calibration, model_path: str, dataset: str | None) -> Prediction:
+        """Return the prediction of `spec`.
+
+        Args:
+            spec: spec of an experiment in one of `MODES`.
+            calibration: the calibration of its engine.
+            model_path: folder of its model, which need not exist if the model is synthetic.
+            dataset: file of the workload's data set.
+
+        Raises:
+            UserError: the workload or the engine cannot be followed, or the fit is bad.
+        """
+        check(spec)
+        model = self.model(calibration)
+        if not model.usable:
+            raise UserError(f"{spec.title}: {model.faults[0]}", "measure its calibration again, on a quiet machine")
+        asked = [self._asked(spec, model_path, dataset, number) for number in range(self._passes)]
+        engines = [sequences for each in asked for sequences in each]
+        replayed = self._replay(spec, calibration.launches[0], model_path, engines)
+        count = replicas(spec)
+        passes = [replayed[first : first + count] for first in range(0, len(replayed), count)]
+        times = [_times(model, each) for each in passes]
+        works = [work for each in replayed for work in each.steps]
+        percents = (*TIMES, 100)
+        draws = {each: np.mean([_complete(drawn, each) for _, drawn in times], axis=0) for each in percents}
+        return Prediction(
+            spec=spec,
+            output_tokens=float(np.mean([sum(s.output_tokens for engine in each for s in engine) for each in asked])),
+            devices=count * int(spec.engine.args.get("tensor_parallel_size") or 1),
+            step_s=draws[100],
+            complete_s=draws,
+            central_s={each: float(np.mean([complete_s(central, each) for central, _ in times])) for each in percents},
+            preemptions=float(np.mean([sum(each.preemptions for each in one) for one in passes])),
+            kv_peak=max(each.kv_peak_blocks for each in replayed) / calibration.launches[0].kv_blocks,
+            beyond=tuple(model.outside(works)),
+        )
+
+    def _asked(self, spec: Spec, model_path: str, dataset: str | None, number: int) -> list[list[Asked]]:
+        """Return the sequences of each engine in a measured iteration of the first launch."""
+        source = Source(spec.workload, VOCABULARY, model_path, dataset)
+        requests = source.requests(0, spec.measuring.warmup_iterations + number)
+        engines: list[list[Asked]] = [[] for _ in range(replicas(spec))]
+        for engine, request in zip(_homes(spec, requests), requests, strict=True):
+            asked = Asked(prompt_token_ids=list(request.prompt_token_ids), output_tokens=request.output_tokens)
+            engines[engine].append(asked)
+        return [each for each in engines if each]
+
+    def _replay(self, spec: Spec, record: Steps, model_path: str, engines: Sequence[list[Asked]]) -> list[Replayed]:
+        args: dict[str, Any] = {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
+        args |= {"async_scheduling": record.async_scheduling}
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            args.setdefault(name, getattr(record, name))
+        with tempfile.TemporaryDirectory(prefix="rollout-bench-predict-") as folder:
+            model = _config_folder(spec, model_path, Path(folder))
+            blocks = {"kv_blocks": record.kv_blocks, "block_tokens": record.block_tokens}
+            jobs = [ReplayJob(model=model, args=args, **blocks, sequences=each) for each in engines]
+            done = subprocess.run(
+                [self._python, "-m", "rollout_bench.predict.replay"],
+                input="".join(f"{job.model_dump_json()}\n" for job in jobs),
+                env={**os.environ, "PYTHONPATH": python_path()},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-2:] or ["the replay ended without a word"]
+            problem, _, remedy = "\n".join(said).partition("-> ")
+            raise UserError(f"{spec.title}: {problem.strip()}", remedy.strip() or "measure it instead")
+        return [Replayed.model_validate_json(line) for line in done.stdout.splitlines()]
+
+
+def check(spec: Spec) -> None:
+    """Check that iterations of `spec` can be predicted.
+
+    Raises:
+        UserError: it has turns, arrivals or over-sampling, or ends texts by themselves.
+    """
+    workload = spec.workload
+    refused = {
+        "turns": getattr(workload, "turns", None),
+        "ignore_eos: false": not workload.ignore_eos,
+        "rollout.over_sample": getattr(spec.own, "over_sample", None),
+    }
+    for name, asked in refused.items():
+        if asked:
+            raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
+
+
+def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:
+    """Return the engine of each sequence: all are sent before any ends."""
+    if replicas(spec) == 1:
+        return [0] * len(requests)
+    balancer = Balancer(getattr(spec.own, "router", None) or "least_in_flight", replicas(spec))
+    return [balancer.choose(request.prompt) for request in requests]
+
+
+def _times(model: StepModel, engines: Sequence[Replayed]) -> tuple[Array, Array]:
+    """Return when each sequence of a pass is complete, in seconds: [sequences], and draws [draws, sequences]."""
+    central = [np.cumsum(model.times(each.steps))[each.finished] for each in engines]
+    drawn = [model.total_draws(each.steps, each.finished, DRAWS) for each in engines]
+    return np.concatenate(central), np.concatenate(drawn, axis=1)
+
+
+def _complete(drawn: Array, percent: int) -> Array:
+    return np.apply_along_axis(complete_s, 1, drawn, percent)
+
+
+def _config_folder(spec: Spec, model_path: str, folder: Path) -> str:
+    """Return a folder with the model's config.json: its own, or one in `folder` made from its shape."""
+    if (Path(model_path) / "config.json").is_file():
+        return model_path
+    if spec.model.synthetic is None:
+        raise UserError(f"{model_path}: has no config.json", "bring the model's config.json there")
+    shape = ResolvedShape.model_validate(spec.model.synthetic)
+    (folder / "config.json").write_text(json.dumps(hf_config(shape, "bf16")))
+    return str(folder)

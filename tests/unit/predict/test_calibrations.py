@@ -1,0 +1,38 @@
+"""An experiment is predicted from a calibration of the engine that it uses, or from none."""
+
+from pathlib import Path
+
+import pytest
+from synthetic_records import make_spec, save_steps, steps_spec
+
+from rollout_bench.contracts.record import Flag
+from rollout_bench.core.errors import UserError
+from rollout_bench.predict.calibrations import calibration_of, calibrations
+
+DOUBT = Flag(code="cpu_shared", severity="invalid", sentence="Others worked here.")
+
+
+def test_settings_of_the_scheduler_need_no_other_calibration(tmp_path: Path):
+    for launch in range(2):
+        save_steps(tmp_path, steps_spec(), launch)
+    found = calibration_of(make_spec(args={"max_num_seqs": 4, "max_num_batched_tokens": 64}), calibrations(tmp_path))
+    assert [len(steps) for steps in found.steps] == [found.launches[0].steps] * 2
+
+
+def test_another_engine_says_what_differs(tmp_path: Path):
+    save_steps(tmp_path, steps_spec(), 0)
+    with pytest.raises(UserError, match=r"another engine: args is .*fp8"):
+        calibration_of(make_spec(args={"kv_cache_dtype": "fp8"}), calibrations(tmp_path))
+
+
+def test_replicas_divide_the_cores_of_a_cpu(tmp_path: Path):
+    save_steps(tmp_path, steps_spec(), 0)
+    with pytest.raises(UserError, match="another engine"):
+        calibration_of(make_spec(args={"data_parallel_size": 2}), calibrations(tmp_path))
+
+
+def test_an_invalid_launch_calibrates_nothing(tmp_path: Path):
+    save_steps(tmp_path, steps_spec(), 0, flags=[DOUBT])
+    with pytest.raises(UserError, match="no valid calibration") as caught:
+        calibration_of(make_spec(), calibrations(tmp_path))
+    assert "modes=[steps]" in str(caught.value)

@@ -1,0 +1,103 @@
+"""The model of a step's time: it finds what made data were made of, knows how sure it is, and where it ends."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.contracts.steps import StepWork, TimedStep
+from rollout_bench.predict.model import StepModel, fit
+
+SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
+
+
+def work(prefills: int, tokens: int, decodes: int, context: int) -> dict[str, int]:
+    pairs = tokens * (tokens + 1) // 2
+    fields = (prefills, tokens, pairs, decodes, decodes * context)
+    return dict(zip(StepWork.model_fields, fields, strict=True))
+
+
+WORKS = [work(0, 0, size, context) for size in SIZES for context in (20, 30, 200, 210) for _ in range(4)]
+WORKS += [work(n, tokens, size, 25) for n in (1, 4) for tokens in (64, 128, 256) for size in (0, 8)] * 3
+
+
+def seconds(one: dict[str, int], captured: tuple[int, ...] = ()) -> float:
+    """Return what a step takes: 2 ms, 0.1 ms a token (of the captured size), 1 us a token in the cache."""
+    tokens = one["prefill_tokens"] + one["decodes"]
+    if captured and not one["prefills"]:
+        tokens = min(size for size in captured if size >= tokens)
+    return 2e-3 + 1e-4 * tokens + 1e-6 * one["context_tokens"] + 2e-7 * one["prefill_pairs"] + 3e-4 * one["prefills"]
+
+
+def made(seed: int = 0, noise: float = 0.02, factor: float = 1.0, captured: tuple[int, ...] = ()) -> list[TimedStep]:
+    draw = np.random.default_rng(seed)
+    return [
+        TimedStep(**one, elapsed_s=factor * seconds(one, captured) * float(np.exp(noise * draw.normal())))
+        for one in WORKS
+    ]
+
+
+LOAD = [work(8, 256, 0, 0), *(work(0, 0, size, 40 + 3 * size) for size in (30, 20, 10, 5, 5, 5, 2))]
+STEPS = [StepWork(**one) for one in LOAD]
+
+
+@pytest.mark.parametrize("captured", [(), CAPTURED], ids=["eager", "graphs"])
+def test_a_load_takes_what_its_steps_take(captured: tuple[int, ...]):
+    model = fit([made(captured=captured)], captured)
+    assert model.times(STEPS) == pytest.approx([seconds(one, captured) for one in LOAD], rel=0.05)
+    assert model.usable
+    assert model.goodness.p90 < 0.05
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    truth, held = sum(map(seconds, LOAD)), 0
+    for seed in range(40):
+        luck = float(np.exp(0.01 * np.random.default_rng([1, seed]).normal()))
+        draws = fit([made(seed, factor=luck)], (), refits=20).total_draws(STEPS, [len(STEPS) - 1], 400)[:, 0]
+        low, high = np.percentile(draws, (2.5, 97.5))
+        held += low <= truth <= high
+    assert held >= 36
+
+
+def test_rare_pauses_count_in_sums_and_bend_no_curve():
+    steps = made(noise=0.0)
+    paused = [each.model_copy(update={"elapsed_s": 9 * each.elapsed_s}) for each in steps[::40]]
+    steps[::40] = paused
+    share = sum(each.elapsed_s for each in steps) / sum(map(seconds, WORKS))
+    assert fit([steps], ()).times(STEPS) == pytest.approx([share * seconds(one) for one in LOAD], rel=0.02)
+
+
+def test_launches_that_differ_widen_the_interval():
+    alike, unlike = (fit([made(0), made(1, factor=1 + off)], ()) for off in (0.0, 0.1))
+    widths = [np.ptp(np.percentile(each.total_draws(STEPS, [7])[:, 0], (2.5, 97.5))) for each in (alike, unlike)]
+    assert widths[1] > 3 * widths[0]
+
+
+MODEL = fit([made()], CAPTURED)
+
+
+@given(st.integers(1, 31), st.integers(0, 3000), st.integers(0, 3000))
+def test_more_work_never_takes_less_time(decodes: int, context: int, more: int):
+    few, many, longer = (
+        StepWork(**work(0, 0, size, 0) | {"context_tokens": tokens})
+        for size, tokens in ((decodes, context), (decodes + 1, context), (decodes, context + more))
+    )
+    times = MODEL.times([few, many, longer])
+    assert times[1] >= times[0]
+    assert times[2] >= times[0]
+
+
+def test_work_beyond_the_calibration_is_named():
+    assert MODEL.outside(STEPS) == ["1 step has up to 8 prefilling sequences; calibrated up to 4"]
+    assert "up to 64 decoding sequences" in " ".join(MODEL.outside([StepWork(**work(0, 0, 64, 20))]))
+
+
+def test_times_that_do_not_follow_the_work_predict_nothing():
+    assert not fit([made(noise=1.0)], ()).usable
+    few = [each for each in made() if each.decodes < 3]
+    assert "batch sizes of decoding" in fit([few], ()).faults[0]
+
+
+def test_a_model_is_the_same_after_json():
+    again = StepModel.model_validate_json(MODEL.model_dump_json())
+    assert again.times(STEPS).tolist() == MODEL.times(STEPS).tolist()

@@ -1,0 +1,95 @@
+"""Predictions from a made calibration, through vLLM's own scheduler, and what is recommended by them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from planned import planned
+from synthetic_records import save_steps
+from workspace import Workspace
+
+OVERLAY = {
+    "platform": "cpu",
+    "models": ["qwen3-tiny"],
+    "quants": ["bf16"],
+    "modes": ["offline"],
+    "workloads": ["own"],
+    "launches": 1,
+    "settings": ["default", "seqs2", "seqs3"],
+    "setting_settings": {f"seqs{n}": {"engine_args": {"max_num_seqs": n}} for n in (2, 3)},
+    "baseline": {"quant": None, "setting": "seqs2"},
+    "engine_args": {"max_num_seqs": 8, "max_num_batched_tokens": 128, "max_model_len": 256, "enforce_eager": True},
+    "model_settings": {"qwen3-tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+    "workload_settings": {
+        "own": {"prompts": 4, "samples_per_prompt": 2, "prompt_tokens": 40, "output_tokens": 30, "engine_args": {}}
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("predictions")
+    (calibration,) = planned({**OVERLAY, "modes": ["steps"], "settings": ["default"]}).experiments
+    save_steps(folder / "results", calibration.spec, 0)
+    return Workspace(folder, OVERLAY)
+
+
+def rows(said: str) -> dict[str, list[float]]:
+    """Return experiment -> the numbers of its row."""
+    found = re.findall(r"^offline qwen3-tiny bf16 ((?:seqs\d )?)own +(.*)$", said, re.MULTILINE)
+    return {name.strip() or "default": [float(n.replace(",", "")) for n in re.findall(r"[\d.,]+\d|\d", row)]
+            for name, row in found}  # fmt: skip
+
+
+def test_a_step_takes_the_time_of_its_steps(space: Workspace):
+    done = space.bench("predict")
+    assert done.returncode == 0, done.stdout
+    found = rows(done.stdout)
+    # 4 prompts of 40 tokens in two steps, the siblings share 32 of them; then 8 sequences decode 29 times.
+    decodes_s = sum(2e-3 + 8e-4 + 8e-6 * (40 + n) for n in range(1, 30))
+    prefills_s = 2 * 2e-3 + 1e-4 * 8 * 40
+    step_s, low_s, high_s = found["default"][:3]
+    assert decodes_s < step_s < 1.02 * (decodes_s + prefills_s)
+    assert low_s < step_s < high_s < 1.2 * low_s
+    assert found["seqs2"][0] > found["seqs3"][0] > step_s
+
+
+def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
+    done = space.bench("recommend")
+    assert done.returncode == 0, done.stdout
+    assert "best: offline qwen3-tiny bf16 own: " in done.stdout
+    assert re.search(r"worse: offline qwen3-tiny bf16 seqs2 own: [\d.]+ \[", done.stdout)
+    confirming = yaml.safe_load((space.path / "confirm.yaml").read_text())
+    assert confirming == {"settings": ["default", "seqs2"], "quants": ["bf16"], "modes": ["offline"]}
+    plan = space.bench("plan", "--configfile", "confirm.yaml").stdout
+    assert "seqs2" in plan
+    assert "seqs3" not in plan
+
+
+def test_longer_contexts_than_calibrated_are_refused(space: Workspace):
+    longer = "workload_settings={own: {output_tokens: 210, prompt_tokens: 40}}"
+    done = space.bench("predict", "--config", longer)
+    assert done.returncode == 1
+    assert "calibrated up to" in done.stdout
+    marked = space.bench("predict", "--config", longer, "prediction={extrapolate: true}")
+    assert "(extrapolated)" in marked.stdout
+
+
+def test_an_engine_without_calibration_is_refused(space: Workspace):
+    done = space.bench("predict", "--config", "engine_args={kv_cache_dtype: fp8}")
+    assert done.returncode == 1
+    assert "its calibration is of another engine" in done.stdout
+    assert "modes=[steps]" in done.stdout
+
+
+def test_what_is_not_predicted_is_refused(space: Workspace):
+    done = space.bench("predict", "--config", "workload_settings={own: {ignore_eos: false}}")
+    assert done.returncode == 1
+    assert "ignore_eos: false is not predicted" in done.stdout
+
+
+def test_a_folder_without_calibrations_says_how_to_make_one(tmp_path: Path):
+    done = Workspace(tmp_path, OVERLAY).bench("predict")
+    assert done.returncode == 1
+    assert "there is no valid calibration of it" in done.stdout
