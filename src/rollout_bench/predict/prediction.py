@@ -222,11 +222,14 @@ def _complete(drawn: Array, percent: int) -> Array:
 
 
 def _config_folder(spec: Spec, model_path: str, folder: Path) -> str:
-    """Return a folder with the model's config.json: its own, or one in `folder` made from its shape."""
-    if (Path(model_path) / "config.json").is_file():
-        return model_path
-    if spec.model.synthetic is None:
+    """Return `folder` with the model's config.json, without a quantization that this platform may refuse."""
+    own = Path(model_path) / "config.json"
+    if spec.model.synthetic is not None:
+        config = hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
+    elif own.is_file():
+        config = json.loads(own.read_text())
+        config.pop("quantization_config", None)
+    else:
         raise UserError(f"{model_path}: has no config.json", "bring the model's config.json there")
-    shape = ResolvedShape.model_validate(spec.model.synthetic)
-    (folder / "config.json").write_text(json.dumps(hf_config(shape, "bf16")))
+    (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
