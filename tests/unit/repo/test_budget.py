@@ -21,7 +21,7 @@ BUDGET = {
     "modes": 5366,
     "numbers": 162,
     "plan": 1948,
-    "predict": 547,
+    "predict": 549,
     "report": 2000,
     "scripts": 43,
     "top": 37,
