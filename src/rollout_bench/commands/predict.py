@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.commands.workflow import planned_call
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import calibration_of, calibrations
+from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
 from rollout_bench.predict.prediction import MODES, TIMES, Expected, Prediction, Predictor
 
 CONFIRM = Path("confirm.yaml")
@@ -130,7 +131,7 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
                 f"{each.spec.title}: {prediction.beyond[0]}",
                 "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
             )
-        found.append(Predicted(f"{each.spec.mode} {each.spec.title}", prediction, _measured_s(made, each.name)))
+        found.append(Predicted(f"{each.spec.mode} {each.spec.title}", prediction, _measured_s(each.spec)))
     if not found:
         raise UserError(f"modes: none of {', '.join(MODES)}", f"name one of them: --config modes=[{MODES[-1]}]")
     for model in predictor.models.values():
@@ -142,15 +143,11 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
     return found, made
 
 
-def _measured_s(made: Any, name: str) -> float | None:
-    """Return the mean time of an experiment's iterations, as the mean over valid launches; None without any."""
-    launches = [
-        float(np.mean([each.elapsed_s for each in record.iterations if not each.warmup]))
-        for experiment in collect(RESULTS, made.plan_file()).experiments
-        if experiment.experiment == name
-        for record in experiment.records
-        if record.valid
-    ]
+def _measured_s(spec: Spec) -> float | None:
+    """Return the mean time of the iterations of `spec`, as the mean over valid launches; None without any."""
+    paths = sorted(RESULTS.glob(f"{spec.mode}/{spec.names}-*/launch-*.json"))
+    records = [record for record in map(read_record, paths) if record.valid and alike(record.spec, spec)]
+    launches = [np.mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records]
     return float(np.mean(launches)) if launches else None
 
 

@@ -56,7 +56,10 @@ def calibrations(results: Path) -> list[Calibration]:
 
 
 def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
-    """Return the calibration of the engine that `spec` uses; of several the one with most launches.
+    """Return the calibration of the engine that `spec` uses.
+
+    Its version may be another, as on a machine without the device; the same one is preferred, then the one with most
+    launches.
 
     Raises:
         UserError: there is none.
@@ -67,16 +70,26 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
             f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
             f"measure one: rollout-bench run with the same config files and --config modes=[{STEPS_MODE}]",
         )
-    return max(fitting, key=lambda each: len(each.launches))
+    return max(fitting, key=lambda each: (each.spec.engine.version == spec.engine.version, len(each.launches)))
+
+
+def alike(one: Spec, other: Spec) -> bool:
+    """Return whether two specs differ at most in the version of the engine."""
+    first, second = ({**each.model_dump(mode="json"), "engine": _unversioned(each)} for each in (one, other))
+    return first == second
 
 
 def _engine(spec: Spec) -> dict[str, Any]:
-    """Return all that decides how long a step of given work takes."""
-    whole = spec.model_dump(mode="json", include={"platform", "model", "quant", "engine"})
+    """Return all that decides how long a step of given work takes, apart from the engine's version."""
     free = FREE if spec.platform == "cpu" else {*FREE, REPLICAS}
-    args = {name: value for name, value in whole["engine"]["args"].items() if name not in free}
-    engine = whole["engine"] | {"args": args}
-    return {**whole, "engine": {name: value for name, value in engine.items() if name != "before"}}
+    engine = _unversioned(spec)
+    args = {name: value for name, value in engine["args"].items() if name not in free}
+    whole = spec.model_dump(mode="json", include={"platform", "model", "quant"})
+    return {**whole, "engine": {**engine, "args": args}}
+
+
+def _unversioned(spec: Spec) -> dict[str, Any]:
+    return spec.engine.model_dump(mode="json", exclude={"name", "version", "plugins", "before"})
 
 
 def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:

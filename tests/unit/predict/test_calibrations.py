@@ -7,7 +7,7 @@ from synthetic_records import make_spec, save_steps, steps_spec
 
 from rollout_bench.contracts.record import Flag
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.calibrations import calibration_of, calibrations
+from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
 
 DOUBT = Flag(code="cpu_shared", severity="invalid", sentence="Others worked here.")
 
@@ -23,6 +23,19 @@ def test_another_engine_says_what_differs(tmp_path: Path):
     save_steps(tmp_path, steps_spec(), 0)
     with pytest.raises(UserError, match=r"another engine: args is .*fp8"):
         calibration_of(make_spec(args={"kv_cache_dtype": "fp8"}), calibrations(tmp_path))
+
+
+def test_a_calibration_of_another_version_serves_until_there_is_one(tmp_path: Path):
+    own = make_spec()
+    engine = own.engine.model_copy(update={"version": "9.9.9"})
+    newer = own.model_copy(update={"engine": engine})
+    save_steps(tmp_path, steps_spec(), 0)
+    assert calibration_of(newer, calibrations(tmp_path)).spec.engine.version == own.engine.version
+    save_steps(tmp_path, steps_spec().model_copy(update={"engine": engine}), 0)
+    assert calibration_of(newer, calibrations(tmp_path)).spec.engine.version == "9.9.9"
+    assert calibration_of(own, calibrations(tmp_path)).spec.engine.version == own.engine.version
+    assert alike(own, newer)
+    assert not alike(own, make_spec(args={"max_num_seqs": 4}))
 
 
 def test_replicas_divide_the_cores_of_a_cpu(tmp_path: Path):

@@ -27,7 +27,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         os.environ[PLACE] = str(place)
         engine = loaded(job, tell, scheduler_cls=SCHEDULER)
         limits, facts = limits_of(engine, settings.context_tokens)
-        runner = Passes(engine, place, random.Random(f"{spec.workload.seed} {job.launch}"), wait)
+        draw = random.Random(f"{spec.workload.seed} {job.launch}")
+        runner = Passes(engine, place, draw, wait, apart=spec.engine.multiprocess)
         tell(PhaseBegins(phase="warmup"))
         runner.run(next(passes(limits)))
         tell(IterationEnds())
@@ -74,10 +75,11 @@ class Passes:
         place: file to which the scheduler appends the steps.
         draw: source of token ids.
         wait: called when everything is ready for a pass.
+        apart: whether the engine's core is another process, which works while sequences still arrive.
     """
 
-    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait) -> None:
-        self._engine, self._place, self._draw, self._wait = engine, place, draw, wait
+    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait, *, apart: bool) -> None:
+        self._engine, self._place, self._draw, self._wait, self._apart = engine, place, draw, wait, apart
         self._names = 0
 
     def run(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
@@ -94,7 +96,9 @@ class Passes:
         self._place.unlink(missing_ok=True)
         gc.collect()
         self._wait()
-        steps = 0
+        core, steps = llm_engine.engine_core, 0
+        if self._apart:  # else the first steps would have those that arrived before them, and their arrival's time
+            core.call_utility("pause_scheduler", "keep", False)
         while waiting or llm_engine.has_unfinished_requests():
             idle = not llm_engine.has_unfinished_requests()
             due = waiting[0][0].after if waiting and idle else steps
@@ -103,6 +107,8 @@ class Passes:
                 self._names += 1
                 asked = {"prompt_token_ids": prompt}
                 llm_engine.add_request(f"step-{self._names}", asked, samplings[each.output_tokens])
+            if self._apart and not steps:
+                core.call_utility("resume_scheduler")
             steps += bool(llm_engine.step())
         lines = self._place.read_text().splitlines()
         found: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
