@@ -24,9 +24,6 @@ from rollout_bench.core.numbers import brief, percent, several
 
 Array = NDArray[np.float64]
 
-TINY_S = 1e-15
-"""Smaller coefficients are rounding errors."""
-
 MOST_KNOTS = 24
 """Maximum number of knots of f."""
 
@@ -287,6 +284,8 @@ def _times(device_columns: Array, host_columns: Array, device: Array, host: Arra
 
 def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
     """Return non-negative coefficients with the smallest weighted squares of relative errors; zeros without rows."""
+    if not len(seconds):  # scipy's nnls returns whatever the memory held
+        return np.zeros(columns.shape[1])
     roots = np.sqrt(weights)
     rows = columns * (roots / seconds)[:, None]
     units: Array = rows.max(axis=0, initial=0)
@@ -295,7 +294,6 @@ def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
         np.linalg.qr(np.column_stack([rows / units, roots]), mode="r")
     )  # the same problem with few rows
     coefficients: Array = nnls(triangle[:, :-1], triangle[:, -1], maxiter=1000)[0] / units
-    coefficients[coefficients < TINY_S] = 0.0
     return coefficients
 
 

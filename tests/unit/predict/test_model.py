@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.contracts.steps import StepWork, TimedStep
-from rollout_bench.predict.model import StepModel, fit
+from rollout_bench.predict.model import StepModel, _least_squares, fit
 
 SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
 
@@ -96,6 +96,11 @@ def test_times_that_do_not_follow_the_work_predict_nothing():
     assert not fit([made(noise=1.0)], ()).usable
     few = [each for each in made() if each.decodes < 3]
     assert "batch sizes of decoding" in fit([few], ()).faults[0]
+
+
+def test_no_rows_have_no_coefficients():
+    for size in range(1, 200):  # scipy's own answer would be what the memory held
+        assert not _least_squares(np.empty((0, size)), np.empty(0), np.empty(0)).any()
 
 
 def test_a_model_is_the_same_after_json():
