@@ -24,7 +24,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
 from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
-from rollout_bench.predict.prediction import MODES, TIMES, Expected, Prediction, Predictor
+from rollout_bench.predict.prediction import MODES, TIMES, Expected, Prediction, Predictor, expected
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
@@ -98,8 +98,8 @@ def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted,
     rest = []
     for each in others:
         own, own_draws = costs[each.name]
-        low, high = np.percentile(own_draws / draws, (2.5, 97.5))
-        rest.append((each, (Expected(own / value, float(low), float(high)), bool(low <= 1))))
+        ratio = expected(own / value, own_draws / draws)
+        rest.append((each, (ratio, ratio.low <= 1)))
     return best, rest
 
 
@@ -109,13 +109,11 @@ def _by_device(found: Sequence[Predicted]) -> bool:
 
 def _costs(each: Predicted, among: Sequence[Predicted]) -> tuple[float, Any]:
     factor = each.made.devices if _by_device(among) else 1
-    return factor * each.made.step.value, factor * each.made.step_s
+    return factor * each.made.step.value, factor * each.made.complete_s[100]
 
 
 def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
-    value, draws = _costs(each, among)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return _text(Expected(value, float(low), float(high)))
+    return _text(expected(*_costs(each, among)))
 
 
 def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
@@ -151,8 +149,8 @@ def _measured_s(spec: Spec) -> float | None:
     return float(np.mean(launches)) if launches else None
 
 
-def _text(expected: Expected) -> str:
-    return f"{number(expected.value)} [{number(expected.low)}, {number(expected.high)}]"
+def _text(shown: Expected) -> str:
+    return f"{number(shown.value)} [{number(shown.low)}, {number(shown.high)}]"
 
 
 def _print(found: Sequence[Predicted]) -> None:

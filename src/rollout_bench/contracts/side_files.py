@@ -19,6 +19,9 @@ from rollout_bench.core.files import write_whole
 
 _Row = TypeVar("_Row", bound=Strict)
 
+ROWS_REMEDY = "restore it, or delete the record too: the launch is then measured again"
+"""Remedy for a side file without which its record says nothing."""
+
 BATCH_BYTES = 1 << 20
 """Bytes that are validated in one call: one call per row would take minutes for a million rows."""
 

@@ -1,13 +1,15 @@
 """Steps of an engine: the work that its scheduler put into each, and its time; and the record of many."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.mode import STEPS
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
-from rollout_bench.contracts.side_files import read_rows
+from rollout_bench.contracts.side_files import ROWS_REMEDY, read_rows
 from rollout_bench.contracts.store import read_as
 
 
@@ -30,6 +32,22 @@ class StepWork(Strict):
     def tokens(self) -> int:
         """Computed tokens."""
         return self.prefill_tokens + self.decodes
+
+
+def work_of(computed: Iterable[tuple[Any, int]]) -> dict[str, int]:
+    """Return the fields of `StepWork` for the vLLM requests of a step, already advanced, and their computed tokens."""
+    counts = dict.fromkeys(StepWork.model_fields, 0)
+    for request, tokens in computed:
+        before = request.num_computed_tokens - tokens
+        # Earlier output tokens that are computed again after a preemption are prefill.
+        if tokens == 1 and before >= request.num_prompt_tokens and not request.is_prefill_chunk:
+            counts["decodes"] += 1
+            counts["context_tokens"] += before + 1
+        else:
+            counts["prefills"] += 1
+            counts["prefill_tokens"] += tokens
+            counts["prefill_pairs"] += tokens * before + tokens * (tokens + 1) // 2
+    return counts
 
 
 class TimedStep(StepWork):
@@ -82,5 +100,4 @@ def read_steps(path: Path) -> tuple[Steps, list[StepRow]]:
         UserError: one of the files is missing, damaged or not the other's.
     """
     record = read_as(path, Steps)
-    remedy = "restore it, or delete the record too: the launch is then measured again"
-    return record, read_rows(steps_path(path), record, StepRow, remedy)
+    return record, read_rows(steps_path(path), record, StepRow, ROWS_REMEDY)

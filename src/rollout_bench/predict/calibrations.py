@@ -94,10 +94,10 @@ def _unversioned(spec: Spec) -> dict[str, Any]:
 
 def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
     own = _engine(spec)
-    alike = [each for each in among if all(_engine(each.spec)[part] == own[part] for part in ("model", "quant"))]
-    if not alike:
+    near = [each for each in among if all(_engine(each.spec)[part] == own[part] for part in ("model", "quant"))]
+    if not near:
         return "there is no valid calibration of it"
-    other = _engine(alike[0].spec)["engine"]
+    other = _engine(near[0].spec)["engine"]
     names = [name for name in own["engine"] if own["engine"][name] != other[name]] or ["platform"]
     said = "; ".join(f"{name} is {own['engine'].get(name)} here, {other.get(name)} there" for name in names)
     return f"its calibration is of another engine: {said}"

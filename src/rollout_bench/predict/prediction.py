@@ -5,8 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,9 @@ class Prediction:
         spec: its spec.
         output_tokens: generated tokens.
         devices: devices of all engines.
-        step_s: draws of the time of the whole step [draws], in seconds.
-        complete_s: percentage of sequences -> draws of the time at which they are complete.
-        central_s: the same numbers without any draw; 100 is the whole step.
+        complete_s: percentage of sequences -> draws of the time at which they are complete [draws], in seconds. 100 is
+            the whole step.
+        central_s: the same numbers without any draw.
         preemptions: number of preemptions.
         kv_peak: largest used share of a KV cache.
         beyond: sentences on work beyond the calibration.
@@ -67,29 +66,29 @@ class Prediction:
     spec: Spec
     output_tokens: float
     devices: int
-    step_s: Array
     complete_s: dict[int, Array]
     central_s: dict[int, float]
     preemptions: float
     kv_peak: float
-    beyond: tuple[str, ...] = field(default=())
+    beyond: tuple[str, ...]
 
-    @cached_property
+    @property
     def step(self) -> Expected:
         """Time of the whole step, in seconds."""
-        return _expected(self.central_s[100], self.step_s)
+        return self.complete(100)
 
-    @cached_property
+    @property
     def tokens_per_s(self) -> Expected:
         """Output tokens per second."""
-        return _expected(self.output_tokens / self.central_s[100], self.output_tokens / self.step_s)
+        return expected(self.output_tokens / self.central_s[100], self.output_tokens / self.complete_s[100])
 
     def complete(self, percent: int) -> Expected:
         """Return the time at which this percentage of sequences is complete, in seconds."""
-        return _expected(self.central_s[percent], self.complete_s[percent])
+        return expected(self.central_s[percent], self.complete_s[percent])
 
 
-def _expected(value: float, draws: Array) -> Expected:
+def expected(value: float, draws: Array) -> Expected:
+    """Return a number with the 95 % interval of its draws [draws]."""
     low, high = np.percentile(draws, (2.5, 97.5))
     return Expected(value, min(float(low), value), max(float(high), value))
 
@@ -130,7 +129,8 @@ class Predictor:
         model = self.model(calibration)
         if not model.usable:
             raise UserError(f"{spec.title}: {model.faults[0]}", "measure its calibration again, on a quiet machine")
-        asked = [self._asked(spec, model_path, dataset, number) for number in range(self._passes)]
+        source = Source(spec.workload, VOCABULARY, model_path, dataset)
+        asked = [_asked(spec, source.requests(0, spec.measuring.warmup_iterations + n)) for n in range(self._passes)]
         engines = [sequences for each in asked for sequences in each]
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
         count = replicas(spec)
@@ -143,23 +143,12 @@ class Predictor:
             spec=spec,
             output_tokens=float(np.mean([sum(s.output_tokens for engine in each for s in engine) for each in asked])),
             devices=count * int(spec.engine.args.get("tensor_parallel_size") or 1),
-            step_s=draws[100],
             complete_s=draws,
             central_s={each: float(np.mean([complete_s(central, each) for central, _ in times])) for each in percents},
             preemptions=float(np.mean([sum(each.preemptions for each in one) for one in passes])),
             kv_peak=max(each.kv_peak_blocks for each in replayed) / calibration.launches[0].kv_blocks,
             beyond=tuple(model.outside(works)),
         )
-
-    def _asked(self, spec: Spec, model_path: str, dataset: str | None, number: int) -> list[list[Asked]]:
-        """Return the sequences of each engine in a measured iteration of the first launch."""
-        source = Source(spec.workload, VOCABULARY, model_path, dataset)
-        requests = source.requests(0, spec.measuring.warmup_iterations + number)
-        engines: list[list[Asked]] = [[] for _ in range(replicas(spec))]
-        for engine, request in zip(_homes(spec, requests), requests, strict=True):
-            asked = Asked(prompt_token_ids=list(request.prompt_token_ids), output_tokens=request.output_tokens)
-            engines[engine].append(asked)
-        return [each for each in engines if each]
 
     def _replay(self, spec: Spec, record: Steps, model_path: str, engines: Sequence[list[Asked]]) -> list[Replayed]:
         args: dict[str, Any] = {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
@@ -189,7 +178,7 @@ def check(spec: Spec) -> None:
     """Check that iterations of `spec` can be predicted.
 
     Raises:
-        UserError: it has turns, arrivals or over-sampling, or ends texts by themselves.
+        UserError: it has turns or over-sampling, or its texts end by themselves.
     """
     workload = spec.workload
     refused = {
@@ -200,6 +189,15 @@ def check(spec: Spec) -> None:
     for name, asked in refused.items():
         if asked:
             raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
+
+
+def _asked(spec: Spec, requests: Sequence[Request]) -> list[list[Asked]]:
+    """Return the sequences of each engine in an iteration."""
+    engines: list[list[Asked]] = [[] for _ in range(replicas(spec))]
+    for engine, request in zip(_homes(spec, requests), requests, strict=True):
+        asked = Asked(prompt_token_ids=list(request.prompt_token_ids), output_tokens=request.output_tokens)
+        engines[engine].append(asked)
+    return [each for each in engines if each]
 
 
 def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.steps import StepWork
+from rollout_bench.contracts.steps import StepWork, work_of
 from rollout_bench.core.errors import UserError, run_command
 
 
@@ -201,7 +201,8 @@ class _Replay:
         names = list(scheduled.num_scheduled_tokens)
         requests = [self._scheduler.requests[name] for name in names]
         if names:
-            self._steps.append(_work(list(zip(requests, scheduled.num_scheduled_tokens.values(), strict=True))))
+            work = work_of(zip(requests, scheduled.num_scheduled_tokens.values(), strict=True))
+            self._steps.append(StepWork(**work))
         self._preemptions += len(scheduled.preempted_req_ids or ())
         self._note_peak()
         answer = ModelRunnerOutput(
@@ -262,22 +263,6 @@ class _Replay:
 
     def _note_peak(self) -> None:
         self._peak = max(self._peak, self._empty - self._pool.get_num_free_blocks())
-
-
-def _work(computed: Sequence[tuple[Any, int]]) -> StepWork:
-    """Return the work of a step from its requests, which have been advanced already, and their computed tokens."""
-    counts = dict.fromkeys(StepWork.model_fields, 0)
-    for request, tokens in computed:
-        before = request.num_computed_tokens - tokens
-        # Earlier output tokens that are computed again after a preemption are prefill.
-        if tokens == 1 and before >= request.num_prompt_tokens and not request.is_prefill_chunk:
-            counts["decodes"] += 1
-            counts["context_tokens"] += before + 1
-        else:
-            counts["prefills"] += 1
-            counts["prefill_tokens"] += tokens
-            counts["prefill_pairs"] += tokens * before + tokens * (tokens + 1) // 2
-    return StepWork(**counts)
 
 
 def _token(request: Any) -> int:

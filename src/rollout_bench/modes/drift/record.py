@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict, absent
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.side_files import read_rows
+from rollout_bench.contracts.side_files import ROWS_REMEDY, read_rows
 from rollout_bench.contracts.store import read_as
 from rollout_bench.modes.drift import SCORES
 
@@ -54,5 +54,4 @@ def read_scores(record: Path) -> tuple[Drift, list[ScoredRow]]:
         UserError: as in `contracts.store.read_record` and `contracts.side_files.read_sequences`.
     """
     found = read_as(record, Drift)
-    remedy = "restore it, or delete the record too: the launch is then measured again"
-    return found, read_rows(scores_path(record), found, ScoredRow, remedy)
+    return found, read_rows(scores_path(record), found, ScoredRow, ROWS_REMEDY)

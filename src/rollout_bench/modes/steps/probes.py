@@ -9,6 +9,8 @@ import os
 from time import monotonic_ns
 from typing import Any
 
+from rollout_bench.contracts.steps import StepWork, work_of
+
 PLACE = "ROLLOUT_BENCH_STEPS"
 """Environment variable with the file for steps."""
 
@@ -39,7 +41,7 @@ def noting(scheduler: type[Any], path: str) -> type[Any]:
             began_ns = monotonic_ns()
             output = super().schedule(*args, **kwargs)
             if output.total_num_scheduled_tokens:
-                self.scheduled[id(output)] = (began_ns, work_of(output, self.requests))
+                self.scheduled[id(output)] = (began_ns, described(output, self.requests))
             return output
 
         def update_from_output(self, output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,36 +61,16 @@ def noting(scheduler: type[Any], path: str) -> type[Any]:
     return NotedScheduler
 
 
-def work_of(output: Any, requests: Any) -> dict[str, int]:
+def described(output: Any, requests: Any) -> dict[str, int]:
     """Return the work of a `SchedulerOutput`, as the fields of `contracts.steps.StepWork`.
 
     Args:
         output: what was scheduled.
         requests: the scheduler's requests by their ids, whose computed tokens already include this step's.
     """
-    counts, cached = output.num_scheduled_tokens, output.scheduled_cached_reqs
-    if not output.scheduled_new_reqs and output.total_num_scheduled_tokens == len(counts):
-        # All decode. This is the frequent case, and must be quick.
-        return _work(0, 0, 0, len(counts), sum(cached.num_computed_tokens) + len(counts))
-    prefills = tokens = pairs = decodes = context = 0
-    for name, count in counts.items():
-        request = requests[name]
-        before = request.num_computed_tokens - count
-        if count == 1 and before >= request.num_prompt_tokens:
-            decodes += 1
-            context += before + 1
-        else:
-            prefills += 1
-            tokens += count
-            pairs += count * before + count * (count + 1) // 2
-    return _work(prefills, tokens, pairs, decodes, context)
-
-
-def _work(prefills: int, tokens: int, pairs: int, decodes: int, context: int) -> dict[str, int]:
-    return {
-        "prefills": prefills,
-        "prefill_tokens": tokens,
-        "prefill_pairs": pairs,
-        "decodes": decodes,
-        "context_tokens": context,
-    }
+    counts = output.num_scheduled_tokens
+    if output.scheduled_new_reqs or output.total_num_scheduled_tokens != len(counts):
+        return work_of((requests[name], count) for name, count in counts.items())
+    # All decode. This is the frequent case, and must be quick.
+    context = sum(output.scheduled_cached_reqs.num_computed_tokens) + len(counts)
+    return {**dict.fromkeys(StepWork.model_fields, 0), "decodes": len(counts), "context_tokens": context}
