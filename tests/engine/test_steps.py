@@ -11,10 +11,10 @@ pytestmark = pytest.mark.engine
 ARGS = {"max_num_seqs": 6, "max_num_batched_tokens": 64, "max_model_len": 192, "enforce_eager": True}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["in one process", "core apart"])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Steps, list[StepRow]]:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Steps, list[StepRow]]:
     spec = tiny_spec().model_dump(mode="json")
-    engine = spec["engine"] | {"multiprocess": request.param, "args": {**spec["engine"]["args"], **ARGS}}
+    engine = spec["engine"] | {"multiprocess": True, "args": {**spec["engine"]["args"], **ARGS}}
     spec |= {"mode": "steps", "steps": {"seconds": 1.0}, "engine": engine}
     launch = Launching(tmp_path_factory.mktemp("steps"), Spec.model_validate(spec))
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
@@ -29,12 +29,12 @@ def test_every_batch_size_decodes_at_several_contexts(found: tuple[Steps, list[S
         assert max(contexts) > min(contexts) + 8
 
 
-def test_prompts_arrive_alone_and_beside_sequences(found: tuple[Steps, list[StepRow]]) -> None:
-    _, rows = found
-    alone = {row.prefill_tokens for row in rows if row.prefills and not row.decodes}
-    beside = {row.prefill_tokens for row in rows if row.prefills and row.decodes}
-    assert len(alone) >= 4
-    assert len(beside) >= 4
+def test_prompts_arrive_beside_few_and_many_sequences(found: tuple[Steps, list[StepRow]]) -> None:
+    record, rows = found
+    beside = {(row.prefills > 1, row.prefill_tokens) for row in rows if row.prefills and row.decodes}
+    assert len(beside) >= 8
+    assert len({row.decodes for row in rows if row.prefills}) >= 3
+    assert 0 < record.arrival_s < 0.1
     assert max(row.tokens for row in rows) == 64
     first = next(row for row in rows if row.prefills == 1 and not row.decodes)
     assert first.prefill_pairs >= first.prefill_tokens * (first.prefill_tokens + 1) // 2

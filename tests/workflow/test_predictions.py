@@ -13,7 +13,7 @@ OVERLAY = {
     "platform": "cpu",
     "models": ["qwen3-tiny"],
     "quants": ["bf16"],
-    "modes": ["offline"],
+    "modes": ["rollout"],
     "workloads": ["own"],
     "launches": 1,
     "settings": ["default", "seqs2", "seqs3"],
@@ -37,7 +37,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def rows(said: str) -> dict[str, list[float]]:
     """Return experiment -> the numbers of its row."""
-    found = re.findall(r"^offline qwen3-tiny bf16 ((?:seqs\d )?)own +(.*)$", said, re.MULTILINE)
+    found = re.findall(r"^qwen3-tiny bf16 ((?:seqs\d )?)own +(.*)$", said, re.MULTILINE)
     return {name.strip() or "default": [float(n.replace(",", "")) for n in re.findall(r"[\d.,]+\d|\d", row)]
             for name, row in found}  # fmt: skip
 
@@ -58,10 +58,10 @@ def test_a_step_takes_the_time_of_its_steps(space: Workspace):
 def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
     done = space.bench("recommend")
     assert done.returncode == 0, done.stdout
-    assert "best: offline qwen3-tiny bf16 own: " in done.stdout
-    assert re.search(r"worse: offline qwen3-tiny bf16 seqs2 own: [\d.]+ \[", done.stdout)
+    assert "best: qwen3-tiny bf16 own: " in done.stdout
+    assert re.search(r"worse: qwen3-tiny bf16 seqs2 own: [\d.]+ \[", done.stdout)
     confirming = yaml.safe_load((space.path / "confirm.yaml").read_text())
-    assert confirming == {"settings": ["default", "seqs2"], "quants": ["bf16"], "modes": ["offline"]}
+    assert confirming == {"settings": ["default", "seqs2"], "quants": ["bf16"], "modes": ["rollout"]}
     plan = space.bench("plan", "--configfile", "confirm.yaml").stdout
     assert "seqs2" in plan
     assert "seqs3" not in plan

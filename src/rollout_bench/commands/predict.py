@@ -1,7 +1,7 @@
 """Predict rollouts from a calibration, and recommend settings: both plan the config as `rollout-bench plan` does.
 
-A calibration is a launch of mode steps: `rollout-bench run --config modes=[steps]`. Every experiment of the modes
-offline and rollout is predicted for any lengths, batch sizes and numbers of engines; measured ones stand beside.
+A calibration is a launch of mode steps: `rollout-bench run --config modes=[steps]`. Every experiment of mode rollout is
+predicted for any lengths, batch sizes and numbers of engines; measured ones stand beside.
 """
 
 import sys
@@ -24,7 +24,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
 from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
-from rollout_bench.predict.prediction import MODES, TIMES, Expected, Prediction, Predictor, expected
+from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, expected
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
@@ -79,7 +79,7 @@ def recommend() -> int:
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
     confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
     confirming |= {"quants": list(dict.fromkeys(each.made.spec.quant.name for each in kept))}
-    confirming |= {"modes": list(dict.fromkeys(each.made.spec.mode for each in kept))}
+    confirming["modes"] = [MODE]
     write_whole(CONFIRM, yaml.safe_dump(confirming, sort_keys=False).encode())
     _say(f"next: rollout-bench run with the same config files and {CONFIRM} as the last one; then predict again")
     return 0
@@ -122,16 +122,16 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
     known = calibrations(RESULTS)
     predictor = Predictor(engine.python, made.config.prediction.passes)
     found = []
-    for each in (one for one in made.matrix.experiments if one.spec.mode in MODES):
+    for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
         prediction = predictor.predict(each.spec, calibration_of(each.spec, known), each.model_path, each.dataset_path)
         if prediction.beyond and not made.config.prediction.extrapolate:
             raise UserError(
                 f"{each.spec.title}: {prediction.beyond[0]}",
                 "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
             )
-        found.append(Predicted(f"{each.spec.mode} {each.spec.title}", prediction, _measured_s(each.spec)))
+        found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec)))
     if not found:
-        raise UserError(f"modes: none of {', '.join(MODES)}", f"name one of them: --config modes=[{MODES[-1]}]")
+        raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
     for model in predictor.models.values():
         good = model.goodness
         _say(

@@ -121,7 +121,7 @@ class Workload(Strict):
         None,
         description=(
             "Log probabilities returned for each token; 0 for only the sampled token's, as verl requests; null "
-            "for none, except 0 in mode rollout."
+            "for none, except 0 in modes rollout and steps."
         ),
     )
     seed: Index = Field(

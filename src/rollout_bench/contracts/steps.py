@@ -1,6 +1,7 @@
 """Steps of an engine: the work that its scheduler put into each, and its time; and the record of many."""
 
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Steps(Launched):
     max_num_batched_tokens: int = Field(gt=0, description="Most tokens in a step.")
     context_tokens: int = Field(gt=0, description="Length of the longest sequences, with prompt.")
     async_scheduling: bool = Field(description="Whether a step is scheduled before the previous one has ended.")
+    arrival_s: float = Field(gt=0, description="Time for which a sequence arrives at the engine's core, in seconds.")
     host: list[HostUse] = Field([], description="Other activity of the machine during each pass.")
     devices: list[DeviceUse] = Field([], description="Readings of each device for each pass.")
 
@@ -101,3 +103,8 @@ def read_steps(path: Path) -> tuple[Steps, list[StepRow]]:
     """
     record = read_as(path, Steps)
     return record, read_rows(steps_path(path), record, StepRow, ROWS_REMEDY)
+
+
+def passes_of(rows: Iterable[StepRow]) -> list[list[StepRow]]:
+    """Return the passes of a launch: the steps that followed each other."""
+    return [list(own) for _, own in groupby(rows, key=lambda row: (row.round, row.part))]

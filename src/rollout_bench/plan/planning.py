@@ -83,6 +83,11 @@ class Planning:
         return None
 
 
+def with_logprobs(workload: WorkloadSpec) -> WorkloadSpec:
+    """Return the workload with the log probabilities of sampled tokens, if it has none."""
+    return workload if workload.logprobs is not None else workload.model_copy(update={"logprobs": 0})
+
+
 def planning_of(mode: Mode | str) -> Planning:
     """Return the planning of a mode."""
     found: Planning = (MODES[mode] if isinstance(mode, str) else mode).part("checks", "PLANNING", Planning())

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.steps import StepRow, Steps, read_steps
+from rollout_bench.contracts.steps import StepRow, Steps, passes_of, read_steps
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
+from rollout_bench.predict.model import StepModel, fit
 
 STEPS_MODE = "steps"
 """Mode of calibrations."""
@@ -24,6 +25,9 @@ FREE = frozenset(
 )
 """Engine arguments that change which steps there are, and not how long one of the same work takes."""
 
+SAMPLING = ("temperature", "top_p", "top_k", "logprobs")
+"""Fields of a workload on which the time of a step depends."""
+
 REPLICAS = "data_parallel_size"
 """Engine argument that is free too, except on a CPU, where replicas divide the cores."""
 
@@ -34,6 +38,12 @@ class Calibration:
 
     launches: tuple[Steps, ...]
     steps: tuple[tuple[StepRow, ...], ...]
+
+    def model(self) -> StepModel:
+        """Return the model of the steps' times."""
+        record = self.launches[0]
+        passes = [passes_of(rows) for rows in self.steps]
+        return fit(passes, record.captured_sizes, overlapped=record.async_scheduling)
 
     @property
     def spec(self) -> Spec:
@@ -85,7 +95,8 @@ def _engine(spec: Spec) -> dict[str, Any]:
     engine = _unversioned(spec)
     args = {name: value for name, value in engine["args"].items() if name not in free}
     whole = spec.model_dump(mode="json", include={"platform", "model", "quant"})
-    return {**whole, "engine": {**engine, "args": args}}
+    sampling = {name: getattr(spec.workload, name) for name in SAMPLING}
+    return {**whole, "workload": sampling, "engine": {**engine, "args": args}}
 
 
 def _unversioned(spec: Spec) -> dict[str, Any]:
@@ -97,7 +108,7 @@ def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
     near = [each for each in among if all(_engine(each.spec)[part] == own[part] for part in ("model", "quant"))]
     if not near:
         return "there is no valid calibration of it"
-    other = _engine(near[0].spec)["engine"]
-    names = [name for name in own["engine"] if own["engine"][name] != other[name]] or ["platform"]
-    said = "; ".join(f"{name} is {own['engine'].get(name)} here, {other.get(name)} there" for name in names)
+    here, there = (each["engine"] | each["workload"] | each for each in (own, _engine(near[0].spec)))
+    names = [name for name in here if here[name] != there[name] and name not in ("engine", "workload")]
+    said = "; ".join(f"{name} is {here[name]} here, {there[name]} there" for name in names)
     return f"its calibration is of another engine: {said}"

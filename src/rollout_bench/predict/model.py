@@ -1,16 +1,20 @@
 """The time of a step from its work, fitted to the timed steps of calibration launches, with its uncertainty.
 
-    t = max(device, host)
+    t = max(device, host of the next step)
     device = f(P) + a context_tokens + b prefill_pairs + c decodes + d prefills + e [the step has prefills]
-    host = u + v sequences + w [the step has prefills]
+    host = u + v decodes + w prefills + x [the step has prefills]
 
 P are the computed tokens. A step without prefills runs in a captured CUDA graph, so P is the next captured size. f is
-piecewise linear and never falls. No coefficient is negative, so more sequences never shorten a step. With asynchronous
-scheduling, the host's time hides the device's in small batches; without it, both add up, and u, v and w are zero.
+piecewise linear and never falls. No coefficient is negative, so more sequences never shorten a step.
+
+With asynchronous scheduling, the engine's core launches the next step while the device computes this one, and processes
+this one's output only then: a launch without a graph can take longer than the step before it. The first step after an
+idle engine also waits for its own launch. Without asynchronous scheduling host and device add up, and u to x are zero.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +33,9 @@ MOST_KNOTS = 24
 
 LARGEST_ERROR = 0.1
 """A model is unusable if more than 10 % of the shapes are predicted worse than this."""
+
+FEWEST_STEPS = 4
+"""Steps of a shape from which on its error is judged."""
 
 FEWEST_DECODE_SIZES = 4
 FEWEST_PREFILL_SIZES = 2
@@ -66,10 +73,8 @@ class Columns(NamedTuple):
         return means
 
 
-def columns_of(works: Sequence[StepWork] | Columns) -> Columns:
+def columns_of(works: Sequence[StepWork]) -> Columns:
     """Return the columns of steps."""
-    if isinstance(works, Columns):
-        return works
     return Columns(*(np.array([getattr(work, name) for work in works], dtype=float) for name in Columns._fields))
 
 
@@ -91,6 +96,7 @@ class StepModel(Strict):
     """The time of a step from its work. Coefficients are in seconds per unit of their column in `_device`, `_host`."""
 
     captured: list[int] = Field(description="Sizes of captured CUDA graphs; empty without graphs.")
+    overlapped: bool = Field(description="Whether a step is launched before the previous one has ended.")
     knots: list[float] = Field(min_length=1, description="Computed tokens between which f is linear.")
     device: list[float] = Field(description="Coefficients of the device's time.")
     host: list[float] = Field(description="Coefficients of the host's time; zeros if it never hides the device's.")
@@ -106,13 +112,11 @@ class StepModel(Strict):
         """Whether predictions may rest on this model."""
         return not self.faults
 
-    def times(self, works: Sequence[StepWork] | Columns) -> Array:
-        """Return the expected time of each step in seconds: [steps]."""
-        return _times(*self._features(works), np.array(self.device), np.array(self.host))
+    def times(self, works: Sequence[StepWork]) -> Array:
+        """Return the expected time of each step in seconds: [steps]. They follow each other, on an idle engine."""
+        return self._spent(*self._features(works), np.array(self.device), np.array(self.host))
 
-    def total_draws(
-        self, works: Sequence[StepWork] | Columns, marks: Sequence[int], draws: int = 1000, seed: int = 0
-    ) -> Array:
+    def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000, seed: int = 0) -> Array:
         """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
 
         A draw has the coefficients of a bootstrap sample and the factor of a new launch. The factor is log-normal; its
@@ -123,7 +127,7 @@ class StepModel(Strict):
         split, places = len(self.device), np.array(marks, dtype=np.intp)
         totals = np.array(
             [
-                np.cumsum(_times(*features, np.array(each[:split]), np.array(each[split:])))[places]
+                np.cumsum(self._spent(*features, np.array(each[:split]), np.array(each[split:])))[places]
                 for each in self.refits
             ]
         )
@@ -135,20 +139,28 @@ class StepModel(Strict):
         chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
         return chosen
 
-    def outside(self, works: Sequence[StepWork] | Columns) -> list[str]:
+    def outside(self, works: Sequence[StepWork]) -> list[str]:
         """Return a sentence for each amount of work beyond the calibrated range."""
         work = columns_of(works)
         return [text for name, noun in HULL.items() for text in _beyond(getattr(work, name), noun, *self.hull[name])]
 
-    def _features(self, works: Sequence[StepWork] | Columns) -> tuple[Array, Array]:
+    def _features(self, works: Sequence[StepWork]) -> tuple[Array, Array]:
         work = columns_of(works)
         return _device(work, self.captured, np.array(self.knots)), _host(work)
 
+    @staticmethod
+    def _spent(device_columns: Array, host_columns: Array, device: Array, host: Array) -> Array:
+        launched = np.append(host_columns @ host, 0.0)
+        times: Array = np.maximum(device_columns @ device, launched[1:])
+        times[0] += launched[0]
+        return times
+
 
 def fit(
-    launches: Sequence[Sequence[TimedStep]],
+    launches: Sequence[Sequence[Sequence[TimedStep]]],
     captured: Sequence[int],
     *,
+    overlapped: bool = False,
     launch_sd: float = 0.01,
     refits: int = 100,
     seed: int = 0,
@@ -162,8 +174,10 @@ def fit(
     leave out all cells of a knot.
 
     Args:
-        launches: timed steps of each launch.
+        launches: passes of each launch, each the timed steps that followed each other.
         captured: sizes of captured CUDA graphs; empty without graphs.
+        overlapped: whether a step is launched before the previous one has ended: vLLM's asynchronous scheduling. The
+            first step of a pass, which begins on an idle engine, is then left out.
         launch_sd: spread of the log of a launch's time; only used for a single launch, which cannot show it.
         refits: number of bootstrap samples.
         seed: of the bootstrap.
@@ -172,10 +186,10 @@ def fit(
         ValueError: a launch is empty, or all steps have the same shape.
     """
     captured = sorted(captured)
-    cells = _cells(launches, captured)
+    cells = _cells(launches, captured, overlapped)
     knots = _knots(cells.sizes)
-    sides = _device(cells.work, captured, knots), _host(cells.work)
-    weights, hosted = _weighed(cells, sides)
+    sides = _device(cells.work, captured, knots), _host(cells.following)
+    weights, hosted = _weighed(cells, sides, overlapped)
     coefficients = _solved(cells, sides, weights, hosted)
     device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
     expected_s = cells.steps * _times(*sides, device, host)
@@ -184,6 +198,7 @@ def fit(
     rng = np.random.default_rng(seed)
     return StepModel(
         captured=captured,
+        overlapped=overlapped,
         knots=knots.tolist(),
         device=device.tolist(),
         host=host.tolist(),
@@ -201,6 +216,7 @@ class _Cells:
     """Steps of a launch with nearly equal work, together: [cells] each; `extremes` has every step."""
 
     work: Columns
+    following: Columns
     launch: NDArray[np.intp]
     steps: Array
     median_s: Array
@@ -210,19 +226,23 @@ class _Cells:
     extremes: Columns
 
 
-def _cells(launches: Sequence[Sequence[TimedStep]], captured: Sequence[int]) -> _Cells:
-    if not launches or not all(launches):
+def _cells(launches: Sequence[Sequence[Sequence[TimedStep]]], captured: Sequence[int], overlapped: bool) -> _Cells:
+    begin, nothing = int(overlapped), StepWork(**dict.fromkeys(StepWork.model_fields, 0))
+    pairs_of = [[pair for each in launch for pair in [*pairwise([*each, nothing])][begin:]] for launch in launches]
+    if not pairs_of or not all(pairs_of):
         raise ValueError("a calibration launch has no steps")
-    steps = [step for launch in launches for step in launch]
-    work = columns_of(steps)
+    steps, following = zip(*chain.from_iterable(pairs_of), strict=True)
+    work, next_work = columns_of(steps), columns_of(following)
     times = np.array([step.elapsed_s for step in steps])
-    launch = np.repeat(np.arange(len(launches)), [len(each) for each in launches])
+    launch = np.repeat(np.arange(len(launches)), [len(each) for each in pairs_of])
     pairs = work.prefill_pairs / np.maximum(work.prefill_tokens, 1)
     bins = [np.round(4 * np.log2(1 + each)) for each in (work.mean_context, pairs)]  # quarters of octaves
-    keys = np.column_stack([launch, work.prefills, work.prefill_tokens, work.decodes, *bins])
+    keys = np.column_stack([launch, work.prefills, work.prefill_tokens, work.decodes, *bins, *_host(next_work).T])
     _, cell = np.unique(keys, axis=0, return_inverse=True)
     amount = np.bincount(cell)
-    mean = Columns(*(np.bincount(cell, column) / amount for column in work))
+    mean, mean_next = (
+        Columns(*(np.bincount(cell, each) / amount for each in columns)) for columns in (work, next_work)
+    )
     first = np.cumsum(amount) - amount
     ordered = times[np.lexsort((times, cell))]
     middle = (ordered[first + (amount - 1) // 2] + ordered[first + amount // 2]) / 2
@@ -232,6 +252,7 @@ def _cells(launches: Sequence[Sequence[TimedStep]], captured: Sequence[int]) -> 
         raise ValueError(f"all calibration steps have the same shape: {shapes[0]}")
     return _Cells(
         work=mean,
+        following=mean_next,
         launch=np.round(np.bincount(cell, launch) / amount).astype(np.intp),
         steps=amount.astype(float),
         median_s=middle,
@@ -273,8 +294,8 @@ def _device(work: Columns, captured: Sequence[int], knots: Array) -> Array:
 
 
 def _host(work: Columns) -> Array:
-    """Return the columns of the host's time: [steps, 3]."""
-    return np.column_stack([np.ones(len(work.decodes)), work.decodes + work.prefills, work.prefill_tokens > 0])
+    """Return the columns of the host's time to launch steps: [steps, 4]."""
+    return np.column_stack([work.tokens > 0, work.decodes, work.prefills, work.prefill_tokens > 0]).astype(float)
 
 
 def _times(device_columns: Array, host_columns: Array, device: Array, host: Array) -> Array:
@@ -309,16 +330,18 @@ def _solved(cells: _Cells, sides: _Sides, weights: Array, hosted: NDArray[np.boo
     return device, host
 
 
-def _weighed(cells: _Cells, sides: _Sides) -> tuple[Array, NDArray[np.bool_]]:
+def _weighed(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array, NDArray[np.bool_]]:
     """Return the weight of each cell, and whether the host decides its time: [cells] each.
 
     Both depend on the coefficients, so they are found in turn. The search begins with several batch sizes up to which
-    the host decides, and with none. The smallest mean error wins, in which a pause counts as 50 %.
+    the host decides, and with none; before a prefill it decides. The smallest mean error wins, in which a pause counts
+    as 50 %.
     """
     found: list[tuple[float, int, Array, NDArray[np.bool_]]] = []
     decodes = cells.work.decodes
-    for limit in (0, *np.geomspace(2, max(2, decodes.max()), 7)):
-        hosted = (cells.work.prefill_tokens == 0) & (decodes <= limit)
+    launching = cells.following.prefill_tokens > 0
+    for limit in (0, *np.geomspace(2, max(2, decodes.max()), 7)) if overlapped else (0,):
+        hosted = overlapped & (cells.work.prefill_tokens == 0) & (launching | (decodes <= limit))
         trust = np.ones(len(decodes))
         for _ in range(8):
             weights = cells.steps * trust
@@ -327,7 +350,7 @@ def _weighed(cells: _Cells, sides: _Sides) -> tuple[Array, NDArray[np.bool_]]:
             found.append((float(np.average(np.minimum(errors, 0.5), weights=cells.steps)), len(found), weights, hosted))
             usual = 1.48 * np.median(errors) + 1e-6
             trust = np.minimum(1, 2 * usual / np.maximum(errors, usual))
-            hosted = sides[1] @ coefficients[1] > sides[0] @ coefficients[0]
+            hosted = overlapped & (sides[1] @ coefficients[1] > sides[0] @ coefficients[0])
     return min(found)[2:]
 
 
@@ -349,8 +372,10 @@ def _goodness(cells: _Cells, captured: Sequence[int], weights: Array, hosted: ND
     errors = {}
     for shape in np.unique(cells.shapes):
         left = cells.shapes == shape
+        if cells.steps[left].sum() < FEWEST_STEPS:
+            continue
         knots = _knots(cells.sizes[~left])
-        sides = _device(cells.work, captured, knots), _host(cells.work)
+        sides = _device(cells.work, captured, knots), _host(cells.following)
         times = _times(*sides, *_solved(cells, sides, np.where(left, 0, weights), hosted))
         errors[str(shape)] = abs(float(weights[left] @ times[left] / (weights[left] @ cells.median_s[left])) - 1)
     worst = max(errors, key=errors.__getitem__)

@@ -20,13 +20,13 @@ from rollout_bench.contracts.steps import Steps
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import python_path
 from rollout_bench.predict.calibrations import Calibration
-from rollout_bench.predict.model import StepModel, fit
+from rollout_bench.predict.model import StepModel
 from rollout_bench.predict.replay import Asked, Replayed, ReplayJob
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
-MODES = ("offline", "rollout")
-"""Modes whose iterations are predicted."""
+MODE = "rollout"
+"""Mode whose iterations are predicted."""
 
 VOCABULARY = 1 << 20
 """Ids of drawn prompts: their values do not matter, only which prompts are alike."""
@@ -110,14 +110,14 @@ class Predictor:
         """Return the fitted model of a calibration."""
         key = calibration.spec.key()
         if key not in self.models:
-            self.models[key] = fit(calibration.steps, calibration.launches[0].captured_sizes)
+            self.models[key] = calibration.model()
         return self.models[key]
 
     def predict(self, spec: Spec, calibration: Calibration, model_path: str, dataset: str | None) -> Prediction:
         """Return the prediction of `spec`.
 
         Args:
-            spec: spec of an experiment in one of `MODES`.
+            spec: spec of a rollout.
             calibration: the calibration of its engine.
             model_path: folder of its model, which need not exist if the model is synthetic.
             dataset: file of the workload's data set.
@@ -135,7 +135,7 @@ class Predictor:
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
         count = replicas(spec)
         passes = [replayed[first : first + count] for first in range(0, len(replayed), count)]
-        times = [_times(model, each) for each in passes]
+        times = [_times(model, each, calibration.launches[0].arrival_s) for each in passes]
         works = [work for each in replayed for work in each.steps]
         percents = (*TIMES, 100)
         draws = {each: np.mean([_complete(drawn, each) for _, drawn in times], axis=0) for each in percents}
@@ -208,10 +208,19 @@ def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:
     return [balancer.choose(request.prompt) for request in requests]
 
 
-def _times(model: StepModel, engines: Sequence[Replayed]) -> tuple[Array, Array]:
-    """Return when each sequence of a pass is complete, in seconds: [sequences], and draws [draws, sequences]."""
-    central = [np.cumsum(model.times(each.steps))[each.finished] for each in engines]
-    drawn = [model.total_draws(each.steps, each.finished, DRAWS) for each in engines]
+def _times(model: StepModel, engines: Sequence[Replayed], arrival_s: float) -> tuple[Array, Array]:
+    """Return when each sequence of a pass is complete, in seconds: [sequences], and draws [draws, sequences].
+
+    Steps begin when all sequences of an engine have arrived. It begins with the first, but gets ahead little.
+    """
+    arrived_s = [arrival_s * len(each.finished) for each in engines]
+    central = [
+        late + np.cumsum(model.times(each.steps))[each.finished] for late, each in zip(arrived_s, engines, strict=True)
+    ]
+    drawn = [
+        late + model.total_draws(each.steps, each.finished, DRAWS)
+        for late, each in zip(arrived_s, engines, strict=True)
+    ]
     return np.concatenate(central), np.concatenate(drawn, axis=1)
 
 

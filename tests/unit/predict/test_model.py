@@ -43,7 +43,7 @@ STEPS = [StepWork(**one) for one in LOAD]
 
 @pytest.mark.parametrize("captured", [(), CAPTURED], ids=["eager", "graphs"])
 def test_a_load_takes_what_its_steps_take(captured: tuple[int, ...]):
-    model = fit([made(captured=captured)], captured)
+    model = fit([[made(captured=captured)]], captured)
     assert model.times(STEPS) == pytest.approx([seconds(one, captured) for one in LOAD], rel=0.05)
     assert model.usable
     assert model.goodness.p90 < 0.05
@@ -53,7 +53,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     truth, held = sum(map(seconds, LOAD)), 0
     for seed in range(40):
         luck = float(np.exp(0.01 * np.random.default_rng([1, seed]).normal()))
-        draws = fit([made(seed, factor=luck)], (), refits=20).total_draws(STEPS, [len(STEPS) - 1], 400)[:, 0]
+        draws = fit([[made(seed, factor=luck)]], (), refits=20).total_draws(STEPS, [len(STEPS) - 1], 400)[:, 0]
         low, high = np.percentile(draws, (2.5, 97.5))
         held += low <= truth <= high
     assert held >= 36
@@ -64,16 +64,31 @@ def test_rare_pauses_count_in_sums_and_bend_no_curve():
     paused = [each.model_copy(update={"elapsed_s": 9 * each.elapsed_s}) for each in steps[::40]]
     steps[::40] = paused
     share = sum(each.elapsed_s for each in steps) / sum(map(seconds, WORKS))
-    assert fit([steps], ()).times(STEPS) == pytest.approx([share * seconds(one) for one in LOAD], rel=0.02)
+    assert fit([[steps]], ()).times(STEPS) == pytest.approx([share * seconds(one) for one in LOAD], rel=0.02)
 
 
 def test_launches_that_differ_widen_the_interval():
-    alike, unlike = (fit([made(0), made(1, factor=1 + off)], ()) for off in (0.0, 0.1))
+    alike, unlike = (fit([[made(0)], [made(1, factor=1 + off)]], ()) for off in (0.0, 0.1))
     widths = [np.ptp(np.percentile(each.total_draws(STEPS, [7])[:, 0], (2.5, 97.5))) for each in (alike, unlike)]
     assert widths[1] > 3 * widths[0]
 
 
-MODEL = fit([made()], CAPTURED)
+def test_a_slow_launch_delays_the_step_before_it():
+    """A prompt's step takes 2 ms and its launch 12 ms, during which the device computes the step before."""
+    order = np.random.default_rng(3).permutation(len(WORKS))
+    works = [WORKS[place] for place in order]
+    launch_s = [12e-3 if one["prefills"] else 1e-3 for one in works]
+    timed = [
+        TimedStep(**one, elapsed_s=max(2e-3 + 1e-4 * one["decodes"], following_s))
+        for one, following_s in zip(works, [*launch_s[1:], 0.0], strict=True)
+    ]
+    model = fit([[timed]], (), overlapped=True)
+    decode, prompt = StepWork(**work(0, 0, 8, 20)), StepWork(**work(1, 64, 8, 20))
+    expected = [1e-3 + 12e-3, 2.8e-3, 2.8e-3]  # the first waits for its own launch too
+    assert model.times([decode, prompt, decode]) == pytest.approx(expected, rel=0.1)
+
+
+MODEL = fit([[made()]], CAPTURED)
 
 
 @given(st.integers(1, 31), st.integers(0, 3000), st.integers(0, 3000))
@@ -93,9 +108,9 @@ def test_work_beyond_the_calibration_is_named():
 
 
 def test_times_that_do_not_follow_the_work_predict_nothing():
-    assert not fit([made(noise=1.0)], ()).usable
+    assert not fit([[made(noise=1.0)]], ()).usable
     few = [each for each in made() if each.decodes < 3]
-    assert "batch sizes of decoding" in fit([few], ()).faults[0]
+    assert "batch sizes of decoding" in fit([[few]], ()).faults[0]
 
 
 def test_no_rows_have_no_coefficients():

@@ -327,7 +327,7 @@ _loaded: list[_Loaded] = []
 """The engine of this process, for the jobs after the first; empty before the first."""
 
 
-def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
+def loaded(job: Job, tell: Tell, *, served: bool = False, **more: Any) -> LoadedEngine:
     """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
 
     A further job of this process gets the engine that is there, whose start it reports.
@@ -335,15 +335,26 @@ def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
     Args:
         job: the job.
         tell: sends an event.
+        served: whether its steps are bounded as in vLLM's server if nothing else is set.
         more: vLLM arguments that are not settings of the experiment.
     """
     if not _loaded:
         start = imported(tell)
         from vllm import LLM
 
-        llm = LLM(model=job.model, **{**arguments(job.spec), **more})
+        bounds = _served_bounds(job.spec) if served else {}
+        llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
         _loaded.append(_Loaded(llm, start, time.perf_counter() - start.began))
     (held,) = _loaded
     engine = LoadedEngine(job.spec, held.llm)
     engine.tell_ready(job, tell, held.start, held.init_s)
     return engine
+
+
+def _served_bounds(spec: Spec) -> dict[str, int]:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    defaults = EngineArgs.get_batch_defaults(spec.engine.args.get("tensor_parallel_size") or 1)
+    tokens, sequences = (each[UsageContext.OPENAI_API_SERVER] for each in defaults)
+    return {"max_num_batched_tokens": tokens, "max_num_seqs": sequences}

@@ -8,7 +8,7 @@ from rollout_bench.modes.rollout.settings import RolloutSettings, RolloutSpec
 from rollout_bench.plan.checks import SIZE
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.planning import Planning, planning_of
+from rollout_bench.plan.planning import Planning, planning_of, with_logprobs
 from rollout_bench.plan.refusals import refuse
 
 
@@ -43,7 +43,7 @@ class RolloutPlanning(Planning):
 
     def workload(self, workload: WorkloadSpec) -> WorkloadSpec:
         """Return the workload with log probabilities, as trainers need them."""
-        return workload if workload.logprobs is not None else workload.model_copy(update={"logprobs": 0})
+        return with_logprobs(workload)
 
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that a router gets single sequences."""

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from rollout_bench.contracts.spec import Platform
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.spec import Platform, WorkloadSpec
 from rollout_bench.modes.steps.settings import StepsSettings
 from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.planning import Planning
+from rollout_bench.plan.planning import Planning, with_logprobs
 from rollout_bench.plan.refusals import refuse
 
 UNPREDICTED = {
@@ -20,6 +21,14 @@ UNPREDICTED = {
 
 class StepsPlanning(Planning):
     """The plan of steps."""
+
+    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+        """Return True, as for a rollout's engine."""
+        return True
+
+    def workload(self, workload: WorkloadSpec) -> WorkloadSpec:
+        """Return the workload with log probabilities, as rollouts have them."""
+        return with_logprobs(workload)
 
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> StepsSettings:
         """Return the time and the longest context."""

@@ -1,8 +1,8 @@
 """The passes of a calibration: which sequences an engine gets, so that its steps have all kinds of work.
 
 Decode steps of every batch size come from a pass whose sequences end one after the other. A few passes with longer
-prompts repeat that with as long contexts as fit into the KV cache. Prompts that arrive alone, and beside sequences that
-decode, give prefill and mixed steps.
+prompts repeat that with as long contexts as fit into the KV cache. Prompts that arrive beside sequences that decode,
+alone or several at once, give mixed steps.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,12 @@ CHUNKS = 32
 
 PARTS = (8, 4, 2, 1)
 """Prompts that arrive together have max_num_batched_tokens / these tokens."""
+
+TOGETHER = (1, 16)
+"""Numbers of prompts that arrive together."""
+
+BESIDE = (2, 8, 32)
+"""Prompts arrive beside max_num_seqs / these sequences."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,10 @@ def passes(limits: Limits) -> Iterator[list[Sent]]:
         prompt = min(longest - steps, int(room / batch))
         if prompt > 2 * short:
             yield list(_falling(limits, batch, prompt))
-    yield list(_arriving(limits, 0))
-    beside = min(limits.sequences // 2, limits.batched_tokens // 2)
-    if beside:
-        arriving = list(_arriving(limits, APART))
-        steps = min(arriving[-1].after + APART, longest - short)
+    arriving = list(_arriving(limits))
+    steps = min(arriving[-1].after + APART, longest - short)
+    besides = (min(limits.sequences // divisor, limits.batched_tokens // 2) for divisor in BESIDE)
+    for beside in dict.fromkeys(each for each in besides if each):
         yield [Sent(short, steps)] * beside + arriving
 
 
@@ -90,13 +95,14 @@ def _falling(limits: Limits, batch: int, prompt: int) -> Iterator[Sent]:
         yield Sent(prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
 
 
-def _arriving(limits: Limits, apart: int) -> Iterator[Sent]:
-    """Yield prompts of several sizes, each size twice, `apart` steps after each other; each asks for one token."""
-    after = apart
+def _arriving(limits: Limits) -> Iterator[Sent]:
+    """Yield prompts of several sizes, `APART` steps after each other; each asks for one token."""
+    after = APART
     for part in PARTS:
         tokens = max(1, limits.batched_tokens // part)
-        for _ in range(2):
-            count = min(-(-tokens // (limits.context_tokens - 1)), max(1, limits.sequences // 2))
+        for together in TOGETHER:
+            fewest = -(-tokens // (limits.context_tokens - 1))
+            count = min(max(together, fewest), max(1, limits.sequences // 2), tokens)
             for _ in range(count):
                 yield Sent(min(max(1, tokens // count), limits.context_tokens - 1), 1, after)
-            after += max(1, apart)
+            after += APART

@@ -13,7 +13,8 @@ from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import count, number
 from rollout_bench.modes.steps import MODE
-from rollout_bench.predict.model import StepModel, fit
+from rollout_bench.predict.calibrations import Calibration
+from rollout_bench.predict.model import StepModel
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import LAUNCHES, Column, Entry, view
@@ -92,7 +93,7 @@ def _calibrated(results: Path, inside: Sequence[Chosen], problems: list[str]) ->
             continue
         launches, rows = zip(*read, strict=True)
         flat = tuple(row for launch in rows for row in launch)
-        yield Calibrated(each, launches, flat, fit(rows, launches[0].captured_sizes))
+        yield Calibrated(each, launches, flat, Calibration(launches, rows).model())
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:

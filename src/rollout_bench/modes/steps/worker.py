@@ -25,14 +25,16 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "steps.jsonl"
         os.environ[PLACE] = str(place)
-        engine = loaded(job, tell, scheduler_cls=SCHEDULER)
+        engine = loaded(job, tell, served=True, scheduler_cls=SCHEDULER)
         limits, facts = limits_of(engine, settings.context_tokens)
         draw = random.Random(f"{spec.workload.seed} {job.launch}")
-        runner = Passes(engine, place, draw, wait, apart=spec.engine.multiprocess)
+        runner = Passes(engine, place, draw, wait)
         tell(PhaseBegins(phase="warmup"))
-        runner.run(next(passes(limits)))
-        tell(IterationEnds())
+        for sent in passes(limits):
+            runner.run(sent)
+            tell(IterationEnds())
         tell(PhaseBegins(phase="measuring"))
+        runner.arrived = runner.arriving_s = 0
         began, number = time.monotonic(), 0
         while not number or time.monotonic() - began < settings.seconds:
             for part, sent in enumerate(passes(limits)):
@@ -40,7 +42,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 tell(IterationEnds())
                 tell(StepsSeen(rows=[StepRow(round=number, part=part, **step) for step in steps]))
             number += 1
-        tell(EngineLimits(limits=facts | {"rounds": number}))
+        arrival_s = runner.arriving_s / runner.arrived
+        tell(EngineLimits(limits=facts | {"rounds": number, "arrival_s": arrival_s}))
 
 
 def limits_of(engine: LoadedEngine, context_tokens: int | None) -> tuple[Limits, dict[str, Any]]:
@@ -75,12 +78,13 @@ class Passes:
         place: file to which the scheduler appends the steps.
         draw: source of token ids.
         wait: called when everything is ready for a pass.
-        apart: whether the engine's core is another process, which works while sequences still arrive.
     """
 
-    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait, *, apart: bool) -> None:
-        self._engine, self._place, self._draw, self._wait, self._apart = engine, place, draw, wait, apart
+    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait) -> None:
+        self._engine, self._place, self._draw, self._wait = engine, place, draw, wait
         self._names = 0
+        self.arrived, self.arriving_s = 0, 0.0
+        """Number of sequences that passes began with, and the time until they had arrived, in seconds."""
 
     def run(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Return the steps of a pass: the fields of `contracts.steps.TimedStep`."""
@@ -97,8 +101,9 @@ class Passes:
         gc.collect()
         self._wait()
         core, steps = llm_engine.engine_core, 0
-        if self._apart:  # else the first steps would have those that arrived before them, and their arrival's time
-            core.call_utility("pause_scheduler", "keep", False)
+        # else the first steps would have those that arrived before them, and the time of their arrival
+        core.call_utility("pause_scheduler", "keep", False)
+        began, named = time.monotonic(), self._names
         while waiting or llm_engine.has_unfinished_requests():
             idle = not llm_engine.has_unfinished_requests()
             due = waiting[0][0].after if waiting and idle else steps
@@ -107,8 +112,10 @@ class Passes:
                 self._names += 1
                 asked = {"prompt_token_ids": prompt}
                 llm_engine.add_request(f"step-{self._names}", asked, samplings[each.output_tokens])
-            if self._apart and not steps:
-                core.call_utility("resume_scheduler")
+            if not steps:
+                core.call_utility("resume_scheduler")  # in order, so that all have arrived
+                self.arrived += self._names - named
+                self.arriving_s += time.monotonic() - began
             steps += bool(llm_engine.step())
         lines = self._place.read_text().splitlines()
         found: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
