@@ -1,36 +1,34 @@
 """The passes of a calibration: which sequences an engine gets, so that its steps have all kinds of work.
 
-Decode steps of every batch size come from a pass whose sequences end one after the other. A few passes with longer
-prompts repeat that with as long contexts as fit into the KV cache. Prompts that arrive beside sequences that decode,
-alone or several at once, give mixed steps.
+All sequences of a pass wait when it begins, as in a rollout. Decode steps of every batch size come from passes whose
+sequences end one after the other: a pass with short prompts, and a few with as long contexts as fit into the KV cache.
+Mixed steps come from a full batch, in which waiting prompts take the places of sequences that end.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 SHORT = 16
 """Tokens of a short prompt."""
 
-HOLD = 8
-"""Decode steps at a batch size."""
+HOLD = 16
+"""Decode steps at a batch size. The first few also send the outputs of the larger batch before."""
 
 FULL = 0.9
 """Share of the KV cache that a pass may fill."""
 
-APART = 4
-"""Decode steps between prompts that arrive beside sequences that decode."""
+APART = 6
+"""Steps between prompts that begin in a full batch."""
 
 CHUNKS = 32
 """Prefill steps of a pass with long prompts, at most."""
 
 PARTS = (8, 4, 2, 1)
-"""Prompts that arrive together have max_num_batched_tokens / these tokens."""
+"""Prompts that begin together have max_num_batched_tokens / these tokens, apart from those of a full batch."""
 
-TOGETHER = (1, 16)
-"""Numbers of prompts that arrive together."""
-
-BESIDE = (2, 8, 32)
-"""Prompts arrive beside max_num_seqs / these sequences."""
+TOGETHER = 16
+"""Most prompts that begin together."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sent:
-    """A sequence that an engine gets.
-
-    Attributes:
-        prompt_tokens: length of its prompt, which no other sequence shares.
-        output_tokens: tokens to generate.
-        after: it is sent after this number of steps of the pass, or when the engine has no other work.
-    """
+    """A sequence: the length of its prompt, which no other shares, and the number of tokens to generate."""
 
     prompt_tokens: int
     output_tokens: int
-    after: int = 0
 
 
 def passes(limits: Limits) -> Iterator[list[Sent]]:
@@ -69,11 +60,7 @@ def passes(limits: Limits) -> Iterator[list[Sent]]:
         prompt = min(longest - steps, int(room / batch))
         if prompt > 2 * short:
             yield list(_falling(limits, batch, prompt))
-    arriving = list(_arriving(limits))
-    steps = min(arriving[-1].after + APART, longest - short)
-    besides = (min(limits.sequences // divisor, limits.batched_tokens // 2) for divisor in BESIDE)
-    for beside in dict.fromkeys(each for each in besides if each):
-        yield [Sent(short, steps)] * beside + arriving
+    yield _replacing(limits, short)
 
 
 def sizes(most: int) -> list[int]:
@@ -95,14 +82,21 @@ def _falling(limits: Limits, batch: int, prompt: int) -> Iterator[Sent]:
         yield Sent(prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
 
 
-def _arriving(limits: Limits) -> Iterator[Sent]:
-    """Yield prompts of several sizes, `APART` steps after each other; each asks for one token."""
-    after = APART
-    for part in PARTS:
-        tokens = max(1, limits.batched_tokens // part)
-        for together in TOGETHER:
-            fewest = -(-tokens // (limits.context_tokens - 1))
-            count = min(max(together, fewest), max(1, limits.sequences // 2), tokens)
-            for _ in range(count):
-                yield Sent(min(max(1, tokens // count), limits.context_tokens - 1), 1, after)
-            after += APART
+def _replacing(limits: Limits, short: int) -> list[Sent]:
+    """Return a full batch, of which one or several end every `APART` steps, and the prompts that replace them."""
+    several = max(1, min(TOGETHER, limits.sequences // 16))
+    room = max(1, limits.batched_tokens - limits.sequences)
+    ends, prompts = list[int](), list[int]()
+    for number, (together, part) in enumerate(product((1, several), PARTS * 2)):
+        tokens = max(1, room // part)
+        count = max(together, -(-tokens // (limits.context_tokens // 2)))
+        if len(ends) + count > limits.sequences:
+            break
+        ends += [APART * (number + 1)] * count
+        prompts += [max(1, tokens // count)] * count
+    last = ends[-1] + APART
+    full = [Sent(short, min(end, limits.context_tokens - short)) for end in ends]
+    full += [Sent(short, min(last, limits.context_tokens - short))] * (limits.sequences - len(ends))
+    return full + [
+        Sent(prompt, min(last - end, limits.context_tokens - prompt)) for prompt, end in zip(prompts, ends, strict=True)
+    ]

@@ -34,7 +34,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             runner.run(sent)
             tell(IterationEnds())
         tell(PhaseBegins(phase="measuring"))
-        runner.arrived = runner.arriving_s = 0
         began, number = time.monotonic(), 0
         while not number or time.monotonic() - began < settings.seconds:
             for part, sent in enumerate(passes(limits)):
@@ -82,9 +81,8 @@ class Passes:
 
     def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait) -> None:
         self._engine, self._place, self._draw, self._wait = engine, place, draw, wait
-        self._names = 0
         self.arrived, self.arriving_s = 0, 0.0
-        """Number of sequences that passes began with, and the time until they had arrived, in seconds."""
+        """Number of sequences, and the time until they had arrived, in seconds."""
 
     def run(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Return the steps of a pass: the fields of `contracts.steps.TimedStep`."""
@@ -92,31 +90,23 @@ class Passes:
         samplings = {
             tokens: self._engine.sampling_of([tokens], single=True) for tokens in {each.output_tokens for each in sent}
         }
-        waiting = [
-            (each, self._draw.choices(range(self._engine.vocabulary), k=each.prompt_tokens))
-            for each in sorted(sent, key=lambda each: each.after)
-        ]
+        prompts = [self._draw.choices(range(self._engine.vocabulary), k=each.prompt_tokens) for each in sent]
         self._engine.reset_prefix_cache()
         self._place.unlink(missing_ok=True)
         gc.collect()
         self._wait()
-        core, steps = llm_engine.engine_core, 0
+        core = llm_engine.engine_core
         # else the first steps would have those that arrived before them, and the time of their arrival
         core.call_utility("pause_scheduler", "keep", False)
-        began, named = time.monotonic(), self._names
-        while waiting or llm_engine.has_unfinished_requests():
-            idle = not llm_engine.has_unfinished_requests()
-            due = waiting[0][0].after if waiting and idle else steps
-            while waiting and waiting[0][0].after <= due:
-                each, prompt = waiting.pop(0)
-                self._names += 1
-                asked = {"prompt_token_ids": prompt}
-                llm_engine.add_request(f"step-{self._names}", asked, samplings[each.output_tokens])
-            if not steps:
-                core.call_utility("resume_scheduler")  # in order, so that all have arrived
-                self.arrived += self._names - named
-                self.arriving_s += time.monotonic() - began
-            steps += bool(llm_engine.step())
+        began = time.monotonic()
+        for each, prompt in zip(sent, prompts, strict=True):
+            self.arrived += 1
+            asked = {"prompt_token_ids": prompt}
+            llm_engine.add_request(f"step-{self.arrived}", asked, samplings[each.output_tokens])
+        core.call_utility("resume_scheduler")  # the core does all in turn, so they have arrived
+        self.arriving_s += time.monotonic() - began
+        while llm_engine.has_unfinished_requests():
+            llm_engine.step()
         lines = self._place.read_text().splitlines()
         found: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
         return [{"elapsed_s": step.pop("elapsed_ns") / 1e9, **step} for step in found]
