@@ -119,7 +119,7 @@ def test_work_is_that_of_the_sequences_in_a_step(model: str, ahead: bool) -> Non
     replayed = replay(job_of(model, sequences, max_num_batched_tokens=12, async_scheduling=ahead))
     pairs = 10 * 11 // 2 + 5 + 6  # four of the six tokens are cached
     assert replayed.steps[0] == StepWork(
-        prefills=2, prefill_tokens=12, prefill_pairs=pairs, decodes=0, context_tokens=0
+        prefills=2, prefill_tokens=12, prefill_pairs=pairs, decodes=0, context_tokens=0, kv_tokens=4 * 4
     )
     assert [(step.decodes, step.context_tokens) for step in replayed.steps[1:]] == [(1, 11), (1, 12)]
     assert (replayed.first_token, replayed.finished) == ([0, 0], [2, 0])

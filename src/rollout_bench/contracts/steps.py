@@ -28,6 +28,13 @@ class StepWork(Strict):
     )
     decodes: int = Field(ge=0, description="Sequences that compute one token.")
     context_tokens: int = Field(ge=0, description="Tokens in the KV cache that these attend to, their own included.")
+    kv_tokens: int = Field(
+        ge=0,
+        description=(
+            "Room of the KV cache that sequences hold, in tokens. A block that samples share counts once, so this is "
+            "less than all that they attend to."
+        ),
+    )
 
     @property
     def tokens(self) -> int:
@@ -35,9 +42,9 @@ class StepWork(Strict):
         return self.prefill_tokens + self.decodes
 
 
-def work_of(computed: Iterable[tuple[Any, int]]) -> dict[str, int]:
+def work_of(computed: Iterable[tuple[Any, int]], kv_tokens: int) -> dict[str, int]:
     """Return the fields of `StepWork` for the vLLM requests of a step, already advanced, and their computed tokens."""
-    counts = dict.fromkeys(StepWork.model_fields, 0)
+    counts = {**dict.fromkeys(StepWork.model_fields, 0), "kv_tokens": kv_tokens}
     for request, tokens in computed:
         before = request.num_computed_tokens - tokens
         # Earlier output tokens that are computed again after a preemption are prefill.

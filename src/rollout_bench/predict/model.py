@@ -1,11 +1,13 @@
 """The time of a step from its work, fitted to the timed steps of calibration launches, with its uncertainty.
 
     t = max(device, host of the next step)
-    device = f(P) + a context_tokens + b prefill_pairs + c decodes + d prefills + e [the step has prefills]
-    host = u + v decodes + w prefills + x [the step has prefills]
+    device = f(P) + a kv_tokens + b context_tokens + c prefill_pairs + d decodes + e prefills + g [it has prefills]
+    host = u + v decodes + w prefills + x [it has prefills]
 
 P are the computed tokens. A step without prefills runs in a captured CUDA graph, so P is the next captured size. f is
-piecewise linear and never falls. No coefficient is negative, so more sequences never shorten a step.
+piecewise linear and never falls. No coefficient is negative, so more sequences never shorten a step. The samples of a
+prompt share its KV cache, which is then read from memory once and from the device's cache for the others: kv_tokens
+counts them once, context_tokens every time.
 
 With asynchronous scheduling, the engine's core launches the next step while the device computes this one, and processes
 this one's output only then: a launch without a graph can take longer than the step before it. The first step after an
@@ -60,6 +62,7 @@ class Columns(NamedTuple):
     prefill_pairs: Array
     decodes: Array
     context_tokens: Array
+    kv_tokens: Array
 
     @property
     def tokens(self) -> Array:
@@ -101,8 +104,8 @@ class StepModel(Strict):
     device: list[float] = Field(description="Coefficients of the device's time.")
     host: list[float] = Field(description="Coefficients of the host's time; zeros if it never hides the device's.")
     refits: list[list[float]] = Field(min_length=1, description="Both again, of each bootstrap sample.")
-    launches: int = Field(ge=1, description="Launches that were fitted.")
-    launch_sd: float = Field(ge=0, description="Standard deviation of the log of a launch's time.")
+    passes: int = Field(ge=2, description="Passes that were fitted.")
+    pass_sd: float = Field(ge=0, description="Standard deviation of the log of a pass's measured / fitted time.")
     hull: dict[str, tuple[float, float]] = Field(description="Calibrated range of each amount of a step.")
     goodness: Goodness
     faults: list[str] = Field(description="Reasons why no prediction should rest on this model.")
@@ -119,9 +122,8 @@ class StepModel(Strict):
     def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000, seed: int = 0) -> Array:
         """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
 
-        A draw has the coefficients of a bootstrap sample and the factor of a new launch. The factor is log-normal; its
-        spread includes the error of the fitted launches' mean. If the spread was estimated from the launches, its own
-        uncertainty makes it Student's t instead of normal.
+        A draw has the coefficients of a bootstrap sample and the factor of a new pass. The factor's log is Student's t:
+        its spread, of which launches and the model's own misfit are a part, is estimated from few passes.
         """
         features = self._features(works)
         split, places = len(self.device), np.array(marks, dtype=np.intp)
@@ -132,10 +134,9 @@ class StepModel(Strict):
             ]
         )
         rng = np.random.default_rng(seed)
-        freedom = self.launches - 1
-        errors = rng.standard_t(freedom, draws) if freedom else rng.standard_normal(draws)
+        errors = rng.standard_t(self.passes - 1, draws)
         # without a limit, one degree of freedom overflows
-        logs = np.clip(self.launch_sd * np.sqrt(1 + 1 / self.launches) * errors, -3, 3)
+        logs = np.clip(self.pass_sd * np.sqrt(1 + 1 / self.passes) * errors, -3, 3)
         chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
         return chosen
 
@@ -161,7 +162,6 @@ def fit(
     captured: Sequence[int],
     *,
     overlapped: bool = False,
-    launch_sd: float = 0.01,
     refits: int = 100,
     seed: int = 0,
 ) -> StepModel:
@@ -178,22 +178,22 @@ def fit(
         captured: sizes of captured CUDA graphs; empty without graphs.
         overlapped: whether a step is launched before the previous one has ended: vLLM's asynchronous scheduling. The
             first step of a pass, which begins on an idle engine, is then left out.
-        launch_sd: spread of the log of a launch's time; only used for a single launch, which cannot show it.
         refits: number of bootstrap samples.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: a launch is empty, or all steps have the same shape.
+        ValueError: there are no two passes with steps, or all steps have the same shape.
     """
     captured = sorted(captured)
-    cells = _cells(launches, captured, overlapped)
+    rows = _rows(launches, overlapped)
+    cells = _cells(rows, captured)
     knots = _knots(cells.sizes)
     sides = _device(cells.work, captured, knots), _host(cells.following)
     weights, hosted = _weighed(cells, sides, overlapped)
     coefficients = _solved(cells, sides, weights, hosted)
     device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
-    expected_s = cells.steps * _times(*sides, device, host)
-    logs = np.log(np.bincount(cells.launch, cells.total_s) / np.bincount(cells.launch, expected_s))
+    fitted_s = _times(_device(rows.work, captured, knots), _host(rows.following), device, host)
+    logs = np.log(np.bincount(rows.part, rows.elapsed_s) / np.bincount(rows.part, fitted_s))
     goodness = _goodness(cells, captured, weights, hosted)
     rng = np.random.default_rng(seed)
     return StepModel(
@@ -203,45 +203,67 @@ def fit(
         device=device.tolist(),
         host=host.tolist(),
         refits=[_refit(cells, sides, weights, hosted, rng) for _ in range(refits)],
-        launches=len(launches),
-        launch_sd=float(np.std(logs, ddof=1)) if len(launches) > 1 else launch_sd,
-        hull={name: _range(getattr(cells.extremes, name)) for name in HULL},
+        passes=len(logs),
+        pass_sd=float(np.std(logs, ddof=1)),
+        hull={name: _range(getattr(rows.work, name)) for name in HULL},
         goodness=goodness,
         faults=list(_faults(cells, goodness)),
     )
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """Steps of a launch with nearly equal work, together: [cells] each; `extremes` has every step."""
+class _Rows:
+    """Steps, each with the work of the next one, their launch and their pass: [steps] each."""
 
     work: Columns
     following: Columns
+    elapsed_s: Array
     launch: NDArray[np.intp]
+    part: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Steps of a launch with nearly equal work, together: [cells] each."""
+
+    work: Columns
+    following: Columns
     steps: Array
     median_s: Array
     total_s: Array
     sizes: Array
     shapes: NDArray[np.str_]
-    extremes: Columns
 
 
-def _cells(launches: Sequence[Sequence[Sequence[TimedStep]]], captured: Sequence[int], overlapped: bool) -> _Cells:
+def _rows(launches: Sequence[Sequence[Sequence[TimedStep]]], overlapped: bool) -> _Rows:
     begin, nothing = int(overlapped), StepWork(**dict.fromkeys(StepWork.model_fields, 0))
-    pairs_of = [[pair for each in launch for pair in [*pairwise([*each, nothing])][begin:]] for launch in launches]
-    if not pairs_of or not all(pairs_of):
-        raise ValueError("a calibration launch has no steps")
-    steps, following = zip(*chain.from_iterable(pairs_of), strict=True)
-    work, next_work = columns_of(steps), columns_of(following)
-    times = np.array([step.elapsed_s for step in steps])
-    launch = np.repeat(np.arange(len(launches)), [len(each) for each in pairs_of])
+    parts = [
+        (number, [*pairwise([*each, nothing])][begin:]) for number, launch in enumerate(launches) for each in launch
+    ]
+    parts = [(number, pairs) for number, pairs in parts if pairs]
+    if len(parts) < 2:
+        raise ValueError(f"a calibration needs two passes with steps, but has {len(parts)}")
+    steps, following = zip(*chain.from_iterable(pairs for _, pairs in parts), strict=True)
+    lengths = [len(pairs) for _, pairs in parts]
+    return _Rows(
+        work=columns_of(steps),
+        following=columns_of(following),
+        elapsed_s=np.array([step.elapsed_s for step in steps]),
+        launch=np.repeat([number for number, _ in parts], lengths),
+        part=np.repeat(np.arange(len(parts)), lengths),
+    )
+
+
+def _cells(rows: _Rows, captured: Sequence[int]) -> _Cells:
+    work, times = rows.work, rows.elapsed_s
     pairs = work.prefill_pairs / np.maximum(work.prefill_tokens, 1)
-    bins = [np.round(4 * np.log2(1 + each)) for each in (work.mean_context, pairs)]  # quarters of octaves
-    keys = np.column_stack([launch, work.prefills, work.prefill_tokens, work.decodes, *bins, *_host(next_work).T])
-    _, cell = np.unique(keys, axis=0, return_inverse=True)
+    room = work.kv_tokens / np.maximum(work.decodes, 1)
+    bins = [np.round(4 * np.log2(1 + each)) for each in (work.mean_context, room, pairs)]  # quarters of octaves
+    exactly = rows.launch, work.prefills, work.prefill_tokens, work.decodes
+    _, cell = np.unique(np.column_stack([*exactly, *bins, *_host(rows.following).T]), axis=0, return_inverse=True)
     amount = np.bincount(cell)
-    mean, mean_next = (
-        Columns(*(np.bincount(cell, each) / amount for each in columns)) for columns in (work, next_work)
+    mean, following = (
+        Columns(*(np.bincount(cell, each) / amount for each in columns)) for columns in (work, rows.following)
     )
     first = np.cumsum(amount) - amount
     ordered = times[np.lexsort((times, cell))]
@@ -252,14 +274,12 @@ def _cells(launches: Sequence[Sequence[Sequence[TimedStep]]], captured: Sequence
         raise ValueError(f"all calibration steps have the same shape: {shapes[0]}")
     return _Cells(
         work=mean,
-        following=mean_next,
-        launch=np.round(np.bincount(cell, launch) / amount).astype(np.intp),
+        following=following,
         steps=amount.astype(float),
         median_s=middle,
         total_s=np.bincount(cell, times).astype(float),
         sizes=sizes,
         shapes=shapes,
-        extremes=work,
     )
 
 
@@ -285,11 +305,12 @@ def _knots(sizes: Array) -> Array:
 
 
 def _device(work: Columns, captured: Sequence[int], knots: Array) -> Array:
-    """Return the columns of the device's time: [steps, knots + 5]. Beyond the last knot, f goes on as before it."""
+    """Return the columns of the device's time: [steps, knots + 6]. Beyond the last knot, f goes on as before it."""
     sizes = _padded(work, captured)[:, None]
     rises = np.maximum((sizes - knots[:-1]) / np.diff(knots), 0)
     rises[:, :-1] = np.minimum(rises[:, :-1], 1)
-    others = work.context_tokens, work.prefill_pairs, work.decodes, work.prefills, work.prefill_tokens > 0
+    read = work.kv_tokens, work.context_tokens, work.prefill_pairs
+    others = *read, work.decodes, work.prefills, work.prefill_tokens > 0
     return np.column_stack([np.ones(len(sizes)), rises, *others])
 
 

@@ -201,7 +201,8 @@ class _Replay:
         names = list(scheduled.num_scheduled_tokens)
         requests = [self._scheduler.requests[name] for name in names]
         if names:
-            work = work_of(zip(requests, scheduled.num_scheduled_tokens.values(), strict=True))
+            computed = zip(requests, scheduled.num_scheduled_tokens.values(), strict=True)
+            work = work_of(computed, self._held() * self._block_tokens)
             self._steps.append(StepWork(**work))
         self._preemptions += len(scheduled.preempted_req_ids or ())
         self._note_peak()
@@ -238,16 +239,22 @@ class _Replay:
 
     def _quiet_steps(self) -> int:
         """Return the number of further steps in which all running sequences decode, none ends, and blocks suffice."""
-        running, size = self._scheduler.running, self._block_tokens
-
-        def blocks(steps: int) -> int:
-            return sum(-(-(each.num_computed_tokens + steps) // size) for each in running)
-
+        running = self._scheduler.running
         most = min(each.max_tokens - each.num_output_tokens for each in running) - 1
-        return bisect_right(range(1, most + 1), blocks(0) + self._pool.get_num_free_blocks(), key=blocks)
+        return bisect_right(range(1, most + 1), self._pool.get_num_free_blocks(), key=self._further_blocks)
+
+    def _further_blocks(self, steps: int) -> int:
+        """Return the blocks that the running sequences need in addition after further `steps` of decoding."""
+        size, computed = self._block_tokens, [each.num_computed_tokens for each in self._scheduler.running]
+        return sum(-(-(tokens + steps) // size) - -(-tokens // size) for tokens in computed)
+
+    def _held(self) -> int:
+        """Return the blocks that sequences hold."""
+        return int(self._empty - self._pool.get_num_free_blocks())
 
     def _jump(self, count: int) -> None:
         """Advance all running sequences by `count` decoded tokens."""
+        held = [self._held() + self._further_blocks(step) for step in range(1, count + 1)]
         for request in self._scheduler.running:
             # As in a step, the last token is appended after its slot is allocated: it is not yet in the KV cache.
             request.append_output_token_ids([_token(request)] * (count - 1))
@@ -256,13 +263,16 @@ class _Replay:
             request.append_output_token_ids(_token(request))
             request.num_computed_tokens += count
         last = self._steps[-1]
-        for step in range(1, count + 1):
-            context = last.context_tokens + step * last.decodes
-            self._steps.append(last.model_copy(update={"context_tokens": context}))
+        for step, blocks in enumerate(held, 1):
+            work = {
+                "context_tokens": last.context_tokens + step * last.decodes,
+                "kv_tokens": blocks * self._block_tokens,
+            }
+            self._steps.append(last.model_copy(update=work))
         self._note_peak()
 
     def _note_peak(self) -> None:
-        self._peak = max(self._peak, self._empty - self._pool.get_num_free_blocks())
+        self._peak = max(self._peak, self._held())
 
 
 def _token(request: Any) -> int:

@@ -13,7 +13,7 @@ SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
 
 def work(prefills: int, tokens: int, decodes: int, context: int) -> dict[str, int]:
     pairs = tokens * (tokens + 1) // 2
-    fields = (prefills, tokens, pairs, decodes, decodes * context)
+    fields = (prefills, tokens, pairs, decodes, decodes * context, decodes * context)
     return dict(zip(StepWork.model_fields, fields, strict=True))
 
 
@@ -37,13 +37,17 @@ def made(seed: int = 0, noise: float = 0.02, factor: float = 1.0, captured: tupl
     ]
 
 
+def passes(steps: list[TimedStep]) -> list[list[TimedStep]]:
+    return [steps[: len(steps) // 2], steps[len(steps) // 2 :]]
+
+
 LOAD = [work(8, 256, 0, 0), *(work(0, 0, size, 40 + 3 * size) for size in (30, 20, 10, 5, 5, 5, 2))]
 STEPS = [StepWork(**one) for one in LOAD]
 
 
 @pytest.mark.parametrize("captured", [(), CAPTURED], ids=["eager", "graphs"])
 def test_a_load_takes_what_its_steps_take(captured: tuple[int, ...]):
-    model = fit([[made(captured=captured)]], captured)
+    model = fit([passes(made(captured=captured))], captured)
     assert model.times(STEPS) == pytest.approx([seconds(one, captured) for one in LOAD], rel=0.05)
     assert model.usable
     assert model.goodness.p90 < 0.05
@@ -52,8 +56,9 @@ def test_a_load_takes_what_its_steps_take(captured: tuple[int, ...]):
 def test_intervals_hold_the_truth_as_often_as_they_say():
     truth, held = sum(map(seconds, LOAD)), 0
     for seed in range(40):
-        luck = float(np.exp(0.01 * np.random.default_rng([1, seed]).normal()))
-        draws = fit([[made(seed, factor=luck)]], (), refits=20).total_draws(STEPS, [len(STEPS) - 1], 400)[:, 0]
+        luck = np.exp(0.03 * np.random.default_rng([1, seed]).normal(size=5))
+        passes = [made(seed + number, factor=float(factor)) for number, factor in enumerate(luck)]
+        draws = fit([passes], (), refits=20).total_draws(STEPS, [len(STEPS) - 1], 400)[:, 0]
         low, high = np.percentile(draws, (2.5, 97.5))
         held += low <= truth <= high
     assert held >= 36
@@ -64,13 +69,23 @@ def test_rare_pauses_count_in_sums_and_bend_no_curve():
     paused = [each.model_copy(update={"elapsed_s": 9 * each.elapsed_s}) for each in steps[::40]]
     steps[::40] = paused
     share = sum(each.elapsed_s for each in steps) / sum(map(seconds, WORKS))
-    assert fit([[steps]], ()).times(STEPS) == pytest.approx([share * seconds(one) for one in LOAD], rel=0.02)
+    assert fit([passes(steps)], ()).times(STEPS) == pytest.approx([share * seconds(one) for one in LOAD], rel=0.02)
 
 
 def test_launches_that_differ_widen_the_interval():
     alike, unlike = (fit([[made(0)], [made(1, factor=1 + off)]], ()) for off in (0.0, 0.1))
     widths = [np.ptp(np.percentile(each.total_draws(STEPS, [7])[:, 0], (2.5, 97.5))) for each in (alike, unlike)]
     assert widths[1] > 3 * widths[0]
+
+
+def test_samples_of_a_prompt_read_its_cache_once():
+    alone = [work(0, 0, size, context) for size in SIZES for context in (20, 200, 900) for _ in range(4)]
+    together = [one | {"kv_tokens": one["kv_tokens"] // 8} for one in alone]
+    works = [*alone, *together, *WORKS]
+    timed = [TimedStep(**one, elapsed_s=seconds(one) + 3e-6 * one["kv_tokens"]) for one in works]
+    model = fit([passes(timed)], ())
+    times = model.times([StepWork(**one) for one in (work(0, 0, 20, 800), work(0, 0, 20, 800) | {"kv_tokens": 4000})])
+    assert times[0] - times[1] == pytest.approx(12000 * 3e-6, rel=0.1)
 
 
 def test_a_slow_launch_delays_the_step_before_it():
@@ -82,13 +97,13 @@ def test_a_slow_launch_delays_the_step_before_it():
         TimedStep(**one, elapsed_s=max(2e-3 + 1e-4 * one["decodes"], following_s))
         for one, following_s in zip(works, [*launch_s[1:], 0.0], strict=True)
     ]
-    model = fit([[timed]], (), overlapped=True)
+    model = fit([passes(timed)], (), overlapped=True)
     decode, prompt = StepWork(**work(0, 0, 8, 20)), StepWork(**work(1, 64, 8, 20))
     expected = [1e-3 + 12e-3, 2.8e-3, 2.8e-3]  # the first waits for its own launch too
     assert model.times([decode, prompt, decode]) == pytest.approx(expected, rel=0.1)
 
 
-MODEL = fit([[made()]], CAPTURED)
+MODEL = fit([passes(made())], CAPTURED)
 
 
 @given(st.integers(1, 31), st.integers(0, 3000), st.integers(0, 3000))
@@ -108,9 +123,9 @@ def test_work_beyond_the_calibration_is_named():
 
 
 def test_times_that_do_not_follow_the_work_predict_nothing():
-    assert not fit([[made(noise=1.0)]], ()).usable
+    assert not fit([passes(made(noise=1.0))], ()).usable
     few = [each for each in made() if each.decodes < 3]
-    assert "batch sizes of decoding" in fit([[few]], ()).faults[0]
+    assert "batch sizes of decoding" in fit([passes(few)], ()).faults[0]
 
 
 def test_no_rows_have_no_coefficients():

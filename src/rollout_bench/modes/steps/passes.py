@@ -43,23 +43,27 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sent:
-    """A sequence: the length of its prompt, which no other shares, and the number of tokens to generate."""
+    """A sequence: the number of its prompt in the pass, the prompt's length, and the number of tokens to generate."""
 
+    prompt: int
     prompt_tokens: int
     output_tokens: int
 
 
-def passes(limits: Limits) -> Iterator[list[Sent]]:
-    """Yield the passes of a round."""
+def passes(limits: Limits, samples: int) -> Iterator[list[Sent]]:
+    """Yield the passes of a round: one of them has `samples` sequences of each prompt, which share its KV cache."""
     short = min(SHORT, limits.context_tokens // 2)
     longest = limits.context_tokens
     yield list(_falling(limits, limits.sequences, short))
-    for batch in dict.fromkeys(max(1, limits.sequences // divisor) for divisor in (1, 4, 16)):
+    batches = [max(1, limits.sequences // divisor) for divisor in (1, 4, 16)]
+    for batch in dict.fromkeys(batches):
         steps = HOLD * len(sizes(batch)) + CHUNKS
         room = min(FULL * limits.kv_tokens - batch * steps, CHUNKS * limits.batched_tokens)
         prompt = min(longest - steps, int(room / batch))
         if prompt > 2 * short:
             yield list(_falling(limits, batch, prompt))
+            if batch == batches[1] > 1 and samples > 1:
+                yield list(_falling(limits, batch, prompt, samples))
     yield _replacing(limits, short)
 
 
@@ -70,16 +74,16 @@ def sizes(most: int) -> list[int]:
     return sorted({size for size in (*powers, *between, most) if size <= most}, reverse=True)
 
 
-def _falling(limits: Limits, batch: int, prompt: int) -> Iterator[Sent]:
+def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[Sent]:
     """Yield sequences that end one after the other, so that each batch size decodes for `HOLD` steps.
 
     The first sent end last. They also decode while the prompts of the others are computed, and have more tokens for it.
     """
     falling = sizes(batch)
     ends = [HOLD * falling.index(min(size for size in falling if size > place)) + HOLD for place in range(batch)]
-    computed = [(place + 1) * prompt // limits.batched_tokens for place in range(batch)]
-    for end, begin in zip(ends, computed, strict=True):
-        yield Sent(prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
+    computed = [(place // samples + 1) * prompt // limits.batched_tokens for place in range(batch)]
+    for place, (end, begin) in enumerate(zip(ends, computed, strict=True)):
+        yield Sent(place // samples, prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
 
 
 def _replacing(limits: Limits, short: int) -> list[Sent]:
@@ -95,8 +99,9 @@ def _replacing(limits: Limits, short: int) -> list[Sent]:
         ends += [APART * (number + 1)] * count
         prompts += [max(1, tokens // count)] * count
     last = ends[-1] + APART
-    full = [Sent(short, min(end, limits.context_tokens - short)) for end in ends]
-    full += [Sent(short, min(last, limits.context_tokens - short))] * (limits.sequences - len(ends))
-    return full + [
-        Sent(prompt, min(last - end, limits.context_tokens - prompt)) for prompt, end in zip(prompts, ends, strict=True)
+    full = [(short, end) for end in ends] + [(short, last)] * (limits.sequences - len(ends))
+    further = [(prompt, last - end) for prompt, end in zip(prompts, ends, strict=True)]
+    return [
+        Sent(number, prompt, min(tokens, limits.context_tokens - prompt))
+        for number, (prompt, tokens) in enumerate(full + further)
     ]

@@ -36,12 +36,15 @@ def noting(scheduler: type[Any], path: str) -> type[Any]:
             self.noted: list[dict[str, int]] = []
             self.scheduled: dict[int, tuple[int, dict[str, int]]] = {}
             self.ended_ns = 0
+            self.pool = self.kv_cache_manager.block_pool
+            self.empty = self.pool.get_num_free_blocks()
 
         def schedule(self, *args: Any, **kwargs: Any) -> Any:
             began_ns = monotonic_ns()
             output = super().schedule(*args, **kwargs)
             if output.total_num_scheduled_tokens:
-                self.scheduled[id(output)] = (began_ns, described(output, self.requests))
+                kv_tokens = (self.empty - self.pool.get_num_free_blocks()) * self.block_size
+                self.scheduled[id(output)] = (began_ns, described(output, self.requests, kv_tokens))
             return output
 
         def update_from_output(self, output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -61,16 +64,18 @@ def noting(scheduler: type[Any], path: str) -> type[Any]:
     return NotedScheduler
 
 
-def described(output: Any, requests: Any) -> dict[str, int]:
+def described(output: Any, requests: Any, kv_tokens: int) -> dict[str, int]:
     """Return the work of a `SchedulerOutput`, as the fields of `contracts.steps.StepWork`.
 
     Args:
         output: what was scheduled.
         requests: the scheduler's requests by their ids, whose computed tokens already include this step's.
+        kv_tokens: room of the KV cache that they hold.
     """
     counts = output.num_scheduled_tokens
     if output.scheduled_new_reqs or output.total_num_scheduled_tokens != len(counts):
-        return work_of((requests[name], count) for name, count in counts.items())
+        return work_of(((requests[name], count) for name, count in counts.items()), kv_tokens)
     # All decode. This is the frequent case, and must be quick.
     context = sum(output.scheduled_cached_reqs.num_computed_tokens) + len(counts)
-    return {**dict.fromkeys(StepWork.model_fields, 0), "decodes": len(counts), "context_tokens": context}
+    decoding = {"decodes": len(counts), "context_tokens": context, "kv_tokens": kv_tokens}
+    return {**dict.fromkeys(StepWork.model_fields, 0), **decoding}

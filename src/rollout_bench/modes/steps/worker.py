@@ -29,14 +29,15 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         limits, facts = limits_of(engine, settings.context_tokens)
         draw = random.Random(f"{spec.workload.seed} {job.launch}")
         runner = Passes(engine, place, draw, wait)
+        parts = list(passes(limits, spec.workload.samples_per_prompt))
         tell(PhaseBegins(phase="warmup"))
-        for sent in passes(limits):
+        for sent in parts:
             runner.run(sent)
             tell(IterationEnds())
         tell(PhaseBegins(phase="measuring"))
         began, number = time.monotonic(), 0
         while not number or time.monotonic() - began < settings.seconds:
-            for part, sent in enumerate(passes(limits)):
+            for part, sent in enumerate(parts):
                 steps = runner.run(sent)
                 tell(IterationEnds())
                 tell(StepsSeen(rows=[StepRow(round=number, part=part, **step) for step in steps]))
@@ -90,7 +91,10 @@ class Passes:
         samplings = {
             tokens: self._engine.sampling_of([tokens], single=True) for tokens in {each.output_tokens for each in sent}
         }
-        prompts = [self._draw.choices(range(self._engine.vocabulary), k=each.prompt_tokens) for each in sent]
+        lengths = {each.prompt: each.prompt_tokens for each in sent}
+        prompts = {
+            number: self._draw.choices(range(self._engine.vocabulary), k=length) for number, length in lengths.items()
+        }
         self._engine.reset_prefix_cache()
         self._place.unlink(missing_ok=True)
         gc.collect()
@@ -99,9 +103,9 @@ class Passes:
         # else the first steps would have those that arrived before them, and the time of their arrival
         core.call_utility("pause_scheduler", "keep", False)
         began = time.monotonic()
-        for each, prompt in zip(sent, prompts, strict=True):
+        for each in sent:
             self.arrived += 1
-            asked = {"prompt_token_ids": prompt}
+            asked = {"prompt_token_ids": prompts[each.prompt]}
             llm_engine.add_request(f"step-{self.arrived}", asked, samplings[each.output_tokens])
         core.call_utility("resume_scheduler")  # the core does all in turn, so they have arrived
         self.arriving_s += time.monotonic() - began
