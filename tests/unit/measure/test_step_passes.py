@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.modes.steps.passes import HOLD, Limits, Sent, passes, sizes
+from rollout_bench.modes.steps.passes import APART, HOLD, Limits, Sent, passes, sizes
 
 LIMITS = st.builds(
     Limits,
@@ -24,27 +24,34 @@ def decoding(sent: list[Sent], batched_tokens: int) -> list[int]:
     return [sum(begin < step <= end for begin, end in zip(begins, ends, strict=True)) for step in range(max(ends) + 1)]
 
 
-@given(LIMITS)
-def test_every_pass_fits_the_engine(limits: Limits):
-    for sent in passes(limits):
+@given(LIMITS, st.integers(1, 16))
+def test_every_pass_fits_the_engine(limits: Limits, samples: int):
+    *falling, replacing = passes(limits, samples)
+    for sent in (*falling, replacing):
         assert all(each.prompt_tokens + each.output_tokens <= limits.context_tokens for each in sent)
         assert all(each.prompt_tokens >= 1 and each.output_tokens >= 1 for each in sent)
-        falling = [each for each in sent if not each.after]
-        assert len(falling) <= limits.sequences
+    assert all(len(sent) <= limits.sequences for sent in falling)
+    assert len(replacing) >= limits.sequences
 
 
 def test_each_batch_size_decodes_at_short_and_long_contexts():
     limits = Limits(sequences=48, batched_tokens=512, context_tokens=2048, kv_tokens=100_000)
-    short, long, *_ = passes(limits)
+    short, long, *_ = passes(limits, 1)
     for sent in (short, long):
         steps = decoding(sent, limits.batched_tokens)
         assert {size for size in sizes(48) if steps.count(size) >= HOLD - 1} == {*sizes(48)}
     assert long[0].prompt_tokens > 10 * short[0].prompt_tokens
 
 
-def test_prompts_of_four_sizes_arrive_alone_and_beside_others():
-    *_, alone, beside = passes(Limits(sequences=16, batched_tokens=512, context_tokens=256, kv_tokens=100_000))
-    for sent in (alone, [each for each in beside if each.after]):
-        together = [sum(e.prompt_tokens for e in sent if e.after == after) for after in sorted({e.after for e in sent})]
-        assert together == [64, 64, 128, 128, 256, 256, 510, 510]
-    assert sum(not each.after for each in beside) == 8
+def test_samples_of_a_prompt_make_a_pass_of_their_own():
+    limits = Limits(sequences=64, batched_tokens=512, context_tokens=2048, kv_tokens=100_000)
+    shared = [sent for sent in passes(limits, 8) if len({each.prompt for each in sent}) < len(sent)]
+    assert [(len(sent), len({each.prompt for each in sent})) for sent in shared] == [(16, 2)]
+    assert len([*passes(limits, 1)]) == len([*passes(limits, 8)]) - 1
+
+
+def test_prompts_of_four_sizes_take_the_places_of_others():
+    *_, sent = passes(Limits(sequences=16, batched_tokens=528, context_tokens=1024, kv_tokens=100_000), 8)
+    assert [each.prompt_tokens for each in sent[16:]] == [64, 128, 256, 512] * 4
+    ending = [each.output_tokens for each in sent[:16]]
+    assert ending == [APART * (number + 1) for number in range(16)]

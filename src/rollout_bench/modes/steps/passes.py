@@ -98,7 +98,7 @@ def _replacing(limits: Limits, short: int) -> list[Sent]:
             break
         ends += [APART * (number + 1)] * count
         prompts += [max(1, tokens // count)] * count
-    last = ends[-1] + APART
+    last = max(ends, default=0) + APART
     full = [(short, end) for end in ends] + [(short, last)] * (limits.sequences - len(ends))
     further = [(prompt, last - end) for prompt, end in zip(prompts, ends, strict=True)]
     return [
