@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 720,
     "workflow": 351,
     "workloads": 395,
-    "tests": 12440,
+    "tests": 12445,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
