@@ -113,6 +113,28 @@ def test_more_places_never_need_more_steps(
     assert more <= few
 
 
+@given(
+    count=st.integers(2, 12),
+    prompt=st.integers(1, 40),
+    output=st.integers(1, 40),
+    places=st.integers(1, 12),
+    ahead=st.booleans(),
+)
+def test_fewer_sequences_or_more_engines_never_take_longer(
+    model: str, count: int, prompt: int, output: int, places: int, ahead: bool
+) -> None:
+    sequences = [(prompt_of(group, prompt), output) for group in range(count)]
+    every, but_one, half = (
+        sum(
+            2e-3 + 1e-4 * step.tokens + 1e-6 * (step.context_tokens + step.prefill_pairs)
+            for step in replay(job_of(model, own, max_num_seqs=places, async_scheduling=ahead)).steps
+        )
+        for own in (sequences, sequences[:-1], sequences[::2])
+    )
+    assert but_one <= every
+    assert half <= every
+
+
 @ASYNC
 def test_work_is_that_of_the_sequences_in_a_step(model: str, ahead: bool) -> None:
     sequences = [(prompt_of(1, 10), 3), (prompt_of(2, 6), 1)]

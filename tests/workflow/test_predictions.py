@@ -53,13 +53,16 @@ def test_a_step_takes_the_time_of_its_steps(space: Workspace):
     assert decodes_s < step_s < 1.02 * (decodes_s + prefills_s)
     assert low_s < step_s < high_s < 1.2 * low_s
     assert found["seqs2"][0] > found["seqs3"][0] > step_s
+    assert "results/prediction.svg: A step of 30.0 output tokens a sequence takes " in done.stdout
+    assert (space.path / "results/prediction.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
     done = space.bench("recommend")
     assert done.returncode == 0, done.stdout
     assert "best: qwen3-tiny bf16 own: " in done.stdout
-    assert re.search(r"worse: qwen3-tiny bf16 seqs2 own: [\d.]+ \[", done.stdout)
+    # two at a time take four times as many steps, each with a quarter of the sequences
+    assert re.search(r"worse: qwen3-tiny bf16 seqs2 own: [\d.]+ \[.+\]x its time: 12\d engine steps of", done.stdout)
     confirming = yaml.safe_load((space.path / "confirm.yaml").read_text())
     assert confirming == {"settings": ["default", "seqs2"], "quants": ["bf16"], "modes": ["rollout"]}
     plan = space.bench("plan", "--configfile", "confirm.yaml").stdout

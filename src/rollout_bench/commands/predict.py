@@ -24,10 +24,17 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
 from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
-from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, expected
+from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, Replays, expected
+from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
+from rollout_bench.report.figures.charts import settings as figure_settings
+from rollout_bench.report.figures.drawings import joined, range_of
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
+
+FIGURE = RESULTS / "prediction.svg"
+
+MARKS = "Line: prediction. Band: its 95 % interval. Circle: measured. Hollow: beyond the calibration."
 
 TOP = 3
 """Number of settings to confirm."""
@@ -51,10 +58,37 @@ class Predicted:
 
 
 def predict() -> int:
-    """Predict the time of each experiment's step from calibrations, with 95 % intervals."""
+    """Predict each experiment's step from calibrations, with 95 % intervals, and draw its time over the length."""
     found, _ = _predicted(predict.__doc__)
     _print(found)
+    chart = chart_of(found)
+    with figure_settings():
+        write_whole(FIGURE, image(draw(chart)))
+    _say(f"{FIGURE}: {chart.title}")
     return 0
+
+
+def chart_of(found: Sequence[Predicted]) -> Chart:
+    """Chart predicted steps over the length of their sequences, with intervals, and measured ones."""
+    order = sorted(found, key=lambda each: each.made.length)
+    kinds: dict[str, list[Predicted]] = {}
+    for each in order:
+        spec = each.made.spec
+        kinds.setdefault(joined(spec.model.name, spec.quant.name, spec.axes["setting"] or ""), []).append(each)
+    lines = [
+        Line(
+            label,
+            [(each.made.length, each.made.step.value) for each in own],
+            [(each.made.length, each.made.step.low, each.made.step.high) for each in own],
+            [(each.made.length, each.measured_s) for each in own if each.measured_s is not None],
+            [(each.made.length, each.made.step.value) for each in own if each.made.beyond],
+        )
+        for label, own in kinds.items()
+    ]
+    steps_s, lengths = [each.made.step.value for each in found], [each.made.length for each in found]
+    title = f"A step of {range_of(lengths, 3)} output tokens a sequence takes {range_of(steps_s, 3)} s"
+    panel = Lines("", "output tokens of a sequence, mean", "s", lines)
+    return Chart(title, "", MARKS, [panel], colours_of(kinds))
 
 
 def recommend() -> int:
@@ -68,10 +102,10 @@ def recommend() -> int:
             f"prediction.t90_s: no setting has 90 % of the sequences within {limit_s:g} s", "raise it, or add settings"
         )
     best, rest = ranked(allowed)
-    kind = "device-seconds" if _by_device(allowed) else "s"
+    kind, cost = ("device-seconds", "device-seconds") if _by_device(allowed) else ("s", "time")
     _say(f"best: {best.name}: {_cost_text(best, allowed)} {kind} a step")
     for each, (ratio, tied) in rest:
-        _say(f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its time")
+        _say(f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}")
     for each in (each for each in found if each not in allowed):
         _say(f"left out: {each.name}: 90 % of its sequences take {_text(each.made.complete(90))} s")
     kept = [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
@@ -112,6 +146,16 @@ def _costs(each: Predicted, among: Sequence[Predicted]) -> tuple[float, Any]:
     return factor * each.made.step.value, factor * each.made.complete_s[100]
 
 
+def _steps(each: Predicted, best: Predicted) -> str:
+    """Return the reason for a difference: more steps of the engine, longer ones, or preemptions."""
+    own, other = (
+        f"{number(made.steps, 3)} engine steps of {number(1e3 * made.step.value / made.steps, 3)} ms"
+        for made in (each.made, best.made)
+    )
+    again = f", {number(each.made.preemptions, 3)} preemptions" if each.made.preemptions else ""
+    return f"{own}{again}, in place of {other}"
+
+
 def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
     return _text(expected(*_costs(each, among)))
 
@@ -120,23 +164,24 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
     """Return the experiments of the call with their predictions, and the plan."""
     _, made, engine = planned_call(purpose)
     known = calibrations(RESULTS)
-    predictor = Predictor(engine.python, made.config.prediction.passes)
     found = []
-    for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
-        prediction = predictor.predict(each.spec, calibration_of(each.spec, known), each.model_path, each.dataset_path)
-        if prediction.beyond and not made.config.prediction.extrapolate:
-            raise UserError(
-                f"{each.spec.title}: {prediction.beyond[0]}",
-                "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
-            )
-        found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec)))
+    with Replays(engine.python) as replays:
+        predictor = Predictor(replays)
+        for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
+            calibration = calibration_of(each.spec, known)
+            prediction = predictor.predict(each.spec, calibration, each.model_path, each.dataset_path)
+            if prediction.beyond and not made.config.prediction.extrapolate:
+                raise UserError(
+                    f"{each.spec.title}: {prediction.beyond[0]}",
+                    "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
+                )
+            found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec)))
     if not found:
         raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
     for model in predictor.models.values():
-        good = model.goodness
         _say(
-            f"fit: 90 % of {good.shapes} kinds of steps are predicted within {percent(good.p90)} by the others; "
-            f"worst, {percent(good.worst)}: {good.worst_shape}"
+            f"fit: half of {len(model.kinds)} kinds of steps are predicted within {percent(model.error(0.5))} by the "
+            f"others, 90 % within {percent(model.error(0.9))}; worst, {percent(model.worst.error)}: {model.worst.name}"
         )
     return found, made
 

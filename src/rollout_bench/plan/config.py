@@ -140,9 +140,6 @@ class ComparisonSettings(Strict):
 class PredictionSettings(Strict):
     """Settings of `rollout-bench predict` and `recommend`. A change needs no new measurement."""
 
-    passes: Annotated[Count, Field(le=100)] = Field(
-        3, description="Iterations of each experiment to predict: their drawn lengths differ."
-    )
     extrapolate: bool = Field(
         False, description="Whether to predict work beyond the calibration, such as longer contexts, and mark it."
     )

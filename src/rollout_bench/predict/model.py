@@ -34,10 +34,10 @@ MOST_KNOTS = 24
 """Maximum number of knots of f."""
 
 LARGEST_ERROR = 0.1
-"""A model is unusable if more than 10 % of the shapes are predicted worse than this."""
+"""Nothing is predicted with a larger error: of half of the kinds of steps, or of a load's, as a mean over its time."""
 
 FEWEST_STEPS = 4
-"""Steps of a shape from which on its error is judged."""
+"""Steps of a kind from which on its error is judged."""
 
 FEWEST_DECODE_SIZES = 4
 FEWEST_PREFILL_SIZES = 2
@@ -81,18 +81,17 @@ def columns_of(works: Sequence[StepWork]) -> Columns:
     return Columns(*(np.array([getattr(work, name) for work in works], dtype=float) for name in Columns._fields))
 
 
-class Goodness(Strict):
-    """How well the steps of a shape are predicted by a model that was fitted without them.
+class Kind(Strict):
+    """Steps alike: they decode at one captured size, or compute about as many prompt tokens, a power of two.
 
-    A shape is a captured size of steps that only decode, or a power of two of prompt tokens. Its error is that of the
-    sum of its times.
+    A step during which so many prompt tokens are launched is of a kind of its own. The error is that of the sum of the
+    times, predicted by a model that was fitted without them.
     """
 
-    shapes: int = Field(ge=2, description="Shapes that were left out, one after the other.")
-    p50: float = Field(ge=0, description="Median of the relative errors.")
-    p90: float = Field(ge=0, description="90th percentile of the relative errors.")
-    worst: float = Field(ge=0, description="Largest relative error.")
-    worst_shape: str = Field(description="The shape that has it.")
+    name: str
+    family: int = Field(description="0: decode; 1: with prompts; 2: decode, while prompts are launched.")
+    size: float = Field(gt=0, description="Sequences, or prompt tokens.")
+    error: float = Field(ge=0, description="Relative error.")
 
 
 class StepModel(Strict):
@@ -107,13 +106,31 @@ class StepModel(Strict):
     passes: int = Field(ge=2, description="Passes that were fitted.")
     pass_sd: float = Field(ge=0, description="Standard deviation of the log of a pass's measured / fitted time.")
     hull: dict[str, tuple[float, float]] = Field(description="Calibrated range of each amount of a step.")
-    goodness: Goodness
+    kinds: list[Kind] = Field(min_length=1, description="Kinds of steps, each left out of a fit in its turn.")
     faults: list[str] = Field(description="Reasons why no prediction should rest on this model.")
 
     @property
     def usable(self) -> bool:
         """Whether predictions may rest on this model."""
         return not self.faults
+
+    @property
+    def worst(self) -> Kind:
+        """The kind that the others predict worst."""
+        return max(self.kinds, key=lambda kind: kind.error)
+
+    def error(self, share: float) -> float:
+        """Return the error that this share of the kinds does not exceed."""
+        return float(np.quantile([kind.error for kind in self.kinds], share))
+
+    def misfit(self, works: Sequence[StepWork]) -> float:
+        """Return the mean error of the steps' kinds, weighted by their times. Each step counts as the nearest kind."""
+        work = columns_of(works)
+        following = np.append(work.prefill_tokens[1:], 0.0)
+        families, sizes = _kinds(work, following * self.overlapped, self.captured)
+        distances = [np.abs(np.log(sizes / kind.size)) + 99.0 * (families != kind.family) for kind in self.kinds]
+        errors = np.array([kind.error for kind in self.kinds])[np.argmin(distances, axis=0)]
+        return float(np.average(errors, weights=self.times(works)))
 
     def times(self, works: Sequence[StepWork]) -> Array:
         """Return the expected time of each step in seconds: [steps]. They follow each other, on an idle engine."""
@@ -122,8 +139,8 @@ class StepModel(Strict):
     def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000, seed: int = 0) -> Array:
         """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
 
-        A draw has the coefficients of a bootstrap sample and the factor of a new pass. The factor's log is Student's t:
-        its spread, of which launches and the model's own misfit are a part, is estimated from few passes.
+        A draw has the coefficients of a bootstrap sample, the factor of a new pass and that of the misfit. The log of
+        the first factor is Student's t, because its spread is estimated from few passes; the other's is normal.
         """
         features = self._features(works)
         split, places = len(self.device), np.array(marks, dtype=np.intp)
@@ -134,9 +151,9 @@ class StepModel(Strict):
             ]
         )
         rng = np.random.default_rng(seed)
-        errors = rng.standard_t(self.passes - 1, draws)
-        # without a limit, one degree of freedom overflows
-        logs = np.clip(self.pass_sd * np.sqrt(1 + 1 / self.passes) * errors, -3, 3)
+        logs = self.pass_sd * np.sqrt(1 + 1 / self.passes) * rng.standard_t(self.passes - 1, draws)
+        logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
+        logs += self.misfit(works) * rng.standard_normal(draws)
         chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
         return chosen
 
@@ -146,14 +163,15 @@ class StepModel(Strict):
         return [text for name, noun in HULL.items() for text in _beyond(getattr(work, name), noun, *self.hull[name])]
 
     def _features(self, works: Sequence[StepWork]) -> tuple[Array, Array]:
+        """Return the device's columns [steps, ...], and the host's, of which the last has nothing [steps + 1, ...]."""
         work = columns_of(works)
-        return _device(work, self.captured, np.array(self.knots)), _host(work)
+        host = _host(work)
+        return _device(work, self.captured, np.array(self.knots)), np.vstack([host, np.zeros_like(host[:1])])
 
     @staticmethod
     def _spent(device_columns: Array, host_columns: Array, device: Array, host: Array) -> Array:
-        launched = np.append(host_columns @ host, 0.0)
-        times: Array = np.maximum(device_columns @ device, launched[1:])
-        times[0] += launched[0]
+        times = _times(device_columns, host_columns[1:], device, host)
+        times[0] += host_columns[0] @ host
         return times
 
 
@@ -182,11 +200,11 @@ def fit(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: there are no two passes with steps, or all steps have the same shape.
+        ValueError: there are no two passes with steps, or all steps are of the same kind.
     """
     captured = sorted(captured)
     rows = _rows(launches, overlapped)
-    cells = _cells(rows, captured)
+    cells = _cells(rows, captured, overlapped)
     knots = _knots(cells.sizes)
     sides = _device(cells.work, captured, knots), _host(cells.following)
     weights, hosted = _weighed(cells, sides, overlapped)
@@ -194,7 +212,7 @@ def fit(
     device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
     fitted_s = _times(_device(rows.work, captured, knots), _host(rows.following), device, host)
     logs = np.log(np.bincount(rows.part, rows.elapsed_s) / np.bincount(rows.part, fitted_s))
-    goodness = _goodness(cells, captured, weights, hosted)
+    kinds = list(_judged(cells, captured, weights, hosted))
     rng = np.random.default_rng(seed)
     return StepModel(
         captured=captured,
@@ -206,8 +224,8 @@ def fit(
         passes=len(logs),
         pass_sd=float(np.std(logs, ddof=1)),
         hull={name: _range(getattr(rows.work, name)) for name in HULL},
-        goodness=goodness,
-        faults=list(_faults(cells, goodness)),
+        kinds=kinds,
+        faults=list(_faults(cells, kinds)),
     )
 
 
@@ -232,7 +250,8 @@ class _Cells:
     median_s: Array
     total_s: Array
     sizes: Array
-    shapes: NDArray[np.str_]
+    families: NDArray[np.intp]
+    amounts: Array
 
 
 def _rows(launches: Sequence[Sequence[Sequence[TimedStep]]], overlapped: bool) -> _Rows:
@@ -254,7 +273,7 @@ def _rows(launches: Sequence[Sequence[Sequence[TimedStep]]], overlapped: bool) -
     )
 
 
-def _cells(rows: _Rows, captured: Sequence[int]) -> _Cells:
+def _cells(rows: _Rows, captured: Sequence[int], overlapped: bool) -> _Cells:
     work, times = rows.work, rows.elapsed_s
     pairs = work.prefill_pairs / np.maximum(work.prefill_tokens, 1)
     room = work.kv_tokens / np.maximum(work.decodes, 1)
@@ -268,25 +287,32 @@ def _cells(rows: _Rows, captured: Sequence[int]) -> _Cells:
     first = np.cumsum(amount) - amount
     ordered = times[np.lexsort((times, cell))]
     middle = (ordered[first + (amount - 1) // 2] + ordered[first + amount // 2]) / 2
-    sizes = _padded(mean, captured)
-    shapes = np.array([_shape(*each) for each in zip(sizes, mean.prefill_tokens, mean.decodes, strict=True)])
-    if len(set(shapes)) < 2:
-        raise ValueError(f"all calibration steps have the same shape: {shapes[0]}")
+    families, amounts = _kinds(mean, following.prefill_tokens * overlapped, captured)
+    if len(np.unique(np.column_stack([families, amounts]), axis=0)) < 2:
+        raise ValueError(f"all calibration steps are of the same kind: {_name(families[0], amounts[0])}")
     return _Cells(
         work=mean,
         following=following,
         steps=amount.astype(float),
         median_s=middle,
         total_s=np.bincount(cell, times).astype(float),
-        sizes=sizes,
-        shapes=shapes,
+        sizes=_padded(mean, captured),
+        families=families,
+        amounts=amounts,
     )
 
 
-def _shape(size: float, prefill_tokens: float, decodes: float) -> str:
-    if not prefill_tokens:
+def _kinds(work: Columns, launched: Array, captured: Sequence[int]) -> tuple[NDArray[np.intp], Array]:
+    """Return family and size of the kind of each step, during which so many prompt tokens are `launched`: [steps]."""
+    families = np.where(work.prefill_tokens > 0, 1, np.where(launched > 0, 2, 0))
+    tokens = np.maximum(np.where(families == 1, work.prefill_tokens, launched), 1)
+    return families, np.where(families == 0, _padded(work, captured), 2 ** np.round(np.log2(tokens)))
+
+
+def _name(family: int, size: float) -> str:
+    if not family:
         return f"decode of {several(round(size), 'sequence')}"
-    return f"{'mixed step' if decodes else 'prefill'} of about {2 ** round(np.log2(prefill_tokens)):,d} prompt tokens"
+    return f"{'prefill' if family == 1 else 'decode before a launch'} of about {size:,.0f} prompt tokens"
 
 
 def _padded(work: Columns, captured: Sequence[int]) -> Array:
@@ -389,33 +415,33 @@ def _refit(
     return [float(each) for each in scaled]
 
 
-def _goodness(cells: _Cells, captured: Sequence[int], weights: Array, hosted: NDArray[np.bool_]) -> Goodness:
-    errors = {}
-    for shape in np.unique(cells.shapes):
-        left = cells.shapes == shape
-        if cells.steps[left].sum() < FEWEST_STEPS:
-            continue
-        knots = _knots(cells.sizes[~left])
-        sides = _device(cells.work, captured, knots), _host(cells.following)
-        times = _times(*sides, *_solved(cells, sides, np.where(left, 0, weights), hosted))
-        errors[str(shape)] = abs(float(weights[left] @ times[left] / (weights[left] @ cells.median_s[left])) - 1)
-    worst = max(errors, key=errors.__getitem__)
-    p50, p90 = np.quantile(list(errors.values()), (0.5, 0.9))
-    return Goodness(shapes=len(errors), p50=p50, p90=p90, worst=errors[worst], worst_shape=worst)
+def _judged(cells: _Cells, captured: Sequence[int], weights: Array, hosted: NDArray[np.bool_]) -> Iterator[Kind]:
+    """Yield the kinds, without the smallest and the largest of a family: predictions don't go beyond those either."""
+    for family in np.unique(cells.families):
+        own = cells.families == family
+        sizes = np.unique(cells.amounts[own])
+        for size in sizes[1:-1] if len(sizes) > 2 else sizes:
+            left = own & (cells.amounts == size)
+            if cells.steps[left].sum() < FEWEST_STEPS:
+                continue
+            knots = _knots(cells.sizes[~left])
+            sides = _device(cells.work, captured, knots), _host(cells.following)
+            times = _times(*sides, *_solved(cells, sides, np.where(left, 0, weights), hosted))
+            error = abs(float(weights[left] @ times[left] / (weights[left] @ cells.median_s[left])) - 1)
+            yield Kind(name=_name(family, size), family=int(family), size=float(size), error=error)
 
 
-def _faults(cells: _Cells, goodness: Goodness) -> Iterator[str]:
-    decoding = cells.work.prefill_tokens == 0
+def _faults(cells: _Cells, kinds: Sequence[Kind]) -> Iterator[str]:
     for what, on, fewest in (
-        ("batch sizes of decoding", decoding, FEWEST_DECODE_SIZES),
-        ("sizes of prefills", ~decoding, FEWEST_PREFILL_SIZES),
+        ("batch sizes of decoding", cells.families == 0, FEWEST_DECODE_SIZES),
+        ("sizes of prefills", cells.families == 1, FEWEST_PREFILL_SIZES),
     ):
-        if (amount := len(set(cells.shapes[on]))) < fewest:
+        if (amount := len(set(cells.amounts[on]))) < fewest:
             yield f"The calibration has {amount} {what}, but needs {fewest}."
-    if goodness.p90 > LARGEST_ERROR:
+    if (error := float(np.median([kind.error for kind in kinds]))) > LARGEST_ERROR:
         yield (
-            f"The 90th percentile of the errors of kinds of steps that are left out is {percent(goodness.p90)}, above "
-            f"{percent(LARGEST_ERROR)}; the worst, {percent(goodness.worst)}, is the {goodness.worst_shape}."
+            f"Half of the kinds of steps are off by {percent(error)} and more if they are left out of the fit; the "
+            f"most allowed is {percent(LARGEST_ERROR)}."
         )
 
 

@@ -5,9 +5,10 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec, replicas
 from rollout_bench.contracts.steps import Steps
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import percent
 from rollout_bench.core.places import python_path
 from rollout_bench.predict.calibrations import Calibration
-from rollout_bench.predict.model import StepModel
+from rollout_bench.predict.model import LARGEST_ERROR, StepModel
 from rollout_bench.predict.replay import Asked, Replayed, ReplayJob
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
@@ -33,6 +35,8 @@ VOCABULARY = 1 << 20
 
 DRAWS = 200
 """Draws of an interval."""
+
+AGAIN = "measure its calibration again, on a quiet machine"
 
 TIMES = (50, 90, 99)
 """Percentages of sequences whose completion is predicted."""
@@ -54,10 +58,12 @@ class Prediction:
     Attributes:
         spec: its spec.
         output_tokens: generated tokens.
+        length: output tokens of a sequence, as a mean.
         devices: devices of all engines.
         complete_s: percentage of sequences -> draws of the time at which they are complete [draws], in seconds. 100 is
             the whole step.
         central_s: the same numbers without any draw.
+        steps: steps of the engine that has most.
         preemptions: number of preemptions.
         kv_peak: largest used share of a KV cache.
         beyond: sentences on work beyond the calibration.
@@ -65,9 +71,11 @@ class Prediction:
 
     spec: Spec
     output_tokens: float
+    length: float
     devices: int
     complete_s: dict[int, Array]
     central_s: dict[int, float]
+    steps: float
     preemptions: float
     kv_peak: float
     beyond: tuple[str, ...]
@@ -93,16 +101,60 @@ def expected(value: float, draws: Array) -> Expected:
     return Expected(value, min(float(low), value), max(float(high), value))
 
 
+class Replays:
+    """A process of the engine's interpreter, which takes seconds to start, and then replays one job after the other.
+
+    Args:
+        python: interpreter with vLLM.
+    """
+
+    def __init__(self, python: str) -> None:
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (until the process ends)
+        self._process = subprocess.Popen(
+            [python, "-m", "rollout_bench.predict.replay"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": python_path()},
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        self._said.close()
+
+    def answer(self, job: ReplayJob, title: str) -> Replayed:
+        """Return the answer to `job` of the experiment `title`.
+
+        Raises:
+            UserError: the engine cannot be followed.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):  # its last words say why
+            self._process.stdin.write(f"{job.model_dump_json()}\n")
+            self._process.stdin.flush()
+        if line := self._process.stdout.readline():
+            return Replayed.model_validate_json(line)
+        self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().strip().splitlines()[-2:] or ["the replay ended without a word"]
+        problem, _, remedy = "\n".join(said).partition("-> ")
+        raise UserError(f"{title}: {problem.strip()}", remedy.strip() or "measure it instead")
+
+
 class Predictor:
     """Predicts experiments; each engine is fitted once, and each schedule replayed once.
 
     Args:
-        python: interpreter with vLLM.
-        passes: number of iterations of each experiment to predict.
+        replays: replays the schedules.
     """
 
-    def __init__(self, python: str, passes: int) -> None:
-        self._python, self._passes = python, passes
+    def __init__(self, replays: Replays) -> None:
+        self._replays = replays
         self.models: dict[str, StepModel] = {}
         """Key of a calibration -> its fit."""
 
@@ -114,7 +166,7 @@ class Predictor:
         return self.models[key]
 
     def predict(self, spec: Spec, calibration: Calibration, model_path: str, dataset: str | None) -> Prediction:
-        """Return the prediction of `spec`.
+        """Return the prediction of `spec`: of the iterations that count, whose drawn lengths differ.
 
         Args:
             spec: spec of a rollout.
@@ -123,28 +175,40 @@ class Predictor:
             dataset: file of the workload's data set.
 
         Raises:
-            UserError: the workload or the engine cannot be followed, or the fit is bad.
+            UserError: the workload or the engine cannot be followed, or the fit is bad for its steps.
         """
         check(spec)
         model = self.model(calibration)
         if not model.usable:
-            raise UserError(f"{spec.title}: {model.faults[0]}", "measure its calibration again, on a quiet machine")
+            raise UserError(f"{spec.title}: {model.faults[0]}", AGAIN)
         source = Source(spec.workload, VOCABULARY, model_path, dataset)
-        asked = [_asked(spec, source.requests(0, spec.measuring.warmup_iterations + n)) for n in range(self._passes)]
+        first = spec.measuring.warmup_iterations
+        numbers = range(first, first + spec.measuring.iterations)
+        asked = [_asked(spec, source.requests(0, number)) for number in numbers]
         engines = [sequences for each in asked for sequences in each]
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
         count = replicas(spec)
-        passes = [replayed[first : first + count] for first in range(0, len(replayed), count)]
+        passes = [replayed[place : place + count] for place in range(0, len(replayed), count)]
         times = [_times(model, each, calibration.launches[0].arrival_s) for each in passes]
         works = [work for each in replayed for work in each.steps]
+        misfit = model.misfit(works)
+        if misfit > LARGEST_ERROR:
+            raise UserError(
+                f"{spec.title}: its kinds of steps are predicted with a mean error of {percent(misfit)} if they are "
+                f"left out of the fit; the largest allowed is {percent(LARGEST_ERROR)}",
+                AGAIN,
+            )
         percents = (*TIMES, 100)
         draws = {each: np.mean([_complete(drawn, each) for _, drawn in times], axis=0) for each in percents}
+        lengths = [each.output_tokens for engine in engines for each in engine]
         return Prediction(
             spec=spec,
-            output_tokens=float(np.mean([sum(s.output_tokens for engine in each for s in engine) for each in asked])),
+            output_tokens=sum(lengths) / len(passes),
+            length=float(np.mean(lengths)),
             devices=count * int(spec.engine.args.get("tensor_parallel_size") or 1),
             complete_s=draws,
             central_s={each: float(np.mean([complete_s(central, each) for central, _ in times])) for each in percents},
+            steps=float(np.mean([max(len(each.steps) for each in one) for one in passes])),
             preemptions=float(np.mean([sum(each.preemptions for each in one) for one in passes])),
             kv_peak=max(each.kv_peak_blocks for each in replayed) / calibration.launches[0].kv_blocks,
             beyond=tuple(model.outside(works)),
@@ -159,19 +223,7 @@ class Predictor:
             model = _config_folder(spec, model_path, Path(folder))
             blocks = {"kv_blocks": record.kv_blocks, "block_tokens": record.block_tokens}
             jobs = [ReplayJob(model=model, args=args, **blocks, sequences=each) for each in engines]
-            done = subprocess.run(
-                [self._python, "-m", "rollout_bench.predict.replay"],
-                input="".join(f"{job.model_dump_json()}\n" for job in jobs),
-                env={**os.environ, "PYTHONPATH": python_path()},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            said = done.stderr.strip().splitlines()[-2:] or ["the replay ended without a word"]
-            problem, _, remedy = "\n".join(said).partition("-> ")
-            raise UserError(f"{spec.title}: {problem.strip()}", remedy.strip() or "measure it instead")
-        return [Replayed.model_validate_json(line) for line in done.stdout.splitlines()]
+            return [self._replays.answer(job, spec.title) for job in jobs]
 
 
 def check(spec: Spec) -> None:
@@ -213,14 +265,11 @@ def _times(model: StepModel, engines: Sequence[Replayed], arrival_s: float) -> t
 
     Steps begin when all sequences of an engine have arrived. It begins with the first, but gets ahead little.
     """
-    arrived_s = [arrival_s * len(each.finished) for each in engines]
-    central = [
-        late + np.cumsum(model.times(each.steps))[each.finished] for late, each in zip(arrived_s, engines, strict=True)
-    ]
-    drawn = [
-        late + model.total_draws(each.steps, each.finished, DRAWS)
-        for late, each in zip(arrived_s, engines, strict=True)
-    ]
+    central, drawn = list[Array](), list[Array]()
+    for each in engines:
+        arrived_s = arrival_s * len(each.finished)
+        central.append(arrived_s + np.cumsum(model.times(each.steps))[each.finished])
+        drawn.append(arrived_s + model.total_draws(each.steps, each.finished, DRAWS))
     return np.concatenate(central), np.concatenate(drawn, axis=1)
 
 

@@ -6,11 +6,12 @@ It needs only the engine's Python, and no device.
 
 import os
 import sys
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
@@ -241,12 +242,15 @@ class _Replay:
         """Return the number of further steps in which all running sequences decode, none ends, and blocks suffice."""
         running = self._scheduler.running
         most = min(each.max_tokens - each.num_output_tokens for each in running) - 1
-        return bisect_right(range(1, most + 1), self._pool.get_num_free_blocks(), key=self._further_blocks)
+        return int(np.searchsorted(self._further_blocks(most), self._pool.get_num_free_blocks(), side="right"))
 
-    def _further_blocks(self, steps: int) -> int:
-        """Return the blocks that the running sequences need in addition after further `steps` of decoding."""
-        size, computed = self._block_tokens, [each.num_computed_tokens for each in self._scheduler.running]
-        return sum(-(-(tokens + steps) // size) - -(-tokens // size) for tokens in computed)
+    def _further_blocks(self, steps: int) -> NDArray[np.int64]:
+        """Return the blocks that the running sequences take in addition in up to each of the next decoding steps."""
+        size = self._block_tokens
+        computed = np.array([each.num_computed_tokens for each in self._scheduler.running])
+        taken = np.bincount(-computed % size, minlength=size)  # at each place of a block
+        blocks: NDArray[np.int64] = np.cumsum(taken[np.arange(steps) % size])
+        return blocks
 
     def _held(self) -> int:
         """Return the blocks that sequences hold."""
@@ -254,7 +258,7 @@ class _Replay:
 
     def _jump(self, count: int) -> None:
         """Advance all running sequences by `count` decoded tokens."""
-        held = [self._held() + self._further_blocks(step) for step in range(1, count + 1)]
+        held = self._held() + self._further_blocks(count)
         for request in self._scheduler.running:
             # As in a step, the last token is appended after its slot is allocated: it is not yet in the KV cache.
             request.append_output_token_ids([_token(request)] * (count - 1))
@@ -266,7 +270,7 @@ class _Replay:
         for step, blocks in enumerate(held, 1):
             work = {
                 "context_tokens": last.context_tokens + step * last.decodes,
-                "kv_tokens": blocks * self._block_tokens,
+                "kv_tokens": int(blocks) * self._block_tokens,
             }
             self._steps.append(last.model_copy(update=work))
         self._note_peak()
@@ -319,7 +323,7 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with os.fdopen(answer, "w") as file:
         for line in sys.stdin.buffer:
-            file.write(replay(ReplayJob.model_validate_json(line)).model_dump_json() + "\n")
+            print(replay(ReplayJob.model_validate_json(line)).model_dump_json(), file=file, flush=True)
     return 0
 
 

@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1122,
+    "commands": 1147,
     "contracts": 1131,
     "core": 678,
     "exchange": 377,
@@ -20,15 +20,15 @@ BUDGET = {
     "measure": 4028,
     "modes": 5379,
     "numbers": 162,
-    "plan": 1950,
-    "predict": 576,
+    "plan": 1949,
+    "predict": 624,
     "report": 2000,
     "scripts": 43,
     "top": 37,
     "trainers": 720,
     "workflow": 351,
     "workloads": 395,
-    "tests": 12445,
+    "tests": 12462,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

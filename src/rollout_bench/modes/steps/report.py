@@ -68,12 +68,17 @@ COLUMNS: tuple[Column[Calibrated], ...] = (
         lambda found: number(found.prefill_tokens_per_s),
     ),
     Column(
-        "error p90 %",
-        "Error of predicted times of a kind of steps that was left out of the fit: 90th percentile over kinds, each a "
-        "batch size or a number of prompt tokens.",
-        lambda found: number(100 * found.model.goodness.p90, 3),
+        "error p50 %",
+        "Error of predicted times of a kind of steps that was left out of the fit: median over kinds, each a batch "
+        "size or a number of prompt tokens.",
+        lambda found: number(100 * found.model.error(0.5), 3),
     ),
-    Column("worst", "The kind with the largest error.", lambda found: found.model.goodness.worst_shape, words=True),
+    Column(
+        "error p90 %",
+        "Its 90th percentile.",
+        lambda found: number(100 * found.model.error(0.9), 3),
+    ),
+    Column("worst", "The kind with the largest error.", lambda found: found.model.worst.name, words=True),
 )
 
 

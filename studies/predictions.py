@@ -1,0 +1,124 @@
+"""How far off are predictions of loads that a calibration has not seen, and how often do their intervals hold?
+
+Each of results/predictions-*.tar.xz has results folders with a calibration of an engine, and rollouts of that engine.
+Beside our prediction stands the simplest one: the load's tokens, divided by the tok/s of the folder's first load.
+`python studies/predictions.py`, where vLLM is installed, writes results/predictions.md.
+"""
+
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from kept import RESULTS, Share
+
+from rollout_bench.commands.predict import Predicted, ranked
+from rollout_bench.contracts.store import read_record
+from rollout_bench.core.errors import UserError
+from rollout_bench.predict.calibrations import calibration_of, calibrations
+from rollout_bench.predict.prediction import MODE, Prediction, Predictor, Replays
+
+CELLS = "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s |"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A load: its prediction, and the times of the iterations that count, in seconds."""
+
+    made: Prediction
+    iterations_s: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """Title of its experiment."""
+        return self.made.spec.title
+
+    @property
+    def predicted(self) -> Predicted:
+        """The prediction beside the mean over the iterations."""
+        return Predicted(self.name, self.made, self.measured_s)
+
+    @property
+    def measured_s(self) -> float:
+        """Mean over the iterations."""
+        return float(np.mean(self.iterations_s))
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.made.step.value / self.measured_s - 1
+
+
+def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterator[Cell]:
+    """Yield the loads of a results folder, in the order in which they were measured; the others are `refused`."""
+    known = calibrations(results)
+    records = [read_record(path) for path in results.glob(f"{MODE}/*/launch-*.json")]
+    for record in sorted(records, key=lambda each: each.started_at):
+        try:
+            made = predictor.predict(record.spec, calibration_of(record.spec, known), "", None)
+        except UserError as error:
+            refused.append(f"- refused: {error.args[0].splitlines()[0]}.")
+            continue
+        yield Cell(made, tuple(each.elapsed_s for each in record.iterations if not each.warmup))
+
+
+def lines_of(cells: list[Cell]) -> Iterator[str]:
+    """Yield the rows of a folder's table."""
+    rate = cells[0].made.output_tokens / cells[0].measured_s
+    for each in cells:
+        step, simple = each.made.step, each.made.output_tokens / rate / each.measured_s - 1
+        yield (
+            f"| {each.name} | {each.measured_s:.2f} | {', '.join(f'{time:.2f}' for time in each.iterations_s)} "
+            f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.1f} % "
+            f"| {'yes' if each.predicted.held else 'no'} | {100 * simple:+.0f} % |"
+        )
+
+
+def choices_of(cells: list[Cell]) -> Iterator[str]:
+    """Yield, for each load with several settings, whether those that are recommended have the best one."""
+    loads: dict[str, list[Cell]] = {}
+    for each in cells:
+        loads.setdefault(each.made.spec.workload.name, []).append(each)
+    for load, own in loads.items():
+        if len({each.made.spec.axes["setting"] for each in own}) < 2:
+            continue
+        truly = min(own, key=lambda each: each.measured_s)
+        best, rest = ranked([each.predicted for each in own])
+        named = [best, *(each for each, (_, tied) in rest if tied)]
+        lost = next(each for each in own if each.name == best.name).measured_s / truly.measured_s
+        among = "is" if truly.name in [each.name for each in named] else "is not"
+        first, fastest = best.made.spec.axes["setting"], truly.made.spec.axes["setting"]
+        yield (
+            f"- {load}: {fastest}, measured best of {len(own)} settings, {among} among the {len(named)} recommended; "
+            f"the first of these, {first}, takes {lost:.3f} times as long."
+        )
+
+
+def main() -> None:
+    """Predict the loads of each archive and write the tables."""
+    lines = list[str]()
+    with Replays(sys.executable) as replays, tempfile.TemporaryDirectory() as name:
+        for archive in sorted(RESULTS.glob("predictions-*.tar.xz")):
+            place = Path(name) / archive.name
+            with tarfile.open(archive) as file:
+                file.extractall(place, filter="data")
+            predictor, rows, cells, refused = Predictor(replays), list[str](), list[Cell](), list[str]()
+            for folder in sorted(place.iterdir()):
+                own = list(cells_of(folder, predictor, refused))
+                rows += lines_of(own)
+                cells += own
+            errors = [abs(each.error) for each in cells]
+            shares = [Share(count=sum(error <= most for error in errors), of=len(errors)) for most in (0.05, 0.08)]
+            held = Share(count=sum(each.predicted.held for each in cells), of=len(cells))
+            lines += [f"{archive.name}: within 5 % {shares[0]}, within 8 % {shares[1]}, intervals hold {held}.", ""]
+            lines += [CELLS, "|---|--:|--:|--:|--:|---|--:|", *rows, "", *refused, *choices_of(cells), ""]
+    text = "\n".join(lines)
+    (RESULTS / "predictions.md").write_text(text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
