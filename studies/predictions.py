@@ -1,10 +1,15 @@
 """How far off are predictions of loads that a calibration has not seen, and how often do their intervals hold?
 
 Each of results/predictions-*.tar.xz has results folders with a calibration of an engine, and rollouts of that engine.
-Beside our prediction stands the simplest one: the load's tokens, divided by the tok/s of the folder's first load.
+Beside our prediction stands the simplest one: the load's tokens, divided by the tok/s of the folder's first load; and
+aiconfigurator's (0.12.0), where lengths are equal, as it knows no others:
+`aiconfigurator cli estimate --estimate-mode static --backend vllm --system h100_sxm --isl 512 --osl 768 --tp-size 1
+--batch-size 128 --model-path FOLDER --gemm-quant-mode MODE`, kept in results/aiconfigurator.csv. Its time of prompts
+is divided by the samples of a prompt, which share it.
 `python studies/predictions.py`, where vLLM is installed, writes results/predictions.md.
 """
 
+import csv
 import sys
 import tarfile
 import tempfile
@@ -21,7 +26,9 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.predict.calibrations import calibration_of, calibrations
 from rollout_bench.predict.prediction import MODE, Prediction, Predictor, Replays
 
-CELLS = "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s |"
+CELLS = (
+    "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s | aiconfigurator |"
+)
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,20 @@ def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterato
 def lines_of(cells: list[Cell]) -> Iterator[str]:
     """Yield the rows of a folder's table."""
     rate = cells[0].made.output_tokens / cells[0].measured_s
+    with (RESULTS / "aiconfigurator.csv").open() as file:
+        others = {each["load"]: each for each in csv.DictReader(file)}
     for each in cells:
         step, simple = each.made.step, each.made.output_tokens / rate / each.measured_s - 1
+        other = "-"
+        if kept := others.get(each.name):
+            workload = each.made.spec.workload
+            decode_s = (each.made.length - 1) * float(kept["tpot_ms"]) / 1e3
+            theirs = float(kept["ttft_ms"]) / 1e3 / workload.samples_per_prompt + decode_s
+            other = f"{100 * (theirs / each.measured_s - 1):+.1f} %"
         yield (
             f"| {each.name} | {each.measured_s:.2f} | {', '.join(f'{time:.2f}' for time in each.iterations_s)} "
             f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.1f} % "
-            f"| {'yes' if each.predicted.held else 'no'} | {100 * simple:+.0f} % |"
+            f"| {'yes' if each.predicted.held else 'no'} | {100 * simple:+.0f} % | {other} |"
         )
 
 
@@ -114,7 +129,7 @@ def main() -> None:
             shares = [Share(count=sum(error <= most for error in errors), of=len(errors)) for most in (0.05, 0.08)]
             held = Share(count=sum(each.predicted.held for each in cells), of=len(cells))
             lines += [f"{archive.name}: within 5 % {shares[0]}, within 8 % {shares[1]}, intervals hold {held}.", ""]
-            lines += [CELLS, "|---|--:|--:|--:|--:|---|--:|", *rows, "", *refused, *choices_of(cells), ""]
+            lines += [CELLS, "|---|--:|--:|--:|--:|---|--:|--:|", *rows, "", *refused, *choices_of(cells), ""]
     text = "\n".join(lines)
     (RESULTS / "predictions.md").write_text(text)
     print(text, end="")

@@ -23,7 +23,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
+from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations
 from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
 from rollout_bench.report.figures.charts import settings as figure_settings
@@ -178,6 +178,11 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
             found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec)))
     if not found:
         raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
+    if any(len(calibration_of(each.made.spec, known).launches) == 1 for each in found):
+        _say(
+            "intervals: a calibration has one launch, so they lack the spread between starts; add launches: --config "
+            f"modes=[{STEPS_MODE}] launches=3"
+        )
     for model in predictor.models.values():
         _say(
             f"fit: half of {len(model.kinds)} kinds of steps are predicted within {percent(model.error(0.5))} by the "

@@ -103,8 +103,13 @@ class StepModel(Strict):
     device: list[float] = Field(description="Coefficients of the device's time.")
     host: list[float] = Field(description="Coefficients of the host's time; zeros if it never hides the device's.")
     refits: list[list[float]] = Field(min_length=1, description="Both again, of each bootstrap sample.")
-    passes: int = Field(ge=2, description="Passes that were fitted.")
-    pass_sd: float = Field(ge=0, description="Standard deviation of the log of a pass's measured / fitted time.")
+    spreads: list[tuple[float, int]] = Field(
+        min_length=1,
+        description=(
+            "Standard deviation of the log of measured / fitted time, and the number of its values: of passes, and of "
+            "launches if there are several."
+        ),
+    )
     hull: dict[str, tuple[float, float]] = Field(description="Calibrated range of each amount of a step.")
     kinds: list[Kind] = Field(min_length=1, description="Kinds of steps, each left out of a fit in its turn.")
     faults: list[str] = Field(description="Reasons why no prediction should rest on this model.")
@@ -139,8 +144,9 @@ class StepModel(Strict):
     def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000, seed: int = 0) -> Array:
         """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
 
-        A draw has the coefficients of a bootstrap sample, the factor of a new pass and that of the misfit. The log of
-        the first factor is Student's t, because its spread is estimated from few passes; the other's is normal.
+        A draw has the coefficients of a bootstrap sample, the factors of a new launch and pass, and that of the misfit.
+        The logs of the former are Student's t, because their spread is estimated from few; the other's is normal. In a
+        ratio of two loads the former cancel, and the misfit does not if their schedules differ.
         """
         features = self._features(works)
         split, places = len(self.device), np.array(marks, dtype=np.intp)
@@ -151,9 +157,10 @@ class StepModel(Strict):
             ]
         )
         rng = np.random.default_rng(seed)
-        logs = self.pass_sd * np.sqrt(1 + 1 / self.passes) * rng.standard_t(self.passes - 1, draws)
+        logs = self.misfit(works) * np.random.default_rng([seed, len(works)]).standard_normal(draws)
+        for deviation, number in self.spreads:
+            logs += deviation * np.sqrt(1 + 1 / number) * rng.standard_t(number - 1, draws)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
-        logs += self.misfit(works) * rng.standard_normal(draws)
         chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
         return chosen
 
@@ -211,7 +218,6 @@ def fit(
     coefficients = _solved(cells, sides, weights, hosted)
     device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
     fitted_s = _times(_device(rows.work, captured, knots), _host(rows.following), device, host)
-    logs = np.log(np.bincount(rows.part, rows.elapsed_s) / np.bincount(rows.part, fitted_s))
     kinds = list(_judged(cells, captured, weights, hosted))
     rng = np.random.default_rng(seed)
     return StepModel(
@@ -221,8 +227,7 @@ def fit(
         device=device.tolist(),
         host=host.tolist(),
         refits=[_refit(cells, sides, weights, hosted, rng) for _ in range(refits)],
-        passes=len(logs),
-        pass_sd=float(np.std(logs, ddof=1)),
+        spreads=list(_spreads(rows, fitted_s)),
         hull={name: _range(getattr(rows.work, name)) for name in HULL},
         kinds=kinds,
         faults=list(_faults(cells, kinds)),
@@ -404,6 +409,13 @@ def _weighed(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array, NDA
 def _pauses(cells: _Cells, sides: _Sides, coefficients: _Sides, weights: Array) -> float:
     """Return the measured time over the predicted time."""
     return float((weights / cells.steps) @ cells.total_s / (weights @ _times(*sides, *coefficients)))
+
+
+def _spreads(rows: _Rows, fitted_s: Array) -> Iterator[tuple[float, int]]:
+    for groups in (rows.part, rows.launch):
+        logs = np.log(np.bincount(groups, rows.elapsed_s) / np.bincount(groups, fitted_s))
+        if len(logs) > 1:
+            yield float(np.std(logs, ddof=1)), len(logs)
 
 
 def _refit(

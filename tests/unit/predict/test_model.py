@@ -78,6 +78,16 @@ def test_launches_that_differ_widen_the_interval():
     assert widths[1] > 3 * widths[0]
 
 
+def test_only_the_misfit_is_left_in_a_ratio():
+    model = fit([[made(0), made(1)], [made(2, factor=1.1), made(3, factor=1.1)]], ())
+    first, second = ([StepWork(**work(0, 0, 24, 100))] * steps for steps in (40, 80))
+    draws, twice, same = (model.total_draws(load, [len(load) - 1])[:, 0] for load in (first, second, first))
+    assert np.std(np.log(same / draws)) == 0
+    wanted = np.sqrt(2) * model.misfit(first)
+    assert np.std(np.log(twice / draws)) == pytest.approx(wanted, rel=0.3)
+    assert np.std(np.log(draws)) > 4 * wanted
+
+
 def test_samples_of_a_prompt_read_its_cache_once():
     alone = [work(0, 0, size, context) for size in SIZES for context in (20, 200, 900) for _ in range(4)]
     together = [one | {"kv_tokens": one["kv_tokens"] // 8} for one in alone]
