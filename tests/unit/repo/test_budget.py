@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1147,
+    "commands": 1149,
     "contracts": 1131,
     "core": 678,
     "exchange": 377,
@@ -21,14 +21,14 @@ BUDGET = {
     "modes": 5379,
     "numbers": 162,
     "plan": 1949,
-    "predict": 624,
+    "predict": 628,
     "report": 2000,
     "scripts": 43,
     "top": 37,
     "trainers": 720,
     "workflow": 351,
     "workloads": 395,
-    "tests": 12462,
+    "tests": 12470,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
