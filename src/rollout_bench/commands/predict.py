@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.commands.workflow import planned_call
+from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
@@ -27,7 +28,7 @@ from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of
 from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
 from rollout_bench.report.figures.charts import settings as figure_settings
-from rollout_bench.report.figures.drawings import joined, range_of
+from rollout_bench.report.figures.drawings import range_of
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
@@ -73,8 +74,9 @@ def chart_of(found: Sequence[Predicted]) -> Chart:
     order = sorted(found, key=lambda each: each.made.length)
     kinds: dict[str, list[Predicted]] = {}
     for each in order:
-        spec = each.made.spec
-        kinds.setdefault(joined(spec.model.name, spec.quant.name, spec.axes["setting"] or ""), []).append(each)
+        spec, sequences = each.made.spec, each.made.output_tokens / each.made.length
+        engine = f"{spec.model.name} {with_setting(spec.quant.name, spec.axes['setting'])}"
+        kinds.setdefault(f"{engine}, {several(round(sequences), 'sequence')}", []).append(each)
     lines = [
         Line(
             label,

@@ -47,11 +47,16 @@ HULL = {
     "decodes": "decoding sequences",
     "context_tokens": "tokens of context",
     "mean_context": "tokens of context per sequence",
-    "prefills": "prefilling sequences",
     "prefill_tokens": "prompt tokens",
     "prefill_pairs": "pairs of prompt tokens",
 }
-"""Amount of a step whose calibrated range is kept -> its name in a sentence."""
+"""Amount of a step whose calibrated range is kept -> its name in a sentence.
+
+Prefilling sequences are not among them: they cost little beside their tokens.
+"""
+
+SLACK = 1.01
+"""A range reaches this much further: the largest step of a calibration is often a token short of its limit."""
 
 
 class Columns(NamedTuple):
@@ -464,7 +469,7 @@ def _range(amounts: Array) -> tuple[float, float]:
 
 
 def _beyond(amounts: Array, noun: str, low: float, high: float) -> Iterator[str]:
-    above = amounts[amounts > high]
+    above = amounts[amounts > SLACK * high]
     if above.size:
         yield f"{_steps(above)} up to {brief(above.max())} {noun}; calibrated up to {brief(high)}"
     below = amounts[(amounts > 0) & (amounts < low)]

@@ -128,7 +128,11 @@ def test_more_work_never_takes_less_time(decodes: int, context: int, more: int):
 
 
 def test_work_beyond_the_calibration_is_named():
-    assert MODEL.outside(STEPS) == ["1 step has up to 8 prefilling sequences; calibrated up to 4"]
+    assert MODEL.outside(STEPS) == []
+    assert (
+        MODEL.outside([StepWork(**work(1, 300, 0, 20))])[0]
+        == "1 step has up to 300 computed tokens; calibrated up to 264"
+    )
     assert "up to 64 decoding sequences" in " ".join(MODEL.outside([StepWork(**work(0, 0, 64, 20))]))
 
 
