@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1149,
+    "commands": 1151,
     "contracts": 1131,
     "core": 678,
     "exchange": 377,
@@ -21,14 +21,14 @@ BUDGET = {
     "modes": 5379,
     "numbers": 162,
     "plan": 1949,
-    "predict": 628,
+    "predict": 630,
     "report": 2000,
     "scripts": 43,
     "top": 37,
     "trainers": 720,
     "workflow": 351,
     "workloads": 395,
-    "tests": 12470,
+    "tests": 12471,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
