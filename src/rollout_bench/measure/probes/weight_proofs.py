@@ -38,6 +38,10 @@ class TensorProof(NamedTuple):
     finite: bool
 
 
+UNNOTED = TensorProof("", True)
+"""Proof of a packed weight that an update did not reach while checksums were taken: its values are unknown."""
+
+
 def proof_of(tensor: torch.Tensor) -> TensorProof:
     """Return the proof of `tensor` [any shape]."""
     values = tensor.detach().reshape(-1)
@@ -104,7 +108,7 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
         for label, held in all_tensors(module, seen) if deep else own_tensors(module, seen):
             if "workspace" in label:
                 continue
-            proof = held.noted if isinstance(held, Packed) else proof_of(held)
+            proof = held.noted or UNNOTED if isinstance(held, Packed) else proof_of(held)
             if deep:
                 trained = not NO_WEIGHT.search(label) and (norms or not is_share)
             else:
