@@ -17,7 +17,7 @@ BUDGET = {
     "core": 678,
     "exchange": 377,
     "llmd": 630,
-    "measure": 4028,
+    "measure": 4030,
     "modes": 5379,
     "numbers": 162,
     "plan": 1949,
