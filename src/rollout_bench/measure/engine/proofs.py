@@ -36,7 +36,8 @@ class Proofs:
         now = {name: checksum for name, (checksum, _, _) in proofs.items()}
         trained = {name for name, (_, _, must_change) in proofs.items() if must_change}
         before, self._before = self._before or now, now
-        changed = {name for name, checksum in now.items() if before.get(name) != checksum}
+        # an unknown tensor is no proof of a change
+        changed = {name for name, checksum in now.items() if checksum and before.get(name) != checksum}
         everything = "\n".join(f"{name} {checksum}" for name, checksum in sorted(now.items()))
         return WeightProof(
             weights=weights,
