@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from planned import planned
-from synthetic_records import save_steps
+from synthetic_records import cycled, make_record, save, save_steps
 from workspace import Workspace
 
 OVERLAY = {
@@ -68,6 +68,19 @@ def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
     plan = space.bench("plan", "--configfile", "confirm.yaml").stdout
     assert "seqs2" in plan
     assert "seqs3" not in plan
+
+
+def test_measured_steps_stand_beside_predicted_ones(space: Workspace):
+    spec, cycle = (planned({**OVERLAY, "modes": [mode], "settings": ["default"]}).experiments[0].spec
+                   for mode in ("rollout", "cycle"))  # fmt: skip
+    transition_s, results = 0.5, space.path / "results"
+    save(results, make_record(spec), cycled(make_record(cycle), transition_s))
+    said = space.bench("predict").stdout
+    assert "the interval held the measured time of 0 of 1 experiment" in said
+    step_s, low_s, high_s, *whole_s = rows(said)["default"][:6]
+    assert whole_s == pytest.approx([each + transition_s for each in (step_s, low_s, high_s)], rel=1e-3)
+    assert space.bench("summarise", "results", "--all").returncode == 0
+    assert "were predicted. The interval did not hold." in " ".join((results / "summary.txt").read_text().split())
 
 
 def test_longer_contexts_than_calibrated_are_refused(space: Workspace):

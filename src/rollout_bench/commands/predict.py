@@ -5,7 +5,7 @@ predicted for any lengths, batch sizes and numbers of engines; measured ones sta
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from rich.table import Table
 
 from rollout_bench.commands.workflow import planned_call
 from rollout_bench.contracts.axes import with_setting
+from rollout_bench.contracts.forecasts import Expected, Forecast, keep
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations
-from rollout_bench.predict.prediction import MODE, TIMES, Expected, Prediction, Predictor, Replays, expected
+from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_transition
+from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
 from rollout_bench.report.figures.charts import settings as figure_settings
 from rollout_bench.report.figures.drawings import range_of
@@ -46,16 +48,33 @@ BESIDE = ("measured s", "error %", "interval held")
 
 @dataclass(frozen=True)
 class Predicted:
-    """An experiment with its prediction, and the mean time of its measured iterations, None without any."""
+    """An experiment with its prediction, and what was measured.
+
+    Attributes:
+        name: its title.
+        made: the prediction.
+        measured_s: mean time of its iterations; None without any.
+        transitions_s: times of transitions of its engine, with sleep and weight sync, in mode cycle.
+    """
 
     name: str
     made: Prediction
     measured_s: float | None
+    transitions_s: Sequence[float] = ()
 
     @property
     def held(self) -> bool:
         """Whether the interval has the measured time."""
-        return self.measured_s is not None and self.made.step.low <= self.measured_s <= self.made.step.high
+        return self.measured_s is not None and self.made.step.holds(self.measured_s)
+
+    @property
+    def whole(self) -> Expected | None:
+        """The step with a transition after it; None without any."""
+        if not self.transitions_s:
+            return None
+        draws = self.made.complete_s[100]
+        drawn = np.random.default_rng(0).choice(self.transitions_s, len(draws))
+        return expected(self.made.step.value + float(np.mean(self.transitions_s)), draws + drawn)
 
 
 def predict() -> int:
@@ -177,10 +196,11 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
                     f"{each.spec.title}: {prediction.beyond[0]}",
                     "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
                 )
-            found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec)))
+            found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec), _transitions_s(each.spec)))
     if not found:
         raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
-    if any(len(calibration_of(each.made.spec, known).launches) == 1 for each in found):
+    keep(RESULTS, (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in found)))
+    if any(each.made.launches == 1 for each in found):
         _say(
             "intervals: a calibration has one launch, so they lack the spread between starts; add launches: --config "
             f"modes=[{STEPS_MODE}] launches=3"
@@ -195,10 +215,22 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
 
 def _measured_s(spec: Spec) -> float | None:
     """Return the mean time of the iterations of `spec`, as the mean over valid launches; None without any."""
-    paths = sorted(RESULTS.glob(f"{spec.mode}/{spec.names}-*/launch-*.json"))
-    records = [record for record in map(read_record, paths) if record.valid and alike(record.spec, spec)]
+    records = (each for each in _valid(f"{spec.mode}/{spec.names}-*") if alike(each.spec, spec))
     launches = [np.mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records]
     return float(np.mean(launches)) if launches else None
+
+
+def _transitions_s(spec: Spec) -> list[float]:
+    """Return the time of each measured transition of the engine of `spec`."""
+    records = (
+        each for each in _valid(f"cycle/{spec.model.name}_{spec.quant.name}_*") if same_transition(each.spec, spec)
+    )
+    return [each.whole_s - each.elapsed_s for one in records for each in one.iterations if not each.warmup]
+
+
+def _valid(folders: str) -> Iterator[Record]:
+    paths = sorted(RESULTS.glob(f"{folders}/launch-*.json"))
+    return (record for record in map(read_record, paths) if record.valid)
 
 
 def _text(shown: Expected) -> str:
@@ -208,7 +240,9 @@ def _text(shown: Expected) -> str:
 def _print(found: Sequence[Predicted]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("experiment", overflow="fold")
-    for heading in ("step s", "output tok/s", *(f"t{each} s" for each in TIMES), "preempted", "KV peak %", *BESIDE):
+    whole = ["with transition s"] if any(each.whole for each in found) else []
+    times = [f"t{each} s" for each in TIMES]
+    for heading in ("step s", *whole, "output tok/s", *times, "preempted", "KV peak %", *BESIDE):
         table.add_column(heading, justify="right")
     for each in found:
         made = each.made
@@ -220,6 +254,7 @@ def _print(found: Sequence[Predicted]) -> None:
         table.add_row(
             f"{each.name}{mark}",
             _text(made.step),
+            *(MISSING if each.whole is None else _text(each.whole) for _ in whole),
             _text(made.tokens_per_s),
             *(number(made.complete(percent).value) for percent in TIMES),
             number(made.preemptions),

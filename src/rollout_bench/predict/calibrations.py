@@ -89,6 +89,14 @@ def alike(one: Spec, other: Spec) -> bool:
     return first == second
 
 
+def same_transition(one: Spec, other: Spec) -> bool:
+    """Return whether sleep and weight sync of two experiments are alike: sampling and processes may differ."""
+    first, second = (
+        {**whole, "workload": None, "engine": whole["engine"]["args"]} for whole in map(_engine, (one, other))
+    )
+    return first == second
+
+
 def _engine(spec: Spec) -> dict[str, Any]:
     """Return all that decides how long a step of given work takes, apart from the engine's version."""
     free = FREE if spec.platform == "cpu" else {*FREE, REPLICAS}

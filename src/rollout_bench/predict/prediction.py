@@ -16,6 +16,7 @@ from rollout_bench.analysis.stats.anatomy import complete_s
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.contracts.forecasts import Expected
 from rollout_bench.contracts.spec import Spec, replicas
 from rollout_bench.contracts.steps import Steps
 from rollout_bench.core.errors import UserError
@@ -43,15 +44,6 @@ TIMES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
-class Expected:
-    """A predicted number: its value, and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Prediction:
     """The predicted iteration of an experiment, as means over its passes.
 
@@ -60,6 +52,7 @@ class Prediction:
         output_tokens: generated tokens.
         length: output tokens of a sequence, as a mean.
         devices: devices of all engines.
+        launches: launches of the calibration.
         complete_s: percentage of sequences -> draws of the time at which they are complete [draws], in seconds. 100 is
             the whole step.
         central_s: the same numbers without any draw.
@@ -73,6 +66,7 @@ class Prediction:
     output_tokens: float
     length: float
     devices: int
+    launches: int
     complete_s: dict[int, Array]
     central_s: dict[int, float]
     steps: float
@@ -206,6 +200,7 @@ class Predictor:
             output_tokens=sum(lengths) / len(passes),
             length=float(np.mean(lengths)),
             devices=count * int(spec.engine.args.get("tensor_parallel_size") or 1),
+            launches=len(calibration.launches),
             complete_s=draws,
             central_s={each: float(np.mean([complete_s(central, each) for central, _ in times])) for each in percents},
             steps=float(np.mean([max(len(each.steps) for each in one) for one in passes])),

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rollout_bench.contracts.forecasts import FORECASTS
 from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
@@ -29,8 +30,11 @@ The summary in the results folder itself is of the last run, whichever config it
 STATE_VERSION = 1
 """Increased when summaries of earlier versions must be made again."""
 
-INPUTS = ("records", "sequences", "failures")
-"""Files that a summary is made from."""
+LISTED = ("records", "sequences", "failures")
+"""Files of launches that a summary is made from."""
+
+INPUTS = (*LISTED, FORECASTS)
+"""What a summary is made from."""
 
 State = dict[str, Any]
 
@@ -45,11 +49,12 @@ def results_of(folder: Path) -> Path:
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:
     """Return the input of a summary of `results` under `plan`: the plan, and size and mtime_ns of each file."""
-    found = find_results(results)
+    found, forecast = find_results(results), results / FORECASTS
     return {
         "schema_version": STATE_VERSION,
         "plan": None if plan is None else plan.model_dump(mode="json"),
-        **{part: {path: [file.size, file.mtime_ns] for path, file in getattr(found, part).items()} for part in INPUTS},
+        **{part: {path: [file.size, file.mtime_ns] for path, file in getattr(found, part).items()} for part in LISTED},
+        FORECASTS: forecast.stat().st_mtime_ns if forecast.exists() else None,
     }
 
 

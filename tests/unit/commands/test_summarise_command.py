@@ -13,6 +13,7 @@ from comparing import run as run_in
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import show, summarise
+from rollout_bench.contracts.forecasts import FORECASTS
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.plan.config import ComparisonSettings
@@ -138,6 +139,7 @@ def write_again(path: Path) -> None:
         (RECORD, touch, True),
         (RECORD, write_again, False),
         (sequences_path(RECORD), Path.unlink, True),
+        (Path("results", FORECASTS), Path.touch, True),
         (RECORD, lambda path: save(path.parents[2], make_failure(BF16, 1)), True),
         *((Path("results", name), Path.unlink, True) for name in (*SUMMARY_FILES, STATE_FILE)),
     ],

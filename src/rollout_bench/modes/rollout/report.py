@@ -1,7 +1,13 @@
 """The tables of rollouts: throughput, the router, and the balance of its engines."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.forecasts import Forecast, forecasts
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.modes.rollout.numbers import OVER_SAMPLING, ROUTER, TURNS
+from rollout_bench.predict.calibrations import alike
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import GENERATED, OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -22,9 +28,17 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             shares=[row for row in rows if row.values.get("engines", 0) > 1],
             turned=[row for row in rows if "tool_share" in row.values],
             thrown=[row for row in rows if "dropped_share" in row.values],
+            predicted=list(_predicted(findings.results, rows)),
             most=MOST_SENTENCES,
         ),
         tables=tables,
         sections=anatomy_sections(findings, mode),
         definitions=definitions("Definitions, rollouts", tables),
     )
+
+
+def _predicted(results: Path, rows: Sequence[Row]) -> Iterator[tuple[Row, Forecast]]:
+    """Yield the measured rows that were predicted, with their forecasts."""
+    known = forecasts(results).values()
+    for row in (each for each in rows if each.used):
+        yield from ((row, each) for each in known if alike(each.spec, row.experiment.records[0].spec))
