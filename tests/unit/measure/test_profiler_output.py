@@ -19,11 +19,11 @@ WHOLE = json.dumps({"traceEvents": [STEP]}).encode()
 @pytest.mark.parametrize(
     ("damaged", "category"),
     [
-        (gzip.compress(WHOLE)[:-9], "torn_trace"),
+        (gzip.compress(WHOLE, mtime=0)[:-9], "torn_trace"),
         (b"", "torn_trace"),
         (b"no gzip at all", "torn_trace"),
-        (gzip.compress(b'{"traceEvents": [{"name": "execute_context_1'), "torn_trace"),
-        (gzip.compress(b'{"traceEvents": []}'), "empty_trace"),
+        (gzip.compress(b'{"traceEvents": [{"name": "execute_context_1', mtime=0), "torn_trace"),
+        (gzip.compress(b'{"traceEvents": []}', mtime=0), "empty_trace"),
     ],
 )
 def test_a_damaged_trace_fails_with_cause_and_fix(tmp_path: Path, damaged: bytes, category: str):
