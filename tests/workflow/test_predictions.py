@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from planned import planned
-from synthetic_records import cycled, make_record, save, save_steps
+from synthetic_records import cycled, make_record, save, save_drift, save_steps
 from workspace import Workspace
 
 OVERLAY = {
@@ -81,6 +81,21 @@ def test_measured_steps_stand_beside_predicted_ones(space: Workspace):
     assert whole_s == pytest.approx([each + transition_s for each in (step_s, low_s, high_s)], rel=1e-3)
     assert space.bench("summarise", "results", "--all").returncode == 0
     assert "were predicted. The interval did not hold." in " ".join((results / "summary.txt").read_text().split())
+
+
+def test_a_quantization_that_drifts_too_far_is_left_out(tmp_path: Path):
+    overlay = {**OVERLAY, "quants": ["bf16", "w8a8"], "settings": ["default"], "baseline": {"quant": "bf16"}}
+    overlay |= {"prediction": {"drift_nats": 0.05}, "drift": {"batch_sizes": [1, 8]}}
+    space, results = Workspace(tmp_path, overlay), tmp_path / "results"
+    for number, each in enumerate(planned({**overlay, "modes": ["steps"]}).experiments):
+        save_steps(results, each.spec, 0, 1 - 0.5 * number)
+    said = space.bench("recommend").stdout
+    assert "bf16 own: its drift is not known: rollout-bench run --config modes=[drift]" in said
+    for number, each in enumerate(planned({**overlay, "modes": ["drift"]}).experiments):
+        save_drift(results, each.spec, 0, 0.2 * number)
+    said = space.bench("recommend").stdout
+    assert "best: qwen3-tiny bf16 own: " in said
+    assert re.search(r"left out: qwen3-tiny w8a8 own: its mean \|d\| reaches 0\.\d+ nats per token", said)
 
 
 def test_longer_contexts_than_calibrated_are_refused(space: Workspace):

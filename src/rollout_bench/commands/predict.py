@@ -5,7 +5,7 @@ predicted for any lengths, batch sizes and numbers of engines; measured ones sta
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.commands.workflow import planned_call
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.forecasts import Expected, Forecast, keep
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
+from rollout_bench.plan.config import PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
 from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_transition
 from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
@@ -34,6 +38,9 @@ from rollout_bench.report.figures.drawings import range_of
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
+
+DRIFT_MODE = "drift"
+"""Mode that measures how far a quantization's probabilities are from the reference's."""
 
 FIGURE = RESULTS / "prediction.svg"
 
@@ -116,19 +123,19 @@ def recommend() -> int:
     """Name the settings with the shortest predicted step, and write the config that confirms them by measuring."""
     found, made = _predicted(recommend.__doc__)
     _print(found)
-    limit_s = made.config.prediction.t90_s
-    allowed = [each for each in found if limit_s is None or each.made.complete(90).value <= limit_s]
+    bounds = made.config.prediction
+    drifts = _drifts_nats() if bounds.drift_nats is not None else {}
+    broken = {each.name: _broken(each, bounds, drifts) for each in found}
+    allowed = [each for each in found if not broken[each.name]]
     if not allowed:
-        raise UserError(
-            f"prediction.t90_s: no setting has 90 % of the sequences within {limit_s:g} s", "raise it, or add settings"
-        )
+        raise UserError(f"{found[0].name}: {broken[found[0].name]}", "raise the bound in prediction, or add settings")
     best, rest = ranked(allowed)
     kind, cost = ("device-seconds", "device-seconds") if _by_device(allowed) else ("s", "time")
     _say(f"best: {best.name}: {_cost_text(best, allowed)} {kind} a step")
     for each, (ratio, tied) in rest:
         _say(f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}")
     for each in (each for each in found if each not in allowed):
-        _say(f"left out: {each.name}: 90 % of its sequences take {_text(each.made.complete(90))} s")
+        _say(f"left out: {each.name}: {broken[each.name]}")
     kept = [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
     baseline = made.config.baseline.named.get("setting")
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
@@ -175,6 +182,30 @@ def _steps(each: Predicted, best: Predicted) -> str:
     )
     again = f", {number(each.made.preemptions, 3)} preemptions" if each.made.preemptions else ""
     return f"{own}{again}, in place of {other}"
+
+
+def _broken(each: Predicted, bounds: PredictionSettings, drifts_nats: Mapping[tuple[str, str], float]) -> str:
+    """Return the bound that an experiment breaks, in words; empty if it keeps all."""
+    late = each.made.complete(90)
+    if bounds.t90_s is not None and late.value > bounds.t90_s:
+        return f"90 % of its sequences take {_text(late)} s; prediction.t90_s is {bounds.t90_s:g}"
+    if bounds.drift_nats is None:
+        return ""
+    drift = drifts_nats.get((each.made.spec.model.name, each.made.spec.quant.name))
+    if drift is None:
+        return f"its drift is not known: rollout-bench run --config modes=[{DRIFT_MODE}]"
+    return f"its mean |d| reaches {number(drift, 3)} nats per token" if drift > bounds.drift_nats else ""
+
+
+def _drifts_nats() -> dict[tuple[str, str], float]:
+    """Return model and quantization -> the upper end of its largest mean |d|, in nats per token; 0 for references."""
+    collection = collect(RESULTS, None)
+    inside = [each for each in chosen(collection.others) if each.experiment.mode == DRIFT_MODE]
+    found: dict[tuple[str, str], float] = {}
+    for one in mode_of(DRIFT_MODE).part("report", "look")(RESULTS, inside, collection).drifted:
+        names = one.chosen.experiment.model, one.chosen.experiment.quant
+        found[names] = max(found.get(names, 0.0), 0.0 if one.of_reference else one.found.size.high)
+    return found
 
 
 def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:

@@ -146,6 +146,13 @@ class PredictionSettings(Strict):
     t90_s: Annotated[Seconds, Field(gt=0)] | None = Field(
         None, description="Recommend only settings with 90 % of the sequences complete within these seconds."
     )
+    drift_nats: Annotated[Number, Field(gt=0)] | None = Field(
+        None,
+        description=(
+            "Recommend only quantizations whose mean |d| in mode drift, in nats per token, is at most this, at the "
+            "upper end of its interval."
+        ),
+    )
 
 
 class Precision(Strict):

@@ -78,7 +78,8 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
     if not fitting:
         raise UserError(
             f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
-            f"measure one: rollout-bench run with the same config files and --config modes=[{STEPS_MODE}]",
+            f"measure one, for steps.seconds after a start: rollout-bench run with the same config files and --config "
+            f"modes=[{STEPS_MODE}]",
         )
     return max(fitting, key=lambda each: (each.spec.engine.version == spec.engine.version, len(each.launches)))
 
