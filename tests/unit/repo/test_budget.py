@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1168,
+    "commands": 1194,
     "contracts": 1160,
     "core": 678,
     "exchange": 377,
@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 4030,
     "modes": 5388,
     "numbers": 162,
-    "plan": 1949,
+    "plan": 1950,
     "predict": 631,
     "report": 2003,
     "scripts": 43,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 720,
     "workflow": 351,
     "workloads": 395,
-    "tests": 12484,
+    "tests": 12497,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
