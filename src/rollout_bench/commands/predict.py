@@ -5,7 +5,7 @@ predicted for any lengths, batch sizes and numbers of engines; measured ones sta
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.config import PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_transition
+from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_model
 from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
 from rollout_bench.report.figures.charts import settings as figure_settings
@@ -124,7 +124,7 @@ def recommend() -> int:
     found, made = _predicted(recommend.__doc__)
     _print(found)
     bounds = made.config.prediction
-    drifts = _drifts_nats() if bounds.drift_nats is not None else {}
+    drifts = _drifts_nats() if bounds.drift_nats is not None else []
     broken = {each.name: _broken(each, bounds, drifts) for each in found}
     allowed = [each for each in found if not broken[each.name]]
     if not allowed:
@@ -184,28 +184,27 @@ def _steps(each: Predicted, best: Predicted) -> str:
     return f"{own}{again}, in place of {other}"
 
 
-def _broken(each: Predicted, bounds: PredictionSettings, drifts_nats: Mapping[tuple[str, str], float]) -> str:
+def _broken(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequence[tuple[Spec, float]]) -> str:
     """Return the bound that an experiment breaks, in words; empty if it keeps all."""
     late = each.made.complete(90)
     if bounds.t90_s is not None and late.value > bounds.t90_s:
         return f"90 % of its sequences take {_text(late)} s; prediction.t90_s is {bounds.t90_s:g}"
     if bounds.drift_nats is None:
         return ""
-    drift = drifts_nats.get((each.made.spec.model.name, each.made.spec.quant.name))
-    if drift is None:
+    own = [nats for spec, nats in drifts_nats if same_model(spec, each.made.spec)]
+    if not own:
         return f"its drift is not known: rollout-bench run --config modes=[{DRIFT_MODE}]"
-    return f"its mean |d| reaches {number(drift, 3)} nats per token" if drift > bounds.drift_nats else ""
+    return f"its mean |d| reaches {number(max(own), 3)} nats per token" if max(own) > bounds.drift_nats else ""
 
 
-def _drifts_nats() -> dict[tuple[str, str], float]:
-    """Return model and quantization -> the upper end of its largest mean |d|, in nats per token; 0 for references."""
+def _drifts_nats() -> list[tuple[Spec, float]]:
+    """Return specs of mode drift, each with the upper end of a mean |d|, in nats per token: of the reference 0."""
     collection = collect(RESULTS, None)
     inside = [each for each in chosen(collection.others) if each.experiment.mode == DRIFT_MODE]
-    found: dict[tuple[str, str], float] = {}
-    for one in mode_of(DRIFT_MODE).part("report", "look")(RESULTS, inside, collection).drifted:
-        names = one.chosen.experiment.model, one.chosen.experiment.quant
-        found[names] = max(found.get(names, 0.0), 0.0 if one.of_reference else one.found.size.high)
-    return found
+    drifted = mode_of(DRIFT_MODE).part("report", "look")(RESULTS, inside, collection).drifted
+    sizes = [(one.chosen.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
+    # where fewer than two sequences differ, the interval is not known
+    return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]
 
 
 def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
@@ -253,9 +252,7 @@ def _measured_s(spec: Spec) -> float | None:
 
 def _transitions_s(spec: Spec) -> list[float]:
     """Return the time of each measured transition of the engine of `spec`."""
-    records = (
-        each for each in _valid(f"cycle/{spec.model.name}_{spec.quant.name}_*") if same_transition(each.spec, spec)
-    )
+    records = (each for each in _valid(f"cycle/{spec.model.name}_{spec.quant.name}_*") if same_model(each.spec, spec))
     return [each.whole_s - each.elapsed_s for one in records for each in one.iterations if not each.warmup]
 
 

@@ -90,8 +90,8 @@ def alike(one: Spec, other: Spec) -> bool:
     return first == second
 
 
-def same_transition(one: Spec, other: Spec) -> bool:
-    """Return whether sleep and weight sync of two experiments are alike: sampling and processes may differ."""
+def same_model(one: Spec, other: Spec) -> bool:
+    """Return whether two experiments run a model in the same way: sampling, processes and scheduling may differ."""
     first, second = (
         {**whole, "workload": None, "engine": whole["engine"]["args"]} for whole in map(_engine, (one, other))
     )
