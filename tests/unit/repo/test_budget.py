@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
     "cluster": 418,
-    "commands": 1194,
+    "commands": 1192,
     "contracts": 1160,
     "core": 678,
     "exchange": 377,
