@@ -23,6 +23,7 @@ from kept import RESULTS, Share
 from rollout_bench.commands.predict import Predicted, ranked
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 from rollout_bench.predict.calibrations import calibration_of, calibrations
 from rollout_bench.predict.prediction import MODE, Prediction, Predictor, Replays
 
@@ -94,10 +95,7 @@ def lines_of(cells: list[Cell]) -> Iterator[str]:
 
 def choices_of(cells: list[Cell]) -> Iterator[str]:
     """Yield, for each load with several settings, whether those that are recommended have the best one."""
-    loads: dict[str, list[Cell]] = {}
-    for each in cells:
-        loads.setdefault(each.made.spec.workload.name, []).append(each)
-    for load, own in loads.items():
+    for load, own in grouped((each.made.spec.workload.name, each) for each in cells).items():
         if len({each.made.spec.axes["setting"] for each in own}) < 2:
             continue
         truly = min(own, key=lambda each: each.measured_s)

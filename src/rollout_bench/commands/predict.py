@@ -4,8 +4,9 @@ A calibration is a launch of mode steps: `rollout-bench run --config modes=[step
 predicted for any lengths, batch sizes and numbers of engines; measured ones stand beside.
 """
 
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.config import PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
@@ -98,11 +100,7 @@ def predict() -> int:
 def chart_of(found: Sequence[Predicted]) -> Chart:
     """Chart predicted steps over the length of their sequences, with intervals, and measured ones."""
     order = sorted(found, key=lambda each: each.made.length)
-    kinds: dict[str, list[Predicted]] = {}
-    for each in order:
-        spec, sequences = each.made.spec, each.made.output_tokens / each.made.length
-        engine = f"{spec.model.name} {with_setting(spec.quant.name, spec.axes['setting'])}"
-        kinds.setdefault(f"{engine}, {several(round(sequences), 'sequence')}", []).append(each)
+    kinds = grouped((_label(each.made), each) for each in order)
     lines = [
         Line(
             label,
@@ -117,6 +115,13 @@ def chart_of(found: Sequence[Predicted]) -> Chart:
     title = f"A step of {range_of(lengths, 3)} output tokens a sequence takes {range_of(steps_s, 3)} s"
     panel = Lines("", "output tokens of a sequence, mean", "s", lines)
     return Chart(title, "", MARKS, [panel], colours_of(kinds))
+
+
+def _label(made: Prediction) -> str:
+    """Return the engine and the number of sequences."""
+    spec, sequences = made.spec, round(made.output_tokens / made.length)
+    engine = f"{spec.model.name} {with_setting(spec.quant.name, spec.axes['setting'])}"
+    return f"{engine}, {several(sequences, 'sequence')}"
 
 
 def recommend() -> int:
@@ -256,9 +261,10 @@ def _transitions_s(spec: Spec) -> list[float]:
     return [each.whole_s - each.elapsed_s for one in records for each in one.iterations if not each.warmup]
 
 
-def _valid(folders: str) -> Iterator[Record]:
+@functools.cache  # loads of an engine share its cycles
+def _valid(folders: str) -> tuple[Record, ...]:
     paths = sorted(RESULTS.glob(f"{folders}/launch-*.json"))
-    return (record for record in map(read_record, paths) if record.valid)
+    return tuple(record for record in map(read_record, paths) if record.valid)
 
 
 def _text(shown: Expected) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.forecasts import Forecast, forecasts
 from rollout_bench.contracts.mode import Mode
+from rollout_bench.core.mappings import grouped
 from rollout_bench.modes.rollout.numbers import OVER_SAMPLING, ROUTER, TURNS
 from rollout_bench.predict.calibrations import alike
 from rollout_bench.report.parts import Findings, SummaryPart
@@ -39,6 +40,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
 
 def _predicted(results: Path, rows: Sequence[Row]) -> Iterator[tuple[Row, Forecast]]:
     """Yield the measured rows that were predicted, with their forecasts."""
-    known = forecasts(results).values()
+    known = grouped((each.spec.names, each) for each in forecasts(results).values())
     for row in (each for each in rows if each.used):
-        yield from ((row, each) for each in known if alike(each.spec, row.experiment.records[0].spec))
+        spec = row.experiment.records[0].spec
+        yield from ((row, each) for each in known.get(spec.names, []) if alike(each.spec, spec))
