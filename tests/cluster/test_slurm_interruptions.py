@@ -33,7 +33,7 @@ def test_jobs_of_a_killed_submission_are_named_and_measured_once(slurm: Slurm, t
     hurry(workflow)
     refused = workflow.snakemake(*ON_SLURM, "results/summary.md")
     assert refused.returncode == 1
-    assert f"scancel {' '.join(sorted(left))}" in refused.stdout
+    assert f"scancel {' '.join(sorted(left, key=int))}" in refused.stdout
     slurm.run("scancel", *left)
     until("an end of the jobs", lambda: "RUNNING" not in {state for _, state in workflow.jobs().values()})
     done = workflow.snakemake(*ON_SLURM, "results/summary.md")

@@ -10,15 +10,16 @@ from rollout_bench.cluster.slurm import npus_in
 
 @pytest.fixture(scope="module")
 def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
-    """Ten launches on eight GPUs, during which the controller is killed and started again."""
+    """Ten launches on eight GPUs, during which the controller is away until Snakemake asked it in vain."""
     folder = tmp_path_factory.mktemp("jobs")
     python = stand_in.install(folder / "engine", measure_s=2.0)
     workflow = OnSlurm(folder / "workflow", slurm, {"engine": {"python": python}, "launches": 5})
     run = workflow.start(*ON_SLURM, "results/summary.md")
     until("jobs that run", lambda: len(workflow.starts()) >= 2)
     slurm.stop_controller()
+    until("a question without an answer", lambda: "Falling back to 'sacct'" in workflow.output)
     slurm.start_controller()
-    assert run.wait(timeout=200) == 0, workflow.output
+    assert run.wait(timeout=400) == 0, workflow.output
     return workflow
 
 

@@ -1,6 +1,6 @@
 """All uses of Snakemake's internals, in one place."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 
@@ -64,3 +64,23 @@ class Internals:
         limit = self._workflow.scheduling_settings.max_jobs_per_timespan
         if limit and (limit.max_jobs, limit.timespan) == (100, 1):
             self._workflow.scheduler.job_rate_limiter = None
+
+    def ask_again_after_silence_of_slurm(self) -> None:
+        """Keep asking about submitted jobs after Slurm left a question unanswered, as during a controller's restart.
+
+        The Slurm plugin (2.8.0) would forget these jobs, and Snakemake would wait for their end forever.
+        """
+        if self._workflow.executor_plugin.name != "slurm":
+            return
+        executor = self._workflow.scheduler._executor
+        check = executor.check_active_jobs
+
+        async def check_active_jobs(jobs: list[Any]) -> AsyncIterator[Any]:
+            answers = executor._status_query_calls
+            async for job in check(jobs):
+                yield job
+            if executor._status_query_calls == answers:
+                for job in jobs:
+                    yield job
+
+        executor.check_active_jobs = check_active_jobs

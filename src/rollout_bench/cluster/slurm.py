@@ -135,7 +135,7 @@ def check_none_left(folder: Path) -> None:
     """
     if not JOB_LOGS.is_dir():
         return  # nothing was ever submitted from here
-    wanted = ["--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED"]
+    wanted = ["--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED", "--sort=i"]
     lines = printed_by("squeue", "--me", "--noheader", *wanted, "--Format=JobID: |,WorkDir: |,Comment:").splitlines()
     jobs = [line.split("|", 2) for line in lines if line.count("|") >= 2]
     here = {str(folder), str(folder.resolve())}

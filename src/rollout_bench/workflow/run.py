@@ -33,6 +33,7 @@ def start(plan: Schedule, workflow: Any) -> None:
     _refuse_jobs_here(plan, workflow)
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
+    internals.ask_again_after_silence_of_slurm()
     if workflow.touch:  # it measures nothing, and moves no record aside
         return
     begin(plan, internals.outputs_to_make())
