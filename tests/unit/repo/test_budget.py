@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2253,
     "checkpoints": 341,
-    "cluster": 418,
+    "cluster": 431,
     "commands": 1194,
     "contracts": 1160,
     "core": 678,
@@ -26,9 +26,9 @@ BUDGET = {
     "scripts": 43,
     "top": 37,
     "trainers": 720,
-    "workflow": 351,
+    "workflow": 352,
     "workloads": 395,
-    "tests": 12497,
+    "tests": 12498,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
