@@ -24,7 +24,7 @@ SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit
 
-test-quick: setup ## the tests that need no engine
+test-quick: setup ## tests/unit
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/unit
 
 golden: setup ## write tests/golden anew: what summaries of made records say

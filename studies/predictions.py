@@ -34,7 +34,7 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A load: its prediction, and the times of the iterations that count, in seconds."""
+    """A load: its prediction, and the times of the iterations that count, of all its launches, in seconds."""
 
     made: Prediction
     iterations_s: tuple[float, ...]
@@ -64,13 +64,14 @@ def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterato
     """Yield the loads of a results folder, in the order in which they were measured; the others are `refused`."""
     known = calibrations(results)
     records = [read_record(path) for path in results.glob(f"{MODE}/*/launch-*.json")]
-    for record in sorted(records, key=lambda each: each.started_at):
+    for launches in grouped((each.key, each) for each in sorted(records, key=lambda each: each.started_at)).values():
+        spec = launches[0].spec
         try:
-            made = predictor.predict(record.spec, calibration_of(record.spec, known), "", None)
+            made = predictor.predict(spec, calibration_of(spec, known), "", None)
         except UserError as error:
             refused.append(f"- refused: {error.args[0].splitlines()[0]}.")
             continue
-        yield Cell(made, tuple(each.elapsed_s for each in record.iterations if not each.warmup))
+        yield Cell(made, tuple(i.elapsed_s for launch in launches for i in launch.iterations if not i.warmup))
 
 
 def lines_of(cells: list[Cell]) -> Iterator[str]:

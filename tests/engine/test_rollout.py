@@ -95,14 +95,16 @@ def test_sequences_with_turns_wait_for_tools_and_keep_their_context(launch: Laun
         assert sum(use.recomputed_tokens for use in uses) == 4 * ((150 - 128) + (230 - 128))
 
 
-def test_an_over_sampled_step_aborts_what_it_does_not_need(tmp_path: Path):
+def test_an_over_sampled_step_aborts_or_postpones_the_rest(tmp_path: Path):
     args = {**SETTINGS["engine"]["args"], "max_model_len": 1024, "max_num_seqs": 4}
     turns = Turns(count=2, tool_ms=Uniform(distribution="uniform", low=1, high=1500), tool_tokens=20)
     load = {"prompts": 2, "samples_per_prompt": 2, "output_tokens": TAIL, "logprobs": 0, "turns": turns.model_dump()}
     spec = tiny_spec(engine={"args": args}, workload=load)
     spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(over_sample=2.0)})
-    launch = Launching(tmp_path, spec)
+    partial = {"rollout": RolloutSpec(over_sample=2.0, partial=True)}
+    launch = Launching(tmp_path, spec, is_second=True, first={"prompts": 2, "turns": None}, first_own=partial)
     assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+    goes_on(read_record(launch.first_out), launch.first_out)
     record = launch.record()
     assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once"}
     rows = read_sequences(sequences_path(launch.out), record)
@@ -116,6 +118,23 @@ def test_an_over_sampled_step_aborts_what_it_does_not_need(tmp_path: Path):
         assert iteration.elapsed_s == pytest.approx(max(row.turns[-1].back_s for row in of), abs=0.2)
         assert 0 <= part.surplus.drain_s < 5
         assert all(row.finish_reason == "length" for row in of)
+
+
+def goes_on(record: Record, path: Path) -> None:
+    """Assert that unfinished sequences of a step are finished by the next ones, and their tokens computed again."""
+    assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once"}
+    rows = read_sequences(sequences_path(path), record)
+    for iteration in record.iterations:
+        (part,) = iteration.replicas
+        of = [row for row in rows if row.iteration == iteration.index]
+        old = [row for row in of if row.prompt >= 2 and iteration.index]  # after the first step, new are 0 and 1
+        assert len({(row.prompt, row.sample) for row in of}) == len(of) == iteration.sequences
+        assert iteration.output_tokens == sum(row.output_tokens for row in of)
+        assert (part.surplus.sequences, part.surplus.output_tokens) == (0, 0)
+        assert part.surplus.aborted >= sum(row.finish_reason == "abort" for row in of) > 0
+        again = sum(row.prompt_tokens - row.cached_prompt_tokens for row in old if row.prompt_tokens > 130)
+        assert part.surplus.again_tokens == again
+        assert (again > 0) == (iteration.index > 0)
 
 
 def test_the_slowest_engine_sets_the_start_and_none_is_left(record: Record, launch: Launching):

@@ -1,5 +1,6 @@
 """`rollout-bench run`, `plan` and `check` are the workflow's; `plan` and `check` hold up nothing that runs."""
 
+import shutil
 from pathlib import Path
 
 import filelock
@@ -63,3 +64,12 @@ def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
     space = with_stand_in(tmp_path, settings=["default", "served"], setting_settings=settings)
     said = space.bench("plan").stdout
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said
+
+
+def test_plan_of_another_folder_is_made_there(tmp_path: Path) -> None:
+    space = with_stand_in(tmp_path)
+    (space.path / "sub").mkdir()
+    shutil.copy(space.path / "config.yaml", space.path / "sub")
+    done = space.bench("plan", "--directory", "sub")
+    assert "0 of 12 launches done, 12 to run" in done.stdout
+    assert (space.path / "sub" / "results" / "plan.json").exists()

@@ -21,7 +21,6 @@ from rollout_bench.report.reference import (
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = Path(__file__).resolve().parent
 
 
 def main() -> int:
@@ -49,8 +48,6 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "records.csv", records_table()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
     helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in all_commands()}
-    scripts = [path for path in sorted(SCRIPTS.glob("[!_]*.py")) if "import main" not in path.read_text()]
-    helps |= {path.name: _help_of(str(path)) for path in scripts}
     yield reference / "commands.txt", commands_text(helps, _rules())
 
 

@@ -27,21 +27,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--platform", choices=("auto", "cpu", "cuda", "ascend"), default="auto", help="kind of device")
     parser.add_argument(
-        "--weights",
-        metavar="NAME=PLACE",
+        "--model",
+        nargs=3,
+        metavar=("KIND", "NAME", "PLACE"),
         action="append",
         default=[],
-        help="folder of a model; can be given several times",
-    )
-    parser.add_argument(
-        "--hub", metavar="NAME=ID", action="append", default=[], help="model on the hub; can be given several times"
-    )
-    parser.add_argument(
-        "--synthetic",
-        metavar="NAME=FOLDER",
-        action="append",
-        default=[],
-        help="checkpoint that the workflow builds; can be given several times",
+        help="a model: weights and its folder, hub and its id there, or synthetic and the folder that the workflow "
+        "builds; can be given several times",
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []
@@ -114,14 +106,15 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
 
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
-    for name, _, place in (pair.partition("=") for pair in arguments.weights):
-        absent = absent_model(Path(place))
-        yield f"model {name}", f"{place} {'found' if absent is None else 'NOT FOUND'}"
+    for kind, name, place in arguments.model:
+        absent = absent_model(Path(place)) if kind == "weights" else None
+        said = {
+            "weights": "found" if absent is None else "NOT FOUND",
+            "hub": "on the model hub, not looked up",
+            "synthetic": "built" if Path(place).is_dir() else "will be built",
+        }
+        yield f"model {name}", f"{place} {said[kind]}"
         problems += [] if absent is None else [absent]
-    for name, _, place in (pair.partition("=") for pair in arguments.hub):
-        yield f"model {name}", f"{place} on the model hub, not looked up"
-    for name, _, place in (pair.partition("=") for pair in arguments.synthetic):
-        yield f"model {name}", f"{place} {'built' if Path(place).is_dir() else 'will be built'}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when damaged records or side files "
-        "were left out, or when reports of an earlier export remain that are no results now; stderr names them.",
+        "were left out; stderr names them.",
     )
     parser.add_argument(
         "results",

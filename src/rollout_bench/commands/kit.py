@@ -23,7 +23,7 @@ from rollout_bench.exchange.kit import GIVEN, MACHINES, make, packages_of, write
 from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 EVIDENCE = "evidence.yaml"
-"""Config of a kit without any: one start in each mode, of a small model with random weights."""
+"""Config of a kit without any: one start in each of eight modes, of a small model with random weights."""
 
 FREEZE = "write it there with `python3 -m pip freeze`"
 

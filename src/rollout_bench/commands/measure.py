@@ -174,7 +174,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
         if len(assignments) == 1:
             attempt(first, signals, slurm.word_on_own_job)
             return [0]
-        with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
+        with lease(first.wanted, partial(pause, signals), first.reporting().say) as held:
             first.tell_users(signals)
             blocks = list(grouped((each.turn, each) for each in assignments).values())
             statuses: dict[Path, int] = {}

@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError
@@ -46,13 +47,8 @@ def verl_text() -> str:
     options = _options(parser)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
-    one_engine = options.measured in ("engine", "cycle")
-    made = verl_config(settings, options.lengths, options.lengths_file, one_engine)
-    if options.measured == "cycle":
-        made = verl_cycle(settings, made)
-    elif options.measured == "placement":
-        made = verl_placement(settings, made, options.log)
-    return _told(made, options.lengths_file)
+    made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
+    return _told(options, settings, made, verl_cycle, verl_placement)
 
 
 def trl_text() -> str:
@@ -67,13 +63,8 @@ def trl_text() -> str:
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
-    one_engine = options.measured in ("engine", "cycle")
-    made = trl_config(settings, one_engine, trainer, options.lengths, options.lengths_file)
-    if options.measured == "cycle":
-        made = trl_cycle(settings, made)
-    elif options.measured == "placement":
-        made = trl_placement(settings, made, options.log)
-    return _told(made, options.lengths_file)
+    made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
+    return _told(options, settings, made, trl_cycle, trl_placement)
 
 
 def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
@@ -115,6 +106,7 @@ def _options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     options = parser.parse_intermixed_args()
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
+    options.one_engine = options.measured in ("engine", "cycle")
     return options
 
 
@@ -125,11 +117,24 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
     write_whole(path, content)
 
 
-def _told(made: MadeConfig, lengths: Path) -> str:
-    """Write the trace, if there is one, and print the account on stderr; return the config with the command in it."""
+def _told(
+    options: argparse.Namespace,
+    settings: TrainerFile,
+    made: MadeConfig,
+    cycle: Callable[[TrainerFile, MadeConfig], MadeConfig],
+    placement: Callable[[TrainerFile, MadeConfig, Path | None], MadeConfig],
+) -> str:
+    """Write the trace, if there is one, and print the account on stderr; return the config with the command in it.
+
+    The config `made` is of a step's generation; `cycle` and `placement` make one of a whole step from it.
+    """
+    if options.measured == "cycle":
+        made = cycle(settings, made)
+    elif options.measured == "placement":
+        made = placement(settings, made, options.log)
     read_config(made.config)  # raises `UserError` if the config is invalid
     if made.trace:
-        _write_trace(lengths, made)
+        _write_trace(options.lengths_file, made)
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     print(made.told, file=sys.stderr)
     return made.yaml(shlex.join(["rollout-bench", *words]))

@@ -39,12 +39,16 @@ def plan() -> int:
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     _, made, engine = planned_call(check.__doc__, is_check=True)
-    places: dict[str, str] = {}
-    for e in made.matrix.experiments:
-        if e.spec.endpoint is None:
-            kind = "hub" if (e.spec.model.weights or "").startswith("hub:") else "weights"
-            places[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = "synthetic" if e.checkpoint else kind
-    words = [word for place, kind in places.items() for word in (f"--{kind}", place)]
+    models = dict.fromkeys(
+        (
+            "synthetic" if e.checkpoint else "hub" if (e.spec.model.weights or "").startswith("hub:") else "weights",
+            f"{e.spec.model.name}/{e.spec.quant.name}",
+            e.model_path,
+        )
+        for e in made.matrix.experiments
+        if e.spec.endpoint is None
+    )
+    words = [word for model in models for word in ("--model", *model)]
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
     os.execvp(engine.python, [engine.python, *words])
 
@@ -90,7 +94,6 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
         given = ConfigSettings(config=parse_config(arguments.config), configfiles=arguments.configfile or [])
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
-    os.chdir(arguments.directory or ".")
     os.chdir(arguments.directory or ".")
     replaced = arguments.replace_workflow_config
     check_call(is_job=False, config=None if replaced else DEFAULT_CONFIG)

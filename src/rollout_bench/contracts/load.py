@@ -129,9 +129,9 @@ DatasetFormat = Annotated[
     Literal["trace", "prompts", "messages", "sharegpt"],
     Field(
         description=(
-            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s and prompt_group; prompts: JSON "
-            "lines with a prompt, or one prompt a line; messages: JSON lines of messages with role and content, for "
-            "the model's chat template; sharegpt: a JSON list of conversations."
+            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s, prompt_group, or turns; prompts: "
+            "JSON lines with a prompt, or one prompt a line; messages: JSON lines of messages with role and content, "
+            "for the model's chat template; sharegpt: a JSON list of conversations."
         )
     ),
 ]
@@ -185,8 +185,8 @@ class LoadPoint(Strict):
         "requests of the workload are sent."
     )
     requests: Count | None = absent(
-        "Number of requests to send, through the prompts of the workload in order, and from the first again."
-        " Null: each once, or as many as fit into duration_s."
+        "Number of requests to send, in the order of the workload, which must have as many sequences. "
+        "Null: each once, or as many as fit into duration_s."
     )
 
     stage: Count | None = absent(

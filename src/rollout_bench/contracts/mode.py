@@ -115,10 +115,6 @@ class ModePart(Strict):
         """Return the seconds of the whole iteration, of which the engine generated for `generating_s`."""
         return generating_s
 
-    def exported(self) -> dict[str, tuple[float, str]]:
-        """Return what a benchmark report says of the step beside generation: name -> value and unit."""
-        return {}
-
     def slept(self) -> dict[str, float]:
         """Return `sleep_s` and `wake_s` of an engine that slept, and bytes of a device if known: `before`, `asleep`."""
         return {}

@@ -168,11 +168,16 @@ class TurnsUse(Strict):
 class Surplus(Strict):
     """Sequences that an engine generated, in part or whole, for a step that did not need them."""
 
-    sequences: int = Field(ge=0, description="Number of these sequences.")
-    aborted: int = Field(ge=0, description="Those of them that were unfinished when the step had enough.")
-    output_tokens: int = Field(ge=0, description="Their generated tokens, which are thrown away.")
+    sequences: int = Field(ge=0, description="Sequences that are thrown away; none if they go on in the next step.")
+    aborted: int = Field(ge=0, description="Sequences that were unfinished when the step had enough.")
+    output_tokens: int = Field(ge=0, description="Generated tokens that are thrown away.")
     drain_s: float = Field(
         ge=0, description="From when the step had enough until the engine's last sequence had ended, in seconds."
+    )
+    again_tokens: int | None = absent(
+        "Tokens of prompts and answers so far that were computed again, because sequences of earlier steps went on. "
+        "Null if none can go on.",
+        ge=0,
     )
 
 
@@ -190,7 +195,12 @@ class ReplicaPass(Strict):
         ),
     )
     requests: int = Field(ge=0, description="Requests handed to it; in a rollout only those that the step needed.")
-    sequences: int = Field(ge=0, description="Completed sequences; in a rollout only those that the step needed.")
+    sequences: int = Field(
+        ge=0,
+        description=(
+            "Completed sequences; in a rollout only those that the step needed, or all if unfinished ones go on."
+        ),
+    )
     prompt_tokens: int = Field(ge=0, description="Prompt tokens of all its sequences.")
     cached_prompt_tokens: int | None = Field(
         None, ge=0, description="Prompt tokens from its prefix cache. Null if unknown."
@@ -448,7 +458,12 @@ class _Iteration(Strict):
     requests: int = Field(
         ge=0, description="Requests handed to the engine; in a rollout only those that the step needed."
     )
-    sequences: int = Field(ge=0, description="Completed sequences; in a rollout only those that the step needed.")
+    sequences: int = Field(
+        ge=0,
+        description=(
+            "Completed sequences; in a rollout only those that the step needed, or all if unfinished ones go on."
+        ),
+    )
     prompt_tokens: int = Field(
         ge=0,
         description=(

@@ -166,7 +166,7 @@ class EngineSpec(Strict):
         )
     )
     environment: dict[str, str] = Field(description="Environment variables set for the engine.")
-    args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs that differ from vLLM's defaults.")
+    args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs that the config sets.")
     before: list[str] | None = absent("Command that runs before each start: program and arguments.")
 
 

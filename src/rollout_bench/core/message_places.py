@@ -22,7 +22,7 @@ PLACES: dict[str, dict[str, frozenset[str]]] = {
 }
 """File below vllm/ -> class that the file defines -> its methods and fields."""
 
-REMEDY = "leave messages out of modes, or use a vLLM from 0.23 to 0.32, which measure/probes/message_probes.py fits"
+REMEDY = "leave messages out of modes, or use a vLLM from 0.23 to 0.32, which modes/messages/probes.py fits"
 
 
 def moved(vllm: Path) -> list[str]:

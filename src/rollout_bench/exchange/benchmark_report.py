@@ -22,7 +22,7 @@ from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
 from rollout_bench.analysis.timed.latencies import claimable
-from rollout_bench.analysis.timed.service import Requests, anatomies_of, pool_requests
+from rollout_bench.analysis.timed.service import Requests, pool_requests
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.load import Length, LoadPoint, Normal, Uniform, longest
 from rollout_bench.contracts.modes import mode_of
@@ -32,9 +32,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import several
 from rollout_bench.core.secrets import without_secrets
-from rollout_bench.numbers.iterations import columns_of
 from rollout_bench.numbers.launch import parts_of
-from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.planfile import PlanFile
 
 VERSION: Final = "0.2.1"
@@ -71,31 +69,6 @@ LATENCY_UNITS: Final = {
     "request_latency": ("e2el_s", "s"),
 }
 """Latency field of a report -> our measure, and its unit in the report."""
-
-ANATOMY_UNITS: Final = {
-    "makespan_s": ("makespan", "s"),
-    "t50_s": ("t50", "s"),
-    "t90_s": ("t90", "s"),
-    "t99_s": ("t99", "s"),
-    "tail_s": ("tail", "s"),
-    "tail_share": ("tail_share", "fraction"),
-    "fill_s": ("fill", "s"),
-    "drain_s": ("drain", "s"),
-    "most_running": ("most_running", "count"),
-    "occupancy": ("occupancy", "fraction"),
-    "group_p50_s": ("group_p50", "s"),
-    "group_p90_s": ("group_p90", "s"),
-    "straggler_gap_s": ("straggler_gap", "s"),
-    "longest_tokens": ("longest_length", "count"),
-    "longest_tokens_per_s": ("longest_token_rate", "tokens/s"),
-    "longest_speed": ("longest_speed", "ratio"),
-    "response_length_mean_tokens": ("mean_length", "count"),
-    "response_length_max_tokens": ("longest_output", "count"),
-    "response_length_min_tokens": ("shortest_output", "count"),
-    "response_length_clip_ratio": ("clip_ratio", "fraction"),
-    "timing_per_token_ms": ("generation_per_token", "ms/token"),
-}
-"""Column of `anatomy_of` -> its name in a report, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -458,9 +431,6 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
     flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
     observability = {
         "components": [{"component_label": "engine", "aggregate": resources}] if resources else None,
-        "rollout_anatomy": None if only_starts else _anatomy(records, requests) or None,
-        "rollout_step": None if only_starts else _steps([iteration for own in passes for iteration in own]),
-        "energy": _energy(records, passes) or None,
         "engine_startup": _startup(records) or None,
         **mode_of(records[0].spec.mode).part("export", "more_of", lambda _: {})(records),
         "percentiles_claimed": claimed or None,
@@ -528,47 +498,6 @@ def told(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str,
     """Return the statistics of each entry, by its name, whose values are known: values and unit."""
     stated = {name: statistics_of(values, units, FEW) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
-
-
-def _anatomy(records: Sequence[Record], requests: Sequence[Requests | None]) -> dict[str, Any]:
-    """Return the anatomy of steps over the passes of all launches; empty if a side file can't be read."""
-    if None in requests:
-        return {}
-    anatomies = [
-        anatomy
-        for record, own in zip(records, requests, strict=True)
-        if own is not None
-        for anatomy in anatomies_of(record, own).values()
-    ]
-    return told(
-        {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}
-    )
-
-
-def _steps(passes: Sequence[Iteration]) -> dict[str, Any]:
-    beside = [part.exported() for iteration in passes for part in iteration.parts()]
-    units = {name: unit for each in beside for name, (_, unit) in each.items()}
-    return told(
-        {
-            "generation": ([i.elapsed_s for i in passes], "s"),
-            "whole_step": ([i.whole_s for i in passes], "s"),
-            **{name: ([each[name][0] for each in beside if name in each], unit) for name, unit in units.items()},
-        }
-    )
-
-
-def _energy(records: Sequence[Record], passes: Sequence[Sequence[Iteration]]) -> dict[str, Any]:
-    """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
-    uses = [it.devices for own in passes for it in own if it.devices and it.whole_s == it.elapsed_s]
-    joules = [[use.energy_j for use in each] for each in uses]
-    columns = [columns_of(record) for record in records]
-    return told(
-        {
-            "pass": ([sum(each) for each in joules if None not in each], "J"),  # type: ignore[arg-type]
-            "per_output_token": ([NUMBERS["energy_j_per_token"].over(each) for each in columns], "J/token"),
-            "share_of_power_limit": ([NUMBERS["power_limit_share"].over(each) for each in columns], "fraction"),
-        }
-    )
 
 
 def _startup(records: Sequence[Record]) -> dict[str, Any]:

@@ -6,11 +6,9 @@ Only the standard library is imported.
 """
 
 import hashlib
-import io
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -32,29 +30,6 @@ def parts_of(folder: Path) -> list[Path]:
     return parts
 
 
-class Joined(io.RawIOBase):
-    """The bytes of several files, one after the other."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._pieces = self._read(paths)
-        self._left = b""
-
-    def _read(self, paths: list[Path]) -> Iterator[bytes]:
-        for path in paths:
-            yield path.read_bytes()
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` as far as the present file allows; return the number of bytes."""
-        self._left = self._left or next(self._pieces, b"")
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
-        return count
-
-
 def main() -> None:
     """Unpack the kit once, then run `rollout-bench kit run` with the arguments."""
     folder = Path(__file__).resolve().parent
@@ -62,10 +37,15 @@ def main() -> None:
     if not tree.exists():
         print(f"kit: unpacks into {tree}", flush=True)
         half = folder / "unfinished"
-        with tarfile.open(fileobj=io.BufferedReader(Joined(parts_of(folder)), 1 << 20), mode="r|gz") as file:
+        half.mkdir(exist_ok=True)
+        archive = half / "kit.tar.gz"
+        with archive.open("wb") as whole:
+            whole.writelines(part.read_bytes() for part in parts_of(folder))
+        with tarfile.open(archive) as file:
             if hasattr(tarfile, "data_filter"):  # Python 3.11.4; 3.12 warns without a filter
                 file.extraction_filter = tarfile.data_filter
             file.extractall(half)
+        archive.unlink()
         (half / "tree").rename(tree)
     paths = [str(tree / "src"), str(tree / "site"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -471,11 +471,6 @@ class _Config(Strict):
             return self.launches
         return DEFAULT_LAUNCHES if wanted == "least" else self.precision.max_launches
 
-    @property
-    def most_launches(self) -> int:
-        """Maximum number of launches of any experiment."""
-        return max(self.launches_of(mode) for mode in self.modes)
-
 
 if TYPE_CHECKING:
     Config = _Config

@@ -32,11 +32,6 @@ class ComparedGroup:
     has_baseline: bool
 
     @property
-    def baseline(self) -> Experiment:
-        """The baseline of an interleaved group, whose folder gives its blocks their name."""
-        return self.members[0]
-
-    @property
     def name(self) -> str:
         """Common and differing names of its experiments, in words."""
         shared, own = [], []

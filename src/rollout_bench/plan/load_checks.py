@@ -2,11 +2,13 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rollout_bench.checkpoints.formats import SMALLEST_VOCABULARY
-from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, LogNormal, Normal, longest
+from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, LogNormal, Normal, Turns, longest
 from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
@@ -22,14 +24,16 @@ class DatasetFacts:
     Attributes:
         sha256: SHA-256 of the content.
         prompts: number of its entries.
-        longest_pair: prompt and output of the longest sequence of a trace; zeros for other files.
+        longest_pair: of the longest sequence of a trace, the prompt with all tools' results, and all answers; zeros for
+            other files.
         longest_prompt: of a trace; 0 for other files.
         shortest_prompt: of a trace; 0 for other files.
-        longest_output: the largest output length given as a number; 0 if there is none.
+        longest_output: the largest length of an answer given as a number; 0 if there is none.
         outputs: number of entries with an output length, as a number or by an answer.
         has_text: whether a tokenizer is needed.
         largest_id: of prompts given as token ids; -1 if there are none.
         has_arrivals: whether it has arrival times.
+        turns: of a trace, the largest of each; None if all its sequences have one answer.
     """
 
     sha256: str
@@ -42,6 +46,7 @@ class DatasetFacts:
     has_text: bool
     largest_id: int
     has_arrivals: bool
+    turns: Turns | None
 
 
 def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
@@ -63,24 +68,40 @@ def _facts(path: Path, format: DatasetFormat, size_bytes: int, mtime_ns: int) ->
     content = read_bytes(path)
     found = entries(path, content, format)
     pairs = [_pair(entry) for entry in found]
+    prompts = [entry.prompt if isinstance(entry.prompt, int) else 0 for entry in found]
+    answers = [turn.output_tokens for entry in found for turn in entry.further]
+    answers += [entry.output for entry in found if isinstance(entry.output, int)]
     return DatasetFacts(
         sha256=sha256(content),
         prompts=len(found),
         longest_pair=max(pairs, key=sum),
-        longest_prompt=max(prompt for prompt, _ in pairs),
-        shortest_prompt=min(prompt for prompt, _ in pairs),
-        longest_output=max((entry.output for entry in found if isinstance(entry.output, int)), default=0),
+        longest_prompt=max(prompts),
+        shortest_prompt=min(prompts),
+        longest_output=max(answers, default=0),
         outputs=sum(entry.output is not None for entry in found),
         has_text=any(entry.has_text for entry in found),
         largest_id=max((max(entry.prompt) for entry in found if isinstance(entry.prompt, tuple)), default=-1),
         has_arrivals=found[0].arrival_s is not None,
+        turns=_turns(found),
     )
 
 
 def _pair(entry: Entry) -> tuple[int, int]:
     if isinstance(entry.prompt, int) and isinstance(entry.output, int):
-        return entry.prompt, entry.output
+        put_in = sum(turn.tool_tokens for turn in entry.further)
+        return entry.prompt + put_in, entry.output + sum(turn.output_tokens for turn in entry.further)
     return 0, 0
+
+
+def _turns(found: Sequence[Entry]) -> Turns | None:
+    further = [turn for entry in found for turn in entry.further]
+    if not further:
+        return None
+    return Turns(
+        count=1 + max(len(entry.further) for entry in found),
+        tool_ms=max(1, math.ceil(max(turn.tool_ms for turn in further))),
+        tool_tokens=max(turn.tool_tokens for turn in further),
+    )
 
 
 LEAST_WITHIN = 1e-6
@@ -115,13 +136,13 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
         facts = None if load.dataset is None else dataset_facts(Path(load.dataset.path), load.dataset.format)
     except UserError as error:
         raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
-    prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
-    pair = load.longest_pair
+    pair, traced = load.longest_pair, dict[str, Any]()
     refuse(*_rows(where, load, facts))
     if facts is not None and load.dataset is not None and load.dataset.format == "trace":
-        prompt_tokens, output_tokens, pair = facts.longest_prompt, facts.longest_output, facts.longest_pair
+        pair = facts.longest_pair
+        traced = {"prompt_tokens": facts.longest_prompt, "output_tokens": facts.longest_output, "turns": facts.turns}
     dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
-    spec = load.to(WorkloadSpec, name=name, prompt_tokens=prompt_tokens, output_tokens=output_tokens, dataset=dataset)
+    spec = load.to(WorkloadSpec, name=name, dataset=dataset, **traced)
     return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
 
 
@@ -173,8 +194,8 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
         ),
         (
             load.turns is not None and (traced or outputs),
-            f"{where}.turns: {path} has the length of one answer for each line, not of several",
-            "leave turns out, or take lengths from output_tokens: a file of prompts alone, or none",
+            f"{where}.turns: {path} has the lengths of answers",
+            "leave turns out (a trace has turns as lists in its lines), or name a file of prompts alone, or none",
         ),
         *_rows_of_requests(where, load, facts),
     ]

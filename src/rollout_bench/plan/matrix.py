@@ -52,7 +52,7 @@ from rollout_bench.plan.quants import (
     unknown_quant,
     words_of,
 )
-from rollout_bench.plan.refusals import UnmeasurableError, refuse, skip
+from rollout_bench.plan.refusals import UnmeasurableError, refuse
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.serving_checks import (
     check_can_be_sent,
@@ -395,11 +395,11 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         lenders = [quant, scheme.weights_of, "bf16" if scheme.weights_format == "bf16" else None]
         named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
         remedy = f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants"
-        skip((named is None, f"{model} has no weights for {quant}", remedy))
+        refuse((named is None, f"{model} has no weights for {quant}", remedy), error=UnmeasurableError)
         return ModelSpec(name=model, weights=named, synthetic=None)
     made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
-    skip(
+    refuse(
         (
             shape.get("num_experts") and not scheme.moe,
             f"{quant} does not exist for mixture-of-experts models here",
@@ -410,6 +410,7 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
             f"{model} is synthetic and {quant} names no weights_format",
             f"set quant_settings.{quant}.weights_format",
         ),
+        error=UnmeasurableError,
     )
     try:
         check_format(made, scheme.weights_format)

@@ -7,7 +7,7 @@ any run.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -16,7 +16,7 @@ from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import one_cache_name
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
 from rollout_bench.plan.config import QuantSettings
-from rollout_bench.plan.refusals import refuse, skip
+from rollout_bench.plan.refusals import UnmeasurableError, refuse
 
 # result of torchao's config_to_dict(Int8WeightOnlyConfig()), written out because planning does not import torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
@@ -26,18 +26,6 @@ _INT8_WEIGHT_ONLY = {
     "_data": {"group_size": None, "granularity": _PER_ROW, "set_inductor_config": True},
 }
 _TORCHAO_W8A16 = {"quantization_config_dict_json": json.dumps(_INT8_WEIGHT_ONLY)}
-_INT4_WEIGHT_ONLY = {
-    "_type": "Int4WeightOnlyConfig",
-    "_version": 2,
-    "_data": {
-        "group_size": 128,
-        "set_inductor_config": True,
-        "int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"},
-        "int4_choose_qparams_algorithm": {"_type": "Int4ChooseQParamsAlgorithm", "_data": "TINYGEMM"},
-        "int4_tile_packed_ntile": 8,
-    },
-}
-_TORCHAO_W4A16 = {"quantization_config_dict_json": json.dumps(_INT4_WEIGHT_ONLY)}
 
 
 class Quant(Quantization):
@@ -110,25 +98,16 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 }
 
 
-class Refusal(NamedTuple):
-    """A quantization that the engine refuses on a platform.
-
-    Attributes:
-        engine_args: arguments that select it.
-        said: the engine's message.
-    """
-
-    engine_args: dict[str, Any]
-    said: str
-
-
-REFUSED: dict[Platform, dict[str, Refusal]] = {
+REFUSED: dict[Platform, dict[str, str]] = {
     "cpu": {
-        "fp8-block": Refusal({"quantization": "fp8_per_block"}, "requires AMX tile support (Sapphire Rapids or newer)"),
-        "w4a16-torchao": Refusal({"quantization": "torchao", "hf_overrides": _TORCHAO_W4A16}, "Requires mslk >= 1.0.0"),
+        "fp8-block": "requires AMX tile support (Sapphire Rapids or newer)",
+        "w4a16-torchao": "Requires mslk >= 1.0.0",
     }
 }
-"""Quantizations that users may want but that could not be launched, tried with vLLM 0.32 on a CPU without AMX."""
+"""The engine's message about quantizations that users may want but that could not be launched.
+
+They were tried with vLLM 0.32 on a CPU without AMX.
+"""
 
 
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
@@ -144,7 +123,7 @@ def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
     refusal = REFUSED.get(platform, {}).get(name)
     if refusal is None:
         return f"{name} is not known on {platform}", define
-    return f"vLLM refused {name} on {platform}: {refusal.said}", f"where it runs {define}"
+    return f"vLLM refused {name} on {platform}: {refusal}", f"where it runs {define}"
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
@@ -180,13 +159,14 @@ def check_cache(name: str, quant: Quant, args: dict[str, Any]) -> None:
     """Skip an engine with `args` that would not have the quantization's KV cache."""
     wanted, asked = quant.kv_cache_dtype, args.get(CACHE_ARGUMENT)
     is_other = asked is not None or CACHE_ARGUMENT in quant.engine_args
-    skip(
+    refuse(
         (
             wanted is not None and is_other and one_cache_name(str(asked)) != one_cache_name(wanted),
             f"{name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
             f"leave {CACHE_ARGUMENT} out of the engine_args that win over those of quants, or leave {name} out of "
             "quants",
-        )
+        ),
+        error=UnmeasurableError,
     )
 
 

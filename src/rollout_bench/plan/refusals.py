@@ -11,27 +11,16 @@ def first_of(*rows: Row) -> tuple[str, str] | None:
     return next(((problem, remedy) for holds, problem, remedy in rows if holds), None)
 
 
-def refuse(*rows: Row) -> None:
-    """Refuse the config if the condition of a row holds.
+class UnmeasurableError(UserError):
+    """A combination that cannot be measured: it is skipped, with the reason."""
+
+
+def refuse(*rows: Row, error: type[UserError] = UserError) -> None:
+    """Refuse the config, or with `UnmeasurableError` one combination, if the condition of a row holds.
 
     Raises:
         UserError: with the problem and the remedy of the first such row.
     """
     found = first_of(*rows)
     if found is not None:
-        raise UserError(f"config: {found[0]}", found[1])
-
-
-class UnmeasurableError(UserError):
-    """A combination that cannot be measured: it is skipped, with the reason."""
-
-
-def skip(*rows: Row) -> None:
-    """Skip the combination if the condition of a row holds.
-
-    Raises:
-        UnmeasurableError: with the reason and the remedy of the first such row.
-    """
-    found = first_of(*rows)
-    if found is not None:
-        raise UnmeasurableError(*found)
+        raise error(f"config: {found[0]}", found[1])

@@ -314,7 +314,7 @@ class Schedule:
             skipped=self.matrix.skipped,
             interleaved=[
                 InterleavedGroup(
-                    mode=group.baseline.spec.mode,
+                    mode=group.members[0].spec.mode,
                     experiments=[e.name for e in group.members],
                     name=group.name,
                 )
@@ -407,7 +407,7 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: 
     by_place = {f"{experiment.spec.mode}/{experiment.name}": experiment for experiment in matrix.experiments}
     launches = [
         ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
-        for index, places in enumerate(round_orders(by_place, config.most_launches, order_seed))
+        for index, places in enumerate(round_orders(by_place, max(map(config.launches_of, config.modes)), order_seed))
         for experiment in map(by_place.__getitem__, places)
         if index < config.launches_of(experiment.spec.mode)
     ]

@@ -73,8 +73,8 @@ class OnlineLoad(Traffic):
         "requests of the workload are sent. A list: one for each load."
     )
     requests: OneOrSeveral[Count | None] = absent(
-        "Number of requests to send, through the prompts of the workload in order, and from the first again."
-        " Null: each once, or as many as fit into duration_s. A list: one for each load."
+        "Number of requests to send, in the order of the workload, which must have as many sequences. "
+        "Null: each once, or as many as fit into duration_s. A list: one for each load."
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",

@@ -77,8 +77,7 @@ class Columns(NamedTuple):
     @property
     def mean_context(self) -> Array:
         """Tokens of context per decoding sequence; zero without any."""
-        means: Array = self.context_tokens / np.maximum(self.decodes, 1)
-        return means
+        return np.asarray(self.context_tokens / np.maximum(self.decodes, 1))
 
 
 def columns_of(works: Sequence[StepWork]) -> Columns:
@@ -118,11 +117,6 @@ class StepModel(Strict):
     hull: dict[str, tuple[float, float]] = Field(description="Calibrated range of each amount of a step.")
     kinds: list[Kind] = Field(min_length=1, description="Kinds of steps, each left out of a fit in its turn.")
     faults: list[str] = Field(description="Reasons why no prediction should rest on this model.")
-
-    @property
-    def usable(self) -> bool:
-        """Whether predictions may rest on this model."""
-        return not self.faults
 
     @property
     def worst(self) -> Kind:
@@ -166,8 +160,7 @@ class StepModel(Strict):
         for deviation, number in self.spreads:
             logs += deviation * np.sqrt(1 + 1 / number) * rng.standard_t(number - 1, draws)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
-        chosen: Array = totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None]
-        return chosen
+        return np.asarray(totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None])
 
     def outside(self, works: Sequence[StepWork]) -> list[str]:
         """Return a sentence for each amount of work beyond the calibrated range."""
@@ -356,8 +349,7 @@ def _host(work: Columns) -> Array:
 
 
 def _times(device_columns: Array, host_columns: Array, device: Array, host: Array) -> Array:
-    times: Array = np.maximum(device_columns @ device, host_columns @ host)
-    return times
+    return np.asarray(np.maximum(device_columns @ device, host_columns @ host))
 
 
 def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
@@ -371,8 +363,7 @@ def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
     triangle = np.asarray(
         np.linalg.qr(np.column_stack([rows / units, roots]), mode="r")
     )  # the same problem with few rows
-    coefficients: Array = nnls(triangle[:, :-1], triangle[:, -1], maxiter=1000)[0] / units
-    return coefficients
+    return np.asarray(nnls(triangle[:, :-1], triangle[:, -1], maxiter=1000)[0] / units)
 
 
 _Sides = tuple[Array, Array]
@@ -428,8 +419,8 @@ def _refit(
 ) -> list[float]:
     luck = rng.standard_exponential(len(weights))
     coefficients = _solved(cells, sides, weights * luck, hosted)
-    scaled: Array = np.concatenate(coefficients) * _pauses(cells, sides, coefficients, cells.steps * luck)
-    return [float(each) for each in scaled]
+    scale = _pauses(cells, sides, coefficients, cells.steps * luck)
+    return [float(each) for each in np.concatenate(coefficients) * scale]
 
 
 def _judged(cells: _Cells, captured: Sequence[int], weights: Array, hosted: NDArray[np.bool_]) -> Iterator[Kind]:

@@ -173,7 +173,7 @@ class Predictor:
         """
         check(spec)
         model = self.model(calibration)
-        if not model.usable:
+        if model.faults:
             raise UserError(f"{spec.title}: {model.faults[0]}", AGAIN)
         source = Source(spec.workload, VOCABULARY, model_path, dataset)
         first = spec.measuring.warmup_iterations

@@ -43,7 +43,6 @@ class Replayed(Strict):
 
     steps: list[StepWork]
     finished: list[int] = Field(description="Step that samples the last token of each sequence.")
-    first_token: list[int] = Field(description="Step that samples the first token of each sequence.")
     preemptions: int
     kv_peak_blocks: int = Field(description="Maximum number of blocks that running sequences hold together.")
 
@@ -166,7 +165,7 @@ class _Replay:
         self._pool = self._scheduler.kv_cache_manager.block_pool
         self._depth = config.max_concurrent_batches
         self._steps: list[StepWork] = []
-        self._first, self._finished = ([-1] * len(job.sequences) for _ in range(2))
+        self._finished = [-1] * len(job.sequences)
         self._preemptions = self._peak = 0
         self._empty = self._pool.get_num_free_blocks()
 
@@ -190,7 +189,6 @@ class _Replay:
         return Replayed(
             steps=self._steps,
             finished=self._finished,
-            first_token=self._first,
             preemptions=self._preemptions,
             kv_peak_blocks=self._peak,
         )
@@ -219,11 +217,8 @@ class _Replay:
         ended = False
         for outputs in self._scheduler.update_from_output(scheduled, answer).values():
             for output in outputs.outputs:
-                index = int(output.request_id)
-                if self._first[index] < 0:
-                    self._first[index] = step
                 if output.finish_reason is not None:
-                    self._finished[index], ended = step, True
+                    self._finished[int(output.request_id)], ended = step, True
         return ended
 
     def _only_decodes(self, scheduled: Any) -> bool:
@@ -249,8 +244,7 @@ class _Replay:
         size = self._block_tokens
         computed = np.array([each.num_computed_tokens for each in self._scheduler.running])
         taken = np.bincount(-computed % size, minlength=size)  # at each place of a block
-        blocks: NDArray[np.int64] = np.cumsum(taken[np.arange(steps) % size])
-        return blocks
+        return np.asarray(np.cumsum(taken[np.arange(steps) % size]))
 
     def _held(self) -> int:
         """Return the blocks that sequences hold."""

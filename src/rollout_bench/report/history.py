@@ -42,10 +42,6 @@ class Entry:
         one, two = pair if NUMBERS[self.test.number].better == "higher" else pair[::-1]
         return one.value / two.value, one.low / two.high, one.high / two.low
 
-    def worse_than(self, other: "Entry") -> bool:
-        """Return whether its whole interval is worse than the other's by more than the margin."""
-        return self.against(other)[2] < Limit(self.test.number, self.test.margin).least_speedup
-
 
 def read_history(path: Path) -> list[Gate]:
     """Return the gates in the file, in its order.
@@ -86,7 +82,9 @@ def worse_from(series: Sequence[Entry]) -> tuple[Entry | None, Entry]:
     """
     best = series[0]
     for place, first in enumerate(series):
-        if all(each.worse_than(best) for each in series[place:]):
+        # worse is one whose whole interval is, by more than the margin
+        later = series[place:]
+        if all(each.against(best)[2] < Limit(each.test.number, each.test.margin).least_speedup for each in later):
             return first, best
         best = max(best, first, key=lambda each: each.against(series[0])[0])
     return None, best

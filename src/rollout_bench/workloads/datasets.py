@@ -8,14 +8,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from rollout_bench.contracts.load import DatasetFormat
+from rollout_bench.contracts.load import MOST_TURNS, DatasetFormat
 from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.core.numbers import several
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
@@ -23,7 +25,8 @@ ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
 
 SHAPES = {
     "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, perhaps with '
-    "a prompt_group whose prompt it shares; a trace of Mooncake's may stay as it is",
+    "a prompt_group whose prompt it shares, or with turns: output_tokens [64, 20], tool_tokens [30], tool_ms [800]; "
+    "files of Mooncake, AReaL and NeMo-RL may stay as they are",
     "prompts": 'prompts are JSON lines as {"prompt": "text or token ids", "output_tokens": 64}, or plain text with one '
     "prompt a line",
     "messages": 'messages are JSON lines as {"messages": [{"role": "user", "content": "text"}], "output_tokens": 64}',
@@ -48,9 +51,14 @@ class _Line(BaseModel):
     KEYS: ClassVar[tuple[tuple[str, ...], ...]] = ()
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def in_our_keys(cls, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row of a known program's file in our keys; other rows unchanged."""
+        return row
+
 
 class TraceLine(_Line):
-    """A line of a trace, with our keys or Mooncake's."""
+    """A line of a trace, with our keys or Mooncake's; several answers are turns, with a tool between."""
 
     KEYS = (
         ("prompt_tokens", "input_length"),
@@ -59,10 +67,39 @@ class TraceLine(_Line):
         ("prompt_group",),
     )
     prompt_tokens: Tokens = Field(validation_alias=AliasChoices(*KEYS[0]))
-    output_tokens: Tokens = Field(validation_alias=AliasChoices(*KEYS[1]))
+    output_tokens: Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TURNS)] = Field(
+        validation_alias=AliasChoices(*KEYS[1])
+    )
     arrival_s: float | None = None
     timestamp_ms: float | None = Field(None, validation_alias="timestamp")
-    prompt_group: Id | None = None
+    prompt_group: Id | str | None = None
+    tool_tokens: list[Tokens] = []
+    tool_ms: list[Annotated[float, Field(ge=0, le=1e10)]] = []
+
+    @classmethod
+    def in_our_keys(cls, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a sequence of AReaL's dumps (`segments`) or NeMo-RL's (`token_loss_mask`) in our keys.
+
+        Neither has the times of tools: they are 0, unless somebody added `tool_ms`.
+        """
+        try:
+            if "segments" in row:
+                parts = [(part["role"] == "gen", part["len"]) for part in row["segments"]]
+            elif "token_loss_mask" in row:  # padded at its end, like a tool without an answer
+                parts = [(bool(sampled), 1) for sampled in row["token_loss_mask"]]
+            else:
+                return row
+            if parts[0][0]:
+                raise _DamagedError("begins with an answer, without a prompt")
+            lengths = [sum(length for _, length in run) for _, run in groupby(parts, key=itemgetter(0))]
+            group = row.get("task_id") if "segments" in row else str(row["token_ids"][: lengths[0]])
+        except (KeyError, IndexError, TypeError):
+            raise _DamagedError("has segments without role and len, or a token_loss_mask without token_ids") from None
+        answers = lengths[1::2]
+        tools = lengths[2::2][: max(0, len(answers) - 1)]
+        times = row.get("tool_ms", [0.0] * len(tools))
+        own = {"prompt_tokens": lengths[0], "output_tokens": answers, "tool_tokens": tools, "tool_ms": times}
+        return {**own, "prompt_group": group}
 
 
 class PromptLine(_Line):
@@ -91,6 +128,14 @@ class MessagesLine(_Line):
 Line = TypeVar("Line", bound=_Line)
 
 
+class TurnLengths(NamedTuple):
+    """A further turn of a sequence: the time of its tool, and the tokens of the tool's result and of the answer."""
+
+    tool_ms: float
+    tool_tokens: int
+    output_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One prompt of a data set.
@@ -101,12 +146,14 @@ class Entry:
             neither.
         arrival_s: arrival time in seconds, relative to any fixed time of the file.
         group: in a trace, entries with the same group have the same prompt in a pass.
+        further: in a trace, the turns after the first answer.
     """
 
     prompt: str | list[Message] | tuple[int, ...] | int
     output: str | int | None
     arrival_s: float | None = None
-    group: int | None = None
+    group: int | str | None = None
+    further: tuple[TurnLengths, ...] = ()
 
     @property
     def has_text(self) -> bool:
@@ -116,7 +163,7 @@ class Entry:
 
 def prompt_numbers(taken: Sequence[Entry]) -> list[int]:
     """Return the index of each entry's prompt in a pass; entries of the same group have the same prompt."""
-    found: dict[tuple[int | None, int | None], int] = {}
+    found: dict[tuple[int | None, int | str | None], int] = {}
     keys = [(number, None) if entry.group is None else (None, entry.group) for number, entry in enumerate(taken)]
     return [found.setdefault(key, len(found)) for key in keys]
 
@@ -174,15 +221,21 @@ def _lines(text: str, read: Callable[[str], Entry]) -> Iterator[Entry]:
 
 
 def _trace(text: str) -> Iterator[Entry]:
-    prompts: dict[int, int] = {}
+    prompts: dict[int | str, int] = {}
 
     def read(content: str) -> Entry:
         line = _checked(content, TraceLine)
         group, prompt = line.prompt_group, line.prompt_tokens
         if group is not None and prompts.setdefault(group, prompt) != prompt:
-            raise _DamagedError(f"prompt_group {group} has {prompt} prompt_tokens, above {prompts[group]}")
+            raise _DamagedError(f"prompt_group {_short(group)} has {prompt} prompt_tokens, above {prompts[group]}")
+        answers = [line.output_tokens] if isinstance(line.output_tokens, int) else line.output_tokens
+        if not len(line.tool_tokens) == len(line.tool_ms) == len(answers) - 1:
+            counts = f"{len(line.tool_tokens)} tool_tokens and {len(line.tool_ms)} tool_ms"
+            raise _DamagedError(f"has {counts} between {several(len(answers), 'answer')}")
         mooncake_s = None if line.timestamp_ms is None else line.timestamp_ms / 1000
-        return Entry(prompt, line.output_tokens, mooncake_s if line.arrival_s is None else line.arrival_s, group)
+        arrival_s = mooncake_s if line.arrival_s is None else line.arrival_s
+        further = tuple(map(TurnLengths, line.tool_ms, line.tool_tokens, answers[1:]))
+        return Entry(prompt, answers[0], arrival_s, group, further)
 
     return _lines(text, read)
 
@@ -257,6 +310,7 @@ def _checked(content: str, line: type[Line]) -> Line:
     row = _json(content)
     if not isinstance(row, dict):
         raise _DamagedError(f"is no JSON object, but {_short(row)}")
+    row = line.in_our_keys(row)
     lacking = [name for names in line.KEYS if not row.keys() & set(names) for name in names]
     for key in row.keys() - {name for names in line.KEYS for name in names}:
         if meant := near_miss(key, lacking):

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -14,7 +14,14 @@ import numpy as np
 from rollout_bench.contracts.load import Burstiness, longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
-from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, Message, prompt_numbers, read_dataset
+from rollout_bench.workloads.datasets import (
+    NO_TEMPLATE,
+    Entry,
+    Message,
+    TurnLengths,
+    prompt_numbers,
+    read_dataset,
+)
 from rollout_bench.workloads.lengths import drawn, generator
 
 
@@ -170,6 +177,7 @@ class Request:
         output_tokens: tokens to generate; a maximum if the workload stops at the end of text.
         arrival_s: arrival time in seconds after the start of the iteration, if a trace has one.
         further: its turns after the first answer.
+        made: last tokens of the prompt, which an earlier step generated.
     """
 
     prompt: int
@@ -178,24 +186,37 @@ class Request:
     output_tokens: int
     arrival_s: float | None = None
     further: tuple[Turn, ...] = ()
+    made: int = 0
 
 
-def with_turns(asked: list[Request], workload: WorkloadSpec, vocabulary: int, label: str) -> list[Request]:
-    """Return the sequences with the further turns of the workload, which depend only on `label`."""
+def drawn_turns(workload: WorkloadSpec, label: str, count: int) -> list[tuple[TurnLengths, ...]]:
+    """Return the lengths of the further turns of `count` sequences, drawn as in the workload; none if it has none."""
     turns = workload.turns
     if turns is None:
-        return asked
-    counts = [count - 1 for count in drawn(turns.count, f"{label}/turns", len(asked))]
+        return [()] * count
+    further = [answers - 1 for answers in drawn(turns.count, f"{label}/turns", count)]
     lengths = {
         "tool_ms": turns.tool_ms,
         "tool_tokens": turns.tool_tokens,
         "further_output_tokens": workload.output_tokens,
     }
-    each = zip(*(drawn(length, f"{label}/{name}", sum(counts)) for name, length in lengths.items()), strict=True)
+    each = map(TurnLengths, *(drawn(length, f"{label}/{name}", sum(further)) for name, length in lengths.items()))
+    return [tuple(itertools.islice(each, number)) for number in further]
+
+
+def with_turns(
+    asked: Sequence[Request], further: Iterable[Sequence[TurnLengths]], vocabulary: int, label: str
+) -> list[Request]:
+    """Return the sequences with the turns in `further`, whose token ids depend only on `label`."""
     ids, random = token_range(vocabulary), generator(f"{label}/tools")
-    found = (Turn(ms / 1000, random.integers(ids.start, ids.stop, of).tolist(), out) for ms, of, out in each)
     return [
-        replace(one, further=tuple(itertools.islice(found, count))) for one, count in zip(asked, counts, strict=True)
+        replace(
+            one,
+            further=tuple(
+                Turn(ms / 1000, random.integers(ids.start, ids.stop, tokens).tolist(), out) for ms, tokens, out in turns
+            ),
+        )
+        for one, turns in zip(asked, further, strict=True)
     ]
 
 
@@ -286,13 +307,15 @@ class Source:
                 Request(number // samples, number % samples, token_ids[number // samples], tokens)
                 for number, tokens in enumerate(outputs)
             ]
-            return with_turns(asked, workload, self._vocabulary, label)
+            return with_turns(asked, drawn_turns(workload, label, len(asked)), self._vocabulary, label)
         first = workload.prompts * (self._part.replicas * iteration + self._part.replica)
         numbers = range(first, first + workload.prompts)
         taken = [self._entries[number % len(self._entries)] for number in numbers]
         if workload.dataset.format == "trace":
             token_ids = self._traced(taken, launch, iteration)
+            further = [entry.further for entry in taken for _ in range(samples)]
         else:
+            further = drawn_turns(workload, label, len(outputs))
             beginnings = prefixes(workload, self._vocabulary, launch, iteration, self._part)
             token_ids = [self._ids(entry, beginnings[i % len(beginnings)]) for i, entry in enumerate(taken)]
         said = [self._output_tokens(entry) for entry in taken]
@@ -307,7 +330,7 @@ class Source:
             for number, place in enumerate(places)
             for sample in range(samples)
         ]  # fmt: skip
-        return with_turns(asked, workload, self._vocabulary, label)
+        return with_turns(asked, further, self._vocabulary, label)
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
         """Return the prompts of a trace; entries of the same group have the same prompt."""

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic_records import make_plan, make_record, make_spec, save
+from synthetic_records import INVALID, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.blocks import contrasts, critical_value
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, compare_launches, judge
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import CacheFacts, Flag, Record
+from rollout_bench.contracts.record import CacheFacts, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
@@ -154,9 +154,6 @@ def test_a_measurement_that_is_no_positive_number_gives_no_verdict(wrong: float)
         comparison = judged(values, baseline)
         assert (comparison.speedup, comparison.verdict) == (None, "unknown")
         assert comparison.reason == f"{whose} a launch (1) whose measurement is zero or no number"
-
-
-INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 
 
 def comparisons(results: Path, plan: PlanFile | None, *records: Record) -> list[Comparison]:

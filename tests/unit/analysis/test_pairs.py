@@ -198,7 +198,7 @@ def sides(logs: np.ndarray, shared: np.ndarray, ways: Sequence[Way]) -> list[lis
     def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
         columns = {"output_tokens": 1, "elapsed_s": math.exp(-log_rate)}
         return LaunchMeasures(
-            record_of(launch, way), {RATE: math.exp(log_rate)}, passes=tuple(Pass(n, n, columns) for n in range(5))
+            record_of(launch, way), {RATE: math.exp(log_rate)}, passes=tuple(Pass(n, columns) for n in range(5))
         )
 
     return [

@@ -5,14 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.stats.anatomy import (
-    anatomy_of,
-    drain_s,
-    group_ends_s,
-    occupancy,
-    running,
-    straggler_gap_s,
-)
+from rollout_bench.analysis.stats.anatomy import anatomy_of, group_ends_s, running
 
 TIMES = st.floats(0.001, 1e4)
 SPANS = st.lists(st.builds(lambda at, lasts: (at, at + lasts), st.floats(0, 1e4), TIMES), min_size=1, max_size=60)
@@ -79,14 +72,15 @@ def test_the_drain_begins_after_the_last_peak_of_running_sequences() -> None:
     begins, ends = [0.0, 0.0, 3.0], [3.0, 4.0, 9.0]
     at_s, sequences = running(begins, ends)
     assert (at_s.tolist(), sequences.tolist()) == ([0, 3, 4, 9], [2, 2, 1, 0])
-    assert (drain_s(begins, ends), occupancy(begins, ends)) == (5, pytest.approx(13 / 18))
+    found = step(begins, ends)
+    assert (found["drain_s"], found["occupancy"]) == (5, pytest.approx(13 / 18))
 
 
 def test_a_group_waits_from_its_median_to_its_last_sample() -> None:
-    ends, prompt = [1.0, 9.0, 2.0, 4.0, 4.0, 4.0, 3.0, 8.0], [0, 0, 0, 7, 7, 7, 2, 2]
+    ends, prompt = np.array([1.0, 9.0, 2.0, 4.0, 4.0, 4.0, 3.0, 8.0]), np.array([0, 0, 0, 7, 7, 7, 2, 2])
     whole, half = group_ends_s(ends, prompt)
     assert (whole.tolist(), half.tolist()) == ([9, 8, 4], [2, 3, 4])
-    assert straggler_gap_s(ends, prompt) == 4
+    assert anatomy_of(0 * ends, ends, prompt, prompt, 9.0, None)["straggler_gap_s"] == 4
 
 
 def test_the_longest_sequence_has_a_speed_relative_to_the_median() -> None:

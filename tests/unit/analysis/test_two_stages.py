@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import INVALID, make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.blocks import contrasts, critical_value
 from rollout_bench.analysis.stats.two_stages import TwoStages, blocks_asked, two_stage_contrasts
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import Precision
 from rollout_bench.plan.planfile import PlanFile
@@ -68,7 +68,6 @@ def test_only_the_first_stage_sets_spread_freedom_and_blocks(
 BASE, ONE, TWO = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
 NOISE = np.array([0.3, -1.1, 0.9, 0.2, -0.6, 1.2, 0.1, -1.4, 0.7, -0.2, 0.5, -0.9])
 """Of the launches of `ONE`, those of `TWO` have it backwards."""
-BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
 def plan(*specs, half_width: float = 0.02, most: int = 12) -> PlanFile:
@@ -168,7 +167,7 @@ def test_later_launches_widen_an_interval_and_change_no_number(tmp_path: Path, s
 
 def test_an_invalid_launch_of_the_first_stage_is_replaced(tmp_path: Path):
     put(tmp_path, BASE, range(4))
-    put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(BUSY,))
+    put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(INVALID,))
     put(tmp_path, ONE, range(1, 4), 1.2, 0.015)
     assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 5, "w8a8": 5}
     put(tmp_path, BASE, range(4, 5))

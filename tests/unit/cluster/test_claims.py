@@ -174,7 +174,7 @@ def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, 
 
 def test_a_launch_under_way_is_named_with_its_progress(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_claim(record, started_ticks=group_of(os.getpid()).started)
-    Progress(SPEC, 0, record, None).phase("iteration 3/8, 87 tok/s")
+    Progress(SPEC, 0, record, None).say("iteration 3/8, 87 tok/s")
     capsys.readouterr()
     show(make_plan([SPEC], launches=2), record.parents[2])
     name = f"{SPEC.mode} {SPEC.model.name} {SPEC.quant.name} {SPEC.workload.name}"

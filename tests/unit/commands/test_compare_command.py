@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, OTHER_MACHINE, W8A8, cell, compared, launches, refused, run
-from synthetic_records import make_plan, make_record, make_spec, save
+from synthetic_records import INVALID, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import summarise
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.plan.planfile import write_plan
-
-INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 
 
 def test_two_measurements_are_compared_over_all_their_launches(tmp_path: Path) -> None:

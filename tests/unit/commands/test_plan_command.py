@@ -5,7 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_records import BF16, make_failure, make_plan, make_profile, make_record, make_spec, make_steps, save
+from synthetic_records import (
+    BF16,
+    INVALID,
+    make_failure,
+    make_plan,
+    make_profile,
+    make_record,
+    make_spec,
+    make_steps,
+    save,
+)
 
 from rollout_bench.commands import plan as command
 from rollout_bench.contracts.record import Flag
@@ -44,8 +54,7 @@ def test_a_failure_names_phase_and_log_of_its_launch(tmp_path: Path, said: Calla
 
 
 def test_invalid_launches_are_counted(tmp_path: Path, said: Callable[[PlanFile], str]) -> None:
-    invalid = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
-    flags = {1: [invalid], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
+    flags = {1: [INVALID], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
     save(tmp_path, *(make_record(SPEC, launch, flags=flags.get(launch, ())) for launch in range(3)))
     plan = make_plan([SPEC], launches=4)
     told = said(plan)

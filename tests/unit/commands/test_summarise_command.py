@@ -8,9 +8,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from comparing import Done
+from comparing import BF16, W8A8, Done
 from comparing import run as run_in
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_failure, make_plan, make_record, save
 
 from rollout_bench.commands import show, summarise
 from rollout_bench.contracts.forecasts import FORECASTS
@@ -20,7 +20,6 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedLaunch, write_plan
 from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
 
-BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 PLAN = make_plan([BF16, W8A8], launches=1)
 
 

@@ -8,6 +8,7 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -125,16 +126,52 @@ def test_missing_or_nan_log_probabilities_make_a_launch_invalid() -> None:
 
 
 def test_an_over_sampled_step_ends_with_the_groups_it_needs() -> None:
-    step = RoutedStep([Request(number // 2, number % 2, [number], 4) for number in range(8)], needed=2)
-    step.engine_of = {number: number % 2 for number in range(8)}
-    assert [step.take(number, 1.0 * number) for number in (0, 2, 4, 5)] == [False] * 4
-    assert step.take(3, 7.0)  # prompts 2 and 1 are whole, 0 is half done
+    step = RoutedStep(
+        [Request(number // 2, number % 2, [number], 4) for number in range(8)], 2, [0, 0, 1, 1, 2, 2, 3, 3]
+    )
+    step.engine_of = {number: number % 2 for number in range(7)}  # the last one was not sent any more
+    assert [step.take(result(number), 1.0 * number) for number in (0, 2, 4, 5)] == [False] * 4
+    assert step.take(result(3), 7.0)  # prompts 2 and 1 are whole, 0 is half done
     assert (step.kept, step.enough) == ({1, 2}, 7.0)
-    assert not step.take(1, 8.0)
-    assert [step.dropped(engine) for engine in (0, 1)] == [[0, 6], [1, 7]]
-    whole = RoutedStep(step.asked, needed=4)
-    assert not any(whole.take(number, 1.0) for number in range(8))
-    assert (whole.enough, whole.dropped(0)) == (None, [])
+    assert not step.take(result(1, 3, "abort"), 8.0)
+    assert not step.take(result(6, 0, "abort"), 8.0)
+    assert [step.dropped(engine) for engine in (0, 1)] == [[0, 6], [1]]
+    rest = Request(0, 1, [1, 7, 7, 7], 1, made=3)
+    assert step.unfinished() == [[rest], [step.asked[6], step.asked[7]]]
+    whole = RoutedStep(step.asked, 4, step.groups)
+    assert not any(whole.take(result(number), 1.0) for number in range(8))
+    assert (whole.enough, whole.dropped(0), whole.unfinished()) == (None, [], [])
+
+
+def result(number: int, tokens: int = 4, reason: str = "length") -> Ended:
+    return Ended(id=number, token_ids=[7] * tokens, logprobs=[-0.5] * tokens, finish_reason=reason)
+
+
+def test_what_a_step_left_unfinished_goes_on_before_new_prompts() -> None:
+    spec = tiny_spec(workload={"prompts": 2, "samples_per_prompt": 2})
+    own = {"mode": "rollout", "rollout": RolloutSpec(over_sample=2.0, partial=True)}
+    router = Router(spec.model_copy(update=own), 0, lambda load, vocabulary: Source(load, vocabulary, "none"))
+    router.ready(2048)
+    router.prepare()
+    first = router._step
+    assert (first.groups, first.needed) == ([0, 0, 1, 1, 2, 2, 3, 3], 2)
+    first.engine_of = dict.fromkeys(range(8), 0)
+    for number in (2, 3, 6, 7):
+        first.take(result(number), 1.0)
+    for number, tokens, reason in ((0, 2, "abort"), (1, 4, "length"), (4, 4, "length"), (5, 4, "length")):
+        first.take(result(number, tokens, reason), 2.0)
+    router._index += 1
+    router.prepare()
+    second = router._step
+    assert second.needed == 1  # the group that was whole too late is there already
+    assert second.asked[0] == Request(2, 0, [*first.asked[0].prompt_token_ids, 7, 7], 14, made=2)
+    assert [(one.prompt, one.sample) for one in second.asked[1:]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert len(set(second.groups)) == 3
+    router.follow(router._spec, 1, router._make)  # another launch begins with nothing
+    router.ready(2048)
+    router.prepare()
+    assert len(router._step.asked) == 8
+    router.close()
 
 
 @given(prompts=st.integers(1, 1000), percent=st.integers(101, 300))
@@ -191,8 +228,13 @@ def test_enough_ends_a_sequence_in_its_tool() -> None:
     engine, made = asyncio.run(run())
     assert made.aborted
     assert engine.asked == [[1]]
-    assert surplus_of([made], [0], 0.5) == Surplus(sequences=1, aborted=1, output_tokens=2, drain_s=0.5)
-    assert surplus_of([made], [], 0.5).sequences == 0
+    thrown_away = Surplus(sequences=1, aborted=1, output_tokens=2, drain_s=0.5)
+    assert surplus_of([made], [0], 0.5, goes_on=False) == thrown_away
+    assert surplus_of([made], [], 0.5, goes_on=False).sequences == 0
+    kept = Surplus(sequences=0, aborted=1, output_tokens=0, drain_s=0.5, again_tokens=0)
+    assert surplus_of([made], [0], 0.5, goes_on=True) == kept
+    old = replace(made, word=made.word.model_copy(update={"made": 1}))
+    assert surplus_of([old], [0], 0.5, goes_on=True).again_tokens == 1
 
 
 def test_a_turn_of_another_length_makes_a_launch_invalid() -> None:

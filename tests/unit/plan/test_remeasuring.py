@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rooms import Rooms, matrix_of
-from synthetic_records import make_block, make_record, save
+from synthetic_records import INVALID, make_block, make_record, save
 
 from rollout_bench.contracts.postmortem import Cause, failure_of
 from rollout_bench.contracts.record import Flag
@@ -23,7 +23,6 @@ from rollout_bench.plan.schedule import (
 )
 from rollout_bench.workflow import call, rounds, run
 
-INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
 FAILURE = failure_of("e", 0, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None)
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
 

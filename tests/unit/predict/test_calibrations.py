@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-from synthetic_records import make_spec, save_steps, steps_spec
+from synthetic_records import INVALID, make_spec, save_steps, steps_spec
 
-from rollout_bench.contracts.record import Flag
 from rollout_bench.core.errors import UserError
 from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
-
-DOUBT = Flag(code="cpu_shared", severity="invalid", sentence="Others worked here.")
 
 
 def test_settings_of_the_scheduler_need_no_other_calibration(tmp_path: Path):
@@ -45,7 +42,7 @@ def test_replicas_divide_the_cores_of_a_cpu(tmp_path: Path):
 
 
 def test_an_invalid_launch_calibrates_nothing(tmp_path: Path):
-    save_steps(tmp_path, steps_spec(), 0, flags=[DOUBT])
+    save_steps(tmp_path, steps_spec(), 0, flags=[INVALID])
     with pytest.raises(UserError, match="no valid calibration") as caught:
         calibration_of(make_spec(), calibrations(tmp_path))
     assert "modes=[steps]" in str(caught.value)

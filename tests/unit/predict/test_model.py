@@ -49,7 +49,7 @@ STEPS = [StepWork(**one) for one in LOAD]
 def test_a_load_takes_what_its_steps_take(captured: tuple[int, ...]):
     model = fit([passes(made(captured=captured))], captured)
     assert model.times(STEPS) == pytest.approx([seconds(one, captured) for one in LOAD], rel=0.05)
-    assert model.usable
+    assert not model.faults
     assert model.error(0.5) < 0.05
 
 

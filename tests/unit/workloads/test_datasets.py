@@ -11,8 +11,10 @@ from made_workloads import workload
 from refusals import refused
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
+from rollout_bench.contracts.load import Turns
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.load_checks import dataset_facts
+from rollout_bench.plan.config import WorkloadSettings
+from rollout_bench.plan.load_checks import checked_load, dataset_facts
 from rollout_bench.workloads.datasets import read_bytes, read_dataset
 from rollout_bench.workloads.requests import Source
 
@@ -47,6 +49,37 @@ def test_a_trace_gives_lengths_and_arrivals(tmp_path: Path):
     assert [[r.arrival_s for r in each] for each in asked] == [[0.0, 0.0, 0.5, 0.5]] * 3
     assert found.requests(0, 0) == asked[0]
     assert found.requests(1, 0)[0].prompt_token_ids != asked[0][0].prompt_token_ids
+
+
+AREAL = {
+    "task_id": 7,
+    "segments": [
+        {"role": role, "len": tokens, "text": ""}
+        for role, tokens in [("prompt", 9), ("gen", 4), ("context", 2), ("gen", 3), ("context", 5)]
+    ],
+}
+NEMO_RL = {"token_ids": [*range(16), 0, 0], "token_loss_mask": [0] * 9 + [1] * 4 + [0] * 2 + [1] * 3 + [0] * 5}
+OURS = {"prompt_tokens": 9, "output_tokens": [4, 3], "tool_tokens": [2], "tool_ms": [0.0]}
+
+
+@pytest.mark.parametrize("row", [{**OURS, "prompt_group": "p"}, AREAL, NEMO_RL])
+def test_recorded_turns_are_replayed_and_samples_share_prompts(tmp_path: Path, row: dict[str, Any]):
+    path = lines(tmp_path / "t", row, {**row, "tool_ms": [250]})
+    first, second = source(path, "trace", prompts=2, samples_per_prompt=1).requests(0, 0)
+    assert (first.prompt_token_ids, first.sample, second.sample) == (second.prompt_token_ids, 0, 1)
+    assert [(len(one.prompt_token_ids), one.output_tokens) for one in (first, second)] == [(9, 4)] * 2
+    (turn,), (later,) = first.further, second.further
+    assert (turn.tool_s, later.tool_s, len(turn.tool_token_ids), turn.output_tokens) == (0.0, 0.25, 2, 3)
+    assert turn.tool_token_ids != later.tool_token_ids
+
+
+def test_a_workload_knows_the_largest_of_its_recorded_turns(tmp_path: Path):
+    long = {"prompt_tokens": 5, "output_tokens": [1, 20, 2], "tool_tokens": [3, 1], "tool_ms": [10.5, 900]}
+    facts = dataset_facts(lines(tmp_path / "t", OURS, long, {"prompt_tokens": 12, "output_tokens": 6}), "trace")
+    assert (facts.longest_pair, facts.longest_prompt, facts.shortest_prompt) == ((9, 23), 12, 5)
+    assert (facts.longest_output, facts.turns) == (20, Turns(count=3, tool_ms=900, tool_tokens=3))
+    settings = {"prompts": 3, "dataset": {"format": "trace", "path": str(tmp_path / "t")}}
+    assert checked_load("agents", WorkloadSettings.model_validate(settings)).spec.turns == facts.turns
 
 
 def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
@@ -138,6 +171,11 @@ def test_messages_without_a_template_or_against_it_are_refused(tmp_path: Path, m
             b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": 0}',
             "entry 2 arrives before",
         ),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": [2, 1], "tool_ms": [1]}', "has 0 tool_tokens and 1 tool_ms"),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": []}', "output_tokens is []"),
+        ("trace", b'{"segments": [{"role": "gen", "len": 4}]}', "begins with an answer"),
+        ("trace", b'{"segments": [{"role": "prompt"}]}', "has segments without role and len"),
+        ("trace", b'{"token_loss_mask": [0, 1]}', "a token_loss_mask without token_ids"),
         ("prompts", b"\xff\xfe", "byte 0 is not UTF-8 text"),
         ("prompts", b" \n ", "contains no prompts"),
         ("prompts", b'{"prompt": " "}', "line 1: prompt is"),

@@ -35,23 +35,6 @@ def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
     return at_s, np.cumsum(np.bincount(place, weights=changes, minlength=at_s.size)).astype(np.int64)
 
 
-def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
-    """Return sum of running times / (makespan x most running): 1 if the number is constant, None if the makespan is 0.
-
-    The sum is the integral of the number of running sequences, so the ratio is the mean of this number over its
-    maximum. This is Little's law (Little 1961) for a system that begins and ends empty.
-    """
-    begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
-    return _ratio(float((ends - begins).sum()), float(ends.max()) * int(running(begins, ends)[1].max()))
-
-
-def drain_s(begins_s: ArrayLike, ends_s: ArrayLike) -> float:
-    """Return the seconds from the last moment with the most running sequences until the end."""
-    at_s, sequences = running(begins_s, ends_s)
-    last = int(np.flatnonzero(sequences == sequences.max())[-1])
-    return float(at_s[-1] - at_s[min(last + 1, at_s.size - 1)])
-
-
 def group_ends_s(ends_s: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
     """Return the completion time of each group, and the time at which half of the group was complete [groups].
 
@@ -66,19 +49,15 @@ def group_ends_s(ends_s: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
     return ordered[firsts + sizes - 1], ordered[firsts + (sizes + 1) // 2 - 1]
 
 
-def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
-    """Return the time from a group's half completion until its last sequence ends, as the mean over groups."""
-    whole, half = group_ends_s(ends_s, prompt)
-    return float(np.mean(whole - half))
-
-
 def anatomy_of(
     begins: Array, ends: Array, tokens: Whole, prompt: Whole, elapsed_s: float, limit: int | None
 ) -> dict[str, float]:
     """Return the columns of `numbers.sequences` for the sequences [n >= 1] of one iteration; unknown ones are missing.
 
-    They are of the sequences that the step needed. Fill, drain, most running and occupancy include all sequences that
-    ran.
+    Occupancy is the sum of running times / (makespan x most running). The sum is the integral of the number of running
+    sequences, so the ratio is the mean of this number over its maximum: Little's law (Little 1961) for a system that
+    begins and ends empty. The drain begins at the last moment with the most running sequences; the straggler gap is
+    from a group's half completion until its last sequence ends.
 
     Args:
         begins: start of each sequence, in seconds after the iteration began.
@@ -89,8 +68,11 @@ def anatomy_of(
         limit: maximum output tokens of a sequence; None if each sequence has its own limit.
     """
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
-    groups_s = group_ends_s(ends, prompt)[0]
+    groups_s, halves_s = group_ends_s(ends, prompt)
     grouped = groups_s.size < ends.size
+    at_s, sequences = running(begins, ends)
+    most = int(sequences.max())
+    last = int(np.flatnonzero(sequences == most)[-1])
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = tokens / (ends - begins)
     longest = int(np.lexsort((ends, tokens))[-1])
@@ -103,12 +85,12 @@ def anatomy_of(
         "tail_s": makespan_s - t90_s,
         "tail_share": _ratio(makespan_s - t90_s, makespan_s),
         "fill_s": float(begins.max()),
-        "drain_s": drain_s(begins, ends),
-        "most_running": int(running(begins, ends)[1].max()),
-        "occupancy": occupancy(begins, ends),
+        "drain_s": float(at_s[-1] - at_s[min(last + 1, at_s.size - 1)]),
+        "most_running": most,
+        "occupancy": _ratio(float((ends - begins).sum()), makespan_s * most),
         "group_p50_s": complete_s(groups_s, 50) if grouped else None,
         "group_p90_s": complete_s(groups_s, 90) if grouped else None,
-        "straggler_gap_s": straggler_gap_s(ends, prompt) if grouped else None,
+        "straggler_gap_s": float(np.mean(groups_s - halves_s)) if grouped else None,
         "longest_tokens": int(tokens[longest]),
         "longest_tokens_per_s": rate,
         "longest_speed": None if rate is None else _ratio(rate, float(np.median(rates[np.isfinite(rates)]))),

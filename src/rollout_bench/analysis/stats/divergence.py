@@ -293,8 +293,7 @@ class _Drawn:
         return _bounded(value, grid[reached.argmax(axis=1)], self._confidence)
 
     def _of_each(self, values: Array) -> Array:
-        sums: Array = np.add.reduceat(values, np.cumsum(self._counts) - self._counts)
-        return sums
+        return np.asarray(np.add.reduceat(values, np.cumsum(self._counts) - self._counts))
 
     def _sums(self, values: Array) -> Array:
         return self._times @ self._of_each(values)

@@ -27,16 +27,14 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Standing:
-    """Configurations that share a baseline, including the baseline, in three groups by the first metric.
+    """Configurations that share a baseline, including the baseline, by the first metric.
 
     `best` has the best mean of the configurations that may be the best. `ties` are not distinguishable from it, the
-    best of them first. `others` are significantly worse. `complete` is whether every compared configuration is
-    included.
+    best of them first. `complete` is whether every compared configuration is included.
     """
 
     best: Row
     ties: tuple[Row, ...]
-    others: tuple[Row, ...]
     complete: bool
 
 
@@ -85,7 +83,6 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     return Standing(
         best=everyone[best],
         ties=tuple(everyone[place] for place in ties),
-        others=tuple(everyone[place] for place in rest if place not in ties),
         complete=len(judged) == len(others),
     )
 

@@ -56,15 +56,6 @@ MODE_SHARE = 0.3
 """Share of starts in a mode for which a summary reports the chance of missing it."""
 
 
-def missed_modes(share: float, starts: int) -> float:
-    """Return the chance that all `starts` are in one mode if a `share` of starts is in the other: p^m + (1 - p)^m.
-
-    No test on the observed values can miss it less often (Bahadur and Savage, Annals of Mathematical Statistics 27,
-    1956).
-    """
-    return share**starts + (1 - share) ** starts
-
-
 Values = Mapping[int, float]
 """A metric by launch index."""
 

@@ -18,9 +18,8 @@ NO_LIMITS = Slo()
 
 @dataclass(frozen=True)
 class Pass:
-    """A measured iteration: its number in the launch, its round in a block, and its amounts."""
+    """A measured iteration: its round in a block, and its amounts."""
 
-    index: int
     round: int | None
     columns: Columns
 
@@ -109,7 +108,7 @@ def measure(
         else:
             service = completion_of(requests.of_iterations(counted))
     passes = tuple(
-        Pass(iteration.index, iteration.round, columns | anatomies.get(iteration.index, {}))
+        Pass(iteration.round, columns | anatomies.get(iteration.index, {}))
         for iteration, columns in zip(counted, columns_of(record), strict=True)
     )
     return LaunchMeasures(

@@ -257,24 +257,20 @@ def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     since sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
     """
     apart = {launch: _apart(*pair) for launch, pair in places.items()}
-    if _most(_total(apart.values())) <= 1:
+    if _most(apart.values()) <= 1:
         return list(apart)
     kept: list[int] = []
     for launch in apart:
-        if _most(_total(apart[each] for each in (*kept, launch))) <= 1:
+        if _most(apart[each] for each in (*kept, launch)) <= 1:
             kept.append(launch)
     return kept
 
 
-def _total(each: Iterable[Counter[str]]) -> Counter[str]:
+def _most(each: Iterable[Counter[str]]) -> int:
     total: Counter[str] = Counter()
     for one in each:
         total.update(one)
-    return total
-
-
-def _most(counts: Counter[str]) -> int:
-    return max(map(abs, counts.values()), default=0)
+    return max(map(abs, total.values()), default=0)
 
 
 def _apart(own: Placement, other: Placement) -> Counter[str]:

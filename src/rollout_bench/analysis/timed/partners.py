@@ -398,8 +398,8 @@ ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "d
 def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
     """Return the counterpart of each of `experiments`: the one in `earlier` with its names and its load.
 
-    The names are mode, model, quantization and workload. The platform is included unless each side has a single
-    platform and these differ. If several have these names, the one with the same engine arguments is used.
+    The names are mode, model, quantization, workload and setting. The platform is included unless each side has a
+    single platform and these differ. If several have these names, the one with the same engine arguments is used.
 
     A table (mode and platform) is refused as a whole if launches of one side differ, or if the sides differ too much.
     Only the engine or only the machine may differ, or the groups in `earlier.differ`.

@@ -1,6 +1,8 @@
 """Use of vLLM's `LLM`: import, load, report the loaded engine, and generate one timed iteration."""
 
 import gc
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -130,12 +132,7 @@ class LoadedEngine:
 
     def tell_ready(self, job: Job, tell: Tell, start: "EngineStart", init_s: float) -> None:
         """Report that the engine of `job` is loaded, as `tell_ready` does."""
-        tell_ready(job, tell, start, init_s, self.census(), self._config)
-
-    def census(self) -> list[dict[str, Any]]:
-        """Return the weights and facts of each worker."""
-        ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
-        return ranks
+        tell_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def iterate(self, asked: Sequence[Request], index: int, wait: Wait) -> Generated:
         """Generate one iteration.
@@ -160,7 +157,6 @@ class LoadedEngine:
         risen = self.counters()
         risen.subtract(before)
         rows = sequence_rows(outputs, sent, index, began)
-        cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
         iteration = Iteration(
             index=index,
             warmup=index < self._spec.measuring.warmup_iterations,
@@ -168,7 +164,7 @@ class LoadedEngine:
             requests=len(requests),
             sequences=len(rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
-            cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
+            cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits")),
             output_tokens=sum(row.output_tokens for row in rows),
             drafting=drafting_of(risen) if drafts(self._spec) else None,
         )
@@ -256,6 +252,17 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
     return rows
 
 
+def cached_of(rows: Sequence[SequenceRow], counted: int | None) -> int | None:
+    """Return prompt tokens from the prefix cache: the sum over rows, or the engine's counter if a row lacks them."""
+    said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+    return sum(said) if len(said) == len(rows) else counted
+
+
+def digest_of(token_ids: list[int]) -> str:
+    """Return the start of the SHA-256 of token ids, as JSON without spaces."""
+    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class EngineStart:
     """The start of an engine after the import of vLLM.
@@ -316,15 +323,8 @@ def tell_ready(
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    llm: Any
-    start: EngineStart
-    init_s: float
-
-
-_loaded: list[_Loaded] = []
-"""The engine of this process, for the jobs after the first; empty before the first."""
+_loaded: list[tuple[Any, EngineStart, float]] = []
+"""The engine of this process and its start, for the jobs after the first; empty before the first."""
 
 
 def loaded(job: Job, tell: Tell, *, served: bool = False, **more: Any) -> LoadedEngine:
@@ -344,10 +344,10 @@ def loaded(job: Job, tell: Tell, *, served: bool = False, **more: Any) -> Loaded
 
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
-        _loaded.append(_Loaded(llm, start, time.perf_counter() - start.began))
-    (held,) = _loaded
-    engine = LoadedEngine(job.spec, held.llm)
-    engine.tell_ready(job, tell, held.start, held.init_s)
+        _loaded.append((llm, start, time.perf_counter() - start.began))
+    ((llm, start, init_s),) = _loaded
+    engine = LoadedEngine(job.spec, llm)
+    engine.tell_ready(job, tell, start, init_s)
     return engine
 
 

@@ -176,7 +176,7 @@ class Assignment:
         if self.spec.platform == "cpu":
             share, who = used_by_others(partial(pause, signals))
             if share > BUSY:
-                self.reporting().phase(f"others use {100 * share:.0f} % of the cores' time: {who}")
+                self.reporting().say(f"others use {100 * share:.0f} % of the cores' time: {who}")
 
     def source(self, workload: WorkloadSpec, vocabulary: int) -> Source:
         """Return a router's source of requests for a workload, with `vocabulary` token ids."""
@@ -240,7 +240,7 @@ def attempt(assignment: Assignment, signals: int, word: Word) -> None:
     with failures_told(assignment, word):
         assignment.check_before_start()
         waiting = assignment.reporting()
-        with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
+        with lease(assignment.wanted, partial(pause, signals), waiting.say) as held:
             assignment.tell_users(signals)
             with contextlib.closing(Launching(assignment, signals, held)) as launching:
                 launching.begin()

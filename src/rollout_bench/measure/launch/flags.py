@@ -228,12 +228,9 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
 
 
 def _cache_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
-    wanted = quant.kv_cache_dtype
-    if wanted is None:
-        return []
-    cache = engine.kv_cache
+    wanted, cache = quant.kv_cache_dtype, engine.kv_cache
     layers = {} if cache is None else cache.layers
-    if set(map(one_cache_name, layers)) == {one_cache_name(wanted)}:
+    if wanted is None or set(map(one_cache_name, layers)) == {one_cache_name(wanted)}:
         return []
     seen = ", ".join(f"{name} ({n} layers)" for name, n in sorted(layers.items())) or "none that could be read"
     more = "" if cache is None else f", {cache.bytes_per_token:,} bytes a token"

@@ -64,32 +64,24 @@ class Progress:
     mates: frozenset[Path] = frozenset()
     began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
-    _warmup: int = 0
     _point: str = ""
     _first: int = 0
     _said_at: float = -QUIET_S
-
-    def __post_init__(self) -> None:
-        self._warmup = self.spec.measuring.warmup_iterations
-
-    def phase(self, name: str) -> None:
-        """Print the name of the phase that the launch entered."""
-        self.say(name)
 
     def iteration(self, done: Iteration) -> None:
         """Print the result of the first iterations of a load, then one of every `QUIET_S`."""
         self._durations.append(done.elapsed_s)
         point = "" if done.point is None else done.point.label
         if point != self._point:
-            self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
-        place = done.index - self._first + 1
-        what = f"warm-up {place}/{self._warmup}"
+            self._point, self._first = point, done.index
+        place, warmup = done.index - self._first + 1, self.spec.measuring.warmup_iterations
+        what = f"warm-up {place}/{warmup}"
         if not done.warmup:
-            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
+            what = f"iteration {place - warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
         told = f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
-        if place <= self._warmup + 1 or failed or time.monotonic() - self._said_at > QUIET_S:
+        if place <= warmup + 1 or failed or time.monotonic() - self._said_at > QUIET_S:
             self.say(told)
         else:
             leave_word(self.record, told + self._place_and_left()[1])
@@ -126,7 +118,7 @@ class Progress:
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return the estimated remaining seconds of this launch; None without finished passes or an expected time."""
         if self._durations and not mode_of(self.spec.mode).has_loads:
-            total = self._warmup + self.spec.measuring.iterations
+            total = self.spec.measuring.warmup_iterations + self.spec.measuring.iterations
             return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:
             return None

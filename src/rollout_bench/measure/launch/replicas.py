@@ -29,6 +29,9 @@ KV_CACHE_SHARE = 0.01
 OF_KV_CACHE = frozenset({"num_gpu_blocks"})
 """Resolved settings that repeat the size of the KV cache."""
 
+SHORTEST_S = 1e-9
+"""Time of a pass for a replica without sequences, in seconds."""
+
 TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
 
 
@@ -107,12 +110,11 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
 
 def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
     """Return a flag if the engines of replicas 0, 1, ... differ, with the first difference of each."""
-    problems = []
-    for replica, engine in enumerate(engines[1:], 1):
-        different = _difference(engines[0], engine)
-        if different is not None:
-            name, here, there = different
-            problems.append(f"{name} is {here} on replica 0 and {there} on replica {replica}")
+    problems = [
+        f"{found[0]} is {found[1]} on replica 0 and {found[2]} on replica {replica}"
+        for replica, engine in enumerate(engines[1:], 1)
+        if (found := _difference(engines[0], engine)) is not None
+    ]
     if not problems:
         return []
     return [Flag(code="replicas_differ", severity="warning", sentence=f"{'; '.join(problems)}.")]

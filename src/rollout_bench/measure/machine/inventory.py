@@ -157,14 +157,11 @@ def pids_on(platform: Platform, devices: Sequence[Device] | None = None) -> set[
 
 def wait_until_free(
     holders: Callable[[], Collection[int]], pause: Callable[[float], None] = time.sleep, limit_s: float = LIMIT_S
-) -> bool:
-    """Wait at most `limit_s` seconds until `holders` returns no processes; return False if some are left.
+) -> None:
+    """Wait at most `limit_s` seconds until `holders` returns no processes.
 
     A driver needs some time to release the device memory of ended processes.
     """
     deadline = time.monotonic() + limit_s
-    while holders():
-        if time.monotonic() >= deadline:
-            return False
+    while holders() and time.monotonic() < deadline:
         pause(1.0)
-    return True

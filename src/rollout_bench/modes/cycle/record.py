@@ -94,10 +94,6 @@ class Transition(ModePart):
         sleep_s = self.part_s("sleep")
         return {"sleep_s": sleep_s, "wake_s": self.part_s("wake_weights", "wake_kv_cache"), **free} if sleep_s else {}
 
-    def exported(self) -> dict[str, tuple[float, str]]:
-        """Return its seconds."""
-        return {"transition": (self.elapsed_s, "s")}
-
 
 ITERATION = {"transition": (Transition, "The transition to the next iteration. Null except in cycles.")}
 """Fields of an iteration that only this mode has."""

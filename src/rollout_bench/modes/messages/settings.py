@@ -8,10 +8,6 @@ from rollout_bench.contracts.fields import Count, brackets
 from rollout_bench.contracts.mode import ModeSpec
 
 
-def _rising(values: list[int]) -> list[int]:
-    return sorted(set(values))  # their order does not matter
-
-
 class MessagesSettings(ModeSpec):
     """Passes of a messages launch."""
 
@@ -25,7 +21,7 @@ class MessagesSettings(ModeSpec):
     batches: Annotated[
         list[Annotated[Count, Field(le=16_384)]],
         BeforeValidator(brackets),
-        AfterValidator(_rising),
+        AfterValidator(lambda values: sorted(set(values))),
         Field(max_length=16),
     ] = Field([4, 32, 256], description="Batch sizes: each has a pass for times and a pass for contents.")
 

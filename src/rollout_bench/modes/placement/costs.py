@@ -125,8 +125,7 @@ def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
     The overlap of generation and training is not part of the work. Neither are engine settings: a server may use memory
     that a trainer would need.
     """
-    sides = [_work(spec) for spec in (own, other)]
-    mine, theirs = sides
+    mine, theirs = _work(own), _work(other)
     found = next((name for name in mine if mine[name] != theirs.get(name)), None)
     return None if found is None else (found, str(mine[found]), str(theirs.get(found)))
 

@@ -22,23 +22,12 @@ LOCALHOST = "127.0.0.1"
 """Address of all ranks."""
 
 
-class PeerLostError(MeasuringFailed):
-    """A collective failed because another rank is gone or has failed.
-
-    Args:
-        text: the words of torch's exception.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(PEER_LOST, f"another rank was lost: {text}", CRASH_FIX)
-
-
 @contextmanager
 def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLostError(str(error)) from error
+        raise MeasuringFailed(PEER_LOST, f"another rank was lost: {error}", CRASH_FIX) from error
 
 
 class RankGroup:

@@ -87,10 +87,6 @@ class PlacedStep(ModePart):
         """Return the seconds of the whole step, of which generation is a part."""
         return self.elapsed_s
 
-    def exported(self) -> dict[str, tuple[float, str]]:
-        """Return its seconds."""
-        return {"placed_step": (self.elapsed_s, "s")}
-
     @property
     def judged_s(self) -> float:
         """Seconds of the whole step, on which verdicts are based."""

@@ -54,11 +54,6 @@ def unpacked(numbers: Sequence[int]) -> list[Trajectory]:
     return found
 
 
-def in_order(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
-    """Return sequences by prompt and sample, so that all ranks have them in the same order."""
-    return sorted(trajectories, key=lambda one: (one.prompt, one.sample))
-
-
 def advantage(sample: int, samples: int) -> float:
     """Return a sequence's advantage, a stand-in that needs no reward.
 

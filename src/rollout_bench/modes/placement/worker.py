@@ -16,7 +16,6 @@ and the first are used.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import time
@@ -25,10 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout_bench.contracts.record import ReplicaPass, SequenceRow
+from rollout_bench.contracts.record import ReplicaPass
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
-from rollout_bench.measure.engine.vllm import passes
+from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes, sequence_rows
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     Event,
@@ -41,7 +40,7 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.launch.replicas import SHORTEST_S, made_of
 from rollout_bench.modes.placement.events import RankReady, StepOver
 from rollout_bench.modes.placement.hooks import surroundings
 from rollout_bench.modes.placement.record import Activity, AsleepMemory, RankStep, Span, placed_engines
@@ -49,7 +48,6 @@ from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import (
     BUCKET_BYTES,
     Trajectory,
-    in_order,
     packed,
     share,
     unpacked,
@@ -70,9 +68,6 @@ TAKER = "rollout_bench.modes.placement.extension.WeightTaker"
 
 EXECUTOR = "rollout_bench.modes.placement.executor.SharedEngineExecutor"
 """Executor with one worker in this process, as in the ranks of TRL."""
-
-SHORTEST_S = 1e-9
-"""Time of a step for an engine without sequences, in seconds."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -242,12 +237,10 @@ class GeneratingRank:
             released: start time of the step, on the monotonic clock, in seconds.
             ended: time at which the last token was back.
         """
-        from rollout_bench.measure.engine.vllm import sequence_rows
-
         index, workload = self._index, self._spec.workload
         risen = self.engine.counters() - self._before
         rows = [
-            row.model_copy(update={"digest": _digest(one.output_token_ids)})
+            row.model_copy(update={"digest": digest_of(one.output_token_ids)})
             for row, one in zip(
                 sequence_rows(list(outputs), self._sent(), index, released), self.trajectories(outputs), strict=True
             )
@@ -258,7 +251,7 @@ class GeneratingRank:
             requests=len(outputs),
             sequences=len(rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
-            cached_prompt_tokens=_cached(rows, risen.get("vllm:prefix_cache_hits", 0)),
+            cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits", 0)),
             output_tokens=sum(row.output_tokens for row in rows),
             prompts=len({row.prompt for row in rows}),
             preemptions=risen.get("vllm:num_preemptions", 0),
@@ -272,16 +265,6 @@ class GeneratingRank:
         ]
         self._index += 1
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=released)
-
-
-def _cached(rows: Sequence[SequenceRow], counted: int) -> int:
-    """Return prompt tokens from the prefix cache: the sum over rows, or the engine's counter if a row lacks them."""
-    said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
-    return sum(said) if len(said) == len(rows) else counted
-
-
-def _digest(token_ids: list[int]) -> str:
-    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
 
 
 class PlacedRank:
@@ -385,7 +368,8 @@ class PlacedRank:
         with notes.doing("gather"):
             gathered = everyone.gather(numbers)
             if self._trainer is not None:
-                self._pending = in_order(one for each in gathered for one in unpacked(each))
+                everything = (one for each in gathered for one in unpacked(each))
+                self._pending = sorted(everything, key=lambda one: (one.prompt, one.sample))  # the same in all ranks
         if not self._placement.overlap:
             before = self._pending
             loss = self._train(before, notes)

@@ -6,7 +6,6 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.record import Drafting
@@ -159,44 +158,30 @@ _NAMES = itertools.count()
 """Names of requests, which differ over all launches that an engine measures."""
 
 
-@dataclass(frozen=True)
-class _Opened:
-    engine: Any
-    looks: EngineLooks
-    start: EngineStart
-    init_s: float
-    ranks: list[dict[str, Any]]
-
-
-_opened: list[_Opened] = []
-"""The engine of this process, for the jobs after the first; empty before the first."""
+_opened: list[tuple[Any, EngineLooks, EngineStart, float, list[dict[str, Any]]]] = []
+"""Engine, its statistics, its start and what its ranks are, for the jobs after the first; empty before the first."""
 
 
 async def open_async(job: Job, tell: Tell) -> AsyncEntry:
     """Load an AsyncLLM engine, or take the one that is there; report it as ready, and return its entry."""
     if not _opened:
-        _opened.append(await _open(job, tell))
-    (held,) = _opened
-    tell_ready(job, tell, held.start, held.init_s, held.ranks, held.engine.vllm_config)
-    return AsyncEntry(job, held.engine, held.looks)
+        start = imported(tell)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
 
-
-async def _open(job: Job, tell: Tell) -> _Opened:
-    start = imported(tell)
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    looks = EngineLooks()
-    # the context sets the number of tokens in a step: a server's value, as in verl
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=job.model, **arguments(job.spec)),
-        usage_context=UsageContext.OPENAI_API_SERVER,
-        stat_loggers=[lambda config, index: looks],
-    )
-    init_s = time.perf_counter() - start.began
-    ranks = await engine.collective_rpc("rollout_bench_census")
-    # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
-    gc.collect()
-    gc.freeze()
-    return _Opened(engine, looks, start, init_s, ranks)
+        looks = EngineLooks()
+        # the context sets the number of tokens in a step: a server's value, as in verl
+        engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(model=job.model, **arguments(job.spec)),
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=[lambda config, index: looks],
+        )
+        init_s = time.perf_counter() - start.began
+        _opened.append((engine, looks, start, init_s, await engine.collective_rpc("rollout_bench_census")))
+        # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
+        gc.collect()
+        gc.freeze()
+    ((engine, looks, start, init_s, ranks),) = _opened
+    tell_ready(job, tell, start, init_s, ranks, engine.vllm_config)
+    return AsyncEntry(job, engine, looks)

@@ -24,7 +24,9 @@ class RolloutPlanning(Planning):
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> RolloutSpec:
         """Return the router, if there are several engines, and what is sent beyond what a step needs."""
         several, asked = (args.get(SIZE) or 1) > 1, config.of(RolloutSettings)
-        return RolloutSpec(router=asked.router if several else None, over_sample=asked.over_sample)
+        return RolloutSpec(
+            router=asked.router if several else None, over_sample=asked.over_sample, partial=asked.partial or None
+        )
 
     def args(self, config: Config, args: dict[str, Any]) -> dict[str, Any]:
         """Return `args` with `rollout.replicas`, so that the number of engines is always in one place."""
@@ -46,8 +48,19 @@ class RolloutPlanning(Planning):
         return with_logprobs(workload)
 
     def check(self, config: Config, engine: InstalledEngine) -> None:
-        """Check that a router gets single sequences."""
+        """Check that a router gets single sequences, and partial ones only where some are aborted."""
+        asked = config.of(RolloutSettings)
         refuse(
+            (
+                asked.partial and asked.over_sample is None,
+                "rollout.partial: without over_sample, no sequence is aborted that could go on",
+                "set rollout.over_sample to more than 1, or leave partial out",
+            ),
+            (
+                asked.partial and not config.warmup_iterations,
+                "rollout.partial: the first step has no earlier step whose sequences go on, and warmup_iterations is 0",
+                "set warmup_iterations to 1 or more",
+            ),
             *(
                 (
                     config.workload_settings[name].requests == "per_prompt",
@@ -55,13 +68,20 @@ class RolloutPlanning(Planning):
                     "set it to per_sequence, or leave rollout out of modes",
                 )
                 for name in config.workloads
-            )
+            ),
         )
 
     def check_other(self, config: Config, spec: Spec) -> None:
         """Check that no single engine gets the load of all, and that only rollouts get turns."""
-        engines = config.of(RolloutSettings).replicas or 1
+        asked = config.of(RolloutSettings)
+        engines = asked.replicas or 1
         refuse(
+            (
+                spec.workload.turns is not None and asked.partial,
+                f"rollout.partial: sequences with turns, as of workload {spec.workload.name}, do not go on in a next "
+                "step",
+                "leave partial out, or give it a workload without turns",
+            ),
             (
                 spec.workload.turns is not None and spec.mode != "rollout",
                 f"workload_settings.{spec.workload.name}.turns: mode {spec.mode} has no turns, only rollout has",

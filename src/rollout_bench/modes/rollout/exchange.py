@@ -27,6 +27,7 @@ class Generate(Strict):
         description="Number of tokens to generate, or the maximum if the end of text is not ignored."
     )
     further: tuple[Turn, ...] = Field((), description="Its turns after the first answer.")
+    made: int = Field(0, description="Number of the last tokens of its prompt that an earlier step generated.")
     sent: float = Field(description="Time at which the router sent it.")
 
 

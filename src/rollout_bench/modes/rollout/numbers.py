@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rollout_bench.contracts.record import Iteration, ReplicaPass
+from rollout_bench.contracts.record import Iteration, ReplicaPass, Surplus
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.numbers.number import ONE, Number
@@ -31,7 +31,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
     return found
 
 
-def _sum(parts: Sequence[ReplicaPass], field: str) -> dict[str, float]:
+def _sum(parts: Sequence[ReplicaPass | Surplus], field: str) -> dict[str, float]:
     known = [getattr(part, field) for part in parts if getattr(part, field) is not None]
     return {field: sum(known)} if known else {}
 
@@ -63,21 +63,14 @@ def _thrown_away(iteration: Iteration) -> dict[str, float]:
         "dropped_tokens": tokens,
         "generated_tokens": iteration.output_tokens + tokens,
         "drain_after_s": max(part.drain_s for part in parts),
+        **_sum(parts, "again_tokens"),
     }
 
 
-def _over_sampled(name: str, unit: str, header: str, definition: str, top: str, bottom: str = ONE) -> Number:
-    factor = {"share": 100.0, "s": 1e3}.get(unit, 1)
+def _of(table: str, name: str, unit: str, header: str, definition: str, top: str, bottom: str = ONE) -> Number:
+    factor = {"share": 100, "s": 1 if table == TURNS else 1e3}.get(unit, 1)
     return Number(
-        name, unit, header, definition,
-        top=top, bottom=bottom, mode="rollout", table=OVER_SAMPLING, factor=factor, digits=3,
-    )  # fmt: skip
-
-
-def _turns(name: str, unit: str, header: str, definition: str, top: str, bottom: str) -> Number:
-    factor = 100 if unit == "share" else 1
-    return Number(
-        name, unit, header, definition, top=top, bottom=bottom, mode="rollout", table=TURNS, factor=factor, digits=3
+        name, unit, header, definition, top=top, bottom=bottom, mode="rollout", table=table, factor=factor, digits=3
     )
 
 
@@ -180,10 +173,19 @@ NUMBERS = (
         table=ROUTER,
         digits=3,
     ),
-    _turns("turns_per_sequence", "", "turns", "Answers per sequence.", "answers", "generated_sequences"),
-    _turns("turn_s", "s", "turn s", "Time of an answer, from its request until it is complete.", "answer_s", "answers"),
-    _turns("tool_wait_s", "s", "tool s", "Time of a sequence in a tool, as measured.", "tool_s", "tools"),
-    _turns(
+    _of(TURNS, "turns_per_sequence", "", "turns", "Answers per sequence.", "answers", "generated_sequences"),
+    _of(
+        TURNS,
+        "turn_s",
+        "s",
+        "turn s",
+        "Time of an answer, from its request until it is complete.",
+        "answer_s",
+        "answers",
+    ),
+    _of(TURNS, "tool_wait_s", "s", "tool s", "Time of a sequence in a tool, as measured.", "tool_s", "tools"),
+    _of(
+        TURNS,
         "tool_share",
         "share",
         "in tools %",
@@ -191,7 +193,8 @@ NUMBERS = (
         "tool_s",
         "sequence_s",
     ),
-    _turns(
+    _of(
+        TURNS,
         "all_in_tools_share",
         "share",
         "all in tools %",
@@ -199,7 +202,8 @@ NUMBERS = (
         "all_in_tools_s",
         "engines_s",
     ),
-    _turns(
+    _of(
+        TURNS,
         "recomputed_share",
         "share",
         "computed again %",
@@ -207,17 +211,24 @@ NUMBERS = (
         "recomputed_tokens",
         "context_tokens",
     ),
-    _over_sampled(
+    _of(
+        OVER_SAMPLING,
         "dropped_sequences",
         "",
         "sequences thrown away",
         "Sequences per step that it did not need, in part or whole.",
         "dropped",
     ),
-    _over_sampled(
-        "aborted_sequences", "", "aborted", "Those of them that were unfinished when it had enough.", "aborted"
+    _of(
+        OVER_SAMPLING,
+        "aborted_sequences",
+        "",
+        "aborted",
+        "Sequences that were unfinished when it had enough.",
+        "aborted",
     ),
-    _over_sampled(
+    _of(
+        OVER_SAMPLING,
         "dropped_share",
         "share",
         "tokens thrown away %",
@@ -225,7 +236,18 @@ NUMBERS = (
         "dropped_tokens",
         "generated_tokens",
     ),
-    _over_sampled(
+    _of(
+        OVER_SAMPLING,
+        "again_share",
+        "share",
+        "tokens again %",
+        "With rollout.partial: tokens of prompts and answers so far that were computed again because sequences of "
+        "earlier steps went on, as a share of the generated tokens.",
+        "again_tokens",
+        "generated_tokens",
+    ),
+    _of(
+        OVER_SAMPLING,
         "drain_after_s",
         "s",
         "until idle ms",

@@ -14,10 +14,6 @@ class RouterUse(ModePart):
         ge=0, description="From the step's beginning until the last sequence was distributed, in seconds."
     )
 
-    def exported(self) -> dict[str, tuple[float, str]]:
-        """Return the seconds of choosing engines."""
-        return {"routing": (self.decide_s, "s")}
-
 
 ITERATION = {"router": (RouterUse, "Cost of distributing the sequences. Null without a router.")}
 """Fields of an iteration that only this mode has."""

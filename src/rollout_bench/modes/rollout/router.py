@@ -6,6 +6,7 @@ receives tokens and log probabilities. The step is over when all sequences have 
 
 import contextlib
 import gc
+import itertools
 import os
 import selectors
 import socket
@@ -13,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
@@ -27,10 +28,6 @@ LOOK_S = 0.005
 """Interval between checks of the router's lateness, in seconds; this is also its delay in seeing a sequence's end."""
 
 READ_BYTES = 1 << 18
-
-
-class ReplicaGoneError(Exception):
-    """A replica has closed its connection; the supervisor notices its end and reports the reason."""
 
 
 class _Line:
@@ -67,11 +64,11 @@ class _Line:
         """Return the replica's new messages.
 
         Raises:
-            ReplicaGoneError: if the replica closed its end.
+            ConnectionError: the replica closed its end.
         """
         content = self._end.recv(READ_BYTES)
         if not content:
-            raise ReplicaGoneError
+            raise ConnectionError
         *lines, rest = (self._unread + content).split(b"\n")
         self._unread = rest
         return [heard(line) for line in lines]
@@ -89,10 +86,12 @@ class RoutedStep:
     Args:
         asked: its sequences, group after group.
         needed: number of groups that it needs.
+        groups: the group of each sequence.
     """
 
     asked: Sequence[Request]
     needed: int = 0
+    groups: Sequence[int] = ()
     began: float = 0.0
     handed_out: float = 0.0
     """Time at which the last sequence was sent."""
@@ -101,8 +100,10 @@ class RoutedStep:
     engine_of: dict[int, int] = field(default_factory=dict)
     """Number of each sent sequence -> its engine."""
     under_way: set[int] = field(default_factory=set)
+    aborted: dict[int, list[int]] = field(default_factory=dict)
+    """Number of each aborted sequence -> the tokens that it had."""
     kept: set[int] = field(default_factory=set)
-    """Prompts of the groups that it needed, all of whose sequences have ended."""
+    """The groups that it needed, all of whose sequences have ended."""
     enough: float | None = None
     """Time at which all these groups were there; None before, and if it needs all."""
     decide_s: list[float] = field(default_factory=list)
@@ -110,16 +111,18 @@ class RoutedStep:
     cpu_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._left = Counter(request.prompt for request in self.asked)
+        self._left = Counter(self.groups)
 
-    def take(self, number: int, now: float) -> bool:
-        """Take note that sequence `number` ended; return whether the step has enough with it, and sent more."""
-        prompt = self.asked[number].prompt
-        self.under_way.discard(number)
-        self._left[prompt] -= 1
-        if self.enough is not None or self._left[prompt]:
+    def take(self, result: Ended, now: float) -> bool:
+        """Take the result of a sequence; return whether the step has enough with it, and sent more."""
+        group = self.groups[result.id]
+        self.under_way.discard(result.id)
+        if result.finish_reason == "abort":
+            self.aborted[result.id] = result.token_ids
+        self._left[group] -= 1
+        if self.enough is not None or self._left[group]:
             return False
-        self.kept.add(prompt)
+        self.kept.add(group)
         if len(self.kept) < self.needed or self.needed == len(self._left):
             return False
         self.enough = now
@@ -127,7 +130,22 @@ class RoutedStep:
 
     def dropped(self, engine: int) -> list[int]:
         """Return the sequences of an engine that the step did not need."""
-        return [n for n, of in self.engine_of.items() if of == engine and self.asked[n].prompt not in self.kept]
+        return [n for n, of in self.engine_of.items() if of == engine and self.groups[n] not in self.kept]
+
+    def unfinished(self) -> list[list[Request]]:
+        """Return what is left of each group that it did not need; a group can be whole, but too late."""
+        left = {group: list[Request]() for group in self.groups if group not in self.kept}
+        for number, (group, request) in enumerate(zip(self.groups, self.asked, strict=True)):
+            if group in left and (number in self.aborted or number not in self.engine_of):
+                token_ids = self.aborted.get(number, [])
+                rest = replace(
+                    request,
+                    prompt_token_ids=[*request.prompt_token_ids, *token_ids],
+                    output_tokens=request.output_tokens - len(token_ids),
+                    made=request.made + len(token_ids),
+                )
+                left[group].append(rest)
+        return list(left.values())
 
 
 class Router:
@@ -144,7 +162,6 @@ class Router:
         self._poll = selectors.DefaultSelector()
         self._lines: list[_Line] = []
         self._theirs: list[socket.socket] = []
-        self._step = RoutedStep(())
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.descriptor, self._wake = os.pipe2(os.O_CLOEXEC)
@@ -155,6 +172,7 @@ class Router:
         self._spec, self._rollout, self._launch, self._make = spec, spec.of(RolloutSpec), launch, source
         self._source: Source | None = None
         self._index = 0
+        self._step = RoutedStep(())
 
     def connect(self, replicas: int) -> list[int]:
         """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""
@@ -184,7 +202,15 @@ class Router:
         assert self._source is not None, "the engines were ready before"
         asked, workload = self._source.requests(self._launch, self._index), self._spec.workload
         needed = asked[: workload.prompts * workload.samples_per_prompt]
-        self._step = RoutedStep(asked, len({request.prompt for request in needed}))
+        groups = len({request.prompt for request in needed})
+        left = self._step.unfinished() if self._rollout.partial else []
+        # the samples of a prompt differ by now, so each has a prompt of its own
+        numbers = itertools.count(groups)
+        old = [(-place, replace(one, prompt=next(numbers))) for place, own in enumerate(left, 1) for one in own]
+        pairs = [*old, *((request.prompt, request) for request in (needed if left else asked))]
+        self._step = RoutedStep(
+            [request for _, request in pairs], groups - left.count([]), [group for group, _ in pairs]
+        )
         gc.collect()
 
     def begin(self) -> None:
@@ -231,8 +257,8 @@ class Router:
     def _run(self) -> None:
         try:
             self._hand_out(self._step)
-        except (ReplicaGoneError, ConnectionError):
-            pass  # the supervisor reports the reason
+        except ConnectionError:
+            pass  # of a replica that is gone, as the supervisor notices; it reports the reason
         except BaseException as error:
             self._failure = error
             os.write(self._wake, b"!")
@@ -259,6 +285,7 @@ class Router:
                     prompt_token_ids=request.prompt_token_ids,
                     output_tokens=request.output_tokens,
                     further=request.further,
+                    made=request.made,
                     sent=step.handed_out,
                 )
             )
@@ -282,7 +309,7 @@ class Router:
                 for word in key.data.heard():
                     assert isinstance(word, Ended), "replicas say nothing else"
                     balancer.ended(step.engine_of[word.id])
-                    if step.take(word.id, time.monotonic()):
+                    if step.take(word, time.monotonic()):
                         for line in self._lines:
                             line.say(Enough())
         now = time.monotonic()

@@ -40,6 +40,13 @@ class RolloutSettings(Strict):
             "fifths of the sent prompts have all their samples, and the rest is aborted and thrown away. Null: none."
         ),
     )
+    partial: bool = Field(
+        False,
+        description=(
+            "With over_sample: an aborted sequence is not thrown away, but goes on in the next step, which computes "
+            "its prompt and its answer so far again; so each step but the first begins only the prompts that it needs."
+        ),
+    )
 
 
 class RolloutSpec(ModeSpec):
@@ -49,6 +56,7 @@ class RolloutSpec(ModeSpec):
 
     router: RouterPolicy | None = absent("Policy for choosing the engine of each sequence. Null for a single engine.")
     over_sample: OverSample | None = absent("Prompts that a step sends / prompts that it needs. Null: the same.")
+    partial: Literal[True] | None = absent("Whether aborted sequences go on in the next step. Null: they do not.")
 
     def sent(self, prompts: int) -> int:
         """Return the number of prompts that a step sends if it needs `prompts`."""

@@ -2,16 +2,14 @@
 
 import asyncio
 import gc
-import hashlib
-import json
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, Surplus
-from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.measure.engine.vllm import passes
+from rollout_bench.contracts.spec import Spec, WorkloadSpec
+from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -20,9 +18,10 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.launch.replicas import SHORTEST_S, made_of
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, heard, written
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
 
 LINE_BYTES = 1 << 27
@@ -33,9 +32,6 @@ _RUNNER = asyncio.Runner()
 
 _LINES: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 """The connection to the router, for the jobs after the first; empty before the first."""
-
-SHORTEST_S = 1e-9
-"""Time of a step for a replica without sequences, in seconds."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -57,7 +53,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
         entry.looks.begin()
         share = await _share_of_step(entry, *line)
         tell(IterationEnds())
-        tell(told(share, entry, spec.workload, index, warmup))
+        tell(told(share, entry, spec, index, warmup))
 
 
 @dataclass
@@ -109,11 +105,15 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
     return share
 
 
-def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
-    """Return the event for a replica's share of a step: of the sequences that the step needed."""
-    began, enough, looks = share.over.began, share.over.enough, entry.looks
+def told(share: Share, entry: AsyncEntry, spec: Spec, index: int, warmup: bool) -> IterationDone:
+    """Return the event for a replica's share of a step.
+
+    It is of the sequences that the step needed; if unfinished ones go on in the next step, of all that generated.
+    """
+    began, enough, looks, workload = share.over.began, share.over.enough, entry.looks, spec.workload
     every = [trajectory_of(word, share.answers[number], index, began) for number, word in sorted(share.words.items())]
-    kept = [one for one in every if one.word.id not in share.over.dropped]
+    partial, dropped = spec.of(RolloutSpec).partial, share.over.dropped
+    kept = [one for one in every if (one.row.output_tokens if partial else one.word.id not in dropped)]
     results = [share.ended[one.word.id] for one in kept]
     rows = [
         one.row.model_copy(
@@ -126,25 +126,24 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
         for one, result in zip(kept, results, strict=True)
     ]
     back = max((one.answers[-1].back for one in every), default=began)
-    cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max((back if enough is None else min(back, enough)) - began, SHORTEST_S),
         requests=sum(len(one.answers) for one in kept),
         sequences=len(rows),
         prompt_tokens=sum(row.prompt_tokens for row in rows),
-        cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
+        cached_prompt_tokens=cached_of(rows, None),
         output_tokens=sum(row.output_tokens for row in rows),
         prompts=len({row.prompt for row in rows}),
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
         turns=None if workload.turns is None else turns_use([one.turns for one in every]),
-        surplus=None if enough is None else surplus_of(every, share.over.dropped, max(0.0, back - enough)),
+        surplus=None if enough is None else surplus_of(every, dropped, max(0.0, back - enough), goes_on=bool(partial)),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     flags = [
-        *turn_flags(workload, kept, iteration),
+        *turn_flags(workload, [one for one in kept if not one.aborted], iteration),
         *first_flags(every, iteration),
         *preempted_flags(index, looks.preemptions),
         *logprob_flags(index, results),
@@ -157,14 +156,24 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
     )
 
 
-def surplus_of(every: Sequence[Trajectory], dropped: Sequence[int], drain_s: float) -> Surplus:
-    """Return what the sequences with the numbers `dropped` were, whose last ended `drain_s` after the step."""
+def surplus_of(every: Sequence[Trajectory], dropped: Sequence[int], drain_s: float, *, goes_on: bool) -> Surplus:
+    """Return what the sequences with the numbers `dropped` were, whose last ended `drain_s` after the step.
+
+    Args:
+        every: all sequences of the step.
+        dropped: numbers of those that it did not need.
+        drain_s: seconds.
+        goes_on: whether unfinished ones go on in the next step, so that none is thrown away.
+    """
     found = [one for one in every if one.word.id in dropped]
+    thrown_away = [] if goes_on else found
+    again = [one.row for one in every if one.word.made and one.row.output_tokens]
     return Surplus(
-        sequences=len(found),
+        sequences=len(thrown_away),
         aborted=sum(one.aborted for one in found),
-        output_tokens=sum(one.row.output_tokens for one in found),
+        output_tokens=sum(one.row.output_tokens for one in thrown_away),
         drain_s=drain_s,
+        again_tokens=sum(row.prompt_tokens - (row.cached_prompt_tokens or 0) for row in again) if goes_on else None,
     )
 
 
@@ -183,11 +192,6 @@ def first_flags(every: Sequence[Trajectory], iteration: Iteration) -> list[Flag]
     asked, rows = [one.answers[0].asked for one in every], [one.rows[0] for one in every]
     cached = sum(row.cached_prompt_tokens or 0 for row in rows)
     return prefix_cache_flags(asked, iteration.model_copy(update={"cached_prompt_tokens": cached}), rows)
-
-
-def digest_of(token_ids: list[int]) -> str:
-    """Return the start of the SHA-256 of token ids, as JSON without spaces."""
-    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
 
 
 def logprob_flags(index: int, results: Sequence[Ended]) -> list[Flag]:
