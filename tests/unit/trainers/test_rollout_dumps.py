@@ -99,7 +99,7 @@ def test_a_group_shares_one_prompt_that_changes_between_passes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ({"prompt_tokens": 9, "output_tokens": 1, "prompt_group": [1]}, "line 2: prompt_group is [1]"),
+        ({"prompt_tokens": 9, "output_tokens": 1, "prompt_group": True}, "line 2: prompt_group is true"),
         ({"prompt_tokens": 8, "output_tokens": 1, "prompt_group": 0}, "prompt_group 0 has 8 prompt_tokens, above 9"),
     ],
 )
