@@ -34,10 +34,10 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A load: its prediction, and the times of the iterations that count, of all its launches, in seconds."""
+    """A load: its prediction, and the times of the iterations that count, for each launch, in seconds."""
 
     made: Prediction
-    iterations_s: tuple[float, ...]
+    launches_s: tuple[tuple[float, ...], ...]
 
     @property
     def name(self) -> str:
@@ -51,8 +51,13 @@ class Cell:
 
     @property
     def measured_s(self) -> float:
-        """Mean over the iterations."""
-        return float(np.mean(self.iterations_s))
+        """Mean over the launches."""
+        return float(np.mean(self.means_s))
+
+    @property
+    def means_s(self) -> list[float]:
+        """Mean over the iterations of each launch."""
+        return [float(np.mean(times)) for times in self.launches_s]
 
     @property
     def error(self) -> float:
@@ -71,7 +76,7 @@ def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterato
         except UserError as error:
             refused.append(f"- refused: {error.args[0].splitlines()[0]}.")
             continue
-        yield Cell(made, tuple(i.elapsed_s for launch in launches for i in launch.iterations if not i.warmup))
+        yield Cell(made, tuple(tuple(i.elapsed_s for i in one.iterations if not i.warmup) for one in launches))
 
 
 def lines_of(cells: list[Cell]) -> Iterator[str]:
@@ -87,8 +92,9 @@ def lines_of(cells: list[Cell]) -> Iterator[str]:
             decode_s = (each.made.length - 1) * float(kept["tpot_ms"]) / 1e3
             theirs = float(kept["ttft_ms"]) / 1e3 / workload.samples_per_prompt + decode_s
             other = f"{100 * (theirs / each.measured_s - 1):+.1f} %"
+        times = ", ".join(f"{time:.2f}" for own in each.launches_s for time in own)
         yield (
-            f"| {each.name} | {each.measured_s:.2f} | {', '.join(f'{time:.2f}' for time in each.iterations_s)} "
+            f"| {each.name} | {each.measured_s:.2f} | {times} "
             f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.1f} % "
             f"| {'yes' if each.predicted.held else 'no'} | {100 * simple:+.0f} % | {other} |"
         )
@@ -111,6 +117,20 @@ def choices_of(cells: list[Cell]) -> Iterator[str]:
         )
 
 
+def repeats_of(cells: list[Cell]) -> Iterator[str]:
+    """Yield how often a launch of a load is as near to its other launches as a prediction should be."""
+    apart = [
+        abs(own / float(np.mean(each.means_s[:place] + each.means_s[place + 1 :])) - 1)
+        for each in cells
+        if len(each.means_s) > 1
+        for place, own in enumerate(each.means_s)
+    ]
+    if apart:
+        near = Share(count=sum(distance <= 0.08 for distance in apart), of=len(apart))
+        yield f"A launch is within 8 % of the mean of the other launches of its load: {near}."
+        yield ""
+
+
 def main() -> None:
     """Predict the loads of each archive and write the tables."""
     lines = list[str]()
@@ -128,7 +148,8 @@ def main() -> None:
             shares = [Share(count=sum(error <= most for error in errors), of=len(errors)) for most in (0.05, 0.08)]
             held = Share(count=sum(each.predicted.held for each in cells), of=len(cells))
             lines += [f"{archive.name}: within 5 % {shares[0]}, within 8 % {shares[1]}, intervals hold {held}.", ""]
-            lines += [CELLS, "|---|--:|--:|--:|--:|---|--:|--:|", *rows, "", *refused, *choices_of(cells), ""]
+            lines += [*repeats_of(cells), CELLS, "|---|--:|--:|--:|--:|---|--:|--:|", *rows, ""]
+            lines += [*refused, *choices_of(cells), ""]
     text = "\n".join(lines)
     (RESULTS / "predictions.md").write_text(text)
     print(text, end="")
