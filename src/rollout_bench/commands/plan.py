@@ -92,7 +92,7 @@ def show(plan: PlanFile, results: Path) -> None:
     console.print(
         f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
         f" {missing} to run, {cost_in_words(every, least=plan.precision is not None)};"
-        f" {len(plan.skipped)} combinations skipped"
+        f" {several(len(plan.skipped), 'combination')} skipped"
     )
 
 

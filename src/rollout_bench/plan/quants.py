@@ -7,7 +7,7 @@ any run.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -26,6 +26,18 @@ _INT8_WEIGHT_ONLY = {
     "_data": {"group_size": None, "granularity": _PER_ROW, "set_inductor_config": True},
 }
 _TORCHAO_W8A16 = {"quantization_config_dict_json": json.dumps(_INT8_WEIGHT_ONLY)}
+_INT4_WEIGHT_ONLY = {
+    "_type": "Int4WeightOnlyConfig",
+    "_version": 2,
+    "_data": {
+        "group_size": 128,
+        "set_inductor_config": True,
+        "int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"},
+        "int4_choose_qparams_algorithm": {"_type": "Int4ChooseQParamsAlgorithm", "_data": "TINYGEMM"},
+        "int4_tile_packed_ntile": 8,
+    },
+}
+_TORCHAO_W4A16 = {"quantization_config_dict_json": json.dumps(_INT4_WEIGHT_ONLY)}
 
 
 class Quant(Quantization):
@@ -98,16 +110,25 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 }
 
 
-REFUSED: dict[Platform, dict[str, str]] = {
+class Refusal(NamedTuple):
+    """A quantization that the engine refuses on a platform.
+
+    Attributes:
+        engine_args: arguments that select it.
+        said: the engine's message.
+    """
+
+    engine_args: dict[str, Any]
+    said: str
+
+
+REFUSED: dict[Platform, dict[str, Refusal]] = {
     "cpu": {
-        "fp8-block": "requires AMX tile support (Sapphire Rapids or newer)",
-        "w4a16-torchao": "Requires mslk >= 1.0.0",
+        "fp8-block": Refusal({"quantization": "fp8_per_block"}, "requires AMX tile support (Sapphire Rapids or newer)"),
+        "w4a16-torchao": Refusal({"quantization": "torchao", "hf_overrides": _TORCHAO_W4A16}, "Requires mslk >= 1.0.0"),
     }
 }
-"""The engine's message about quantizations that users may want but that could not be launched.
-
-They were tried with vLLM 0.32 on a CPU without AMX.
-"""
+"""Quantizations that users may want but that could not be launched, tried with vLLM 0.32 on a CPU without AMX."""
 
 
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
@@ -123,7 +144,7 @@ def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
     refusal = REFUSED.get(platform, {}).get(name)
     if refusal is None:
         return f"{name} is not known on {platform}", define
-    return f"vLLM refused {name} on {platform}: {refusal}", f"where it runs {define}"
+    return f"vLLM refused {name} on {platform}: {refusal.said}", f"where it runs {define}"
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:

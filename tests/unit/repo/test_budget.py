@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 4015,
     "modes": 5375,
     "numbers": 162,
-    "plan": 1949,
+    "plan": 1954,
     "predict": 620,
     "report": 2002,
     "scripts": 40,
