@@ -34,8 +34,14 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
     largest of n independent values is at least the true percentile with that confidence. MLPerf's early stopping has
     the same minimum (MLCommons, "MLPerf Inference Rules", appendix on the early stopping criterion; LoadGen's
     early_stopping.cc: 64 for p90 and 662 for p99).
-    `p` is at least 0.5: below the median, the lower tail would decide.
+
+    Raises:
+        ValueError: `p` is not at least 0.5 and below 1, or `confidence` is not above 0.5 and below 1.
     """
+    if not 0.5 <= p < 1:
+        raise ValueError(f"{p} is no share from 0.5 to below 1")  # below the median the lower tail would decide
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"{confidence} is no confidence above 0.5 and below 1")
     return next(n for n in itertools.count(2) if special.bdtr(1, n, 1 - p) <= 1 - confidence)
 
 

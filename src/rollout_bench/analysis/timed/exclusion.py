@@ -3,8 +3,8 @@
 A share of a short time varies more. If each launch were judged by its own readings, launches with shorter iterations
 would be dropped more often, and the remaining ones would be the lucky ones. In a block the engines alternate their
 iterations, so all readings together cover nearly the whole time of its rounds. Only gaps between iterations are
-missing: the next prompts and garbage collection. A disturbance therefore affects all
-launches of the block equally, and excluding a block favours none of them. `docs/trust.md` lists the bias of each rule.
+missing: the next prompts and garbage collection. A disturbance therefore affects all launches of the block equally, and
+excluding a block favours none of them. `docs/trust.md` lists the bias of each rule.
 
 Launches that ran one after the other have no such readings, because starts of engines lie between their iterations.
 They keep their own flags. Pooled readings would favour the launch with the shorter iterations even more: the launch

@@ -68,7 +68,7 @@ def _thrown_away(iteration: Iteration) -> dict[str, float]:
 
 
 def _of(table: str, name: str, unit: str, header: str, definition: str, top: str, bottom: str = ONE) -> Number:
-    factor = {"share": 100, "s": 1 if table == TURNS else 1e3}.get(unit, 1)
+    factor = 100 if unit == "share" else 1e3 if header.endswith(" ms") else 1
     return Number(
         name, unit, header, definition, top=top, bottom=bottom, mode="rollout", table=table, factor=factor, digits=3
     )

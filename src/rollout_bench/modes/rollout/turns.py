@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 from typing import Any
 
@@ -67,7 +68,7 @@ class Trajectory:
     rows: Sequence[SequenceRow]
     turns: Sequence[TurnRow]
 
-    @property
+    @cached_property
     def row(self) -> SequenceRow:
         """Its row: from its first turn to its last, with the sums of tokens."""
         cached = [turn.cached_prompt_tokens for turn in self.turns]
