@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2227,
+    "analysis": 2231,
     "checkpoints": 341,
     "cluster": 431,
     "commands": 1180,
@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 348,
     "llmd": 630,
     "measure": 4015,
-    "modes": 5375,
+    "modes": 5376,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
