@@ -138,6 +138,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         devices=devices,
         generators=generators,
         sleeps=settings.get("vllm_enable_sleep_mode"),
+        shards=False,
     )
 
 

@@ -132,6 +132,7 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
         devices=training + apart,
         generators=apart or max(training // 2 // tensor, 1) * tensor,
         sleeps=_sleeps(settings) and settings.get("trainer.device") == "cuda",
+        shards=True,
     )
 
 

@@ -24,9 +24,10 @@ SHAPES = {
 """Model of the hub -> preset of the same shape."""
 
 STAND_IN = (
-    "Training: measured with a stand-in trainer, a model of the same shape in torch;"
+    "Training: measured with a stand-in trainer, a model of the same shape in torch,{};"
     " --log FILE takes its time from your trainer's log."
 )
+SHARDED, WHOLE = " sharded by FSDP2", " whole on each device: placement.strategy fsdp2 shards it"
 
 
 def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig:
@@ -61,6 +62,7 @@ def placement(
     devices: int,
     generators: int,
     sleeps: bool,
+    shards: bool,
 ) -> MadeConfig:
     """Return the config that compares devices that engines and trainer share with parted ones.
 
@@ -73,6 +75,7 @@ def placement(
         devices: all devices.
         generators: devices that generate if they are parted.
         sleeps: whether a colocated engine sleeps while its device trains.
+        shards: whether the trainer is sharded over its devices.
 
     Raises:
         UserError: if the engines are not bf16, there is one device, or the model is on the hub and no preset has its
@@ -83,6 +86,7 @@ def placement(
     if devices < 2:
         problem = f"{file}: trains on one device, but a placement compares shared devices with parted ones"
         raise UserError(problem, "give the trainer two devices or more")
+    trained = {"train_s": training[0]} if training else {"strategy": "fsdp2"} if shards else {}
     model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
     # with the values of colocated engines, because planning checks the config without a setting, too
     both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}
@@ -93,7 +97,7 @@ def placement(
     load = made.config["workload_settings"][workload] | {"engine_args": both}
     config = {key: value for key, value in made.config.items() if key != "rollout"} | {
         "modes": ["placement"],
-        "placement": {"devices": devices, **({"train_s": training[0]} if training else {})},
+        "placement": {"devices": devices, **trained},
         "settings": ["colocated", "server"],
         "setting_settings": {
             where: {
@@ -111,7 +115,7 @@ def placement(
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
         f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
         f"Setting server: {generators} generate, {devices - generators} train.",
-        training[1] if training else STAND_IN,
+        training[1] if training else STAND_IN.format(SHARDED if shards else WHOLE),
         "Not measured here: rewards, and the way to a server over HTTP.",
         *explained,
         *(line for line in made.head if line == FULL_LENGTH),

@@ -96,14 +96,16 @@ def test_each_rank_sees_the_devices_of_its_engine(
     assert found == devices
 
 
-def test_ranks_of_an_engine_meet_alone():
+def test_ranks_that_generate_meet_and_those_that_train():
     spec = placed_spec(SERVER, **TWO_SHARDS).model_copy(update={"platform": "cuda"})
     found = [surroundings(spec, rank, FOLDER)[0] for rank in range(5)]
-    assert [each["RANK"] for each in found] == [each["LOCAL_RANK"] for each in found] == ["0", "1", "0", "1", "0"]
-    assert [each["WORLD_SIZE"] for each in found] == ["2", "2", "2", "2", "1"]
+    assert [each["LOCAL_RANK"] for each in found] == ["0", "1", "0", "1", "0"]
+    assert [each["RANK"] for each in found] == ["0", "1", "2", "3", "0"]
+    assert [each["WORLD_SIZE"] for each in found] == ["4", "4", "4", "4", "1"]
     meetings = [each[MEETING] for each in found]
-    assert meetings[0] == meetings[1] != meetings[2] == meetings[3] != meetings[4]
-    assert all(meeting.rpartition("/")[2].startswith("ranks-abc-engine-") for meeting in meetings)
+    assert len(set(meetings[:4])) == 1
+    assert meetings[4] not in meetings[:4]
+    assert all(meeting.rpartition("/")[2].startswith("ranks-abc-world-") for meeting in meetings)
 
 
 def over(rank: int, released: float, spans: list[tuple[str, float, float]], tokens: int = 0) -> StepOver:
@@ -261,11 +263,11 @@ def test_weights_reach_all_engines_unchanged_however_they_are_bundled(tmp_path: 
         "c": torch.randn(2, 2),
         "d": torch.tensor(7.0),
     }
-    parts = [(name, tensor.dtype, tensor.shape) for name, tensor in sent.items()]
+    parts = [(name, str(tensor.dtype).removeprefix("torch."), tensor.shape) for name, tensor in sent.items()]
 
     def work(group: RankGroup, rank: int) -> dict[str, torch.Tensor]:
         if rank == 0:
-            group.send(list(sent.values()), most_bytes)
+            group.send(sent.values(), parts, most_bytes)
             return {}
         return dict(group.receive(parts, most_bytes))
 

@@ -1,6 +1,7 @@
 """The trainer's stand-in computes what it says: one gradient, however sequences are shared out and batched."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from launching import TINY_MODEL
 from safetensors.torch import save_file
+from torch.multiprocessing.spawn import spawn
 
 from rollout_bench.modes.placement import trainer as trainer_module
-from rollout_bench.modes.placement.shares import Trajectory, advantage
-from rollout_bench.modes.placement.trainer import PolicyTrainer, model_of
+from rollout_bench.modes.placement.hooks import MEETING
+from rollout_bench.modes.placement.shares import Trajectory, advantage, share
+from rollout_bench.modes.placement.trainer import PolicyTrainer, model_of, shard
 
 SMALL = {**TINY_MODEL, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "vocab_size": 64}
 CPU = torch.device("cpu")
@@ -51,7 +54,7 @@ def gradients(model: Any, micro_batch: int) -> list[torch.Tensor]:
     model.zero_grad(set_to_none=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "MICRO_BATCH", micro_batch)
-        trainer.train(MADE, SAMPLED)
+        trainer.train(MADE, SAMPLED, len(MADE))
     return [gradient.clone() for gradient in trainer.gradients()]
 
 
@@ -59,6 +62,43 @@ def test_micro_batches_add_up_to_one_batch(model: Any):
     whole, parts = gradients(model, 6), gradients(model, 2)
     assert max(float(gradient.abs().max()) for gradient in whole) > 1e-3
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(parts, whole, strict=True))
+
+
+def trained(folder: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
+    """Return the weights after two steps on a rank, of which each has its share."""
+    torch.set_num_threads(1)
+    model = model_of(folder, has_weights=False, trust_remote_code=False, device=CPU)
+    if ranks > 1:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), MEETING: f"{folder}/meeting"}
+        shard(model, CPU)
+    trainer = PolicyTrainer(model, 3, ranks)
+    for _ in range(2):
+        trainer.train([MADE[n] for n in share(len(MADE), rank, ranks)], SAMPLED, -(-len(MADE) // ranks))
+        assert len(trainer.gradients()) == (0 if ranks > 1 else len(list(model.parameters())))
+        trainer.optimize()
+    held = sum(own.to_local().numel() if ranks > 1 else own.numel() for own in model.parameters())
+    return {**dict(trainer.weights()), "held": torch.tensor(held)}
+
+
+def keep_trained(rank: int, folder: str) -> None:
+    weights = trained(folder, rank, 4)
+    torch.save(weights, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_sharded_trainer_has_the_weights_of_one_with_all(tmp_path: Path):
+    folder = folder_of(tmp_path)
+    spawn(keep_trained, (folder,), nprocs=4)
+    alone = trained(folder, 0, 1)
+    held = alone.pop("held")
+    drawn_first = dict(PolicyTrainer(drawn(tmp_path), 3).weights())
+    for rank in range(4):  # of 6 sequences the ranks have 1, 2, 1, 2
+        sharded = torch.load(tmp_path / f"{rank}.pt")
+        assert sharded.pop("held") < held / 3
+        assert sharded.keys() == alone.keys()
+        for name, tensor in sharded.items():
+            assert torch.allclose(tensor, alone[name], rtol=2**-7, atol=1e-5)
+            assert name.endswith("norm.weight") or not torch.equal(tensor, drawn_first[name])
 
 
 def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any):
@@ -71,8 +111,8 @@ def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any
         sampled = range(len(each.prompt_token_ids), each.tokens)
         expected.append(-advantage(each.sample, 3) * sum(float(said[n - 1, ids[0, n]]) for n in sampled))
     count = len(one.output_token_ids)
-    assert trainer.train([one], SAMPLED) == pytest.approx(expected[0] / count, rel=1e-4)
-    both = trainer.train(pair, SAMPLED) * (count + len(longer.output_token_ids))
+    assert trainer.train([one], SAMPLED, 1) == pytest.approx(expected[0] / count, rel=1e-4)
+    both = trainer.train(pair, SAMPLED, 2) * (count + len(longer.output_token_ids))
     assert both == pytest.approx(sum(expected), rel=1e-4, abs=1e-5)
 
 

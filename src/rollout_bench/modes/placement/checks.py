@@ -65,6 +65,7 @@ class PlacementPlanning(Planning):
             cores_per_device=settings.cores_per_device if platform == "cpu" else None,
             overlap=1 if is_server and settings.overlap else None,
             sleep=None if is_server or settings.sleep == "none" else settings.sleep,
+            strategy="fsdp2" if settings.strategy == "fsdp2" and settings.train_s is None else None,
         )
 
     def check_all(self, configs: Collection[Config]) -> None:
@@ -224,13 +225,16 @@ class PlacementPlanning(Planning):
     def trainer_bytes(self, spec: Spec, weights_bytes: float) -> tuple[float, bool]:
         """Return the memory of a trainer on a device, and whether an awake engine shares the device.
 
-        Each training device holds the whole model. Each parameter has a bf16 weight. With real training it also has
-        two moments and, unless the engine sleeps meanwhile, the gradient (docs/whole-step.md).
+        Each parameter has a bf16 weight. With real training it also has two moments and, unless the engine sleeps
+        meanwhile, the gradient (docs/whole-step.md). A sharded trainer divides them by its devices, and begins with the
+        whole model's weights on each.
         """
         placement = spec.of(PlacementSpec)
         if spec.platform == "cpu":
             return 0.0, False
-        each = 2 if placement.train_s is not None else 6 if placement.sleep else 8
+        each = 2.0 if placement.train_s is not None else 6.0 if placement.sleep else 8.0
+        if placement.strategy:
+            each = max(2.0, each / len(placement.training))
         return each * weights_bytes / 2, placement.generators is None
 
 

@@ -3,18 +3,15 @@
 This worker extension of vLLM receives weights directly, without another process between.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
 from rollout_bench.measure.probes.weight_proofs import WeightProofs, is_noting, proof_of
-from rollout_bench.modes.placement.groups import RankGroup
+from rollout_bench.modes.placement.groups import Part, RankGroup
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
-
-Part = tuple[str, str, Sequence[int]]
-"""Name of a transferred tensor, torch's name of its data type, and its shape, in a form for other processes."""
 
 
 class WeightTaker(WeightProofs):
@@ -27,8 +24,7 @@ class WeightTaker(WeightProofs):
 
     def rollout_bench_receive(self, parts: list[Part], most_bytes: int) -> dict[str, str]:
         """Load the weights from the group's first member; see `rollout_bench_take`."""
-        kinds = [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in parts]
-        return self.rollout_bench_take(self._rollout_bench_group.receive(kinds, most_bytes))
+        return self.rollout_bench_take(self._rollout_bench_group.receive(parts, most_bytes))
 
     def rollout_bench_take(self, weights: Tensors) -> dict[str, str]:
         """Load `weights` through vLLM's own worker; return name -> checksum of each, if checksums are taken now."""

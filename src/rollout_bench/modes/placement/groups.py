@@ -4,9 +4,11 @@ On cpu all data goes through gloo. On cuda, device tensors go through NCCL; barr
 go through gloo.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,34 @@ import torch.distributed as dist
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.failures import CRASH_FIX
 from rollout_bench.measure.launch.protocol import PEER_LOST
+from rollout_bench.modes.placement.hooks import MEETING
 from rollout_bench.modes.placement.shares import buckets
+
+Part = tuple[str, str, Sequence[int]]
+"""Name of a transferred tensor, torch's name of its data type, and its shape, in a form for other processes."""
 
 LOCALHOST = "127.0.0.1"
 """Address of all ranks."""
 
 
+def meeting() -> Path:
+    """Return the file at which the ranks of this process's world meet."""
+    return Path(os.environ[MEETING])
+
+
+def meet(backend: str) -> None:
+    """Join the torch.distributed world of this rank; `backend` is torch's name for its communication."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, init_method=f"file://{meeting()}", rank=rank, world_size=size)
+
+
 @contextmanager
-def _together() -> Iterator[None]:
+def communicating() -> Iterator[None]:
+    """Raise `MeasuringFailed` if ranks that communicate in the context lose one."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise MeasuringFailed(PEER_LOST, f"another rank was lost: {error}", CRASH_FIX) from error
 
@@ -50,7 +70,7 @@ class RankGroup:
         self._device = device
         store = dist.FileStore(str(folder / name), self.size)
         timeout = timedelta(seconds=timeout_s)
-        with _together():
+        with communicating():
             self._host: Any = _gloo(dist.PrefixStore("gloo", store), self._place, self.size, timeout)
             self._data: Any = self._host
             if device.type == "cuda":
@@ -61,7 +81,7 @@ class RankGroup:
 
     def barrier(self) -> None:
         """Wait until all members have arrived."""
-        with _together():
+        with communicating():
             self._host.barrier().wait()
 
     def gather(self, numbers: Sequence[int]) -> list[list[int]]:
@@ -69,7 +89,7 @@ class RankGroup:
         own = torch.tensor(numbers, dtype=torch.int32)
         length = torch.tensor([len(own)], dtype=torch.int32)
         lengths = [torch.empty_like(length) for _ in range(self.size)]
-        with _together():
+        with communicating():
             self._host.allgather([lengths], [length]).wait()
             longest = max(int(one) for one in lengths)  # gloo requires equal shapes
             padded = torch.zeros(longest, dtype=torch.int32)
@@ -82,7 +102,7 @@ class RankGroup:
         """Replace each tensor by the sum of all members' tensors, in buckets of `most_bytes`."""
         for bucket in buckets(sizes(tensors), most_bytes):
             flat = torch.cat([tensors[number].reshape(-1) for number in bucket])
-            with _together():
+            with communicating():
                 self._data.allreduce([flat]).wait()
             place = 0
             for number in bucket:
@@ -94,33 +114,32 @@ class RankGroup:
         """Return the first member's text; the other members pass None."""
         content = torch.frombuffer(bytearray((text or "").encode() or b" "), dtype=torch.uint8)
         length = torch.tensor([len(content)], dtype=torch.int64)
-        with _together():
+        with communicating():
             self._broadcast(self._host, length)
             content = content if self._place == 0 else torch.empty(int(length), dtype=torch.uint8)
             self._broadcast(self._host, content)
         return bytes(content.tolist()).decode()
 
-    def send(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
-        """Send tensors to all other members, in buckets; only the first member calls this."""
-        for bucket in buckets(sizes(tensors), most_bytes):
-            flat = torch.cat([tensors[number].detach().reshape(-1) for number in bucket])
-            with _together():
+    def send(self, tensors: Iterable[torch.Tensor], parts: Sequence[Part], most_bytes: int) -> None:
+        """Send tensors, whose descriptions are `parts`, to all other members, in buckets; only the first calls this."""
+        each = iter(tensors)
+        for bucket in buckets(sizes_of_parts(parts), most_bytes):
+            flat = torch.cat([next(each).detach().reshape(-1) for _ in bucket])
+            with communicating():
                 self._broadcast(self._data, flat.view(torch.uint8))
 
-    def receive(
-        self, parts: Sequence[tuple[str, torch.dtype, torch.Size]], most_bytes: int
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield tensors from the first member, with these names, data types and shapes, as the buckets arrive."""
+    def receive(self, parts: Sequence[Part], most_bytes: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors from the first member, as the buckets arrive."""
         each = sizes_of_parts(parts)
         for bucket in buckets(each, most_bytes):
             flat = torch.empty(sum(each[number][1] for number in bucket), dtype=torch.uint8, device=self._device)
-            with _together():
+            with communicating():
                 self._broadcast(self._data, flat)
             place = 0
             for number in bucket:
                 name, dtype, shape = parts[number]
                 size = each[number][1]
-                yield name, flat[place : place + size].view(dtype).view(shape)
+                yield name, flat[place : place + size].view(getattr(torch, dtype)).view(tuple(shape))
                 place += size
 
     def _broadcast(self, group: Any, tensor: torch.Tensor) -> None:
@@ -134,9 +153,9 @@ def sizes(tensors: Sequence[torch.Tensor]) -> list[tuple[str, int]]:
     return [(str(tensor.dtype), tensor.numel() * tensor.element_size()) for tensor in tensors]
 
 
-def sizes_of_parts(parts: Sequence[tuple[str, torch.dtype, torch.Size]]) -> list[tuple[str, int]]:
-    """Return data type and bytes of each tensor from names, data types and shapes."""
-    return [(str(dtype), shape.numel() * dtype.itemsize) for _, dtype, shape in parts]
+def sizes_of_parts(parts: Sequence[Part]) -> list[tuple[str, int]]:
+    """Return data type and bytes of each described tensor."""
+    return [(dtype, prod(shape) * getattr(torch, dtype).itemsize) for _, dtype, shape in parts]
 
 
 def _gloo(store: dist.Store, place: int, size: int, timeout: timedelta) -> Any:

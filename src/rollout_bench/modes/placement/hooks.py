@@ -22,7 +22,7 @@ from rollout_bench.modes.placement.record import PlacedStep, RankStep, placed_en
 from rollout_bench.modes.placement.settings import PlacementSpec
 
 MEETING = "ROLLOUT_BENCH_MEETING"
-"""Variable with the file at which the ranks of an engine meet; its name is unique on the machine."""
+"""Variable with the file at which ranks meet; its name is unique on the machine."""
 
 DEVICES_OF: Mapping[Platform, str] = {"cuda": "CUDA_VISIBLE_DEVICES"}
 """Platform -> variable with the devices that a process sees."""
@@ -80,18 +80,22 @@ def roles(spec: Spec) -> list[str]:
 def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str], list[int] | None]:
     """Return the variables of rank `number`, and the cores that it may use; None for all of its process.
 
-    The ranks of an engine see the devices of all its ranks, which vLLM needs for transfers outside NCCL. The ranks find
-    each other in `folder`, whose name is unique on the machine.
+    The ranks of an engine see the devices of all its ranks, which vLLM needs for transfers outside NCCL. All engines
+    are one torch.distributed world, as in TRL and verl, and so is a trainer apart from them. The ranks find each other
+    in `folder`, whose name is unique on the machine.
     """
-    devices = spec.of(PlacementSpec).devices
+    placement = spec.of(PlacementSpec)
+    devices = placement.devices
+    world = placement.generating if number in placement.generating else placement.training
     shards = next((ranks for ranks in placed_engines(spec) if number in ranks), range(number, number + 1))
     environment = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess else "0",
-        # within the engine, in torchrun's convention
-        "RANK": str(shards.index(number)),
+        # in torchrun's convention
+        "RANK": str(world.index(number)),
         "LOCAL_RANK": str(shards.index(number)),
-        "WORLD_SIZE": str(len(shards)),
-        MEETING: f"{folder}/{folder.name}-engine-{shards[0]}",
+        "WORLD_SIZE": str(len(world)),
+        MEETING: f"{folder}/{folder.name}-world-{world[0]}",
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),  # the host's name may lead nowhere
     }
     if spec.platform in DEVICES_OF:
         variable = DEVICES_OF[spec.platform]
@@ -104,7 +108,7 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
                 f"let the launch see {devices} devices, or lower placement.devices",
             )
         return {**environment, variable: ",".join(there[rank] for rank in shards)}, None
-    cores = list(inventory.core_blocks(devices)[number].cores)[: spec.of(PlacementSpec).cores_per_device]
+    cores = list(inventory.core_blocks(devices)[number].cores)[: placement.cores_per_device]
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(cores))
     environment[inventory.MEMORY_NODES] = inventory.memory_nodes(cores)
     return {**environment, "OMP_NUM_THREADS": str(min(threads, len(cores)))}, cores

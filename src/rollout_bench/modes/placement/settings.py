@@ -11,6 +11,9 @@ from rollout_bench.contracts.weights import SleepLevel
 Where = Literal["colocated", "server"]
 """colocated: each rank hosts an engine and trains, alternately; server: some ranks generate, the others train."""
 
+Strategy = Literal["ddp", "fsdp2"]
+"""ddp: each training rank holds the whole model; fsdp2: its shard of weights, gradients and moments."""
+
 
 class PlacementSettings(Strict):
     """Placement of engines and trainer."""
@@ -52,6 +55,14 @@ class PlacementSettings(Strict):
             "colocated, and on cuda."
         ),
     )
+    strategy: Strategy = Field(
+        "ddp",
+        description=(
+            "Distribution of the trainer's stand-in. ddp: each training device holds the whole model. fsdp2: each "
+            "holds a shard of weights, gradients and moments, by torch's fully_shard, as in verl; weights are gathered "
+            "layer by layer to train, and tensor by tensor for the update. With train_s nothing is sharded."
+        ),
+    )
     train_s: Seconds | None = Field(
         None,
         description=(
@@ -73,6 +84,7 @@ class PlacementSpec(ModeSpec):
     generators: int | None = absent("Number of devices that generate. Null if all do.")
     overlap: Literal[1] | None = absent("Steps by which generation is ahead of training. Null: none.")
     sleep: Literal["1", "2"] | None = absent("Sleep level of an engine while its device trains. Null: no sleep.")
+    strategy: Literal["fsdp2"] | None = absent("fsdp2: the trainer is sharded over its devices. Null: it is not.")
     train_s: float | None = absent(
         "Assumed seconds of training, summed over all training devices. Null: it is measured."
     )

@@ -1,9 +1,9 @@
 """The trainer's stand-in: forward, backward and optimizer of the checkpoint's own model, in torch.
 
 Parameters, gradients and AdamW's moments are bf16 on a GPU. On a CPU they are float32, because many CPUs lack bf16 and
-torch then takes ten times as long. Each training rank holds all of them (data parallel, no sharding), and there is no
-gradient checkpointing. Trainers with master weights, sharding or recomputation do more work; this one measures a plain
-trainer's step. Weights are transferred as bf16, as in the checkpoint.
+torch then takes ten times as long. Each training rank holds all of them, or, sharded, its part (`shard`). There is no
+gradient checkpointing. Trainers with master weights or recomputation do more work; this one measures a plain trainer's
+step. Weights are transferred as bf16, as in the checkpoint.
 
 The loss is a policy gradient: the mean, over all sampled tokens of the step, of minus log-probability times the
 sequence's advantage. So every token has the same weight in any rank and micro-batch, and the sum of all ranks'
@@ -12,17 +12,22 @@ no reward.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.modes.placement.shares import Trajectory, advantage
+from rollout_bench.modes.placement.groups import Part, communicating, meet
+from rollout_bench.modes.placement.shares import Trajectory, advantage, share
 
 LEARNING_RATE = 1e-4
 """Learning rate of AdamW, about the size of a weight's change in a step.
@@ -34,7 +39,7 @@ SEED = 0
 """Seed of the weights if the engine makes dummy weights (load_format: dummy); the same on every rank."""
 
 MICRO_BATCH = 4
-"""Number of sequences in a forward and backward pass; gradients accumulate over a device's micro-batches."""
+"""Most sequences in a forward and backward pass; gradients accumulate over a device's micro-batches."""
 
 
 class PolicyTrainer:
@@ -43,44 +48,60 @@ class PolicyTrainer:
     Args:
         model: the model from transformers.
         samples: samples of each prompt.
+        shards: number of ranks over which the model is sharded; 1 if this rank has all of it.
     """
 
-    def __init__(self, model: Any, samples: int) -> None:
+    def __init__(self, model: Any, samples: int, shards: int = 1) -> None:
         self.model = model
+        self._shards = shards
         self._samples = samples
         self._parameters = list(model.parameters())
         # on a GPU the default needs memory for another copy of the model; fused is TRL's default too
         fused = self._parameters[0].is_cuda
         self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=fused)
 
-    def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Return its parameters, tied parameters once, as in checkpoints."""
-        return [(name, parameter.detach().bfloat16()) for name, parameter in self.model.named_parameters()]
+    def parts(self) -> list[Part]:
+        """Return the descriptions of its weights."""
+        return [(name, "bfloat16", list(parameter.shape)) for name, parameter in self.model.named_parameters()]
 
-    def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield its parameters, tied parameters once, as in checkpoints; all ranks of a sharded model must iterate."""
+        for name, parameter in self.model.named_parameters():
+            own = parameter.detach()
+            if isinstance(own, DTensor):
+                with communicating():
+                    own = own.full_tensor()
+            yield name, own.bfloat16()
+
+    def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int, most: int) -> float | None:
         """Compute the gradients of a rank's share; gradients of successive micro-batches accumulate.
 
         Args:
             trajectories: its sequences, possibly none.
             sampled_tokens: number of tokens sampled in the step, over all ranks.
+            most: number of sequences of the rank with most, so that all ranks have equally many micro-batches.
 
         Returns:
             The mean loss of a token, over micro-batches; None if nothing is computed.
         """
         losses = []
+        batches = -(-most // MICRO_BATCH) if trajectories else 0
         device = self._parameters[0].device
         # dropout must not advance the engine's random state, which all ranks of an engine must share
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for first in range(0, len(trajectories), MICRO_BATCH):
-                batch = trajectories[first : first + MICRO_BATCH]
+        random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with random, communicating() if self._shards > 1 else nullcontext():
+            for number in range(batches):
+                batch = [trajectories[place] for place in share(len(trajectories), number, batches)]
                 summed = self._summed_loss(batch)
-                (summed / sampled_tokens).backward()
+                (summed * self._shards / sampled_tokens).backward()  # sharded gradients are means over the ranks
                 losses.append(summed.detach() / sum(len(one.output_token_ids) for one in batch))
         # read only at the end, because reading a loss waits for the device
         return float(sum(losses)) / len(losses) if losses else None
 
     def gradients(self) -> list[torch.Tensor]:
-        """Return the gradients of all parameters; zeros if the rank had nothing to train on."""
+        """Return the gradients to add up: zeros without sequences; none if sharded, which adds them up itself."""
+        if self._shards > 1:
+            return []
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -117,15 +138,19 @@ class TimedTrainer:
         elapsed_s: training time of this rank, in seconds.
     """
 
-    def __init__(self, weights: Sequence[tuple[str, torch.Tensor]], elapsed_s: float) -> None:
+    def __init__(self, weights: Iterable[tuple[str, torch.Tensor]], elapsed_s: float) -> None:
         self._weights = list(weights)
         self._elapsed_s = elapsed_s
 
-    def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Return the checkpoint's weights."""
-        return self._weights
+    def parts(self) -> list[Part]:
+        """Return the descriptions of its weights."""
+        return [(name, str(own.dtype).removeprefix("torch."), list(own.shape)) for name, own in self._weights]
 
-    def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the checkpoint's weights."""
+        yield from self._weights
+
+    def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int, most: int) -> float | None:
         """Wait for the fixed time."""
         time.sleep(self._elapsed_s)
         return None
@@ -165,6 +190,16 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
     if has_weights:
         fill(model, folder)
     return model.train()
+
+
+def shard(model: Any, device: torch.device) -> None:
+    """Shard `model` over the ranks of this rank's world, by FSDP2: each of its layers, then the rest."""
+    if not dist.is_initialized():  # a colocated engine has joined it
+        meet("gloo" if device.type == "cpu" else "nccl")
+    for module in list(model.modules()):
+        if type(module).__name__ in model._no_split_modules:
+            fully_shard(module)
+    fully_shard(model)
 
 
 def fill(model: Any, folder: str) -> None:

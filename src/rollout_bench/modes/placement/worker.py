@@ -57,11 +57,8 @@ from rollout_bench.workloads.requests import Request
 if TYPE_CHECKING:
     import torch
 
-    from rollout_bench.modes.placement.groups import RankGroup
+    from rollout_bench.modes.placement.groups import Part, RankGroup
     from rollout_bench.modes.placement.trainer import Trainer
-
-Manifest = list[tuple[str, str, list[int]]]
-"""Name, data type and shape of each transferred tensor."""
 
 TAKER = "rollout_bench.modes.placement.extension.WeightTaker"
 """Worker extension of vLLM."""
@@ -292,6 +289,7 @@ class PlacedRank:
         if self._generator is None:
             tell(PhaseBegins(phase="initializing"))
 
+        from rollout_bench.modes.placement.groups import sizes_of_parts
         from rollout_bench.modes.placement.sleep import EngineSleep
 
         self._spec, self._placement = spec, placement
@@ -318,7 +316,7 @@ class PlacedRank:
             shards = self._generator.shards
             self._shards = self._group(job, f"shards-{shards[0]}", shards)
         self._parts = self._manifest()
-        self._bytes = sum(torch.Size(shape).numel() * getattr(torch, dtype).itemsize for _, dtype, shape in self._parts)
+        self._bytes = sum(size for _, size in sizes_of_parts(self._parts))
         self._pending: list[Trajectory] = []
         self._renew(Notes(self._device))  # from now on engine and trainer have the same weights, even dummy weights
         self._loaded = self._proof("first")
@@ -332,10 +330,9 @@ class PlacedRank:
             return None
         return RankGroup(name, ranks, job.replica, folder_of_ranks(), self._device, job.timeout_s)
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self) -> list[Part]:
         """Return names, data types and shapes of the transferred weights."""
-        own = [] if self._trainer is None else self._trainer.weights()
-        said: Manifest = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own]
+        said = [] if self._trainer is None else self._trainer.parts()
         if self._updating is not None:
             said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
         return said
@@ -405,12 +402,13 @@ class PlacedRank:
         trainer, trainers = self._trainer, self._trainers
         if trainer is None or trainers is None or not trajectories:  # before the first step there are none
             return None
+        sampled, most = sum(len(one.output_token_ids) for one in trajectories), -(-len(trajectories) // trainers.size)
         with notes.doing("train"):
-            loss = trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
-        gradients = trainer.gradients()
-        if not gradients:
+            loss = trainer.train(self._share(trajectories), sampled, most)
+        if self._placement.train_s is not None:
             return loss
-        if trainers.size > 1:
+        gradients = trainer.gradients()
+        if gradients and trainers.size > 1:
             trainers.barrier()
             with notes.doing("reduce"):
                 trainers.add_up(gradients, BUCKET_BYTES)
@@ -449,15 +447,20 @@ class PlacedRank:
     def _update(self, notes: Notes) -> int:
         """Transfer the trainer's weights to the engines; return the bytes that this rank's engine received."""
         generator, trainer, group = self._generator, self._trainer, self._updating
-        if group is None and not self._colocated:
+        if group is None and not self._colocated and self._placement.strategy is None:
             return 0
         if group is not None:
             group.barrier()
+        if self._trainers is not None and self._placement.strategy:
+            self._trainers.barrier()
         with notes.doing("update"):
             if generator is None:
-                assert self._weights is not None
                 assert trainer is not None
-                self._weights.send([tensor for _, tensor in trainer.weights()], BUCKET_BYTES)
+                tensors = (tensor for _, tensor in trainer.weights())
+                if self._weights is not None:
+                    self._weights.send(tensors, self._parts, BUCKET_BYTES)
+                for _ in tensors:  # the sender has none left; the others' shards are gathered by it
+                    pass
             elif group is not None:
                 generator.take("rollout_bench_receive", parts=self._parts, most_bytes=BUCKET_BYTES)
             else:
@@ -484,14 +487,14 @@ class PlacedRank:
             return []
         from rollout_bench.measure.probes.weight_proofs import proof_of
 
-        first = self._trainer if self._rank == self._placement.training[0] else None
-        own = {} if first is None else {name: proof_of(tensor).checksum for name, tensor in first.weights()}
-        checksums = json.loads(group.say(None if first is None else json.dumps(own)))
+        weights_of = () if self._trainer is None else self._trainer.weights()
+        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in weights_of})
+        checksums = json.loads(group.say(own if self._rank == self._placement.training[0] else None))
         return [] if self._generator is None else [self._generator.proof(weights, checksums)]
 
 
 def _trainer(job: Job, device: torch.device) -> Trainer:
-    from rollout_bench.modes.placement.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of
+    from rollout_bench.modes.placement.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of, shard
 
     spec, placement = job.spec, job.spec.of(PlacementSpec)
     args, folder = spec.engine.args, job.model
@@ -500,7 +503,10 @@ def _trainer(job: Job, device: torch.device) -> Trainer:
         return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
     code = bool(args.get("trust_remote_code"))
     model = model_of(folder, has_weights=has_weights, trust_remote_code=code, device=device)
-    trainer = PolicyTrainer(model, spec.workload.samples_per_prompt)
+    if placement.strategy:
+        shard(model, device)
+    shards = len(placement.training) if placement.strategy else 1
+    trainer = PolicyTrainer(model, spec.workload.samples_per_prompt, shards)
     if placement.train_s is None:
         return trainer
     return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))
