@@ -482,13 +482,13 @@ class PlacedRank:
 
         Shards of one engine get their weights from different trainers, so this also finds trainers that drift apart.
         """
+        from rollout_bench.measure.probes.weight_proofs import proof_of
+
+        trained = () if self._trainer is None else self._trainer.weights()
+        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in trained})
         group = self._trainers if self._colocated else self._updating
         if group is None:
             return []
-        from rollout_bench.measure.probes.weight_proofs import proof_of
-
-        weights_of = () if self._trainer is None else self._trainer.weights()
-        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in weights_of})
         checksums = json.loads(group.say(own if self._rank == self._placement.training[0] else None))
         return [] if self._generator is None else [self._generator.proof(weights, checksums)]
 
