@@ -178,8 +178,8 @@ def test_a_colocated_engine_must_leave_room_for_its_trainer():
     assert unfit_on("H100", PLACED.replace("0.5", "0.22")) is None
     assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, train_s: 8")) is None  # it keeps weights alone
     assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, strategy: fsdp2")) is None  # a quarter each
-    whole = unfit_on("H100", PLACED.replace("devices: 4", "devices: 8, strategy: fsdp2").replace("qwen3-8b", "qwen2.5-32b"))
-    assert "65.5 GB trainer" in whole.problem  # each begins with all weights
+    large = PLACED.replace("qwen3-8b", "qwen2.5-32b").replace("devices: 4", "devices: 8, strategy: fsdp2")
+    assert "65.5 GB trainer" in unfit_on("H100", large).problem  # each begins with all weights
 
 
 def test_a_trainer_apart_must_fit_a_device_of_its_own():
