@@ -32,6 +32,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ahead": {"where": "server", "generators": 1, "overlap": 1},
     "sharded": {"where": "colocated"},
     "fsdp2": {"where": "colocated", "strategy": "fsdp2"},
+    "http": {"where": "server", "generators": 1, "through": "server"},
 }
 SERVER = {"where": "server", "generators": 1}
 SHARDED = {"tensor_parallel_size": 2}

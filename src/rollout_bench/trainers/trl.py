@@ -139,6 +139,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         generators=generators,
         sleeps=settings.get("vllm_enable_sleep_mode"),
         shards=False,
+        served=server["tensor_parallel_size"] == 1,
     )
 
 

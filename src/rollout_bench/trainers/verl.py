@@ -133,6 +133,7 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
         generators=apart or max(training // 2 // tensor, 1) * tensor,
         sleeps=_sleeps(settings) and settings.get("trainer.device") == "cuda",
         shards=True,
+        served=False,
     )
 
 

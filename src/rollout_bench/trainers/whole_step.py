@@ -63,6 +63,7 @@ def placement(
     generators: int,
     sleeps: bool,
     shards: bool,
+    served: bool,
 ) -> MadeConfig:
     """Return the config that compares devices that engines and trainer share with parted ones.
 
@@ -76,6 +77,7 @@ def placement(
         generators: devices that generate if they are parted.
         sleeps: whether a colocated engine sleeps while its device trains.
         shards: whether the trainer is sharded over its devices.
+        served: whether engines that stand apart are reached over HTTP.
 
     Raises:
         UserError: if the engines are not bf16, there is one device, or the model is on the hub and no preset has its
@@ -92,7 +94,7 @@ def placement(
     both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}
     more: dict[str, dict[str, Any]] = {
         "colocated": {"sleep": "2"} if sleeps else {},
-        "server": {"generators": generators},
+        "server": {"generators": generators, **({"through": "server"} if served else {})},
     }
     load = made.config["workload_settings"][workload] | {"engine_args": both}
     config = {key: value for key, value in made.config.items() if key != "rollout"} | {
@@ -114,9 +116,9 @@ def placement(
         made.head[0],
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
         f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
-        f"Setting server: {generators} generate, {devices - generators} train.",
+        f"Setting server: {generators} generate{', over HTTP' if served else ''}, {devices - generators} train.",
         training[1] if training else STAND_IN.format(SHARDED if shards else WHOLE),
-        "Not measured here: rewards, and the way to a server over HTTP.",
+        f"Not measured here: rewards{'' if served else ', and the way to a server over HTTP'}.",
         *explained,
         *(line for line in made.head if line == FULL_LENGTH),
     )

@@ -4,8 +4,8 @@ import pytest
 from launching import tiny_spec
 from planned import REPOSITORY, merged_with
 
-from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
-from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.measure.launch.flags import client_flags, prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.workloads.requests import Source
@@ -47,6 +47,17 @@ def iteration(found: list[SequenceRow]) -> Iteration:
         cached_prompt_tokens=sum(row.cached_prompt_tokens or 0 for row in found),
         output_tokens=sum(row.output_tokens for row in found),
     )
+
+
+@pytest.mark.parametrize(
+    ("cpu_share", "late_s", "severity"),
+    [(0.1, 0.004, None), (0.1, 0.006, "warning"), (0.1, 0.09, "warning"), (0.1, 0.11, "invalid"), (0.96, 0, "invalid")],
+)
+def test_a_sender_that_is_busy_or_late_is_flagged(cpu_share: float, late_s: float, severity: str | None):
+    used = ClientUse(cpu_share=cpu_share, loop_delay_median_s=0.0, loop_delay_p99_s=late_s)
+    flags = client_flags([iteration(rows()), iteration(rows()).model_copy(update={"client": used})])  # it takes 1 s
+    assert [(flag.code, flag.severity) for flag in flags] == ([("generator_bound", severity)] if severity else [])
+    assert client_flags([iteration(rows())]) == []
 
 
 @pytest.mark.parametrize(

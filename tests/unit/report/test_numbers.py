@@ -55,6 +55,7 @@ from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
 from rollout_bench.modes.placement.costs import placed_of, typical_step
+from rollout_bench.modes.placement.report import counted, placed
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.generation import THROUGHPUT
@@ -270,6 +271,16 @@ def test_unequal_numbers_of_devices_are_compared_in_device_seconds(
     if verdict == "slower":
         assert cost[1].speedup == pytest.approx(2 * 3.15 / (3 * 5.15), rel=0.01)
         assert length[1].speedup == pytest.approx(3.15 / 5.15, rel=0.01)
+
+
+def test_a_placement_is_named_with_its_sleep_and_trainer() -> None:
+    own = placed_spec().of(PlacementSpec).model_copy(update={"strategy": "fsdp2", "sleep": "1"})
+    assert placed(own) == "engine and trainer colocated with sleep level 1, trainer sharded"
+    assert counted(own) == "2 devices colocated with sleep level 1, trainer sharded"
+    changes = {"sleep": None, "devices": 3, "generators": 1, "overlap": 1, "through": "server"}
+    apart = own.model_copy(update=changes)
+    assert placed(apart) == "1 of 3 devices generating a step ahead over HTTP, trainer sharded"
+    assert counted(apart) == "2 + 1 devices apart, a step ahead over HTTP, trainer sharded"
 
 
 def test_a_loading_report_has_the_times_of_a_start() -> None:

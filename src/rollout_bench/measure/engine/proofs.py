@@ -2,12 +2,24 @@
 
 import hashlib
 import random
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from rollout_bench.contracts.weights import WeightProof, Weights
-from rollout_bench.measure.engine.vllm import LoadedEngine
 
 PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
 """The greedy probe: number of prompts, random ids in each, tokens generated for each, seed of the ids."""
+
+
+class ProvenEngine(Protocol):
+    """An engine: `llm` calls methods of its workers, a prompt has ids below `vocabulary`."""
+
+    llm: Any
+    vocabulary: int
+    context_tokens: int
+
+    def greedy(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        """Return the most likely tokens after each prompt."""
 
 
 class Proofs:
@@ -18,10 +30,10 @@ class Proofs:
         norms: whether an update must also change the weights of norms.
     """
 
-    def __init__(self, engine: LoadedEngine, norms: bool) -> None:
+    def __init__(self, engine: ProvenEngine, norms: bool) -> None:
         self._engine, self._norms = engine, norms
         self._before: dict[str, str] | None = None
-        length = min(PROMPT_TOKENS, int(engine.llm.llm_engine.vllm_config.model_config.max_model_len) - TOKENS)
+        length = min(PROMPT_TOKENS, engine.context_tokens - TOKENS)
         draw = random.Random(SEED)
         self._prompts = [[draw.randrange(engine.vocabulary) for _ in range(max(1, length))] for _ in range(PROMPTS)]
 
@@ -46,19 +58,8 @@ class Proofs:
             changed_trained=len(changed & trained),
             not_finite=sum(not finite for _, finite, _ in proofs.values()),
             checksum=_digest(everything),
-            tokens=_digest(repr(self._generated())),
+            tokens=_digest(repr(self._engine.greedy(self._prompts, TOKENS))),
         )
-
-    def _generated(self) -> list[list[int]]:
-        """Return the greedy tokens of each prompt."""
-        from vllm import SamplingParams
-
-        how = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
-        self._engine.reset_prefix_cache()
-        outputs = [
-            self._engine.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False) for prompt in self._prompts
-        ]
-        return [list(output.outputs[0].token_ids) for (output,) in outputs]
 
 
 def _digest(text: str) -> str:

@@ -129,6 +129,7 @@ class LoadedEngine:
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.vocabulary = int(self._config.model_config.get_vocab_size())
+        self.context_tokens = int(self._config.model_config.max_model_len)
 
     def tell_ready(self, job: Job, tell: Tell, start: "EngineStart", init_s: float) -> None:
         """Report that the engine of `job` is loaded, as `tell_ready` does."""
@@ -179,6 +180,15 @@ class LoadedEngine:
         samples = 1 if single or workload.requests == "per_sequence" else workload.samples_per_prompt
         each = {tokens: sampling(workload, self._config.model_config, tokens, samples) for tokens in set(output_tokens)}
         return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
+
+    def greedy(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        """Return the most likely tokens after each prompt."""
+        from vllm import SamplingParams
+
+        how = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
+        self.reset_prefix_cache()
+        outputs = [self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False) for prompt in prompts]
+        return [list(output.outputs[0].token_ids) for (output,) in outputs]
 
     def reset_prefix_cache(self) -> None:
         """Clear the prefix cache.

@@ -157,6 +157,9 @@ BUSY_SHARE, FULL_SHARE = 0.8, 0.95
 LATE_MEDIAN_S, LATE_P99_S = 0.001, 0.005
 """Largest allowed delay until the client sees an answer: median and 99th percentile."""
 
+STILL_SHARE = 0.1
+"""Share of an iteration's time; if the client stood still for more at a stretch, its time is not the engine's."""
+
 
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     """Return a flag if the client may have limited the measurement."""
@@ -166,8 +169,10 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     busiest = max(use.cpu_share for use in used)
     median_s = max(use.loop_delay_median_s or 0.0 for use in used)
     p99_s = max(use.loop_delay_p99_s or 0.0 for use in used)
+    still = max((use.loop_delay_p99_s or 0.0) / it.elapsed_s for it in iterations if (use := it.client) is not None)
     seen = {
         f"used {100 * busiest:.0f} % of a core": busiest > BUSY_SHARE,
+        f"stood still for {100 * still:.0f} % of an iteration": still > STILL_SHARE,
         f"saw answers {1e3 * median_s:.1f} ms late at the median": median_s > LATE_MEDIAN_S,
         f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more": p99_s > LATE_P99_S,
     }
@@ -175,7 +180,8 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     if not problems:
         return []
     sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
-    return [Flag(code="generator_bound", severity="invalid" if busiest > FULL_SHARE else "warning", sentence=sentence)]
+    wrong = busiest > FULL_SHARE or still > STILL_SHARE
+    return [Flag(code="generator_bound", severity="invalid" if wrong else "warning", sentence=sentence)]
 
 
 def preempted_flags(index: int, preemptions: int) -> list[Flag]:

@@ -64,6 +64,7 @@ class PlacementPlanning(Planning):
             generators=(settings.generators or settings.devices // 2) if is_server else None,
             cores_per_device=settings.cores_per_device if platform == "cpu" else None,
             overlap=1 if is_server and settings.overlap else None,
+            through="server" if is_server and settings.through == "server" else None,
             sleep=None if is_server or settings.sleep == "none" else settings.sleep,
             strategy="fsdp2" if settings.strategy == "fsdp2" and settings.train_s is None else None,
         )
@@ -71,14 +72,15 @@ class PlacementPlanning(Planning):
     def check_all(self, configs: Collection[Config]) -> None:
         """Check that the config's placements are possible, for any model.
 
-        `generators` and `overlap` do not apply to colocated devices, and `sleep` does not apply to servers. They are
+        `generators`, `overlap` and `through` do not apply to colocated devices, and `sleep` does not apply to servers. They are
         errors only if no other placement is measured.
         """
         placed = {config.of(PlacementSettings).where for config in configs}
         for config in configs:
             settings = config.of(PlacementSettings)
             devices = settings.devices
-            colocated = [(key, value) for key in ("generators", "overlap") if (value := getattr(settings, key))]
+            keys = "generators", "overlap", "through"
+            colocated = [(key, value) for key in keys if (value := getattr(settings, key)) not in (None, 0, "engine")]
             refuse(
                 (
                     settings.sleep != "none" and placed == {SERVER},
@@ -161,6 +163,11 @@ class PlacementPlanning(Planning):
                 f"tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
                 f"{spec.model.name} under {spec.axes['setting']}",
                 f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
+            ),
+            (
+                placement.through and size > 1,
+                f"placement.through: server, but an engine of {spec.model.name} has {size} devices",
+                "set tensor_parallel_size to 1, or through to engine",
             ),
             *(  # an engine has all samples of a prompt, to share its cache
                 (

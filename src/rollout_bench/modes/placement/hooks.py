@@ -89,7 +89,8 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
     world = placement.generating if number in placement.generating else placement.training
     shards = next((ranks for ranks in placed_engines(spec) if number in ranks), range(number, number + 1))
     environment = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess else "0",
+        # a server's engine is always in another process
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess or placement.through else "0",
         # in torchrun's convention
         "RANK": str(world.index(number)),
         "LOCAL_RANK": str(shards.index(number)),

@@ -32,8 +32,9 @@ ACTIVITY: Mapping[Activity, str] = {
     "sleep": "Putting the device's engine to sleep, which frees memory.",
     "gather": "Handing over generated sequences and receiving sequences to train on. If devices that train share an "
     "engine, they also hand each other prompts. Waiting for others beforehand is idle time.",
-    "train": "Forward and backward of the trainer's stand-in.",
-    "reduce": "Adding up the gradients of all devices that train.",
+    "train": "Forward and backward of the trainer's stand-in; with fsdp2 also gathering its weights and adding up its "
+    "gradients.",
+    "reduce": "Adding up the gradients of all devices that train, except with fsdp2.",
     "optimize": "The optimizer's step.",
     "wake": "Waking the device's engine: weights before the update, KV cache after it.",
     "update": "Loading the new weights into the engine, or sending them.",
@@ -53,17 +54,22 @@ def _percent(share: float) -> str:
 def placed(spec: PlacementSpec) -> str:
     """Return the name of a placement in sentences, as a noun."""
     if spec.generators is None:
-        return "engine and trainer colocated" + (f" with sleep level {spec.sleep}" if spec.sleep else "")
+        return "engine and trainer colocated" + _besides(spec)
     how = "generating a step ahead" if spec.overlap else "only generating"
-    return f"{spec.generators} of {spec.devices} devices {how}"
+    return f"{spec.generators} of {spec.devices} devices {how}{_besides(spec)}"
 
 
 def counted(spec: PlacementSpec) -> str:
     """Return the name of a placement among others with other numbers of devices, as a noun."""
     if spec.generators is None:
-        asleep = f" with sleep level {spec.sleep}" if spec.sleep else ""
-        return f"{several(spec.devices, 'device')} colocated{asleep}"
-    return f"{len(spec.training)} + {spec.generators} devices apart{', a step ahead' if spec.overlap else ''}"
+        return f"{several(spec.devices, 'device')} colocated{_besides(spec)}"
+    ahead = ", a step ahead" if spec.overlap else ""
+    return f"{len(spec.training)} + {spec.generators} devices apart{ahead}{_besides(spec)}"
+
+
+def _besides(spec: PlacementSpec) -> str:
+    asleep = f" with sleep level {spec.sleep}" if spec.sleep else ""
+    return asleep + (" over HTTP" if spec.through else "") + (", trainer sharded" if spec.strategy else "")
 
 
 def _spec(row: Row) -> PlacementSpec:

@@ -11,6 +11,9 @@ from rollout_bench.contracts.weights import SleepLevel
 Where = Literal["colocated", "server"]
 """colocated: each rank hosts an engine and trains, alternately; server: some ranks generate, the others train."""
 
+Through = Literal["engine", "server"]
+"""engine: prompts go to the engine in the process of its rank; server: to vLLM's server, over HTTP."""
+
 Strategy = Literal["ddp", "fsdp2"]
 """ddp: each training rank holds the whole model; fsdp2: its shard of weights, gradients and moments."""
 
@@ -44,6 +47,13 @@ class PlacementSettings(Strict):
         description=(
             "0: training devices wait for the step's sequences; 1: they train on the previous step's sequences, "
             "while the next are generated with weights that are one step old. Only with where: server."
+        ),
+    )
+    through: Through = Field(
+        "engine",
+        description=(
+            "With where: server, the way to the engines. engine: LLM.generate() in the rank's process; server: vLLM's "
+            "server over HTTP, as in TRL, with a request for each sequence. Needs tensor_parallel_size 1."
         ),
     )
     sleep: SleepLevel = Field(
@@ -83,6 +93,7 @@ class PlacementSpec(ModeSpec):
     cores_per_device: int | None = absent("On cpu, cores of a device. Null: all cores, divided by devices.")
     generators: int | None = absent("Number of devices that generate. Null if all do.")
     overlap: Literal[1] | None = absent("Steps by which generation is ahead of training. Null: none.")
+    through: Literal["server"] | None = absent("server: engines are reached over HTTP. Null: they are not.")
     sleep: Literal["1", "2"] | None = absent("Sleep level of an engine while its device trains. Null: no sleep.")
     strategy: Literal["fsdp2"] | None = absent("fsdp2: the trainer is sharded over its devices. Null: it is not.")
     train_s: float | None = absent(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from rollout_bench.contracts.record import ReplicaPass
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
-from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes, sequence_rows
+from rollout_bench.measure.engine.vllm import LoadedEngine, cached_of, digest_of, passes, sequence_rows
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     Event,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     import torch
 
     from rollout_bench.modes.placement.groups import Part, RankGroup
+    from rollout_bench.modes.placement.served import ServedEngine
     from rollout_bench.modes.placement.trainer import Trainer
 
 TAKER = "rollout_bench.modes.placement.extension.WeightTaker"
@@ -90,6 +91,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         tell(IterationEnds())
         tell(over())
     tell(ProofsTaken(proofs=rank.prove()))
+    rank.stop()
 
 
 def folder_of_ranks() -> Path:
@@ -139,14 +141,16 @@ class GeneratingRank:
         self.shards = self._engines[self._number]
         self._place = self.shards.index(job.replica)
 
-        sleeps = {} if self._spec.of(PlacementSpec).sleep is None else {"enable_sleep_mode": True}
-        self.engine = loaded(
-            job.model_copy(update={"replica": 0}),
-            tell,
-            distributed_executor_backend=EXECUTOR,
-            worker_extension_cls=TAKER,
-            **sleeps,
-        )
+        placement = self._spec.of(PlacementSpec)
+        self.engine: LoadedEngine | ServedEngine
+        if placement.through:
+            from rollout_bench.modes.placement.served import ServedEngine
+
+            self.engine = ServedEngine(alone, tell, worker_extension_cls=TAKER)
+        else:
+            sleeps = {} if placement.sleep is None else {"enable_sleep_mode": True}
+            taking = {"distributed_executor_backend": EXECUTOR, "worker_extension_cls": TAKER}
+            self.engine = loaded(alone, tell, **taking, **sleeps)
         from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
 
         self.proofs = Proofs(self.engine, norms=False)
@@ -467,6 +471,11 @@ class PlacedRank:
                 assert trainer is not None
                 generator.take("rollout_bench_take", weights=iter(trainer.weights()))
         return 0 if generator is None else self._bytes
+
+    def stop(self) -> None:
+        """End this rank's server, if its engine is behind one."""
+        if self._generator is not None and not isinstance(self._generator.engine, LoadedEngine):
+            self._generator.engine.stop()
 
     def prove(self) -> list[WeightProof]:
         """Return the proofs of this rank's engine: as loaded, and after one more update, which is not timed."""
