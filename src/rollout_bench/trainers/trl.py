@@ -124,7 +124,9 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     devices = processes + (generators if _mode(settings) == "server" else 0)
     _, colocated = _step(settings, "colocate", devices)
     together = processes * settings.get("per_device_train_batch_size") * settings.get("gradient_accumulation_steps")
-    updates = served.sequences / together * settings.get("num_iterations")
+    trained = served.sequences * settings.get("num_iterations")  # by each generation, in all
+    waves = max(1, together // trained)
+    updates = waves * trained / together
     recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
     return placement(
         made,
@@ -140,6 +142,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         sleeps=settings.get("vllm_enable_sleep_mode"),
         shards=False,
         served=server["tensor_parallel_size"] == 1,
+        waves=waves,
     )
 
 

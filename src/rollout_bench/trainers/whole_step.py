@@ -64,6 +64,7 @@ def placement(
     sleeps: bool,
     shards: bool,
     served: bool,
+    waves: int = 1,
 ) -> MadeConfig:
     """Return the config that compares devices that engines and trainer share with parted ones.
 
@@ -78,6 +79,7 @@ def placement(
         sleeps: whether a colocated engine sleeps while its device trains.
         shards: whether the trainer is sharded over its devices.
         served: whether engines that stand apart are reached over HTTP.
+        waves: generations of a step.
 
     Raises:
         UserError: if the engines are not bf16, there is one device, or the model is on the hub and no preset has its
@@ -88,7 +90,8 @@ def placement(
     if devices < 2:
         problem = f"{file}: trains on one device, but a placement compares shared devices with parted ones"
         raise UserError(problem, "give the trainer two devices or more")
-    trained = {"train_s": training[0]} if training else {"strategy": "fsdp2"} if shards else {}
+    trained: dict[str, Any] = {"waves": waves} if waves > 1 else {}
+    trained |= {"train_s": training[0]} if training else {"strategy": "fsdp2"} if shards else {}
     model, explained = _trained_model(made.config["model_settings"][name]["weights"]["bf16"])
     # with the values of colocated engines, because planning checks the config without a setting, too
     both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}
@@ -97,6 +100,7 @@ def placement(
         "server": {"generators": generators, **({"through": "server"} if served else {})},
     }
     load = made.config["workload_settings"][workload] | {"engine_args": both}
+    load |= {"prompts": waves * load["prompts"]}
     config = {key: value for key, value in made.config.items() if key != "rollout"} | {
         "modes": ["placement"],
         "placement": {"devices": devices, **trained},
@@ -117,6 +121,7 @@ def placement(
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
         f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
         f"Setting server: {generators} generate{', over HTTP' if served else ''}, {devices - generators} train.",
+        *((f"A step has {waves} generations, each with its training, and one update.",) if waves > 1 else ()),
         training[1] if training else STAND_IN.format(SHARDED if shards else WHOLE),
         f"Not measured here: rewards{'' if served else ', and the way to a server over HTTP'}.",
         *explained,

@@ -278,6 +278,7 @@ def test_a_placement_is_named_with_its_sleep_and_trainer() -> None:
     assert placed(own) == "engine and trainer colocated with sleep level 1, trainer sharded"
     assert counted(own) == "2 devices colocated with sleep level 1, trainer sharded"
     changes = {"sleep": None, "devices": 3, "generators": 1, "overlap": 1, "through": "server"}
+    assert placed(own.model_copy(update={"waves": 4})).startswith("engine and trainer colocated in 4 waves with sleep")
     apart = own.model_copy(update=changes)
     assert placed(apart) == "1 of 3 devices generating a step ahead over HTTP, trainer sharded"
     assert counted(apart) == "2 + 1 devices apart, a step ahead over HTTP, trainer sharded"

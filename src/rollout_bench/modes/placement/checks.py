@@ -66,14 +66,15 @@ class PlacementPlanning(Planning):
             overlap=1 if is_server and settings.overlap else None,
             through="server" if is_server and settings.through == "server" else None,
             sleep=None if is_server or settings.sleep == "none" else settings.sleep,
+            waves=settings.waves if settings.waves > 1 else None,
             strategy="fsdp2" if settings.strategy == "fsdp2" and settings.train_s is None else None,
         )
 
     def check_all(self, configs: Collection[Config]) -> None:
         """Check that the config's placements are possible, for any model.
 
-        `generators`, `overlap` and `through` do not apply to colocated devices, and `sleep` does not apply to servers. They are
-        errors only if no other placement is measured.
+        `generators`, `overlap` and `through` do not apply to colocated devices, and `sleep` does not apply to servers.
+        They are errors only if no other placement is measured.
         """
         placed = {config.of(PlacementSettings).where for config in configs}
         for config in configs:
@@ -111,6 +112,11 @@ class PlacementPlanning(Planning):
                     "placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
                     "set warmup_iterations to 1, or overlap to 0",
                 ),
+                (
+                    settings.overlap and settings.waves > 1,
+                    f"placement.waves: {settings.waves} generations of a step, of which none is a step ahead",
+                    "set waves to 1, or overlap to 0",
+                ),
                 *(
                     (args.get(name) not in (None, 1, False), f"{place}.{name}: {why}", remedy)
                     for place, args in engine_args_in(config)
@@ -143,8 +149,8 @@ class PlacementPlanning(Planning):
         unset = args.get("kv_cache_memory_bytes") is None and args.get("gpu_memory_utilization") is None
         generating, training = len(placement.generating), len(placement.training)
         shared = (
-            ("engines", "prompts", generating // size, load.prompts),
-            ("trainers", "sequences", training, load.prompts * load.samples_per_prompt),
+            ("engines", "prompts", generating // size, load.prompts // placement.generations),
+            ("trainers", "sequences", training, load.prompts * load.samples_per_prompt // placement.generations),
         )
         refuse(
             (
@@ -172,8 +178,8 @@ class PlacementPlanning(Planning):
             *(  # an engine has all samples of a prompt, to share its cache
                 (
                     there < share,
-                    f"placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
-                    "nothing to do",
+                    f"placement.devices: {share} {who} share {there} {what} of workload {load.name} at once, so some "
+                    "have nothing to do",
                     "lower placement.devices, or raise prompts",
                 )
                 for who, what, share, there in shared

@@ -42,7 +42,9 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         "gather_s": slowest(*GATHERING),
         "generators_idle_s": idle(placement.generating),
         "trainers_idle_s": idle(placement.training),
-        "sequences_per_engine": sum(rank.sequences for rank in step.ranks) / len(placed_engines(spec)),
+        "sequences_per_engine": sum(rank.sequences for rank in step.ranks)
+        / len(placed_engines(spec))
+        / placement.generations,
         "gathered_bytes": step.gathered_bytes,
         "received_bytes": step.update_bytes,
     }

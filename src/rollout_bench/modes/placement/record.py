@@ -22,9 +22,9 @@ Activity = Literal["generate", "sleep", "gather", "train", "reduce", "optimize",
 
 gather: hand over generated sequences, and receive the sequences to train on. Before that, training ranks that share an
 engine exchange the prompts of their shares. train: forward and backward, with fsdp2 including its communication.
-reduce: sum the gradients of all ranks, otherwise. update: transfer new weights to the engine; the sender is busy equally
-long. sleep: the engine frees its memory. wake: it allocates it again, for weights before the update, and for the KV
-cache after the reset, once the trainer has freed its memory.
+reduce: sum the gradients of all ranks, otherwise. update: transfer new weights to the engine; the sender is busy
+equally long. sleep: the engine frees its memory. wake: it allocates it again, for weights before the update, and for
+the KV cache after the reset, once the trainer has freed its memory.
 """
 
 

@@ -68,8 +68,13 @@ def counted(spec: PlacementSpec) -> str:
 
 
 def _besides(spec: PlacementSpec) -> str:
-    asleep = f" with sleep level {spec.sleep}" if spec.sleep else ""
-    return asleep + (" over HTTP" if spec.through else "") + (", trainer sharded" if spec.strategy else "")
+    told = {
+        f" in {spec.waves} waves": spec.waves,
+        f" with sleep level {spec.sleep}": spec.sleep,
+        " over HTTP": spec.through,
+        ", trainer sharded": spec.strategy,
+    }
+    return "".join(text for text, holds in told.items() if holds)
 
 
 def _spec(row: Row) -> PlacementSpec:

@@ -11,8 +11,8 @@ import aiohttp
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.measure.launch.protocol import Job, Tell
-from rollout_bench.measure.server.server_metrics import parse
 from rollout_bench.measure.server.served import opened_server
+from rollout_bench.measure.server.server_metrics import parse
 from rollout_bench.measure.server.session import check_answer
 from rollout_bench.measure.server.stream import open_session
 
@@ -47,7 +47,10 @@ class ServedEngine:
     def generate(self, prompts: Sequence[Mapping[str, list[int]]], sampling: list[int], use_tqdm: bool) -> list[Any]:
         """Return the answers of one request for each prompt, sent together, in the form of vLLM's outputs."""
         return self._answers(
-            [self._target.asking(prompt["prompt_token_ids"], tokens) for prompt, tokens in zip(prompts, sampling, strict=True)]
+            [
+                self._target.asking(prompt["prompt_token_ids"], tokens)
+                for prompt, tokens in zip(prompts, sampling, strict=True)
+            ]
         )
 
     def greedy(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:

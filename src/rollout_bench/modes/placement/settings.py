@@ -73,6 +73,13 @@ class PlacementSettings(Strict):
             "layer by layer to train, and tensor by tensor for the update. With train_s nothing is sharded."
         ),
     )
+    waves: Annotated[Count, Field(le=64)] = Field(
+        1,
+        description=(
+            "Generations of a step, one after the other, each of a part of the prompts; gradients of all add up. More "
+            "than 1 is TRL with steps_per_generation below gradient_accumulation_steps."
+        ),
+    )
     train_s: Seconds | None = Field(
         None,
         description=(
@@ -96,6 +103,7 @@ class PlacementSpec(ModeSpec):
     through: Literal["server"] | None = absent("server: engines are reached over HTTP. Null: they are not.")
     sleep: Literal["1", "2"] | None = absent("Sleep level of an engine while its device trains. Null: no sleep.")
     strategy: Literal["fsdp2"] | None = absent("fsdp2: the trainer is sharded over its devices. Null: it is not.")
+    waves: int | None = absent("Generations of a step, one after the other. Null: one.")
     train_s: float | None = absent(
         "Assumed seconds of training, summed over all training devices. Null: it is measured."
     )
@@ -109,6 +117,11 @@ class PlacementSpec(ModeSpec):
     def training(self) -> range:
         """Ranks that train."""
         return range(self.devices) if self.generators is None else range(self.generators, self.devices)
+
+    @property
+    def generations(self) -> int:
+        """Generations of a step, one after the other."""
+        return self.waves or 1
 
     @property
     def devices_shared(self) -> int:

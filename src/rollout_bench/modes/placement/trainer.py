@@ -135,7 +135,7 @@ class TimedTrainer:
 
     Args:
         weights: the checkpoint's weights.
-        elapsed_s: training time of this rank, in seconds.
+        elapsed_s: training time of this rank after each generation, in seconds.
     """
 
     def __init__(self, weights: Iterable[tuple[str, torch.Tensor]], elapsed_s: float) -> None:

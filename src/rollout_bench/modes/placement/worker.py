@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout_bench.contracts.record import ReplicaPass
+from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.measure.engine.vllm import LoadedEngine, cached_of, digest_of, passes, sequence_rows
@@ -149,22 +149,28 @@ class GeneratingRank:
             self.engine = ServedEngine(alone, tell, worker_extension_cls=TAKER)
         else:
             sleeps = {} if placement.sleep is None else {"enable_sleep_mode": True}
-            taking = {"distributed_executor_backend": EXECUTOR, "worker_extension_cls": TAKER}
-            self.engine = loaded(alone, tell, **taking, **sleeps)
+            self.engine = loaded(
+                alone, tell, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
+            )
         from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
 
         self.proofs = Proofs(self.engine, norms=False)
         self._source = source_of(alone, self.engine.vocabulary)
         self._index = 0
         self._received: dict[str, str] = {}
+        self._waves: list[list[Request]] = []
         self._asked: list[Request] = []
+        self._done: list[tuple[list[Request], list[Any], float, float]] = []
 
     def prepare(self) -> None:
         """Make the requests of the next step, and clear the prefix cache."""
         asked = self._source.requests(self._launch, self._index)
         prompts = list(dict.fromkeys(request.prompt for request in asked))
-        own = {prompts[place] for place in share(len(prompts), self._number, len(self._engines))}
-        self._asked = [request for request in asked if request.prompt in own]
+        own = [prompts[place] for place in share(len(prompts), self._number, len(self._engines))]
+        waves = self._spec.of(PlacementSpec).generations
+        parts = [{own[place] for place in share(len(own), wave, waves)} for wave in range(waves)]
+        self._waves = [[request for request in asked if request.prompt in part] for part in parts]
+        self._done = []
         self.engine.reset_prefix_cache()
         self._before = self.engine.counters()
 
@@ -181,16 +187,17 @@ class GeneratingRank:
             return share(count, self._place, len(self.shards))
         return range(count if self._place == 0 else 0)
 
-    def generate(self, notes: Notes, others: RankGroup | None) -> list[Any]:
-        """Return vLLM's outputs for all requests of its engine.
+    def generate(self, wave: int, released: float, notes: Notes, others: RankGroup | None) -> None:
+        """Generate all sequences of its engine in a wave.
 
         Args:
+            wave: number of the wave in the step.
+            released: start time of the wave, on the monotonic clock, in seconds.
             notes: records the activities.
             others: the ranks of the engine, if each knows only the prompts of its own share; None if all are known.
         """
-        sent = self._sent()
-        if not sent:
-            return []
+        self._asked = self._waves[wave]
+        sent = self._sent(self._asked)
         given = [request.prompt_token_ids for request in self._asked]
         if others is not None:
             mine = [self._asked[number] for number in self.own(sharing=True)]
@@ -201,17 +208,18 @@ class GeneratingRank:
         sampling = self.engine.sampling_of([request.output_tokens for request in sent])
         with notes.doing("generate"):
             outputs: list[Any] = self.engine.llm.generate(prompts, sampling, use_tqdm=False)
-        return outputs
+        self._done.append((self._asked, outputs, released, notes.spans[-1].began_s + notes.spans[-1].elapsed_s))
 
-    def _sent(self) -> list[Request]:
+    def _sent(self, asked: list[Request]) -> list[Request]:
         workload = self._spec.workload
-        return self._asked if workload.requests == "per_sequence" else self._asked[:: workload.samples_per_prompt]
+        return asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
 
-    def trajectories(self, outputs: Sequence[Any]) -> list[Trajectory]:
-        """Return the sequences in `outputs`."""
+    def trajectories(self, wave: int) -> list[Trajectory]:
+        """Return the sequences of a wave."""
+        asked, outputs, *_ = self._done[wave]
         return [
             Trajectory(request.prompt, request.sample + place, request.prompt_token_ids, list(completion.token_ids))
-            for request, output in zip(self._sent(), outputs, strict=True)
+            for request, output in zip(self._sent(asked), outputs, strict=True)
             for place, completion in enumerate(output.outputs)
         ]
 
@@ -230,26 +238,26 @@ class GeneratingRank:
         found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
         return self.proofs.take(weights).model_copy(update=found)
 
-    def told(self, outputs: Sequence[Any], released: float, ended: float) -> IterationDone:
-        """Return the event for its engine's share of the step.
+    def told(self, released: float) -> IterationDone:
+        """Return the event for its engine's share of the step, which was released at `released`.
 
-        Args:
-            outputs: vLLM's outputs.
-            released: start time of the step, on the monotonic clock, in seconds.
-            ended: time at which the last token was back.
+        The clock of its times stands still between waves, so that they are those of generation.
         """
         index, workload = self._index, self._spec.workload
         risen = self.engine.counters() - self._before
-        rows = [
-            row.model_copy(update={"digest": digest_of(one.output_token_ids)})
-            for row, one in zip(
-                sequence_rows(list(outputs), self._sent(), index, released), self.trajectories(outputs), strict=True
-            )
-        ]
+        rows, elapsed_s = list[SequenceRow](), 0.0
+        for wave, (asked, outputs, began, ended) in enumerate(self._done):
+            found = sequence_rows(outputs, self._sent(asked), index, began - elapsed_s)
+            rows += [
+                row.model_copy(update={"digest": digest_of(one.output_token_ids)})
+                for row, one in zip(found, self.trajectories(wave), strict=True)
+            ]
+            elapsed_s += ended - began
+        every = [request for asked in self._waves for request in asked]
         part = ReplicaPass(
             start_offset_s=0.0,
-            elapsed_s=max(ended - released, SHORTEST_S),
-            requests=len(outputs),
+            elapsed_s=max(elapsed_s, SHORTEST_S),
+            requests=sum(len(outputs) for _, outputs, *_ in self._done),
             sequences=len(rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits", 0)),
@@ -260,8 +268,8 @@ class GeneratingRank:
         )
         iteration = made_of(index, index < self._spec.measuring.warmup_iterations, [part])
         flags = [
-            *token_flags(workload, self._asked, iteration, rows),
-            *prefix_cache_flags(self._asked, iteration, rows),
+            *token_flags(workload, every, iteration, rows),
+            *prefix_cache_flags(every, iteration, rows),
             *preempted_flags(index, part.preemptions or 0),
         ]
         self._index += 1
@@ -293,7 +301,7 @@ class PlacedRank:
         if self._generator is None:
             tell(PhaseBegins(phase="initializing"))
 
-        from rollout_bench.modes.placement.groups import sizes_of_parts
+        from rollout_bench.modes.placement.groups import RankGroup, sizes_of_parts
         from rollout_bench.modes.placement.sleep import EngineSleep
 
         self._spec, self._placement = spec, placement
@@ -305,7 +313,7 @@ class PlacedRank:
         self._trainer = _trainer(job, self._device) if self._rank in placement.training else None
         self._colocated = placement.generators is None
         everyone = range(placement.devices)
-        self._everyone = self._group(job, "everyone", everyone)
+        self._everyone = RankGroup("everyone", everyone, self._rank, folder_of_ranks(), self._device, job.timeout_s)
         self._trainers = self._group(job, "trainers", placement.training)
         sender = placement.training[0]
         updating = [] if self._colocated else [sender, *placement.generating]
@@ -349,33 +357,30 @@ class PlacedRank:
 
     def step(self) -> Callable[[], StepOver]:
         """Do this rank's part of a step; return a function that makes its event, which takes time."""
-        notes, before = Notes(self._device), self._pending
-        everyone, generator = self._everyone, self._generator
-        assert everyone is not None, "every rank is in it"
-        everyone.barrier()
-        released = time.monotonic()
-        outputs = [] if generator is None else generator.generate(notes, self._shards)
-        ended = notes.spans[-1].began_s + notes.spans[-1].elapsed_s if notes.spans else released
-        asleep = self._fall_asleep(notes)
-        loss = self._train(before, notes) if self._placement.overlap else None
-        own: list[Trajectory] = []
-        numbers: list[int] = []
-        if generator is not None:
-            with notes.doing("gather"):
-                found = generator.trajectories(outputs)
-                own = [found[place] for place in generator.own(self._colocated)]
-                numbers = packed(own)
-        everyone.barrier()
-        with notes.doing("gather"):
-            gathered = everyone.gather(numbers)
-            if self._trainer is not None:
-                everything = (one for each in gathered for one in unpacked(each))
-                self._pending = sorted(everything, key=lambda one: (one.prompt, one.sample))  # the same in all ranks
-        if not self._placement.overlap:
+        notes, generator = Notes(self._device), self._generator
+        own, trained, losses = list[Trajectory](), list[Trajectory](), list[float]()
+        released, asleep = 0.0, None
+        for wave in range(self._placement.generations):
+            if wave and self._sleep is not None:
+                self._renew(notes)  # at level 2 the weights are gone
+            self._everyone.barrier()
+            began = time.monotonic()
+            released = released or began
+            if generator is not None:
+                generator.generate(wave, began, notes, self._shards)
+            asleep = self._fall_asleep(notes)
             before = self._pending
-            loss = self._train(before, notes)
+            if self._placement.overlap:
+                losses += self._train(before, notes)
+                self._optimize(notes, losses)
+            own += self._hand_over(wave, notes)
+            if not self._placement.overlap:
+                before = self._pending
+                losses += self._train(before, notes)
+            trained += [] if self._placement.train_s is not None else self._share(before)
+        if not self._placement.overlap:
+            self._optimize(notes, losses)
         taken = self._renew(notes)
-        trained = [] if self._placement.train_s is not None else self._share(before)
         step = RankStep(
             rank=self._rank,
             spans=notes.spans,
@@ -383,16 +388,31 @@ class PlacedRank:
             output_tokens=sum(len(one.output_token_ids) for one in own),
             trained_sequences=len(trained),
             trained_tokens=sum(one.tokens for one in trained),
-            loss=loss,
+            loss=sum(losses) / len(losses) if losses else None,
             asleep=asleep,
         )
         return lambda: StepOver(
             released=released,
             step=step,
-            done=None if generator is None else generator.told(outputs, released, ended),
-            gathered_bytes=4 * len(numbers),
+            done=None if generator is None else generator.told(released),
+            gathered_bytes=4 * len(packed(own)),
             update_bytes=taken,
         )
+
+    def _hand_over(self, wave: int, notes: Notes) -> list[Trajectory]:
+        """Give all ranks the wave's sequences to train on; return the ones of this rank's engine that it gave."""
+        own: list[Trajectory] = []
+        if self._generator is not None:
+            with notes.doing("gather"):
+                found = self._generator.trajectories(wave)
+                own = [found[place] for place in self._generator.own(self._colocated)]
+        self._everyone.barrier()
+        with notes.doing("gather"):
+            gathered = self._everyone.gather(packed(own))
+            if self._trainer is not None:
+                everything = (one for each in gathered for one in unpacked(each))
+                self._pending = sorted(everything, key=lambda one: (one.prompt, one.sample))  # the same in all ranks
+        return own
 
     def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Return the sequences that this rank trains on."""
@@ -401,16 +421,22 @@ class PlacedRank:
         training = self._placement.training
         return [trajectories[n] for n in share(len(trajectories), training.index(self._rank), len(training))]
 
-    def _train(self, trajectories: Sequence[Trajectory], notes: Notes) -> float | None:
-        """Train on this rank's share of the step's sequences; return the mean loss, or None without training."""
+    def _train(self, trajectories: Sequence[Trajectory], notes: Notes) -> list[float]:
+        """Compute gradients for this rank's share of a wave; return the mean loss, and nothing without training."""
         trainer, trainers = self._trainer, self._trainers
         if trainer is None or trainers is None or not trajectories:  # before the first step there are none
-            return None
-        sampled, most = sum(len(one.output_token_ids) for one in trajectories), -(-len(trajectories) // trainers.size)
+            return []
+        most = -(-len(trajectories) // trainers.size)
+        sampled = sum(len(one.output_token_ids) for one in trajectories) * self._placement.generations
         with notes.doing("train"):
             loss = trainer.train(self._share(trajectories), sampled, most)
-        if self._placement.train_s is not None:
-            return loss
+        return [] if loss is None else [loss]
+
+    def _optimize(self, notes: Notes, losses: Sequence[float]) -> None:
+        """Add up the gradients of all ranks and do the optimizer's step, if there are `losses`."""
+        trainer, trainers = self._trainer, self._trainers
+        if trainer is None or trainers is None or not losses:
+            return
         gradients = trainer.gradients()
         if gradients and trainers.size > 1:
             trainers.barrier()
@@ -418,7 +444,6 @@ class PlacedRank:
                 trainers.add_up(gradients, BUCKET_BYTES)
         with notes.doing("optimize"):
             trainer.optimize()
-        return loss
 
     def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
         """Put this rank's engine to sleep if configured; return the free memory before and after."""
@@ -508,8 +533,9 @@ def _trainer(job: Job, device: torch.device) -> Trainer:
     spec, placement = job.spec, job.spec.of(PlacementSpec)
     args, folder = spec.engine.args, job.model
     has_weights = args.get("load_format") not in NO_WEIGHTS_NEEDED
+    waited_s = (placement.train_s or 0.0) / len(placement.training) / placement.generations
     if placement.train_s is not None and has_weights:
-        return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
+        return TimedTrainer(checkpoint_weights(folder, device), waited_s)
     code = bool(args.get("trust_remote_code"))
     model = model_of(folder, has_weights=has_weights, trust_remote_code=code, device=device)
     if placement.strategy:
@@ -518,4 +544,4 @@ def _trainer(job: Job, device: torch.device) -> Trainer:
     trainer = PolicyTrainer(model, spec.workload.samples_per_prompt, shards)
     if placement.train_s is None:
         return trainer
-    return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))
+    return TimedTrainer(trainer.weights(), waited_s)
