@@ -95,6 +95,11 @@ class ModeSpec(Strict):
         """Devices that the launch divides among its processes itself; None if the engine's arguments do."""
         return None
 
+    @property
+    def generations(self) -> int:
+        """Generations of an iteration, one after the other."""
+        return 1
+
     def other_work(self, other: "ModeSpec", platform: str) -> str:
         """Return why launches with these and with `other` settings do not do the same work; empty if they do."""
         return ""

@@ -5,7 +5,8 @@ from launching import tiny_spec
 from planned import REPOSITORY, merged_with
 
 from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
-from rollout_bench.measure.launch.flags import client_flags, prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.measure.launch.flags import batch_flags, client_flags, prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.workloads.requests import Source
@@ -47,6 +48,15 @@ def iteration(found: list[SequenceRow]) -> Iteration:
         cached_prompt_tokens=sum(row.cached_prompt_tokens or 0 for row in found),
         output_tokens=sum(row.output_tokens for row in found),
     )
+
+
+@pytest.mark.parametrize(("waves", "flags"), [(None, ["batch_not_at_once"]), (2, []), (1, ["batch_not_at_once"])])
+def test_waves_need_not_run_together(waves: int | None, flags: list[str]):
+    own = PlacementSpec(where="colocated", devices=1, waves=waves)
+    spec = SPEC.model_copy(update={"mode": "placement", "placement": own})
+    times = [{"scheduled_s": float(n >= 4), "last_token_s": float(n >= 4) + 0.9} for n in range(8)]
+    ran = [row.model_copy(update=each) for row, each in zip(rows(), times, strict=True)]
+    assert [flag.code for flag in batch_flags(spec, ran, facts({}, {}))] == flags
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,11 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     of_pass: dict[tuple[int, int], list[SequenceRow]] = defaultdict(list)
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
-    # one of several engines gets a share of the sequences
-    counted = [(most_at_once(of), min(limit, len(of)), *each) for each, of in sorted(of_pass.items())]
+    # one of several engines gets a share of the sequences, and one of several generations another
+    parts = spec.own.generations
+    counted = [
+        (most_at_once(of), min(limit, math.ceil(len(of) / parts)), *each) for each, of in sorted(of_pass.items())
+    ]
     short = [(most, *rest) for most, *rest in counted if most and most < rest[0]]
     if not short:
         return []
