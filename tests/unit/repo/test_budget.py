@@ -13,11 +13,11 @@ BUDGET = {
     "checkpoints": 341,
     "cluster": 431,
     "commands": 1180,
-    "contracts": 1159,
+    "contracts": 1161,
     "core": 678,
     "exchange": 348,
     "llmd": 630,
-    "measure": 4026,
+    "measure": 4027,
     "modes": 5537,
     "numbers": 162,
     "plan": 1954,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12631,
+    "tests": 12638,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
