@@ -140,7 +140,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         devices=devices,
         generators=generators,
         sleeps=settings.get("vllm_enable_sleep_mode"),
-        shards=False,
+        shards=any(settings.has(key) and settings.written(key) for key in ("fsdp", "deepspeed")),
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
