@@ -197,30 +197,24 @@ class GeneratingRank:
             others: the ranks of the engine, if each knows only the prompts of its own share; None if all are known.
         """
         self._asked = self._waves[wave]
-        sent = self._sent(self._asked)
         given = [request.prompt_token_ids for request in self._asked]
         if others is not None:
             mine = [self._asked[number] for number in self.own(sharing=True)]
             with notes.doing("gather"):
                 gathered = others.gather(packed(Trajectory(r.prompt, r.sample, r.prompt_token_ids, []) for r in mine))
                 given = [one.prompt_token_ids for numbers in gathered for one in unpacked(numbers)]
-        prompts = [{"prompt_token_ids": token_ids} for token_ids in given[:: len(given) // len(sent)]]
-        sampling = self.engine.sampling_of([request.output_tokens for request in sent])
+        prompts = [{"prompt_token_ids": token_ids} for token_ids in given]
+        sampling = self.engine.sampling_of([request.output_tokens for request in self._asked])
         with notes.doing("generate"):
             outputs: list[Any] = self.engine.llm.generate(prompts, sampling, use_tqdm=False)
         self._done.append((self._asked, outputs, released, notes.spans[-1].began_s + notes.spans[-1].elapsed_s))
-
-    def _sent(self, asked: list[Request]) -> list[Request]:
-        workload = self._spec.workload
-        return asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
 
     def trajectories(self, wave: int) -> list[Trajectory]:
         """Return the sequences of a wave."""
         asked, outputs, *_ = self._done[wave]
         return [
-            Trajectory(request.prompt, request.sample + place, request.prompt_token_ids, list(completion.token_ids))
-            for request, output in zip(self._sent(asked), outputs, strict=True)
-            for place, completion in enumerate(output.outputs)
+            Trajectory(request.prompt, request.sample, request.prompt_token_ids, list(output.outputs[0].token_ids))
+            for request, output in zip(asked, outputs, strict=True)
         ]
 
     def join(self, name: str, job: Job, ranks: Sequence[int]) -> None:
@@ -243,21 +237,20 @@ class GeneratingRank:
 
         The clock of its times stands still between waves, so that they are those of generation.
         """
-        index, workload = self._index, self._spec.workload
+        index = self._index
         risen = self.engine.counters() - self._before
         rows, elapsed_s = list[SequenceRow](), 0.0
-        for wave, (asked, outputs, began, ended) in enumerate(self._done):
-            found = sequence_rows(outputs, self._sent(asked), index, began - elapsed_s)
+        for asked, outputs, began, ended in self._done:
             rows += [
-                row.model_copy(update={"digest": digest_of(one.output_token_ids)})
-                for row, one in zip(found, self.trajectories(wave), strict=True)
+                row.model_copy(update={"digest": digest_of(list(output.outputs[0].token_ids))})
+                for row, output in zip(sequence_rows(outputs, asked, index, began - elapsed_s), outputs, strict=True)
             ]
             elapsed_s += ended - began
         every = [request for asked in self._waves for request in asked]
         part = ReplicaPass(
             start_offset_s=0.0,
             elapsed_s=max(elapsed_s, SHORTEST_S),
-            requests=sum(len(outputs) for _, outputs, *_ in self._done),
+            requests=len(every),
             sequences=len(rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits", 0)),
@@ -268,7 +261,7 @@ class GeneratingRank:
         )
         iteration = made_of(index, index < self._spec.measuring.warmup_iterations, [part])
         flags = [
-            *token_flags(workload, every, iteration, rows),
+            *token_flags(self._spec.workload, every, iteration, rows),
             *prefix_cache_flags(every, iteration, rows),
             *preempted_flags(index, part.preemptions or 0),
         ]
