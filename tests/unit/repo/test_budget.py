@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 348,
     "llmd": 630,
     "measure": 4027,
-    "modes": 5537,
+    "modes": 5532,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
