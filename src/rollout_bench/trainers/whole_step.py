@@ -27,7 +27,7 @@ STAND_IN = (
     "Training: measured with a stand-in trainer, a model of the same shape in torch,{};"
     " --log FILE takes its time from your trainer's log."
 )
-SHARDED, WHOLE = " sharded by FSDP2", " whole on each device: placement.strategy fsdp2 shards it"
+SHARDED, WHOLE = " sharded by FSDP2", " whole on each device (placement.strategy: fsdp2 shards it)"
 
 
 def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig:
@@ -121,7 +121,11 @@ def placement(
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
         f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
         f"Setting server: {generators} generate{', over HTTP' if served else ''}, {devices - generators} train.",
-        *((f"A step has {waves} generations, each with its training, and one update.",) if waves > 1 else ()),
+        *(
+            (f"A whole step has {waves} of these generations, each followed by its training, and one update.",)
+            if waves > 1
+            else ()
+        ),
         training[1] if training else STAND_IN.format(SHARDED if shards else WHOLE),
         f"Not measured here: rewards{'' if served else ', and the way to a server over HTTP'}.",
         *explained,
