@@ -367,9 +367,9 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
     )
     connection = Connection(target)
     with reaching("the server"):
-        ranks = _from_workers(connection, "rollout_bench_census")
+        ranks = from_workers(connection, "rollout_bench_census")
         asked = json.dumps(spec.engine.args)
-        settings = _from_workers(connection, "rollout_bench_settings", asked=asked)[0]
+        settings = from_workers(connection, "rollout_bench_settings", asked=asked)[0]
         end_of_text = settings["end_of_text"] if load.token_ids else []
         text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE)), target)
@@ -391,10 +391,17 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
     )
 
 
-def _from_workers(connection: Connection, method: str, **given: str) -> list[dict[str, Any]]:
-    answer = connection.json("POST", "/collective_rpc", {"method": method, "kwargs": given})
+def from_workers(connection: Connection, method: str, answer_s: float = ANSWER_S, **given: Any) -> list[Any]:
+    """Return what `method` of each worker returns, as JSON has it, within `answer_s` seconds.
+
+    Raises:
+        RuntimeError: if the server does not answer so.
+    """
+    status, text = connection.ask("POST", "/collective_rpc", {"method": method, "kwargs": given}, answer_s)
+    answer = parsed(text) if status == 200 else None
     if not isinstance(answer, dict) or not answer.get("results"):
-        raise RuntimeError(f"the server does not answer /collective_rpc for {method}: is this vLLM older than 0.23?")
+        said = connection.target.quoted(text)
+        raise RuntimeError(f"the server answers {status} to /collective_rpc for {method} (since vLLM 0.23): {said}")
     return list(answer["results"])
 
 

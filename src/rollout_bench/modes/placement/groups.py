@@ -5,7 +5,7 @@ go through gloo.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import prod
@@ -23,9 +23,6 @@ from rollout_bench.modes.placement.shares import buckets
 
 Part = tuple[str, str, Sequence[int]]
 """Name of a transferred tensor, torch's name of its data type, and its shape, in a form for other processes."""
-
-LOCALHOST = "127.0.0.1"
-"""Address of all ranks."""
 
 
 def meeting() -> Path:
@@ -71,7 +68,7 @@ class RankGroup:
         store = dist.FileStore(str(folder / name), self.size)
         timeout = timedelta(seconds=timeout_s)
         with communicating():
-            self._host: Any = _gloo(dist.PrefixStore("gloo", store), self._place, self.size, timeout)
+            self._host: Any = dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self._place, self.size, timeout)
             self._data: Any = self._host
             if device.type == "cuda":
                 options = dist.ProcessGroupNCCL.Options()
@@ -156,11 +153,3 @@ def sizes(tensors: Sequence[torch.Tensor]) -> list[tuple[str, int]]:
 def sizes_of_parts(parts: Sequence[Part]) -> list[tuple[str, int]]:
     """Return data type and bytes of each described tensor."""
     return [(dtype, prod(shape) * getattr(torch, dtype).itemsize) for _, dtype, shape in parts]
-
-
-def _gloo(store: dist.Store, place: int, size: int, timeout: timedelta) -> Any:
-    options: Any = dist.ProcessGroupGloo._Options()
-    create: Callable[..., Any] = dist.ProcessGroupGloo.create_device
-    options._devices = [create(hostname=LOCALHOST)]  # the host may not listen on the address of its name
-    options._timeout = timeout
-    return dist.ProcessGroupGloo(store, place, size, options)

@@ -130,7 +130,12 @@ NUMBERS = (
         "Share of a step in which a device that trains is idle; mean over these devices. If all devices are "
         "colocated, it equals generators idle %.",
     ),
-    _part("sequences_per_engine", "sequences per engine", "Sequences of an engine in a generation; mean over engines.", unit=""),
+    _part(
+        "sequences_per_engine",
+        "sequences per engine",
+        "Sequences of an engine in a generation; mean over engines.",
+        unit="",
+    ),
     Number(
         name="gathered_bytes",
         unit="bytes",

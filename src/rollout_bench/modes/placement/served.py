@@ -13,7 +13,7 @@ from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.server.served import opened_server
 from rollout_bench.measure.server.server_metrics import parse
-from rollout_bench.measure.server.session import check_answer
+from rollout_bench.measure.server.session import check_answer, from_workers
 from rollout_bench.measure.server.stream import open_session
 
 LOAD = LoadSpec(points=(LoadPoint(request_rate="inf"),), token_ids=True, harness="rollout-bench")
@@ -61,11 +61,8 @@ class ServedEngine:
 
     def collective_rpc(self, method: str, kwargs: Mapping[str, Any]) -> list[Any]:
         """Return what the method of each worker returns, as JSON has it."""
-        asked = {"method": method, "kwargs": kwargs}
         with self._opened.between_passes():
-            status, text = self._opened.connection.ask("POST", "/collective_rpc", asked, self._limit_s)
-        check_answer(status, text, self._target)
-        return list(json.loads(text)["results"])
+            return from_workers(self._opened.connection, method, self._limit_s, **kwargs)
 
     def reset_prefix_cache(self) -> None:
         """Clear the prefix cache."""
