@@ -1,7 +1,6 @@
 """The trainer's stand-in computes what it says: one gradient, however sequences are shared out and batched."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,14 @@ import pytest
 import torch
 from launching import TINY_MODEL
 from safetensors.torch import save_file
+from sharded_training import CPU, MADE, SAMPLED, keep_trained, trained
 from torch.multiprocessing.spawn import spawn
 
 from rollout_bench.modes.placement import trainer as trainer_module
-from rollout_bench.modes.placement.hooks import MEETING
-from rollout_bench.modes.placement.shares import Trajectory, advantage, share
-from rollout_bench.modes.placement.trainer import PolicyTrainer, model_of, shard
+from rollout_bench.modes.placement.shares import advantage
+from rollout_bench.modes.placement.trainer import PolicyTrainer, model_of
 
 SMALL = {**TINY_MODEL, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "vocab_size": 64}
-CPU = torch.device("cpu")
 
 
 def folder_of(tmp_path: Path, **changes: Any) -> str:
@@ -37,18 +35,6 @@ def model(tmp_path: Path) -> Any:
     return drawn(tmp_path).float()
 
 
-LENGTHS = [(2, 5), (9, 1), (4, 3), (1, 7), (6, 2), (3, 8)]
-"""Tokens of prompts and answers."""
-
-MADE = [
-    Trajectory(n // 3, n % 3, [(7 * n + k) % 64 for k in range(given)], [(11 * n + 5 * k) % 64 for k in range(sampled)])
-    for n, (given, sampled) in enumerate(LENGTHS)
-]
-
-
-SAMPLED = sum(sampled for _, sampled in LENGTHS)
-
-
 def gradients(model: Any, micro_batch: int) -> list[torch.Tensor]:
     trainer = PolicyTrainer(model, samples=3)
     model.zero_grad(set_to_none=True)
@@ -62,28 +48,6 @@ def test_micro_batches_add_up_to_one_batch(model: Any):
     whole, parts = gradients(model, 6), gradients(model, 2)
     assert max(float(gradient.abs().max()) for gradient in whole) > 1e-3
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(parts, whole, strict=True))
-
-
-def trained(folder: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
-    """Return the weights after two steps on a rank, of which each has its share."""
-    torch.set_num_threads(1)
-    model = model_of(folder, has_weights=False, trust_remote_code=False, device=CPU)
-    if ranks > 1:
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), MEETING: f"{folder}/meeting"}
-        shard(model, CPU)
-    trainer = PolicyTrainer(model, 3, ranks)
-    for _ in range(2):
-        trainer.train([MADE[n] for n in share(len(MADE), rank, ranks)], SAMPLED, -(-len(MADE) // ranks))
-        assert len(trainer.gradients()) == (0 if ranks > 1 else len(list(model.parameters())))
-        trainer.optimize()
-    held = sum(own.to_local().numel() if ranks > 1 else own.numel() for own in model.parameters())
-    return {**dict(trainer.weights()), "held": torch.tensor(held)}
-
-
-def keep_trained(rank: int, folder: str) -> None:
-    weights = trained(folder, rank, 4)
-    torch.save(weights, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_a_sharded_trainer_has_the_weights_of_one_with_all(tmp_path: Path):
