@@ -17,8 +17,8 @@ BUDGET = {
     "core": 678,
     "exchange": 348,
     "llmd": 630,
-    "measure": 4027,
-    "modes": 5532,
+    "measure": 4029,
+    "modes": 5521,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12638,
+    "tests": 12644,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
