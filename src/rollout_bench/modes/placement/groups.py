@@ -121,7 +121,7 @@ class RankGroup:
         """Send tensors, whose descriptions are `parts`, to all other members, in buckets; only the first calls this."""
         each = iter(tensors)
         for bucket in buckets(sizes_of_parts(parts), most_bytes):
-            flat = torch.cat([next(each).detach().reshape(-1) for _ in bucket])
+            flat = torch.cat([next(each).reshape(-1) for _ in bucket])
             with communicating():
                 self._broadcast(self._data, flat.view(torch.uint8))
 

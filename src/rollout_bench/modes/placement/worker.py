@@ -160,7 +160,7 @@ class GeneratingRank:
         self._received: dict[str, str] = {}
         self._waves: list[list[Request]] = []
         self._asked: list[Request] = []
-        self._done: list[tuple[list[Request], list[Any], float, float]] = []
+        self._done: list[tuple[list[Any], float, float]] = []
 
     def prepare(self) -> None:
         """Make the requests of the next step, and clear the prefix cache."""
@@ -207,14 +207,14 @@ class GeneratingRank:
         sampling = self.engine.sampling_of([request.output_tokens for request in self._asked])
         with notes.doing("generate"):
             outputs: list[Any] = self.engine.llm.generate(prompts, sampling, use_tqdm=False)
-        self._done.append((self._asked, outputs, released, notes.spans[-1].began_s + notes.spans[-1].elapsed_s))
+        self._done.append((outputs, released, notes.spans[-1].began_s + notes.spans[-1].elapsed_s))
 
     def trajectories(self, wave: int) -> list[Trajectory]:
         """Return the sequences of a wave."""
-        asked, outputs, *_ = self._done[wave]
+        outputs, *_ = self._done[wave]
         return [
             Trajectory(request.prompt, request.sample, request.prompt_token_ids, list(output.outputs[0].token_ids))
-            for request, output in zip(asked, outputs, strict=True)
+            for request, output in zip(self._waves[wave], outputs, strict=True)
         ]
 
     def join(self, name: str, job: Job, ranks: Sequence[int]) -> None:
@@ -240,7 +240,7 @@ class GeneratingRank:
         index = self._index
         risen = self.engine.counters() - self._before
         rows, elapsed_s = list[SequenceRow](), 0.0
-        for asked, outputs, began, ended in self._done:
+        for asked, (outputs, began, ended) in zip(self._waves, self._done, strict=True):
             rows += [
                 row.model_copy(update={"digest": digest_of(list(output.outputs[0].token_ids))})
                 for row, output in zip(sequence_rows(outputs, asked, index, began - elapsed_s), outputs, strict=True)
@@ -511,12 +511,13 @@ class PlacedRank:
         """
         from rollout_bench.measure.probes.weight_proofs import proof_of
 
-        trained = () if self._trainer is None else self._trainer.weights()
-        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in trained})
+        is_first = self._rank == self._placement.training[0]
+        asked = self._trainer if is_first or self._placement.strategy else None  # each has a shard of the first's
+        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in (asked.weights() if asked else ())})
         group = self._trainers if self._colocated else self._updating
         if group is None:
             return []
-        checksums = json.loads(group.say(own if self._rank == self._placement.training[0] else None))
+        checksums = json.loads(group.say(own if is_first else None))
         return [] if self._generator is None else [self._generator.proof(weights, checksums)]
 
 
