@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 348,
     "llmd": 630,
     "measure": 4029,
-    "modes": 5521,
+    "modes": 5522,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
