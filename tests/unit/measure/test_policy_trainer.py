@@ -50,6 +50,13 @@ def test_micro_batches_add_up_to_one_batch(model: Any):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(parts, whole, strict=True))
 
 
+def test_layers_are_computed_again_in_the_backward_pass(model: Any):
+    computed = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: computed.append(0))
+    gradients(model, 3)
+    assert len(computed) == 2 * 2  # two micro-batches
+
+
 def test_a_sharded_trainer_has_the_weights_of_one_with_all(tmp_path: Path):
     folder = folder_of(tmp_path)
     spawn(keep_trained, (folder,), nprocs=4)

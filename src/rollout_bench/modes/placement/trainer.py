@@ -1,9 +1,9 @@
 """The trainer's stand-in: forward, backward and optimizer of the checkpoint's own model, in torch.
 
 Parameters, gradients and AdamW's moments are bf16 on a GPU. On a CPU they are float32, because many CPUs lack bf16 and
-torch then takes ten times as long. Each training rank holds all of them, or, sharded, its part (`shard`). There is no
-gradient checkpointing. Trainers with master weights or recomputation do more work; this one measures a plain trainer's
-step. Weights are transferred as bf16, as in the checkpoint.
+torch then takes ten times as long. Each training rank holds all of them, or, sharded, its part (`shard`). Activations
+are computed again in the backward pass (gradient checkpointing), as in TRL and verl by default. Trainers with master
+weights do more work. Weights are transferred as bf16, as in the checkpoint.
 
 The loss is a policy gradient: the mean, over all sampled tokens of the step, of minus log-probability times the
 sequence's advantage. So every token has the same weight in any rank and micro-batch, and the sum of all ranks'
@@ -168,7 +168,7 @@ Trainer = PolicyTrainer | TimedTrainer
 
 
 def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device: torch.device) -> Any:
-    """Return the checkpoint's model with weights, in bf16, or in float32 on a CPU.
+    """Return the checkpoint's model with weights, in bf16, or in float32 on a CPU, with gradient checkpointing.
 
     Args:
         folder: the checkpoint, or its hub id.
@@ -189,6 +189,8 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     if has_weights:
         fill(model, folder)
+    if model.supports_gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 
