@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 348,
     "llmd": 630,
     "measure": 4029,
-    "modes": 5522,
+    "modes": 5524,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12644,
+    "tests": 12649,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
