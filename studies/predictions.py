@@ -72,7 +72,7 @@ def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterato
     for launches in grouped((each.key, each) for each in sorted(records, key=lambda each: each.started_at)).values():
         spec = launches[0].spec
         try:
-            made = predictor.predict(spec, calibration_of(spec, known), "", None)
+            made = predictor.predict(spec, calibration_of(spec, known), [each.launch for each in launches], "", None)
         except UserError as error:
             refused.append(f"- refused: {error.args[0].splitlines()[0]}.")
             continue

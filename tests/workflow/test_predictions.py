@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from planned import planned
 from synthetic_records import cycled, make_record, save, save_drift, save_steps
 from workspace import Workspace
+
+from rollout_bench.workloads.requests import Source
 
 OVERLAY = {
     "platform": "cpu",
@@ -55,6 +58,21 @@ def test_a_step_takes_the_time_of_its_steps(space: Workspace):
     assert found["seqs2"][0] > found["seqs3"][0] > step_s
     assert "results/prediction.svg: A step of 30.0 output tokens a sequence takes " in done.stdout
     assert (space.path / "results/prediction.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_prediction_is_of_the_lengths_of_all_launches(space: Workspace):
+    own = {"prompts": 1, "samples_per_prompt": 1, "prompt_tokens": 40}
+    own |= {"output_tokens": {"distribution": "lognormal", "median": 20, "sigma": 1, "low": 2, "high": 60}}
+    drawn = {"workload_settings": {"own": own}, "settings": ["default"], "iterations": 1}
+    spec = planned({**OVERLAY, **drawn}).experiments[0].spec
+    source, first = Source(spec.workload, 1000, "", None), spec.measuring.warmup_iterations
+    lengths = [source.requests(launch, first)[0].output_tokens for launch in range(3)]
+    given = [f"{key}={value}" for key, value in drawn.items()]
+    one_s, three_s = (
+        rows(space.bench("predict", "--config", *given, f"launches={n}").stdout)["default"][0] for n in (1, 3)
+    )
+    assert three_s / one_s == pytest.approx(np.mean(lengths) / lengths[0], rel=0.1)
+    assert abs(np.mean(lengths) / lengths[0] - 1) > 0.2
 
 
 def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):

@@ -225,7 +225,8 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
         predictor = Predictor(replays)
         for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
             calibration = calibration_of(each.spec, known)
-            prediction = predictor.predict(each.spec, calibration, each.model_path, each.dataset_path)
+            launches = range(made.config.launches_of(MODE))
+            prediction = predictor.predict(each.spec, calibration, launches, each.model_path, each.dataset_path)
             if prediction.beyond and not made.config.prediction.extrapolate:
                 raise UserError(
                     f"{each.spec.title}: {prediction.beyond[0]}",

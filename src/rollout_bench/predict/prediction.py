@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,12 +159,15 @@ class Predictor:
             self.models[key] = calibration.model()
         return self.models[key]
 
-    def predict(self, spec: Spec, calibration: Calibration, model_path: str, dataset: str | None) -> Prediction:
+    def predict(
+        self, spec: Spec, calibration: Calibration, launches: Iterable[int], model_path: str, dataset: str | None
+    ) -> Prediction:
         """Return the prediction of `spec`: of the iterations that count, whose drawn lengths differ.
 
         Args:
             spec: spec of a rollout.
             calibration: the calibration of its engine.
+            launches: indices of its launches, whose lengths differ, too.
             model_path: folder of its model, which need not exist if the model is synthetic.
             dataset: file of the workload's data set.
 
@@ -178,7 +181,7 @@ class Predictor:
         source = Source(spec.workload, VOCABULARY, model_path, dataset)
         first = spec.measuring.warmup_iterations
         numbers = range(first, first + spec.measuring.iterations)
-        asked = [_asked(spec, source.requests(0, number)) for number in numbers]
+        asked = [_asked(spec, source.requests(launch, number)) for launch in launches for number in numbers]
         engines = [sequences for each in asked for sequences in each]
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
         count = replicas(spec)

@@ -185,6 +185,13 @@ BOTH = [proof(checksum="a"), proof(checksum="c")]
 """Of an engine with two shards."""
 
 
+ALIKE = [proof()] * 4
+"""Of the start: all ranks generate the same tokens."""
+
+OTHER = [proof(tokens=each) for each in "bbcc"]
+"""Of the start: two engines of two shards each, on devices that choose other tokens with the same weights."""
+
+
 @pytest.mark.parametrize(
     ("proofs", "shards", "trained", "flagged"),
     [
@@ -202,12 +209,19 @@ BOTH = [proof(checksum="a"), proof(checksum="c")]
 def test_engines_unlike_each_other_or_unchanged_are_flagged(
     proofs: list[WeightProof], shards: int, trained: bool, flagged: bool
 ):
-    codes = [flag.code for flag in placement_flags(proofs, shards, trained=trained)]
+    codes = [flag.code for flag in placement_flags(ALIKE[: len(proofs)], proofs, shards, trained=trained)]
     assert codes == ["update_without_effect"] * flagged
 
 
+@pytest.mark.parametrize(("tokens", "flagged"), [("ddee", False), ("ddef", True)])
+def test_engines_unlike_from_the_start_may_choose_other_tokens(tokens: str, flagged: bool):
+    after = [proof(tokens=each) for each in tokens]
+    assert bool(placement_flags(OTHER, after, 2, trained=True)) == flagged
+
+
 def test_an_engine_with_other_weights_than_the_trainer_is_flagged():
-    (flag,) = placement_flags([proof(), proof(lost=3, first_lost="model.norm.weight")], 1, trained=True)
+    after = [proof(), proof(lost=3, first_lost="model.norm.weight")]
+    (flag,) = placement_flags(ALIKE[:2], after, 1, trained=True)
     assert (flag.code, flag.severity) == ("weights_differ", "invalid")
     assert flag.sentence == (
         "After the last step, 3 of the trainer's tensors had not reached an engine as they are; the first is "
