@@ -12,13 +12,13 @@ BUDGET = {
     "analysis": 2231,
     "checkpoints": 341,
     "cluster": 431,
-    "commands": 1180,
+    "commands": 1181,
     "contracts": 1161,
     "core": 678,
     "exchange": 348,
     "llmd": 630,
     "measure": 4029,
-    "modes": 5524,
+    "modes": 5527,
     "numbers": 162,
     "plan": 1954,
     "predict": 620,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12649,
+    "tests": 12670,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
