@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.commands.workflow import planned_call
@@ -30,7 +31,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, percent, several
-from rollout_bench.plan.config import PredictionSettings
+from rollout_bench.plan.config import DEFAULT_LAUNCHES, PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
 from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_model
 from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
@@ -83,7 +84,7 @@ class Predicted:
             return None
         draws = self.made.complete_s[100]
         drawn = np.random.default_rng(0).choice(self.transitions_s, len(draws))
-        return expected(self.made.step.value + float(np.mean(self.transitions_s)), draws + drawn)
+        return expected(self.made.step.value + mean(self.transitions_s), draws + drawn)
 
 
 def predict() -> int:
@@ -225,14 +226,16 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
         predictor = Predictor(replays)
         for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
             calibration = calibration_of(each.spec, known)
-            launches = range(made.config.launches_of(MODE))
+            measured_s, wanted = _measured_s(each.spec), made.config.launches
+            launches = measured_s or range(DEFAULT_LAUNCHES if wanted == "auto" else made.config.launches_of(MODE))
             prediction = predictor.predict(each.spec, calibration, launches, each.model_path, each.dataset_path)
             if prediction.beyond and not made.config.prediction.extrapolate:
                 raise UserError(
                     f"{each.spec.title}: {prediction.beyond[0]}",
                     "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
                 )
-            found.append(Predicted(each.spec.title, prediction, _measured_s(each.spec), _transitions_s(each.spec)))
+            mean_s = mean([*measured_s.values()]) if measured_s else None
+            found.append(Predicted(each.spec.title, prediction, mean_s, _transitions_s(each.spec)))
     if not found:
         raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
     keep(RESULTS, (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in found)))
@@ -249,11 +252,10 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
     return found, made
 
 
-def _measured_s(spec: Spec) -> float | None:
-    """Return the mean time of the iterations of `spec`, as the mean over valid launches; None without any."""
+def _measured_s(spec: Spec) -> dict[int, float]:
+    """Return valid launch -> mean time of its iterations, in seconds."""
     records = (each for each in _valid(f"{spec.mode}/{spec.names}-*") if alike(each.spec, spec))
-    launches = [np.mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records]
-    return float(np.mean(launches)) if launches else None
+    return {one.launch: mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records}
 
 
 def _transitions_s(spec: Spec) -> list[float]:
