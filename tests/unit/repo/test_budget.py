@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2231,
     "checkpoints": 341,
     "cluster": 431,
-    "commands": 1181,
+    "commands": 1183,
     "contracts": 1161,
     "core": 678,
     "exchange": 348,
