@@ -3,13 +3,14 @@
 from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec
-from rollout_bench.contracts.spec import Platform, WorkloadSpec
+from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
 from rollout_bench.modes.steps.settings import StepsSettings
 from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.planning import Planning, with_logprobs
-from rollout_bench.plan.refusals import refuse
+from rollout_bench.plan.fit.architecture import MemoryUnknownError, experts_in, model_config
+from rollout_bench.plan.planning import Planning, Reason, with_logprobs
+from rollout_bench.plan.refusals import first_of, refuse
 
 UNPREDICTED = {
     "speculative_config": "steps with drafts",
@@ -55,6 +56,15 @@ class StepsPlanning(Planning):
                 for place, args in engine_args_in(config)
             ),
         )
+
+    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+        """Return the reason why a model's steps cannot be predicted; None if no reason is known before a launch."""
+        try:
+            experts = experts_in(model_config(spec, path))
+        except MemoryUnknownError:
+            return None
+        mixture = f"the time of a step of {spec.model.name}, a mixture of {experts} experts, is not predicted"
+        return first_of((experts > 1, mixture, f"leave {spec.model.name} out of models, or steps out of modes"))
 
 
 PLANNING = StepsPlanning()

@@ -92,7 +92,7 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
     layers, heads, hidden, vocabulary = (size_in(config, name) for name in names)
     key_value_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or hidden // heads)
-    experts = next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), 1)
+    experts = experts_in(config)
     own = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
     windows = config.get("sliding_window") and config.get("use_sliding_window") is not False
     return Architecture(
@@ -102,6 +102,11 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
         head_dim=head_dim,
         whole_layers=types.count(FULL) if types else 0 if windows else layers,
     )
+
+
+def experts_in(config: Mapping[str, Any]) -> int:
+    """Return the number of experts in a layer in the content of a config.json; 1 for a dense model."""
+    return next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), 1)
 
 
 def size_in(config: Mapping[str, Any], key: str) -> int:
