@@ -92,12 +92,15 @@ def test_the_traces_are_whole_and_mark_each_step(done: tuple[Path, Profile]):
 
 def test_the_traced_steps_last_as_long_as_the_record_says(done: tuple[Path, Profile]):
     path, record = done
+    pairs = list[tuple[float, float]]()
     for trace in record.traces:
         marks = [event for event in events(path, trace.name) if event.get("name") == "rollout_bench_step"]
         said = [step.elapsed_s for step in record.steps if step.profiled and step.phase == trace.phase]
         traced = [event["dur"] / 1e6 for event in sorted(marks, key=lambda event: float(event["ts"]))]
-        alike = [a == pytest.approx(b, rel=0.1, abs=0.002) for a, b in zip(traced, said, strict=True)]
-        assert sum(alike) >= len(said) / 2  # others may have the core for a moment between two readings
+        pairs += zip(traced, said, strict=True)
+    assert all(traced <= said + 1e-4 for traced, said in pairs)  # the record's clock is read around the trace's
+    # others may have the core between two readings, though hardly in every step
+    assert any(traced == pytest.approx(said, rel=0.1, abs=0.002) for traced, said in pairs)
 
 
 def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
