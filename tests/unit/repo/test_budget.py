@@ -18,9 +18,9 @@ BUDGET = {
     "exchange": 348,
     "llmd": 630,
     "measure": 4029,
-    "modes": 5527,
+    "modes": 5534,
     "numbers": 162,
-    "plan": 1954,
+    "plan": 1956,
     "predict": 620,
     "report": 2002,
     "scripts": 40,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12670,
+    "tests": 12672,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
