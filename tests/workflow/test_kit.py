@@ -97,6 +97,15 @@ def test_a_part_that_is_not_whole_is_named(kit: Path, harm: str) -> None:
     assert not (kit / "tree").exists()
 
 
+def test_a_kit_for_another_python_says_so(tmp_path: Path) -> None:
+    make(tmp_path / "carried", "cpu", "3.10", ["iniconfig==2.1.0"], [], 1 << 20)
+    done = there(tmp_path / "carried")
+    this = f"python{sys.version_info.major}.{sys.version_info.minor}-x86_64"
+    problem = f"{tmp_path}/carried: has packages of python3.10-x86_64, and this is {this}\n"
+    assert (done.returncode, done.stderr.startswith(problem)) == (1, True), done.stderr
+    assert "kit pack --python 3.1" in done.stderr
+
+
 def test_a_kit_of_an_unknown_machine_packs_all_pins() -> None:
     pins = (home() / "requirements" / "cuda.txt").read_text().splitlines()
     assert packages_of("cuda", "3.12", [], None) == [line for line in pins if "==" in line]

@@ -118,7 +118,8 @@ def make(
                 place.mkdir(parents=True)
                 shutil.copy(config, place)
         if packages:
-            words = ["install", "--no-deps", "--target", str(tree / "site"), *packages]
+            site = there.site_of(python, MACHINES[platform])
+            words = ["install", "--no-deps", "--target", str(tree / site), *packages]
             _uv(words, python, platform, f"{len(packages)} packages were not installed")
         return _write_parts(tree, folder, most)
 

@@ -7,6 +7,7 @@ Only the standard library is imported.
 
 import hashlib
 import os
+import platform
 import sys
 import tarfile
 from pathlib import Path
@@ -30,6 +31,11 @@ def parts_of(folder: Path) -> list[Path]:
     return parts
 
 
+def site_of(python: str, machine: str) -> str:
+    """Return the folder's name of packages that serve one version of Python on one kind of processor only."""
+    return f"site-python{python}-{machine}"
+
+
 def main() -> None:
     """Unpack the kit once, then run `rollout-bench kit run` with the arguments."""
     folder = Path(__file__).resolve().parent
@@ -47,7 +53,13 @@ def main() -> None:
             file.extractall(half)
         archive.unlink()
         (half / "tree").rename(tree)
-    paths = [str(tree / "src"), str(tree / "site"), os.environ.get("PYTHONPATH", "")]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    site = site_of(python, platform.machine())
+    for packed in tree.glob("site-*"):
+        if packed.name != site:
+            problem = f"{folder}: has packages of {packed.name[5:]}, and this is {site[5:]}"
+            sys.exit(f"{problem}\n  -> start it with that Python, or make another one: kit pack --python {python}")
+    paths = [str(tree / "src"), str(tree / site), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.execv(sys.executable, [sys.executable, "-m", "rollout_bench", "kit", "run", str(folder), *sys.argv[1:]])
 
