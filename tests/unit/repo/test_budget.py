@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 1183,
     "contracts": 1161,
     "core": 678,
-    "exchange": 348,
+    "exchange": 358,
     "llmd": 630,
     "measure": 4029,
     "modes": 5534,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 726,
     "workflow": 352,
     "workloads": 434,
-    "tests": 12675,
+    "tests": 12682,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
