@@ -138,6 +138,7 @@ def test_mistakes_are_refused_in_two_lines(tmp_path: Path) -> None:
         ("pack", "new", "--without", "vlm"): "--without vlm: is not in the kit\n  -> did you mean 'vllm'?",
         ("pack", "new", "--vllm", "0.0.7"): "the packages were not resolved",
         ("run", "none"): "none",
+        ("run", "full"): "full: its own package runs a kit",
     }
     for words, problem in mistakes.items():
         said = bench(tmp_path, "kit", *words)

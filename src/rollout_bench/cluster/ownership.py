@@ -139,12 +139,14 @@ def give_up(path: Path, dead: Owner) -> None:
     aside = path.with_name(f".{path.name}.dead.{socket.gethostname()}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
-        if read_claim(aside) != dead:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-        else:
-            path.with_suffix(".txt").unlink(missing_ok=True)
-        aside.unlink()
+        try:
+            if read_claim(aside) != dead:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+            else:
+                path.with_suffix(".txt").unlink(missing_ok=True)
+        finally:
+            aside.unlink()
 
 
 _KILLED = Cause(

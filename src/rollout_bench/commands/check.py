@@ -22,6 +22,9 @@ from rollout_bench.plan.engine import probe_engine
 
 GIB = 1 << 30
 
+ANSWERS_S = 60.0
+"""Time in which a driver's tool answers, in seconds; that of a broken driver may hang."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -97,7 +100,11 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
                     UserError(f"{command[0]} is not installed", f"install the {name} driver, or check PATH")
                 )
             continue
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWERS_S, check=False)
+        except subprocess.TimeoutExpired:
+            problems.append(UserError(f"{command[0]} gives no answer in {ANSWERS_S:g} s", "check the driver"))
+            continue
         for line in done.stdout.splitlines():
             yield f"{name} device", line
         if done.returncode != 0:

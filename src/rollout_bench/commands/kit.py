@@ -89,6 +89,8 @@ def run(folder: Path, limit_s: float) -> int:
         raise UserError(f"{folder}: is no folder", "give the folder of the kit")
     if limit_s < 2 * ENDING_S:
         raise UserError(f"--minutes {limit_s / 60:g}: is too short for a launch", "give 3 or more")
+    if not (home() / GIVEN).is_dir():
+        raise UserError(f"{folder}: its own package runs a kit", f"start it: python3 {folder / 'kit.py'}")
     work = folder / "work"
     work.mkdir(exist_ok=True)
     shutil.copy(home() / "config.yaml", work)
@@ -110,13 +112,11 @@ def run(folder: Path, limit_s: float) -> int:
 
 
 def _plans(results: Path) -> dict[str, bytes]:
-    """Return the plan of each config without its folders of weights, by its file in the results folder."""
+    """Return the plan of each config, by its file in the results folder."""
     found: dict[str, bytes] = {}
     for path in results.glob(f"{SUMMARIES}/*/{STATE_FILE}"):
         if plan := plan_of_summary(path.parent):
-            placeless = [one.model_copy(update={"weights": None}) for one in plan.experiments]
-            content = {"plan": plan.model_copy(update={"experiments": placeless}).model_dump(mode="json")}
-            found[str(path.relative_to(results))] = json.dumps(content).encode()
+            found[str(path.relative_to(results))] = json.dumps({"plan": plan.model_dump(mode="json")}).encode()
     return found
 
 

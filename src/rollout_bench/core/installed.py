@@ -45,12 +45,11 @@ def _inference_perf() -> dict[str, str]:
     python = python_of("inference-perf")  # of its own as a rule: it pins a version of transformers, and vLLM another
     if python is None:
         return {}
-    answer = subprocess.run(
-        [python, "-c", "import importlib.metadata; print(importlib.metadata.version('inference-perf'))"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = [python, "-c", "import importlib.metadata; print(importlib.metadata.version('inference-perf'))"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # the script is left over from an interpreter that is gone
+        return {}
     return {"inference-perf": answer.stdout.strip()} if answer.returncode == 0 else {}
 
 

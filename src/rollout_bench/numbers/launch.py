@@ -6,8 +6,6 @@ from rollout_bench.numbers.number import Number
 
 START = "Start-up and memory"
 COST = "What a launch costs"
-OF_LAUNCHES = (START, COST)
-"""Tables with a line for each launched experiment, whatever its loads."""
 
 
 def startup_s(record: Record) -> float | None:

@@ -34,14 +34,10 @@ class ComparedGroup:
     @property
     def name(self) -> str:
         """Common and differing names of its experiments, in words."""
-        shared, own = [], []
         every = [_names(experiment.spec) for experiment in self.members]
-        for axis in every[0]:
-            values = list(dict.fromkeys(names[axis] for names in every))
-            if len(values) == 1:
-                shared += [name for name in values if name != DEFAULT_SETTING]
-            else:
-                own = values
+        differing = [axis for axis in every[0] if len({names[axis] for names in every}) > 1]
+        shared = [name for axis, name in every[0].items() if axis not in differing and name != DEFAULT_SETTING]
+        own = [" ".join(names[axis] for axis in differing) for names in every]
         return f"{' '.join(shared)}: {', '.join(own)}"
 
 

@@ -17,14 +17,6 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[1] = 1
-"""Increased when a field of the plan file is added, removed or changes its meaning.
-
-Fields that earlier versions lack: 1 `comparison`; 2 `precision` and `weights`; 3 `slo`; 5 `order_seed`; 6 `interleaved`
-and `not_interleaved`; 7 `setting` of experiments and skipped combinations; 8 `devices` of an experiment; 10
-`differing`, and `known` of a launch. Up to 10, `precision` and `comparison` had more keys, which are not read.
-"""
-
 
 def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
     """Return the time of launches in sequence; each is given by its seconds and its number of devices.
@@ -68,9 +60,6 @@ class PlannedExperiment(Strict):
     launches: int = Field(
         description="Wanted launches, or their maximum if precision is set: indices 0 to launches - 1."
     )
-    weights: str | None = Field(
-        None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
-    )
     devices: int = Field(1, ge=0, description="Devices of a launch; 0 for an endpoint.")
 
 
@@ -97,9 +86,8 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1] = Field(description="Version of this schema.")
+    schema_version: Literal[1] = Field(1, description="Version of this schema.")
     results: str = Field(description="The results folder, as the config names it.")
-    fingerprint: str = Field(description="Hash of the inputs of the plan.")
     baseline: dict[str, str] = Field(description="Baseline of the speed-ups, as axis -> value: {quant: bf16}.")
     comparison: ComparisonSettings = Field(ComparisonSettings(), description="Rules for reporting a difference.")
     precision: Precision | None = Field(None, description="Stopping rule for launches; null if their number is fixed.")

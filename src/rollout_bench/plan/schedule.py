@@ -1,8 +1,6 @@
 """The order of launches, the missing and repeated ones, and their expected duration."""
 
 import contextlib
-import hashlib
-import json
 import secrets
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -16,7 +14,7 @@ from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.contracts.postmortem import Glance, glance, has_failed
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local, start_of
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, start_of
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
@@ -30,7 +28,6 @@ from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix, differing_lines
 from rollout_bench.plan.order import block_orders, round_orders
 from rollout_bench.plan.planfile import (
-    PLAN_SCHEMA_VERSION,
     InterleavedGroup,
     PlanFile,
     PlannedExperiment,
@@ -164,8 +161,7 @@ class Schedule:
 
         With launches: auto, the maximum number is included.
         """
-        there = present(launch.record for launch in self.launches) - self.again
-        return [launch.record for launch in self.launches if launch.record not in there]
+        return [launch.record for launch in self.launches if self.is_missing(launch.record)]
 
     def is_missing(self, record: str) -> bool:
         """Return whether a record does not exist or is measured again."""
@@ -240,7 +236,6 @@ class Schedule:
                 key=e.spec.key(),
                 **e.spec.axes,
                 launches=self.config.launches_of(e.spec.mode),
-                weights=_weights_folder(e),
                 devices=devices_needed(e.spec),
             )
             for e in self.matrix.experiments
@@ -293,18 +288,8 @@ class Schedule:
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan in the form of its file; `estimate` reads earlier records for the expected durations."""
         precision = self.config.precision if self.config.launches == "auto" else None
-        selected = {
-            "experiments": [e.model_dump(exclude={"weights", "devices"}) for e in self.experiments],
-            "skipped": [s.model_dump() for s in self.matrix.skipped],
-            "baseline": self.config.baseline.named,
-            "comparison": self.config.comparison.model_dump(),
-            "precision": None if precision is None else precision.model_dump(),
-            "slo": self.config.slo.model_dump(),
-        }
         return PlanFile(
-            schema_version=PLAN_SCHEMA_VERSION,
             results=str(RESULTS),
-            fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
             baseline=self.config.baseline.named,
             comparison=self.config.comparison,
             precision=precision,
@@ -380,14 +365,6 @@ def _held_s(spec: Spec) -> float:
         return 0.0
     held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
     return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
-
-
-def _weights_folder(experiment: Experiment) -> str | None:
-    """Return the folder of a launch's weights; None if it reads none or uses a hub."""
-    if experiment.spec.endpoint is not None:
-        return None
-    dummy = experiment.spec.load_format in NO_WEIGHTS_NEEDED
-    return None if dummy or not is_local(experiment.model_path) else experiment.model_path
 
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:

@@ -28,9 +28,6 @@ FREE = frozenset(
 SAMPLING = ("temperature", "top_p", "top_k", "logprobs")
 """Fields of a workload on which the time of a step depends."""
 
-REPLICAS = "data_parallel_size"
-"""Engine argument that is free too, except on a CPU, where replicas divide the cores."""
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -100,7 +97,7 @@ def same_model(one: Spec, other: Spec) -> bool:
 
 def _engine(spec: Spec) -> dict[str, Any]:
     """Return all that decides how long a step of given work takes, apart from the engine's version."""
-    free = FREE if spec.platform == "cpu" else {*FREE, REPLICAS}
+    free = FREE if spec.platform == "cpu" else {*FREE, "data_parallel_size"}  # replicas divide the cores of a CPU
     engine = _unversioned(spec)
     args = {name: value for name, value in engine["args"].items() if name not in free}
     whole = spec.model_dump(mode="json", include={"platform", "model", "quant"})

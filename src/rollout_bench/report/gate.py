@@ -93,10 +93,12 @@ def limit_of(text: str) -> Limit:
     if name not in COMPARED:
         raise UserError(f"--fail-if {text!r}: {name} is not compared", did_you_mean(name, COMPARED))
     worse, sign = ("<", -1) if NUMBERS[name].better == "higher" else (">", 1)
-    if found["sign"] != worse or sign * margin < 0 or sign * margin >= 1:
+    example = f"{name} {worse} {'-' if sign < 0 else ''}{100 * DEFAULT_MARGIN:g}%"
+    if found["sign"] != worse or sign * margin < 0:
         better = NUMBERS[name].better
-        example = f"{name} {worse} {'-' if sign < 0 else ''}{100 * DEFAULT_MARGIN:g}%"
         raise UserError(f"--fail-if {text!r}: {name} is better the {better} it is", f"write '{example}'")
+    if abs(margin) >= 1:
+        raise UserError(f"--fail-if {text!r}: the margin has to be below 100 %", f"write '{example}'")
     return Limit(name, abs(margin))
 
 

@@ -112,9 +112,8 @@ def _essence(plan: Any) -> Any:
         return plan
     names = ("baseline", "comparison", "precision", "slo", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
-    # The folder of the weights and the number of devices do not affect any result.
-    left_out = {"weights": None, "devices": None}
-    parts["experiments"] = [{**e, **left_out} for e in parts["experiments"] or [] if isinstance(e, dict)]
+    # The number of devices does not affect any result.
+    parts["experiments"] = [{**e, "devices": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
     return parts
 
 

@@ -11,7 +11,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import behind_server, lengths_differ
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
-from rollout_bench.numbers.launch import COST, OF_LAUNCHES, START
+from rollout_bench.numbers.launch import COST, START
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
@@ -31,6 +31,7 @@ GENERATED = (THROUGHPUT, ANATOMY, BALANCE, RATES, ENERGY, DRAFTING)
 """Tables of what was generated, in every mode that repeats iterations."""
 
 OF_LAUNCH = (START, COST)
+"""Tables with a line for each launched experiment, whatever its loads."""
 
 Special = Mapping[str, Sequence[Column[Row]]]
 """Columns of a table that are no numbers of the registry."""
@@ -102,7 +103,7 @@ def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special:
         for kind in titles:
             if kind != ANATOMY or any(map(_differ, rows)):
                 columns = _columns(findings, mode, titles, kind, rows, {**_SPECIAL, **(special or {})}.get(kind, ()))
-                shown = _of_launches(entries) if kind in OF_LAUNCHES else entries
+                shown = _of_launches(entries) if kind in OF_LAUNCH else entries
                 views.append(view(f"{kind}: ", title, columns, shown))
         views.append(_replicas(title, entries))
     return views

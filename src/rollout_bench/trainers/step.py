@@ -12,6 +12,7 @@ from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import absent_model
+from rollout_bench.plan.settings import LONGEST_NAME
 from rollout_bench.trainers.settings import LONGEST_VALUE, WIDTH
 
 Dealt = Literal["samples", "prompts", "runs"]
@@ -129,9 +130,6 @@ class StepPart:
 
 FULL_LENGTH = "Each answer is generated to its full length, the longest that a step can take."
 """Line about answers whose lengths are the settings' maximum."""
-
-LONGEST_NAME = 60
-"""Maximum characters of a model's name in a config."""
 
 QUANT_OF_DTYPE = {"bfloat16": "bf16", "bf16": "bf16", "auto": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16"}
 """Data type of an engine -> name of its quantization."""

@@ -4,6 +4,7 @@ A thread draws it into the last rows of the terminal. A scroll region keeps all 
 write to the terminal as they do without a view. Launches that see `VIEW` print no lines of progress there.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from rollout_bench.cluster.ownership import under_way
 from rollout_bench.contracts.store import read_launched
+from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate
 from rollout_bench.plan.schedule import RESULTS, Schedule
 
@@ -95,18 +97,20 @@ def _draw(state: RunState) -> None:
     """
     height = rows = 0
     try:
-        while threading.main_thread().is_alive():
-            threading.main_thread().join(REDRAW_S)
-            ended, view = state.look()
-            columns, now = os.get_terminal_size(2)
-            view = ["-" * columns, *view][-(now // 2) :]
-            height = height if now == rows else 0  # else the terminal was resized, and its region is gone
-            more = max(len(view) - height, 0)
-            height, rows = height + more, now
-            space = "\x1bD" * more + f"\x1b[{more}A" if more else ""
-            top = rows - height
-            drawn = "".join(f"\x1b[{top + 1 + row}H\x1b[2K{line[:columns]}" for row, line in enumerate(view))
-            above = "".join(f"{line}\n" for line in ended)
-            os.write(2, f"{above}{space}\x1b7\x1b[1;{top}r{drawn}\x1b8".encode())
+        # a damaged record, which its job reports, or a terminal that is gone
+        with contextlib.suppress(UserError, OSError):
+            while threading.main_thread().is_alive():
+                threading.main_thread().join(REDRAW_S)
+                ended, view = state.look()
+                columns, now = os.get_terminal_size(2)
+                view = ["-" * columns, *view][-(now // 2) :]
+                height = height if now == rows else 0  # else the terminal was resized, and its region is gone
+                more = max(len(view) - height, 0)
+                height, rows = height + more, now
+                space = "\x1bD" * more + f"\x1b[{more}A" if more else ""
+                top = rows - height
+                drawn = "".join(f"\x1b[{top + 1 + row}H\x1b[2K{line[:columns]}" for row, line in enumerate(view))
+                above = "".join(f"{line}\n" for line in ended)
+                os.write(2, f"{above}{space}\x1b7\x1b[1;{top}r{drawn}\x1b8".encode())
     finally:
         os.write(2, f"\x1b7\x1b[r\x1b[{rows - height + 1}H\x1b[J\x1b8".encode())

@@ -133,6 +133,7 @@ def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypat
         (f"{RATE} < -3", "is no limit", "a number and a margin in percent"),
         (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
+        (f"{RATE} < -100%", "the margin has to be below 100 %", f"write '{RATE} < -3%'"),
         ("ttft_s > 3%", "no experiment has ttft_s", "measure a mode that has it"),
         ("cycle_s > 3%", "no experiment has cycle_s", "measure a mode that has it"),
     ],

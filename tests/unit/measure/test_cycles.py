@@ -20,10 +20,11 @@ from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.flags import not_finite_flags
 from rollout_bench.modes.cycle import worker as cycle
 from rollout_bench.modes.cycle.collector import cycle_flags
-from rollout_bench.modes.cycle.extension import TrainerStandIn, buckets, rolled
+from rollout_bench.modes.cycle.extension import TrainerStandIn, rolled
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.updates import InProcess, Reload
@@ -206,14 +207,16 @@ def test_the_trainer_hands_over_a_checkpoint_of_that_format(weights_format: str,
         assert took["transfer_s"] > 0
 
 
-@given(st.lists(st.integers(0, 50)), st.integers(1, 60))
-def test_buckets_keep_the_order_and_exceed_no_limit_needlessly(sizes: list[int], limit: int):
-    named = [(str(number), torch.zeros(size, dtype=torch.int8)) for number, size in enumerate(sizes)]
-    made = list(buckets(named, limit))
-    assert [name for bucket in made for name, _ in bucket] == [name for name, _ in named]
-    held = [sum(tensor.nbytes for _, tensor in bucket) for bucket in made]
+@given(st.lists(st.tuples(st.sampled_from(["bf16", "fp8"]), st.integers(0, 50))), st.integers(1, 60))
+def test_buckets_keep_order_and_type_and_are_full(sizes: list[tuple[str, int]], limit: int):
+    made = buckets(sizes, limit)
+    assert [place for bucket in made for place in bucket] == list(range(len(sizes)))
+    filled = [[sizes[place] for place in bucket] for bucket in made]
+    assert all(len({dtype for dtype, _ in bucket}) == 1 for bucket in filled)
+    held = [sum(size for _, size in bucket) for bucket in filled]
     assert all(size <= limit or len(bucket) == 1 for size, bucket in zip(held, made, strict=True))
-    assert all(size + following[0][1].nbytes > limit for size, following in zip(held, made[1:], strict=False))
+    for size, bucket, following in zip(held, filled, filled[1:], strict=False):
+        assert size + following[0][1] > limit or bucket[0][0] != following[0][0]
 
 
 def test_the_second_set_of_named_weights_has_all_tensors_rolled():

@@ -167,6 +167,15 @@ def test_plan_file_and_command_tell_what_is_interleaved_and_why():
     )
 
 
+def test_a_group_that_differs_twice_names_both():
+    few = "settings: [default, few]\nsetting_settings: {few: {engine_args: {max_num_seqs: 4}}}"
+    baseline = "baseline: {quant: bf16, setting: default}"
+    file = plan_of(f"interleave: true\nquants: [bf16, w8a8]\n{few}\n{baseline}").plan_file()
+    assert [group.name for group in file.interleaved] == [
+        "offline cpu qwen3-90m demo: bf16 default, bf16 few, w8a8 default, w8a8 few"
+    ]
+
+
 def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     plan = plan_of("interleave: true\ntimeout_s: 600\n")
     baseline = plan.blocks[0].launches[0]

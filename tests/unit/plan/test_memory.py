@@ -160,6 +160,20 @@ def test_what_does_not_fit_is_told_with_its_parts():
         check_fits(matrix_of(LARGE, "cuda")[1].experiments, 80 * GIB, "one H100")
 
 
+@pytest.mark.parametrize("heads", [14, None])
+def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, heads: int | None):
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {**QWEN2, "num_attention_heads": heads}}))
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(100 * GIB)
+    own = LARGE.replace("hub:Qwen/Qwen2.5-72B", str(tmp_path)) + "engine_args: {gpu_memory_utilization: 0.9}"
+    assert unfit_on("H100", own).remedy == "set tensor_parallel_size to 2 in engine_args, or take a smaller model"
+
+
+def test_the_stages_of_a_pipeline_share_the_weights():
+    experiments = matrix_of(LARGE + "engine_args: {pipeline_parallel_size: 2}", "cuda")[1].experiments
+    assert MachineMemory(device_bytes=141 * GIB).taken(experiments[0]) == pytest.approx(145.4 / 2 / 151.4, abs=0.01)
+
+
 PLACED = """
 modes: [placement]
 models: [m]

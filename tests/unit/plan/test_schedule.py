@@ -59,15 +59,6 @@ def test_launches_that_may_be_wanted_are_planned(launches: object, most: int):
     assert {e.devices for e in file.experiments} == {2}
 
 
-def test_the_plan_names_the_weights_folder_of_every_experiment():
-    plan = planned_with()
-    found = [e.weights for e in plan.plan_file(estimate=False).experiments]
-    assert found == [e.model_path for e in plan.matrix.experiments]
-    (model,) = TINY["models"]
-    settings = {model: {**TINY["model_settings"][model], "engine_args": {"load_format": "dummy"}}}
-    assert {e.weights for e in planned_with(model_settings=settings).plan_file(estimate=False).experiments} == {None}
-
-
 def test_a_launchs_default_limit_follows_its_loads() -> None:
     load = "modes: [online]\niterations: 5\nworkload_settings: {demo: {online: {concurrency: 2, duration_s: 600}}}"
     assert schedule(*matrix_of("")).timeout_s == TIMEOUT_S

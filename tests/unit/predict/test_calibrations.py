@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from comparing import summarised
 from synthetic_records import INVALID, make_spec, save_steps, steps_spec
 
 from rollout_bench.core.errors import UserError
@@ -46,3 +47,10 @@ def test_an_invalid_launch_calibrates_nothing(tmp_path: Path):
     with pytest.raises(UserError, match="no valid calibration") as caught:
         calibration_of(make_spec(), calibrations(tmp_path))
     assert "modes=[steps]" in str(caught.value)
+
+
+def test_a_calibration_of_no_single_sequence_is_summarised(tmp_path: Path):
+    save_steps(tmp_path / "results", steps_spec(), 0, batches=(2, 3, 4, 6, 8))
+    summarised(tmp_path, "results", "--all")
+    summary = " ".join((tmp_path / "results" / "summary.txt").read_text().split())
+    assert "A decode step takes 2.43 ms with 2 sequences and 3.69 ms with 8." in summary

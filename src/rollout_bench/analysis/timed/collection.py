@@ -90,7 +90,6 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
         not_selected=sum(wanted is None for _, wanted in places),
         others=others,
-        weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
         files=tuple(plan.files),
     )
 
@@ -109,7 +108,7 @@ def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> li
         return [
             _experiment(
                 results,
-                planned.model_dump(exclude={"launches", "weights", "devices"}),
+                planned.model_dump(exclude={"launches", "devices"}),
                 outcome((planned.mode, planned.experiment), planned.launches),
             )
             for planned in plan.experiments

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING, label_of, names_of
+from rollout_bench.contracts.axes import DEFAULT_SETTING, label_of, names_of, title_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.side_files import read_sequences
@@ -213,8 +213,7 @@ class Collection:
     `precision` decides when an experiment has enough launches; None if their number is fixed. `beyond_planned` counts
     records of selected experiments with an unplanned launch index. `not_selected` counts records of other experiments.
     Neither are read. `earlier` is the baseline if two folders are compared. `slo` has the limits of a good request.
-    `others` are the experiments of the modes profile, messages and drift. `weights` has the weights folder of each
-    experiment that reads weights. `files` are the config files of the call.
+    `others` are the experiments of the modes profile, messages and drift. `files` are the config files of the call.
     """
 
     experiments: tuple[TimedExperiment, ...]
@@ -228,7 +227,6 @@ class Collection:
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
     others: tuple[Selected[Launched], ...] = ()
-    weights: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
     @property
@@ -263,6 +261,11 @@ class Chosen:
     def place(self) -> str:
         """Unique place: mode and folder."""
         return f"{self.experiment.mode}/{self.experiment.experiment}"
+
+    @property
+    def name(self) -> str:
+        """Name in sentences: model, quantization and workload."""
+        return title_of(self.experiment, self.label)
 
 
 def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:

@@ -59,9 +59,6 @@ def source_of(job: Job, vocabulary: int) -> Source:
 DRAFTS = "vllm:spec_decode_num_"
 """Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
 
-REPLICAS = "data_parallel_size"
-"""Engine argument that only the supervisor uses: it starts this number of complete engines."""
-
 
 @dataclass(frozen=True)
 class Generated:
@@ -85,8 +82,8 @@ def arguments(spec: Spec) -> dict[str, Any]:
     if spec.platform == "cpu":
         note_packed_weights()
     defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-    # without the number of replicas, because each replica is a separate engine
-    return defaults | {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
+    # the supervisor starts each replica as a separate engine
+    return defaults | {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
 
 
 def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **more: Any) -> Any:

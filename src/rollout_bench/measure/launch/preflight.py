@@ -18,6 +18,7 @@ from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.workloads.datasets import read_bytes, sha256
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+"""Patterns in vLLM's order: it reads the files of the first pattern that matches."""
 
 
 def missing(model: str, load_format: str) -> Cause | None:

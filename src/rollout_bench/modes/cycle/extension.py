@@ -14,13 +14,11 @@ from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.checkpoints.weights import encode, random_weights
 from rollout_bench.contracts.weights import Weights
+from rollout_bench.measure.engine.buckets import BUCKET_BYTES, buckets
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
 
 Named = list[tuple[str, torch.Tensor]]
 """Names and tensors, in the order of a checkpoint."""
-
-BUCKET_BYTES = 2048 * 10**6
-"""Largest number of bytes of weights in one transfer, as in verl's bucket."""
 
 
 class HandOver(TypedDict):
@@ -82,7 +80,10 @@ class TrainerStandIn(WeightProofs):
 
     def _handed_over(self, weights: Weights, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors in the engine's format, made from copies on the engine's device; fill `took`."""
-        for bucket in buckets(self._sets[weights], BUCKET_BYTES):
+        named = self._sets[weights]
+        # each tensor is copied on its own, so those of a bucket may differ in type
+        for places in buckets([("", tensor.nbytes) for _, tensor in named], BUCKET_BYTES):
+            bucket = [named[place] for place in places]
             synchronize(self.device)  # vLLM's work on the previous bucket does not count here
             began = time.monotonic()
             copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
@@ -130,20 +131,6 @@ def rolled(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     moved = tensor.roll(1, 0)
     return moved + 0.25 if moved.is_floating_point() and torch.equal(moved, tensor) else moved
-
-
-def buckets(named: Named, limit: int) -> Iterator[Named]:
-    """Yield `named` in order, in buckets of at most `limit` bytes; a larger tensor is a separate bucket."""
-    bucket: Named = []
-    held = 0
-    for name, tensor in named:
-        if bucket and held + tensor.nbytes > limit:
-            yield bucket
-            bucket, held = [], 0
-        bucket.append((name, tensor))
-        held += tensor.nbytes
-    if bucket:
-        yield bucket
 
 
 def synchronize(device: torch.device) -> None:

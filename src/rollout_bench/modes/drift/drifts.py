@@ -12,7 +12,6 @@ import numpy as np
 
 from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
 from rollout_bench.analysis.timed.experiments import Chosen
-from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
@@ -51,11 +50,6 @@ class Drifted:
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
     beyond: Bounded | None = None
-
-    @property
-    def name(self) -> str:
-        """Name in sentences: model, quantization and workload."""
-        return title_of(self.chosen.experiment, self.chosen.label)
 
     @property
     def of_reference(self) -> bool:

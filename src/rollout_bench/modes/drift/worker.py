@@ -1,6 +1,7 @@
 """Drift mode in the engine process: the reference samples tokens, and every engine scores them."""
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,12 +64,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
     """Return the first `count` prompts of a workload, each once, from launch 0, pass after pass."""
-    found: list[list[int]] = []
-    index = 0
-    while len(found) < count:
-        found += list({one.prompt: one.prompt_token_ids for one in source.requests(0, index)}.values())
-        index += 1
-    return found[:count]
+    passes = (source.requests(0, number) for number in itertools.count())
+    distinct = ({one.prompt: one.prompt_token_ids for one in asked}.values() for asked in passes)
+    return list(itertools.islice(itertools.chain.from_iterable(distinct), count))
 
 
 def sampled_by(reference: Path) -> list[Continued]:

@@ -7,7 +7,6 @@ from typing import get_args
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.experiments import Chosen
-from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.modes.messages.record import Look, Messages, MessageStep, StepMessage, Way
@@ -29,11 +28,6 @@ class MessagesRun:
     def workers(self) -> int:
         """Return the tensor parallel size."""
         return tensor_parallel_size(self.launches[0].spec)
-
-    @property
-    def name(self) -> str:
-        """Return the name in sentences: model, quantization and workload."""
-        return title_of(self.chosen.experiment, self.chosen.label)
 
     def steps(self, look: Look, batch: int, phase: Phase) -> list[MessageStep]:
         """Return the steps of all launches in one phase of a pass, without decode steps with fewer sequences than most.

@@ -13,6 +13,7 @@ from typing import Any
 
 from vllm.v1.executor import multiproc_executor
 
+from rollout_bench.modes.messages.contents import Wire
 from rollout_bench.modes.messages.record import Look
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
@@ -23,9 +24,6 @@ BROADCAST = "rollout_bench_broadcast"
 
 BROADCASTS = 11
 """Number of broadcasts of a size; the first does not count."""
-
-Wire = tuple[bytes, ...]
-"""A pickled message: its main part, and its buffers."""
 
 
 def pickled(message: Any) -> Wire:

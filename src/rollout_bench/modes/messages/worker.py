@@ -4,6 +4,7 @@ import gc
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,7 +24,7 @@ from rollout_bench.modes.messages.contents import Wire, message_of
 from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
 from rollout_bench.modes.messages.record import Look, MessageStep, Way
 from rollout_bench.modes.messages.settings import MessagesSettings
-from rollout_bench.workloads.requests import Request, Source
+from rollout_bench.workloads.requests import Source
 
 EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 
@@ -84,7 +85,8 @@ class Passes:
         from rollout_bench.modes.messages.probes import BEGIN, END
 
         llm, core = self._engine.llm, self._engine.llm.llm_engine.engine_core
-        asked = self._sequences(batch)
+        passes = (self._source.requests(self._launch, index) for index in count())
+        asked = list(islice(chain.from_iterable(passes), batch))
         sampling = self._engine.sampling_of([self._tokens], single=True)
         self._engine.reset_prefix_cache()
         # Otherwise the first step would have a random number of sequences: those that arrived before it.
@@ -122,14 +124,6 @@ class Passes:
             )
             for step in steps
         ]
-
-    def _sequences(self, batch: int) -> list[Request]:
-        found: list[Request] = []
-        index = 0
-        while len(found) < batch:
-            found += self._source.requests(self._launch, index)
-            index += 1
-        return found[:batch]
 
 
 def steps_of(noted: Sequence[dict[str, Any]], look: Look, batch: int) -> Iterator[MessageStep]:

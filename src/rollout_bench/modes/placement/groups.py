@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.failures import CRASH_FIX
 from rollout_bench.measure.launch.protocol import PEER_LOST
 from rollout_bench.modes.placement.hooks import MEETING
-from rollout_bench.modes.placement.shares import buckets
 
 Part = tuple[str, str, Sequence[int]]
 """Name of a transferred tensor, torch's name of its data type, and its shape, in a form for other processes."""

@@ -1,10 +1,7 @@
-"""Distributes sequences among ranks, and packs sequences and weights for transfer. Pure functions."""
+"""Distributes sequences among ranks, and packs them for transfer. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-BUCKET_BYTES = 2_048_000_000
-"""Largest number of bytes of weights in one transfer, as in verl's bucket."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +60,3 @@ def advantage(sample: int, samples: int) -> float:
     a lost update.
     """
     return 1.0 if samples == 1 else 1.5 * sample / (samples - 1) - 0.5
-
-
-def buckets(sizes: Sequence[tuple[str, int]], most_bytes: int) -> list[range]:
-    """Return the indices of tensors that travel together.
-
-    Args:
-        sizes: data type and bytes of each tensor.
-        most_bytes: size limit of a bucket. A larger tensor is a separate bucket; all tensors of a bucket have the same
-            data type.
-    """
-    found, first, held = [], 0, 0
-    for number, (dtype, size) in enumerate(sizes):
-        if number > first and (held + size > most_bytes or dtype != sizes[first][0]):
-            found.append(range(first, number))
-            first, held = number, 0
-        held += size
-    return [*found, range(first, len(sizes))] if sizes else []

@@ -5,14 +5,11 @@ in the same process, and stays. vLLM allocates from the device itself, so torch'
 the device first.
 """
 
-from __future__ import annotations
+from typing import Any, Literal
 
-from typing import TYPE_CHECKING, Any, Literal
+import torch
 
 from rollout_bench.core.errors import MeasuringFailed
-
-if TYPE_CHECKING:
-    import torch
 
 
 class EngineSleep:
@@ -33,8 +30,6 @@ class EngineSleep:
 
     def memory(self) -> tuple[int, int]:
         """Return the current free and total memory of the device, in bytes."""
-        import torch
-
         free, total = torch.cuda.mem_get_info(self._device)
         return int(free), int(total)
 
@@ -44,10 +39,7 @@ class EngineSleep:
         Raises:
             MeasuringFailed: if the device has too little free memory.
         """
-        if self._device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         try:
             self._llm.wake_up(tags=[tag])
         except Exception as error:  # vLLM's allocator raises RuntimeError, torch its own error

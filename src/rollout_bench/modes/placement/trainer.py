@@ -24,7 +24,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
-from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.modes.placement.groups import Part, communicating, meet
 from rollout_bench.modes.placement.shares import Trajectory, advantage, share
@@ -171,7 +170,7 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
     """Return the checkpoint's model with weights, in bf16, or in float32 on a CPU, with gradient checkpointing.
 
     Args:
-        folder: the checkpoint, or its hub id.
+        folder: the checkpoint.
         has_weights: whether the checkpoint has weights; else they are drawn, the same on every rank.
         trust_remote_code: whether the model may run its own code.
         device: device of the model.
@@ -209,7 +208,7 @@ def fill(model: Any, folder: str) -> None:
     own = dict(model.named_parameters())
     tied = set(model.state_dict()) - set(own)
     missing = dict(own)
-    for name, tensor in _tensors(_files(folder)):
+    for name, tensor in _tensors(folder):
         if name in tied:
             continue
         if name not in own or own[name].shape != tensor.shape:
@@ -228,22 +227,14 @@ def _unlike(folder: str, what: str) -> MeasuringFailed:
 
 def checkpoint_weights(folder: str, device: torch.device) -> list[tuple[str, torch.Tensor]]:
     """Return all tensors of a checkpoint, on `device`; raise `MeasuringFailed` if it has none."""
-    found = [(name, tensor.to(device)) for name, tensor in _tensors(_files(folder))]
+    found = [(name, tensor.to(device)) for name, tensor in _tensors(folder)]
     if not found:
         raise _unlike(folder, "has no *.safetensors")
     return found
 
 
-def _files(folder: str) -> list[Path]:
-    if not is_local(folder):
-        from huggingface_hub import snapshot_download
-
-        folder = snapshot_download(folder, allow_patterns=["*.safetensors"])
-    return sorted(Path(folder).glob("*.safetensors"))
-
-
-def _tensors(files: Iterable[Path]) -> Iterable[tuple[str, torch.Tensor]]:
-    for path in files:
+def _tensors(folder: str) -> Iterable[tuple[str, torch.Tensor]]:
+    for path in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(path, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 yield name, opened.get_tensor(name)

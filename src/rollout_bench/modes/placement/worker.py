@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
+from rollout_bench.measure.engine.buckets import BUCKET_BYTES
 from rollout_bench.measure.engine.vllm import LoadedEngine, cached_of, digest_of, passes, sequence_rows
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
@@ -46,7 +47,6 @@ from rollout_bench.modes.placement.hooks import surroundings
 from rollout_bench.modes.placement.record import Activity, AsleepMemory, RankStep, Span, placed_engines
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import (
-    BUCKET_BYTES,
     Trajectory,
     packed,
     share,

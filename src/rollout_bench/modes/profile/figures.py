@@ -5,7 +5,7 @@ from rollout_bench.core.numbers import number
 from rollout_bench.modes.profile.breakdown import PHASES
 from rollout_bench.modes.profile.report import category_word, found_in
 from rollout_bench.modes.profile.traces.categories import CATEGORIES
-from rollout_bench.report.figures.charts import NOTHING, Bar, Chart, Rows
+from rollout_bench.report.figures.charts import Bar, Chart, Rows
 from rollout_bench.report.figures.drawings import after_one_another, joined
 from rollout_bench.report.parts import Findings
 
@@ -24,7 +24,7 @@ def steps(findings: Findings) -> Chart:
     """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
     shown = [each for each in found_in(findings).report.profiled if each.phases]
     if not shown:
-        return NOTHING
+        return Chart("", "", "", (), {})
     tables = {each.table for each in shown}
     by_phase = grouped((phase, (each, found)) for each in shown for phase, found in each.phases.items())
     panels = []

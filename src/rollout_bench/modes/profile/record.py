@@ -11,6 +11,9 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
+WHOLE_STEP = "rollout_bench_step"
+"""Mark of a step in the trace, from scheduling to returned outputs; vLLM's own covers only the model's part."""
+
 
 class Step(Strict):
     """One step of the engine: scheduling, computing, sampling, output."""

@@ -8,11 +8,8 @@ from typing import Any
 
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.measure.engine.vllm import LoadedEngine
-from rollout_bench.modes.profile.record import Step
+from rollout_bench.modes.profile.record import WHOLE_STEP, Step
 from rollout_bench.workloads.requests import Request
-
-STEP_NAME = "rollout_bench_step"
-"""Mark of a step in the trace, from scheduling to returned outputs; vLLM only marks the model's part."""
 
 
 class Following:
@@ -76,7 +73,7 @@ class Following:
 
         while self.running:
             began_s = time.perf_counter()
-            with record_function(STEP_NAME) if profiled else nullcontext():
+            with record_function(WHOLE_STEP) if profiled else nullcontext():
                 outputs = self._llm_engine.step()
             now_s = time.perf_counter()
             self._waited_s += now_s - began_s

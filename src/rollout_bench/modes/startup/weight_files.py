@@ -4,10 +4,8 @@ import contextlib
 from pathlib import Path
 
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
+from rollout_bench.measure.launch.preflight import WEIGHTS
 from rollout_bench.modes.startup.settings import StartupSpec
-
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-"""Patterns in vLLM's order: it reads the files of the first pattern that matches."""
 
 CHUNK = 1 << 24
 """Number of bytes in one read."""
@@ -33,7 +31,7 @@ def weight_files(model: str) -> list[Path]:
     folder = Path(model).expanduser() if is_local(model) else _in_hub_cache(model)
     if folder is None:
         return []
-    found = ([file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in WEIGHT_FILES)
+    found = ([file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in WEIGHTS)
     return next(filter(None, found), [])
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 from rollout_bench.analysis.timed.experiments import Chosen, Collection
-from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.steps import StepRow, Steps, read_steps
 from rollout_bench.contracts.store import record_path
@@ -30,19 +29,19 @@ class Calibrated:
     model: StepModel
 
     @property
-    def name(self) -> str:
-        """Return the name in sentences: model, quantization and workload."""
-        return title_of(self.chosen.experiment, self.chosen.label)
+    def fewest(self) -> int:
+        """Return the smallest number of sequences that decoded at once."""
+        return min(row.decodes for row in self.rows if not row.prefills)
 
     @property
     def most(self) -> int:
         """Return the largest number of sequences that decoded at once."""
         return max(row.decodes for row in self.rows if not row.prefills)
 
-    def decode_ms(self, sequences: int) -> float:
-        """Return the median time of a decode step with this number of sequences, in milliseconds."""
+    def decode_ms(self, sequences: int) -> float | None:
+        """Return the median time of a decode step with this number of sequences, in milliseconds; None without one."""
         own = [row.elapsed_s for row in self.rows if not row.prefills and row.decodes == sequences]
-        return 1e3 * median(own)
+        return 1e3 * median(own) if own else None
 
     @property
     def prefill_tokens_per_s(self) -> float:

@@ -20,7 +20,6 @@ from rollout_bench.plan.fit.architecture import (
     bits_of,
     cache_value_bytes,
     model_config,
-    size_in,
     value_bytes,
 )
 from rollout_bench.plan.matrix import Experiment
@@ -172,7 +171,9 @@ def ranks_of(spec: Spec) -> int:
 
 def smallest_tensor_parallel(spec: Spec, path: str, device_bytes: float) -> int | None:
     """Return the smallest larger power of two that, as tensor_parallel_size, makes all fit; None if none does."""
-    heads = size_in(model_config(spec, path), "num_attention_heads")
+    config = model_config(spec, path)
+    # without a known number of heads each size may do
+    heads = (config.get("text_config") or config).get("num_attention_heads") or 0
     sizes = (size for power in range(1, 11) if (size := 1 << power) > tensor_parallel_size(spec) and heads % size == 0)
     return next((size for size in sizes if (fit := fit_of(spec, path, device_bytes, size)) and fit.lacks <= 0), None)
 
@@ -294,12 +295,12 @@ class MachineMemory:
         if spec.platform != "cpu":
             held = 0.0
             with suppress(MemoryUnknownError):
-                held = sum(engine_parts(spec, experiment.model_path, tensor_parallel_size(spec)).values())
+                held = sum(engine_parts(spec, experiment.model_path, ranks_of(spec)).values())
             return max(utilization(spec), held / (self._device_bytes or math.inf))
         cache = set_cache_bytes(spec)
         if cache is None:
             return utilization(spec) * machine_bytes()
-        ranks = tensor_parallel_size(spec)
+        ranks = ranks_of(spec)
         processes = ranks + (1 if spec.engine.multiprocess else 0)
         weights = (1 + WORKING_SHARE) * weights_held(spec, experiment.model_path)
         return weights + ranks * (cache + WORKING_BYTES) + processes * OWN_BYTES

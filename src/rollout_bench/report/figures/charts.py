@@ -162,10 +162,6 @@ class Chart:
     keys: Mapping[str, str]
 
 
-NOTHING = Chart("", "", "", (), {})
-"""A chart that is not drawn."""
-
-
 def colours_of(labels: Iterable[str], baseline: Iterable[str] = ()) -> dict[str, str]:
     """Return a colour for each of `labels`, by their order: grey for those of the `baseline`."""
     found = dict.fromkeys(baseline, BASELINE)

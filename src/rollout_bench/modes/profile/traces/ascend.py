@@ -8,8 +8,9 @@ import pandas as pd
 
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.errors import UserError
+from rollout_bench.modes.profile.record import WHOLE_STEP
 from rollout_bench.modes.profile.traces.categories import rule_sets
-from rollout_bench.modes.profile.traces.torch import WHOLE_STEP, event_table, step_marks
+from rollout_bench.modes.profile.traces.torch import event_table, step_marks
 from rollout_bench.modes.profile.traces.trace_files import CALL, KERNEL, in_order, load_events, spans_of
 
 KERNELS, VIEW = "kernel_details.csv", "trace_view.json"

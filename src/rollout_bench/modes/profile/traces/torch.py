@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.modes.profile.record import WHOLE_STEP
 from rollout_bench.modes.profile.traces.events import BETWEEN, COLUMNS, DEVICE, HOST, OUTSIDE, STEP
 from rollout_bench.modes.profile.traces.trace_files import (
     CALL,
@@ -17,9 +18,6 @@ from rollout_bench.modes.profile.traces.trace_files import (
     spans_of,
 )
 from rollout_bench.modes.profile.traces.trace_steps import nest, phase_of, step_at, windows
-
-WHOLE_STEP = "rollout_bench_step"
-"""Mark of each step in a profile that steps the engine; vLLM's annotation within it covers only the model's part."""
 
 
 def read_torch(path: Path, trace: str, rank: int) -> pd.DataFrame:

@@ -1,0 +1,30 @@
+"""`check` tells what this machine has, even where a part of it is broken."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout_bench.commands import check
+from rollout_bench.core import installed
+from rollout_bench.core.errors import UserError
+
+
+def script(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+def test_a_driver_that_hangs_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script(tmp_path, "nvidia-smi", "#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(check, "ANSWERS_S", 0.2)
+    problems: list[UserError] = []
+    assert list(check._devices("cuda", problems)) == []
+    assert [str(problem) for problem in problems] == ["nvidia-smi gives no answer in 0.2 s\n  -> check the driver"]
+
+
+def test_a_harness_without_its_interpreter_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script(tmp_path, "inference-perf", f"#!{tmp_path}/gone/python3\n")
+    monkeypatch.setattr(installed.sys, "executable", str(tmp_path / "python3"))  # its folder comes before PATH
+    assert installed.python_of("inference-perf") == f"{tmp_path}/gone/python3"
+    assert "inference-perf" not in installed.look()["harnesses"]
