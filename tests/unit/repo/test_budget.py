@@ -9,26 +9,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2231,
+    "analysis": 2226,
     "checkpoints": 341,
-    "cluster": 431,
-    "commands": 1183,
+    "cluster": 432,
+    "commands": 1188,
     "contracts": 1161,
-    "core": 678,
+    "core": 681,
     "exchange": 358,
     "llmd": 630,
-    "measure": 4029,
-    "modes": 5534,
-    "numbers": 162,
-    "plan": 1956,
-    "predict": 620,
+    "measure": 4039,
+    "modes": 5488,
+    "numbers": 160,
+    "plan": 1941,
+    "predict": 618,
     "report": 2002,
     "scripts": 40,
     "top": 37,
-    "trainers": 726,
-    "workflow": 352,
+    "trainers": 725,
+    "workflow": 355,
     "workloads": 434,
-    "tests": 12682,
+    "tests": 12723,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
