@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rollout_bench.measure.probes import census, weight_proofs
 from rollout_bench.measure.probes.census import cache_held, noting
-from rollout_bench.measure.probes.weight_proofs import WeightProofs, noted_packed, proof_of, proofs_of
+from rollout_bench.measure.probes.weight_proofs import WeightProofs, mixed, noted_packed, proof_of, proofs_of
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.int8, torch.int32, torch.int64, torch.float8_e4m3fn]
 
@@ -35,6 +35,24 @@ def test_shape_and_data_type_take_part_and_strides_do_not():
     assert proof_of(tensor.t().contiguous().t()).checksum == proof_of(tensor).checksum
     others = [tensor, tensor.view(4, 6), tensor.view(torch.int16), tensor.view(torch.float16)]
     assert len({proof_of(each).checksum for each in others}) == 4
+
+
+def finalized(key: int) -> int:
+    """Return fmix64 of MurmurHash3, step by step."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53, 1):
+        key = (key ^ key >> 33) * factor % 2**64
+    return key
+
+
+@given(st.lists(st.binary(min_size=8, max_size=8), max_size=40), st.integers(1, 7))
+def test_bytes_on_a_device_are_summed_up_by_place(words: list[bytes], at_once: int):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(weight_proofs, "WORDS_AT_ONCE", at_once)
+        found = mixed(torch.tensor([*b"".join(words)], dtype=torch.uint8)) % 2**64
+        offset = mixed(torch.tensor([0, *b"".join(words)], dtype=torch.uint8)[1:]) % 2**64
+    spread = 0x9E3779B97F4A7C15
+    keys = [int.from_bytes(word, "little") ^ place * spread % 2**64 for place, word in enumerate(words)]
+    assert found == offset == sum(map(finalized, keys)) % 2**64
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
