@@ -17,7 +17,7 @@ BUDGET = {
     "core": 681,
     "exchange": 358,
     "llmd": 630,
-    "measure": 4039,
+    "measure": 4060,
     "modes": 5488,
     "numbers": 160,
     "plan": 1941,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 725,
     "workflow": 355,
     "workloads": 434,
-    "tests": 12723,
+    "tests": 12735,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
