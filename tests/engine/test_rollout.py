@@ -110,16 +110,18 @@ def test_an_over_sampled_step_aborts_or_postpones_the_rest(tmp_path: Path):
     record = launch.record()
     assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once"}
     rows = read_sequences(sequences_path(launch.out), record)
+    later_s = []
     for iteration in record.iterations:
         (part,) = iteration.replicas
         of = [row for row in rows if row.iteration == iteration.index]
         assert len({row.prompt for row in of}) == 2
         assert iteration.sequences == part.sequences == len(of) == 4
         assert part.surplus.sequences == 4
-        assert iteration.elapsed_s == pytest.approx(max(row.turns[-1].back_s for row in of), abs=0.2)
+        later_s.append(iteration.elapsed_s - max(row.turns[-1].back_s for row in of))
         assert 0 <= part.surplus.drain_s < 5
         assert all(row.finish_reason == "length" for row in of)
-    # a router that stands still for seconds finds all complete
+    # a router that stands still for seconds ends a step late, and finds all complete
+    assert 0 <= min(later_s) < 0.2
     assert any(iteration.replicas[0].surplus.aborted for iteration in record.iterations)
 
 

@@ -84,6 +84,9 @@ def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
     plan = space.bench("plan", "--configfile", "confirm.yaml").stdout
     assert "seqs2" in plan
     assert "seqs3" not in plan
+    more = ("workloads=[own, longer]", "workload_settings={longer: {prompts: 2, prompt_tokens: 40, output_tokens: 60}}")
+    said = space.bench("recommend", "--config", *more).stdout
+    assert [each in said for each in ("best: qwen3-tiny bf16 own: ", "best: qwen3-tiny bf16 longer: ")] == [True, True]
 
 
 def test_measured_steps_stand_beside_predicted_ones(space: Workspace):

@@ -130,10 +130,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     limits = gate.limits_of(arguments.fail_if or ())
     if limits:
-        arguments.metric = [limit.number for limit in limits]
+        arguments.metric = [limit.number for limit in limits if limit.named]
+    compared = settings(arguments, beside_default=not all(limit.named for limit in limits))
     if arguments.until_decided is not None and arguments.until_decided < 1:
         raise UserError(f"--until-decided {arguments.until_decided}: is no number of launches", "give 1 or more")
-    compare = partial(compare_folders, arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
+    compare = partial(compare_folders, arguments.a, arguments.b, compared, arguments.differ, arguments.all)
     made = compare()
     if arguments.until_decided:
         tests = gate.tested(made, limits)
@@ -170,11 +171,18 @@ def _measure(folder: Path, words: Sequence[str]) -> None:
         raise UserError(f"--until-decided: the run ended with status {status}", "see its messages")
 
 
-def settings(arguments: argparse.Namespace) -> ComparisonSettings:
-    """Return the settings from `arguments`, with defaults for the rest; raise `UserError` for an invalid value."""
-    asked: list[MetricName] | None = arguments.metric
-    default = ComparisonSettings()
-    of_modes = {mode: [each for each in asked or () if NUMBERS[each].mode in ("", mode)] for mode in default.metrics}
+def settings(arguments: argparse.Namespace, *, beside_default: bool = False) -> ComparisonSettings:
+    """Return the settings from `arguments`, with defaults for the rest; raise `UserError` for an invalid value.
+
+    `beside_default`: whether modes keep their default metrics beside those of `arguments`.
+    """
+    asked: list[MetricName] = arguments.metric or []
+    of_modes = {
+        mode: list(
+            dict.fromkeys([*(names if beside_default else ()), *(n for n in asked if NUMBERS[n].mode in ("", mode))])
+        )
+        for mode, names in ComparisonSettings().metrics.items()
+    }
     given = {
         # Tables of a mode that has none of the metrics keep the default.
         "metrics": {mode: names for mode, names in of_modes.items() if names},

@@ -5,6 +5,7 @@ predicted for any lengths, batch sizes and numbers of engines; measured ones sta
 """
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _label(made: Prediction) -> str:
 
 
 def recommend() -> int:
-    """Name the settings with the shortest predicted step, and write the config that confirms them by measuring."""
+    """Name the settings with each workload's shortest predicted step, and write the config that confirms them."""
     found, made = _predicted(recommend.__doc__)
     _print(found)
     bounds = made.config.prediction
@@ -135,14 +136,18 @@ def recommend() -> int:
     allowed = [each for each in found if not broken[each.name]]
     if not allowed:
         raise UserError(f"{found[0].name}: {broken[found[0].name]}", "raise the bound in prediction, or add settings")
-    best, rest = ranked(allowed)
-    kind, cost = ("device-seconds", "device-seconds") if _by_device(allowed) else ("s", "time")
-    _say(f"best: {best.name}: {_cost_text(best, allowed)} {kind} a step")
-    for each, (ratio, tied) in rest:
-        _say(f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}")
+    kept: list[Predicted] = []
+    for own in grouped(((each.made.spec.model.name, each.made.spec.workload.name), each) for each in allowed).values():
+        best, rest = ranked(own)
+        kind, cost = ("device-seconds", "device-seconds") if _by_device(own) else ("s", "time")
+        _say(f"best: {best.name}: {_cost_text(best, own)} {kind} a step")
+        for each, (ratio, tied) in rest:
+            _say(
+                f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}"
+            )
+        kept += [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
     for each in (each for each in found if each not in allowed):
         _say(f"left out: {each.name}: {broken[each.name]}")
-    kept = [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
     baseline = made.config.baseline.named.get("setting")
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
     confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
@@ -200,6 +205,8 @@ def _broken(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequence[t
     own = [nats for spec, nats in drifts_nats if same_model(spec, each.made.spec)]
     if not own:
         return f"its drift is not known: rollout-bench run --config modes=[{DRIFT_MODE}]"
+    if math.isinf(max(own)):
+        return "its mean |d| has no upper end: too few sequences differ; score more (drift.prompts)"
     return f"its mean |d| reaches {number(max(own), 3)} nats per token" if max(own) > bounds.drift_nats else ""
 
 

@@ -101,6 +101,7 @@ class Kind(Strict):
 class StepModel(Strict):
     """The time of a step from its work. Coefficients are in seconds per unit of their column in `_device`, `_host`."""
 
+    seed: int = Field(description="Seed of its draws. Errors of models with other seeds are independent.")
     captured: list[int] = Field(description="Sizes of captured CUDA graphs; empty without graphs.")
     overlapped: bool = Field(description="Whether a step is launched before the previous one has ended.")
     knots: list[float] = Field(min_length=1, description="Computed tokens between which f is linear.")
@@ -140,7 +141,7 @@ class StepModel(Strict):
         """Return the expected time of each step in seconds: [steps]. They follow each other, on an idle engine."""
         return self._spent(*self._features(works), np.array(self.device), np.array(self.host))
 
-    def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000, seed: int = 0) -> Array:
+    def total_draws(self, works: Sequence[StepWork], marks: Sequence[int], draws: int = 1000) -> Array:
         """Return draws of the time from the beginning until the end of the steps `marks`, in seconds: [draws, marks].
 
         A draw has the coefficients of a bootstrap sample, the factors of a new launch and pass, and that of the misfit.
@@ -155,8 +156,8 @@ class StepModel(Strict):
                 for each in self.refits
             ]
         )
-        rng = np.random.default_rng(seed)
-        logs = self.misfit(works) * np.random.default_rng([seed, len(works)]).standard_normal(draws)
+        rng = np.random.default_rng(self.seed)
+        logs = self.misfit(works) * np.random.default_rng([self.seed, len(works)]).standard_normal(draws)
         for deviation, number in self.spreads:
             logs += deviation * np.sqrt(1 + 1 / number) * rng.standard_t(number - 1, draws)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
@@ -202,7 +203,7 @@ def fit(
         overlapped: whether a step is launched before the previous one has ended: vLLM's asynchronous scheduling. The
             first step of a pass, which begins on an idle engine, is then left out.
         refits: number of bootstrap samples.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of all draws.
 
     Raises:
         ValueError: there are no two passes with steps, or all steps are of the same kind.
@@ -219,6 +220,7 @@ def fit(
     kinds = list(_judged(cells, captured, weights, hosted))
     rng = np.random.default_rng(seed)
     return StepModel(
+        seed=seed,
         captured=captured,
         overlapped=overlapped,
         knots=knots.tolist(),

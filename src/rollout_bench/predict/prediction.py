@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -184,8 +185,8 @@ class Predictor:
         asked = [_asked(spec, source.requests(launch, number)) for launch in launches for number in numbers]
         engines = [sequences for each in asked for sequences in each]
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
-        count = replicas(spec)
-        passes = [replayed[place : place + count] for place in range(0, len(replayed), count)]
+        following = iter(replayed)
+        passes = [list(islice(following, len(each))) for each in asked]  # engines without a sequence are left out
         times = [_times(model, each, calibration.launches[0].arrival_s) for each in passes]
         works = [work for each in replayed for work in each.steps]
         misfit = model.misfit(works)
@@ -202,7 +203,7 @@ class Predictor:
             spec=spec,
             output_tokens=sum(lengths) / len(passes),
             length=float(np.mean(lengths)),
-            devices=count * int(spec.engine.args.get("tensor_parallel_size") or 1),
+            devices=replicas(spec) * int(spec.engine.args.get("tensor_parallel_size") or 1),
             launches=len(calibration.launches),
             complete_s=draws,
             central_s={each: float(np.mean([complete_s(central, each) for central, _ in times])) for each in percents},

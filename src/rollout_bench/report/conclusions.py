@@ -9,6 +9,7 @@ from dataclasses import replace
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
@@ -16,7 +17,7 @@ from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.postmortem import LASTING
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
-from rollout_bench.numbers.registry import NUMBERS
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
 
@@ -38,13 +39,14 @@ def conclusions(rows: Sequence[Row], collection: Collection) -> list[Section]:
     ]
     compared = [row for base, others in groups for row in (base, *others)]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
-    if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
-        untold = [row for row in rows if row.experiment.place not in told]
-        refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
+    untold = [row for row in rows if row.experiment.place not in told]
+    refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
+    if not groups and not refused:
+        found = _values([row for row in rows if row.used], collection)
+        untold = [row for row in untold if not row.used]
+    if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
         items = _items(_doubts(untold), *_next(untold, [], collection))
         found.append(Section("Conclusion: the others", items, lead=refused or "No result."))
-    if not found:
-        found += _values([row for row in rows if row.used], collection)
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if len(groups) > MOST:
@@ -84,9 +86,13 @@ def _by_told_metric(others: Sequence[Row]) -> list[Row]:
 
     If requests arrive at a rate, the load determines the throughput, so only latencies have a verdict.
     """
-    metrics = list(others[0].comparisons)
-    told = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
+    told = _told_metric(others)
     return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
+
+
+def _told_metric(rows: Sequence[Row]) -> MetricName:
+    metrics = list(rows[0].comparisons)
+    return next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in rows)), metrics[0])
 
 
 def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
@@ -119,12 +125,20 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
 
 
-def conclusion_apart(rows: Sequence[Row]) -> Section:
-    """Return the conclusion of `rows`, each against the same experiment in another results folder, called A."""
+def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
+    """Return conclusions of `rows` by mode and number, each against the same experiment in another folder, called A."""
+    # loads have the names that they have in tables
+    named = [replace(row, experiment=replace(row.experiment, part=None)) for row in rows]
+    apart = grouped(((row.experiment.mode, _told_metric([row])), row) for row in named)
+    headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
+    return [_apart(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
+
+
+def _apart(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
-    lead, rest = _verdicts(compared, [], axes, "A") if compared else ("No result.", "")
-    return Section("Conclusion", _items(rest, _doubts(rows)), lead=lead)
+    lead, rest = _verdicts(_by_told_metric(compared), [], axes, "A") if compared else ("No result.", "")
+    return Section(heading, _items(rest, _doubts(rows)), lead=lead)
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
@@ -221,9 +235,15 @@ def _why(row: Row) -> str:
     return reason or f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
+def _launches_of(rows: Sequence[Row]) -> list[LaunchMeasures]:
+    """Return the launches of `rows`, each once although the loads of a sweep are rows of the same launches."""
+    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
+    return list(named.values())
+
+
 def _doubts(rows: Sequence[Row]) -> str:
     """Return the problems of the launches in a sentence; empty if there are none."""
-    launches = [launch for row in rows for launch in row.launches]
+    launches = _launches_of(rows)
     codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
     counted = ", ".join(f"{code} {count}" for code, count in codes.most_common())
     invalid = sum(not launch.valid for launch in launches)

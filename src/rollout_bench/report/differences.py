@@ -17,7 +17,7 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, several
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.conclusions import conclusion_apart
+from rollout_bench.report.conclusions import conclusions_apart
 from rollout_bench.report.headings import speedup_column
 from rollout_bench.report.notes import damage, side_lines
 from rollout_bench.report.pack import opened
@@ -116,7 +116,7 @@ def _compared(
     """Return the files of a comparison; `about` are the sections on both sides, and on what only one of them has."""
     rows, settings = findings.rows, findings.collection.comparison
     sides, *alone = about
-    answers = [conclusion_apart(rows)]
+    answers = conclusions_apart(rows)
     found = (
         Section("Damaged", damage(damaged)),
         sides,

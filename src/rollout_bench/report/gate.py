@@ -103,17 +103,18 @@ def limit_of(text: str) -> Limit:
 
 
 def limits_of(texts: Sequence[str]) -> list[Limit]:
-    """Return the limits in `texts`; `default` has each number that is compared by default, with `DEFAULT_MARGIN`.
+    """Return the limits in `texts`; `default` has each other number compared by default, with `DEFAULT_MARGIN`.
 
     Raises:
         UserError: one of them is no limit, or a number has two.
     """
-    names = dict.fromkeys(name for names in ComparisonSettings().metrics.values() for name in names)
-    default = [Limit(name, DEFAULT_MARGIN, named=False) for name in names]
-    limits = [limit for text in texts for limit in (default if text == "default" else [limit_of(text)])]
-    twice = [name for name, count in Counter(limit.number for limit in limits).items() if count > 1]
-    if twice:
+    limits = [limit_of(text) for text in texts if text != "default"]
+    named = Counter(limit.number for limit in limits)
+    if twice := [name for name, count in named.items() if count > 1]:
         raise UserError(f"--fail-if: {twice[0]} has two limits", "leave one of them out")
+    if "default" in texts:
+        names = dict.fromkeys(name for names in ComparisonSettings().metrics.values() for name in names)
+        limits += [Limit(name, DEFAULT_MARGIN, named=False) for name in names if name not in named]
     return limits
 
 
@@ -249,7 +250,8 @@ def tested(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
 
 def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
     names = {name for launch in measured_launches(of_a) if launch.valid for name in launch.values}
-    for limit in (limit for limit in limits if limit.number in names):
+    default = ComparisonSettings().metrics_of(of_a.mode)
+    for limit in (limit for limit in limits if limit.number in names and (limit.named or limit.number in default)):
         reason = "B has no such experiment, A has it"
         unknown = (None, None, None, (0, len(of_a.records)), None)
         yield Finding(name_of(of_a), of_a.mode, limit.number, limit.margin, "undecided", *unknown, reason)

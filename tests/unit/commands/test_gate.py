@@ -101,6 +101,15 @@ def test_default_leaves_out_what_the_load_sets(tmp_path: Path):
     assert "set by the load" in run(tmp_path, "a", "b", "--fail-if", f"{RATE} < -3%").stderr
 
 
+def test_default_tests_what_each_mode_compares_by_default(tmp_path: Path):
+    sides = launches(BF16, OLD), launches(BF16, SAME)
+    tests = compared(tmp_path, *sides, "--fail-if", "default").stdout.partition("The gate")[2]
+    assert (RATE in tests, "startup_s" in tests) == (True, False)
+    own = ["--fail-if", "startup_s > 20%"]
+    more = run(tmp_path, "a", "b", "--fail-if", "default", *own).stdout.partition("The gate")[2]
+    assert (RATE in more, "startup_s" in more) == (True, True)
+
+
 def test_a_gate_of_copies_says_that_nothing_is_compared(tmp_path: Path):
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, OLD), "--fail-if", "default")
     assert done.returncode == 2

@@ -1,5 +1,6 @@
 """The passes of a calibration: they fit the engine, and have every kind of step."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,12 @@ def test_each_batch_size_decodes_at_short_and_long_contexts():
         steps = decoding(sent, limits.batched_tokens)
         assert {size for size in sizes(48) if steps.count(size) >= HOLD - 1} == {*sizes(48)}
     assert long[0].prompt_tokens > 10 * short[0].prompt_tokens
+
+
+@pytest.mark.parametrize(("sequences", "context"), [(256, 64), (256, 192), (1024, 256)])
+def test_each_batch_size_decodes_however_short_contexts_are(sequences: int, context: int):
+    short, *_ = passes(Limits(sequences, batched_tokens=8192, context_tokens=context, kv_tokens=400_000), 1)
+    assert {*sizes(sequences)} <= {*decoding(short, 8192)}
 
 
 def test_samples_of_a_prompt_make_a_pass_of_their_own():

@@ -268,6 +268,9 @@ def test_unequal_numbers_of_devices_are_compared_in_device_seconds(
     assert (head in said, "as many. The step itself takes 3.15 s and 5.15 s: 1.6" in said) == (
         verdict != "unknown",
     ) * 2
+    alone = plan.model_copy(update={"comparison": ComparisonSettings(metrics={"placement": ["placed_device_s"]})})
+    said = " ".join(summary_of(tmp_path, collect(tmp_path, alone)).markdown.split())
+    assert (head in said) == (verdict != "unknown")
     if verdict == "slower":
         assert cost[1].speedup == pytest.approx(2 * 3.15 / (3 * 5.15), rel=0.01)
         assert length[1].speedup == pytest.approx(3.15 / 5.15, rel=0.01)

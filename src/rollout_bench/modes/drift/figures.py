@@ -6,7 +6,7 @@ from rollout_bench.modes.drift.report import found_in, scored_text
 from rollout_bench.report.figures.charts import Bar, Chart, Rows, colours_of
 from rollout_bench.report.parts import Findings
 
-BEYOND = {True: "drifts", False: "within the noise", None: ""}
+BEYOND = {True: "drifts", False: "none found beyond the floor", None: ""}
 """Whether a quantization drifts beyond the noise floor -> words."""
 
 
@@ -25,9 +25,11 @@ def drift(findings: Findings) -> Chart:
         text = f"{number(size.value, 3)} {'(reference)' if one.of_reference else BEYOND[one.drifts]}".strip()
         bars.append(Bar(scored_text(one), label, size.value, span, mark=mark, text=text, colour=colours[label]))
     drifting = dict.fromkeys(label for label, one in named if one.drifts)
-    title = (
-        f"Drift beyond the noise floor: {first_few(drifting)}" if drifting else "No drift beyond the noise floor shown"
-    )
+    title = "No drift beyond the noise floor shown"
+    if drifting:
+        title = f"Drift beyond the noise floor: {first_few(drifting)}"
+    elif all(one.drifts is None for one in report.drifted):
+        title = "Drift from the reference, of which no noise floor is known"
     marks = (
         "d: log probability of a token minus the reference's. Band: interval over sequences; without a band it is "
         "unbounded or not known. Grey: the reference against itself. Dashed: its noise floor."

@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.contracts.record import EngineFacts, Flag, SequenceRow
 from rollout_bench.measure.launch.flags import LATE_P99_S, client_flags, invalid
 from rollout_bench.measure.launch.recorder import Measurement
 
@@ -23,7 +23,6 @@ class Collector(Measurement):
             *cut_flags(rows),
             *client_flags(measured),
             *sent_late_flags(rows),
-            *preemption_flags(measured),
         ]
 
 
@@ -83,13 +82,3 @@ def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
         f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
     )
     return [Flag(code="sent_late", severity="warning", sentence=sentence)]
-
-
-def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag if the server preempted requests."""
-    counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
-    if not sum(counts):
-        return []
-    what = f"{sum(counts)} preemptions in {len(counts)} measured iterations"
-    sentence = f"{what}; the KV cache does not hold all sequences at once."
-    return [Flag(code="preemptions", severity="warning", sentence=sentence)]

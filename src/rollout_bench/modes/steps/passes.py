@@ -75,13 +75,15 @@ def sizes(most: int) -> list[int]:
 
 
 def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[Sent]:
-    """Yield sequences that end one after the other, so that each batch size decodes for `HOLD` steps.
+    """Yield sequences that end one after the other, so that each batch size decodes for `HOLD` steps, or what fits.
 
     The first sent end last. They also decode while the prompts of the others are computed, and have more tokens for it.
     """
     falling = sizes(batch)
-    ends = [HOLD * falling.index(min(size for size in falling if size > place)) + HOLD for place in range(batch)]
     computed = [(place // samples + 1) * prompt // limits.batched_tokens for place in range(batch)]
+    fitting = (limits.context_tokens - prompt - computed[-1] - 1) // len(falling)
+    hold = max(1, min(HOLD, fitting))
+    ends = [hold * (falling.index(min(size for size in falling if size > place)) + 1) for place in range(batch)]
     for place, (end, begin) in enumerate(zip(ends, computed, strict=True)):
         yield Sent(place // samples, prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
 

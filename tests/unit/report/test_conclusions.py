@@ -1,0 +1,61 @@
+"""What a summary concludes if little can be compared, and a comparison of two folders if much can."""
+
+import re
+from pathlib import Path
+
+import pytest
+from comparing import BF16, NEW, OLD, run
+from synthetic_records import (
+    INVALID,
+    Server,
+    make_failure,
+    make_online,
+    make_online_spec,
+    make_plan,
+    make_record,
+    make_spec,
+    save,
+)
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.report.summary import summary_of
+
+
+def test_a_failure_hides_no_value_of_others(tmp_path: Path):
+    failing = make_spec(model="large")
+    save(tmp_path, make_record(BF16, rates=[100.0] * 3), make_failure(failing))
+    first, second, *_ = summary_of(tmp_path, collect(tmp_path, make_plan([BF16, failing], 1))).answers
+    assert first.lead.startswith("qwen3-90m bf16 small: 100")
+    assert (second.lead, second.items[0]) == ("No result.", "In doubt: 1 launch failed.")
+
+
+def sweep(side: Path, step_s: float, *flags_of_launch_0: object) -> None:
+    spec = make_online_spec(points=[LoadPoint(request_rate=4.0), LoadPoint(concurrency=2)])
+    for launch in range(3):
+        record, rows = make_online(spec, launch, Server(step_s=step_s * (1 + launch / 1000)))
+        flags = [] if launch else list(flags_of_launch_0)
+        save(side, (record.model_copy(update={"validity": [*record.validity, *flags]}), rows))
+
+
+def test_two_folders_are_concluded_by_mode_and_load(tmp_path: Path):
+    for side, step_s, rates in (("a", 0.010, OLD), ("b", 0.008, NEW)):
+        sweep(tmp_path / side, step_s)
+        save(tmp_path / side, *(make_record(BF16, launch, rates=[rate] * 3) for launch, rate in enumerate(rates)))
+    said = run(tmp_path, "a", "b").flat.partition("B over A: ")[0]
+    assert re.findall(r"Conclusion: ([^.]+?)[:.]? (?:bf16|No difference)", said) == [
+        "offline, output tok/s",
+        "online, TTFT ms",
+        "online, output tok/s",
+    ]
+    assert said.count("No result") == said.count("No verdict") == 0
+
+
+@pytest.mark.parametrize("invalid", [True, False])
+def test_a_launch_of_several_loads_is_in_doubt_once(tmp_path: Path, invalid: bool):
+    sweep(tmp_path / "results", 0.01, *([INVALID] if invalid else []))
+    (first, *_) = summary_of(tmp_path / "results", collect(tmp_path / "results", None)).answers
+    doubts = [item for item in first.items if "In doubt" in item]
+    assert doubts == (
+        ["In doubt: 1 of 3 launches invalid and left out of all numbers (cpu_shared 1)."] if invalid else []
+    )
