@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2226,
     "checkpoints": 341,
     "cluster": 432,
-    "commands": 1188,
+    "commands": 1193,
     "contracts": 1161,
     "core": 681,
     "exchange": 358,
@@ -21,14 +21,14 @@ BUDGET = {
     "modes": 5488,
     "numbers": 160,
     "plan": 1941,
-    "predict": 618,
-    "report": 2002,
+    "predict": 621,
+    "report": 2016,
     "scripts": 40,
     "top": 37,
     "trainers": 725,
     "workflow": 355,
     "workloads": 434,
-    "tests": 12735,
+    "tests": 12829,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
