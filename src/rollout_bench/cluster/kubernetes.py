@@ -70,11 +70,16 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
 
 def _in_pod(merged: Mapping[str, Any], has_models: bool) -> dict[str, Any]:
     """Return the config with the pod's paths: data sets on the results claim, weights on the models claim."""
-    workloads = {}
+    workloads: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for name, workload in merged["workload_settings"].items():
         dataset = workload.get("dataset") if isinstance(workload, Mapping) else None
         if isinstance(dataset, Mapping) and "path" in dataset:
             path = f"/data/datasets/{PurePosixPath(dataset['path']).name}"
+            if given.setdefault(path, dataset["path"]) != dataset["path"]:
+                raise UserError(
+                    f"{given[path]} and {dataset['path']}: both would be {path} in the pod", "rename one of the files"
+                )
             workload = {**workload, "dataset": {**dataset, "path": path}}
         workloads[name] = workload
     python = merged["engine"].get("python")

@@ -11,6 +11,7 @@ from docs_pages import REPOSITORY
 from planned import merged_with
 
 from rollout_bench.cluster.kubernetes import manifest
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
@@ -70,6 +71,17 @@ def test_a_profile_travels_filled_with_the_job(tmp_path: Path, monkeypatch: pyte
     assert "REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL" in files["w.yaml"]  # each launch fills it
     monkeypatch.setenv("LONG", "78")
     assert parts(overlay)[0][0]["metadata"]["name"] != documents[0]["metadata"]["name"]
+
+
+def test_data_sets_of_one_name_do_not_become_one(tmp_path: Path):
+    sets = {}
+    for name in ("one", "other"):
+        path = tmp_path / name / "prompts.jsonl"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"prompt": f"{name} prompt"}) + "\n")
+        sets[name] = {"prompts": 1, "output_tokens": 4, "dataset": {"path": str(path), "format": "prompts"}}
+    with pytest.raises(UserError, match=r"both would be /data/datasets/prompts\.jsonl in the pod"):
+        made(json.dumps({"kubernetes": {"image": "a:1"}, "workloads": [*sets], "workload_settings": sets}))
 
 
 def test_a_given_size_makes_a_claim_and_secrets_stay_names():

@@ -62,7 +62,7 @@ def test_npus_count_by_logic_id_and_have_machine_wide_names():
 )
 def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
     chosen = restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
-    assert [device.name for device in chosen] == [GPUS[number].name for number in left]
+    assert chosen == [GPUS[number] for number in left]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,22 @@ def test_blocks_are_of_one_size_and_share_no_core(allowed: set[int], count: int)
     assert len(set(held)) == len(held)
     assert set(held) <= allowed
     assert count > 1 or set(held) == allowed
+
+
+@pytest.mark.parametrize(
+    ("limit", "held"), [("300000 100000", 3), ("150000 100000", 1), ("50000 100000", 1), ("max 100000", 8), (None, 8)]
+)
+def test_a_limit_of_cpu_time_leaves_as_many_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, held: int
+):
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    granted = inventory.granted_cores(tmp_path)
+    monkeypatch.setattr(inventory, "granted_cores", lambda: granted)
+    (block,) = inventory.core_blocks(1, range(8), tmp_path)
+    assert len(block.cores) == held
+    with pytest.raises(DeviceError, match=f"set devices to at most {held}"):
+        inventory.core_blocks(held + 1, range(8), tmp_path)
 
 
 def test_blocks_keep_a_cores_threads_and_a_nodes_cores_together(tmp_path: Path):

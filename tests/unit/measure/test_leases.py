@@ -275,6 +275,18 @@ def test_launches_side_by_side_get_own_devices_and_name_neighbours(gpus: list[De
         assert alone.neighbours() == []
 
 
+def test_an_engine_gets_numbers_for_the_uuids_of_a_shell(gpus: list[Device], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3")
+    with leased(wanted()) as held:
+        assert held.everything
+        assert held.environments({"CUDA_VISIBLE_DEVICES": "GPU-3"}) == [
+            {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        ]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with leased(wanted(tensor_parallel_size=4)) as held:
+        assert held.environments({}) == [{}]
+
+
 def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
     with leased(wanted(tensor_parallel_size=2, data_parallel_size=2)) as held:
         assert [e["CUDA_VISIBLE_DEVICES"] for e in held.environments({})] == ["0,1", "2,3"]

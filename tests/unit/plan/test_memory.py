@@ -23,7 +23,16 @@ from rollout_bench.plan.fit.architecture import (
     known_config,
     model_config,
 )
-from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, fit_lines, held_bytes, node_bytes, unfit
+from rollout_bench.plan.fit.memory import (
+    GIB,
+    MachineMemory,
+    check_fits,
+    fit_lines,
+    held_bytes,
+    node_bytes,
+    unfit,
+    weights_held,
+)
 
 QWEN2: dict[str, Any] = {
     "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
@@ -162,11 +171,23 @@ def test_what_does_not_fit_is_told_with_its_parts():
 
 @pytest.mark.parametrize("heads", [14, None])
 def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, heads: int | None):
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": {**QWEN2, "num_attention_heads": heads}}))
+    unknown = {**QWEN2, "kv_lora_rank": 512, "num_attention_heads": heads}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": unknown}))
     with (tmp_path / "model.safetensors").open("wb") as weights:
         weights.truncate(100 * GIB)
     own = LARGE.replace("hub:Qwen/Qwen2.5-72B", str(tmp_path)) + "engine_args: {gpu_memory_utilization: 0.9}"
     assert unfit_on("H100", own).remedy == "set tensor_parallel_size to 2 in engine_args, or take a smaller model"
+
+
+@pytest.mark.parametrize(
+    ("more", "held"), [({}, 0.92 * GIB), ({"kv_lora_rank": 512}, 10 * GIB)], ids=["known", "other"]
+)
+def test_weights_count_as_an_engine_loads_them(tmp_path: Path, more: dict[str, int], held: float):
+    (tmp_path / "config.json").write_text(json.dumps({**QWEN2, **more, "tie_word_embeddings": True}))
+    for name, gib in {"model.safetensors": 10, "pytorch_model.bin": 10, "optimizer.pt": 20}.items():
+        with (tmp_path / name).open("wb") as file:  # in float32, with the trainer's state
+            file.truncate(gib * GIB)
+    assert weights_held(with_weights("mine"), str(tmp_path)) == pytest.approx(held, rel=0.02)
 
 
 def test_the_stages_of_a_pipeline_share_the_weights():

@@ -3,10 +3,10 @@
 Devices are visible accelerators, or blocks of cores.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,10 +20,10 @@ NONE = ("", "NoDevFiles")
 
 
 def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that `variable` with value `text` names, in its order and wording; all if `text` is None.
+    """Return the devices that `variable` with value `text` names, in its order; all if `text` is None.
 
-    As in CUDA, a negative number hides all later entries, and UUIDs may be abbreviated. Parts of a GPU (MIG) keep their
-    names.
+    As in CUDA, a negative number hides all later entries, and UUIDs may be abbreviated. Engines get the number of a
+    GPU, since vLLM 0.23 reads no UUID. Parts of a GPU (MIG) keep their names.
 
     Raises:
         DeviceError: if it names a missing device, or a device twice.
@@ -47,7 +47,7 @@ def _named(variable: str, text: str, word: str, devices: Sequence[Device]) -> De
     uuid, number = word.startswith("GPU-") and word, word.isdigit() and str(int(word))
     found = [it for it in devices if (uuid and it.name.startswith(uuid)) or (number and it.visible == number)]
     if len(found) == 1:
-        return replace(found[0], visible=word)
+        return found[0]
     there = f"this machine has {', '.join(device.visible for device in devices) or 'none'}"
     raise _wrong(variable, text, f"{word} names several" if found else f"there is no device {word!r}, {there}")
 
@@ -61,21 +61,34 @@ MEMORY_NODES = "CPU_VISIBLE_MEMORY_NODES"
 
 SYSTEM = Path("/sys/devices/system/cpu")
 
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def granted_cores(cgroup: Path = CGROUP) -> float:
+    """Return the number of cores whose time a container may use; infinity without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no limit ("max"), another version of cgroups, or none
+        return math.inf
+
 
 def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path = SYSTEM) -> list[Device]:
     """Return the allowed cores in `count` blocks of equal size; remaining cores belong to no block.
 
+    With a limit of its time a container has as many cores as fit into it: more threads would stand still in turns.
     As far as possible, a block contains all threads of a core and cores of the same socket.
 
     Raises:
         DeviceError: if there are fewer cores than blocks.
     """
     cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
-    if count > len(cores):
+    most = max(1, int(min(len(cores), granted_cores())))
+    if count > most:
         raise DeviceError(
             "too_few_devices",
-            f"devices: {count} blocks of cores are wanted, and this process may run on {len(cores)}",
-            f"set devices to at most {len(cores)}",
+            f"devices: {count} blocks of cores are wanted, and this process may run on {most}",
+            f"set devices to at most {most}",
         )
     places = "physical_package_id", "core_id"
     cores.sort(
@@ -84,7 +97,7 @@ def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path
             *(number_in(f"{system}/cpu{core}/topology/{it}", r"(-?\d+)") or 0 for it in places),
         )
     )
-    size = len(cores) // count
+    size = most // count
     return [_block(sorted(cores[size * number : size * (number + 1)])) for number in range(count)]
 
 

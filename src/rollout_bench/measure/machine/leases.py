@@ -217,7 +217,7 @@ class Lease:
 
     def environments(self, base: Mapping[str, str]) -> list[dict[str, str]]:
         """Return `base` for each replica, with the variable that names its devices."""
-        return [{**base, **self._variables(group)} for group in self.groups]
+        return [{**base, **self._variables(base, group)} for group in self.groups]
 
     def neighbours(self) -> list[str]:
         """Return the names of launches that currently hold other devices of the node."""
@@ -236,8 +236,10 @@ class Lease:
             job=scheduler_job(),
         )
 
-    def _variables(self, devices: Sequence[Device]) -> dict[str, str]:
-        if self.everything or not devices:
+    def _variables(self, base: Mapping[str, str], devices: Sequence[Device]) -> dict[str, str]:
+        # what a shell set may be UUIDs, or numbers in CUDA's own order
+        is_set = inventory.VARIABLES.get(self.platform, "") in base
+        if not devices or (self.everything and not is_set):
             return {}
         if self.platform == "cpu":
             return {inventory.MEMORY_NODES: inventory.memory_nodes(_cores(devices))}

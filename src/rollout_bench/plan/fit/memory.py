@@ -44,7 +44,8 @@ MOST_UTILIZATION = 0.97
 
 KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 
-WEIGHT_FILES = (".safetensors", ".bin", ".pt")
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt")
+"""Patterns of weights; the files of the first one that matches count, since others may be a trainer's own state."""
 
 
 def held_bytes(architecture: Architecture, bits: float, value_bytes: float) -> float:
@@ -53,16 +54,23 @@ def held_bytes(architecture: Architecture, bits: float, value_bytes: float) -> f
 
 
 def weights_held(spec: Spec, model_path: str) -> float:
-    """Return bytes of the weights of an engine, from the files or else from the architecture.
+    """Return bytes of the weights of an engine, from the architecture or else from the files.
+
+    Files may have another data type than the engine: it loads float32 as 16 bits, and quantizes layer by layer.
 
     Raises:
         MemoryUnknownError: both are unknown.
     """
-    if spec.model.synthetic is None and is_local(model_path):
-        files = (path for path in Path(model_path).expanduser().glob("*") if path.suffix in WEIGHT_FILES)
-        if held := sum(path.stat().st_size for path in files if path.is_file()):
+    try:
+        return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
+    except MemoryUnknownError:
+        folder = Path(model_path).expanduser()
+        if spec.model.synthetic is not None or not is_local(model_path):
+            raise
+        files = next((found for each in WEIGHT_FILES if (found := [*folder.glob(each)])), [])
+        if held := sum(path.stat().st_size for path in files):
             return float(held)
-    return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
+        raise
 
 
 def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
