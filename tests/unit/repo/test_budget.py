@@ -11,16 +11,16 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2226,
     "checkpoints": 341,
-    "cluster": 432,
+    "cluster": 435,
     "commands": 1193,
     "contracts": 1161,
     "core": 681,
     "exchange": 358,
     "llmd": 630,
-    "measure": 4060,
+    "measure": 4068,
     "modes": 5488,
     "numbers": 160,
-    "plan": 1941,
+    "plan": 1946,
     "predict": 621,
     "report": 2016,
     "scripts": 40,
@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 725,
     "workflow": 355,
     "workloads": 434,
-    "tests": 12829,
+    "tests": 12863,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
