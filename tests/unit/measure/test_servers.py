@@ -65,6 +65,16 @@ def test_tokens_are_those_of_ids_or_of_the_servers_count(lines: list[str], count
     assert (outcome.counted, len(outcome.pieces_s), outcome.output_tokens) == (counted, pieces, tokens)
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("answer", [["4", "2"], []], ids=["answered", "cut in the thoughts"])
+def test_thoughts_of_a_chat_are_pieces_of_its_answer(name: str, answer: list[str]):
+    said = [{"role": "assistant", "content": ""}, *({name: "hm"} for _ in range(3)), *({"content": a} for a in answer)]
+    events = [f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta}]})}" for delta in said]
+    outcome = read(*events, LAST)
+    assert outcome.error is None
+    assert outcome.pieces_s == [float(number) for number in range(1, len(said))]
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -223,9 +223,16 @@ class Question:
 
 
 class Delta(msgspec.Struct):
-    """The addition of one event to a chat's message."""
+    """The addition of one event to a chat's message; servers name a model's thoughts in one of two ways."""
 
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it has text: of the answer or of the thoughts, which the server counts as tokens too."""
+        return bool(self.content or self.reasoning_content or self.reasoning)
 
 
 class Choice(msgspec.Struct):
@@ -410,7 +417,7 @@ class Answer:
         if choice.token_ids is not None:
             tokens, outcome.counted = len(choice.token_ids), True
         else:
-            tokens = 1 if choice.text or (choice.delta is not None and choice.delta.content) else 0
+            tokens = 1 if choice.text or (choice.delta is not None and choice.delta.has_text) else 0
         if tokens:
             outcome.pieces_s.append(now_s)
             outcome.piece_tokens.append(tokens)
