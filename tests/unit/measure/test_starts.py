@@ -21,8 +21,10 @@ from rollout_bench.measure.launch.preflight import (
     with_compile_caches,
 )
 from rollout_bench.measure.launch.progress import Progress
-from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready
+from rollout_bench.measure.launch.protocol import Done, IterationBegins, IterationDone, IterationEnds, Ready
 from rollout_bench.measure.launch.recorder import Given
+from rollout_bench.measure.machine import readings
+from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.modes.startup.collector import Collector
 from rollout_bench.modes.startup.events import StartSeen
@@ -158,6 +160,36 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
     assert flag.sentence.endswith("which had 44 files.")
     assert not record.valid
+
+
+def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        def __init__(self, names: list[str] | None, count: int) -> None:
+            assert (names, count) == (["3"], 1)
+
+        def read(self) -> list[DeviceReading]:
+            time.sleep(0.5)
+            return [DeviceReading(time.monotonic(), "GPU-3", {os.getpid(): 1 << 30, 41: 3 << 30})]
+
+    monkeypatch.setattr(readings, "Gpus", Busy)
+    made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 1.0, "first_token": 0.1})
+    progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
+    variables = {"CUDA_VISIBLE_DEVICES": "3"}
+    around = Surroundings("cuda", [variables], lambda: ([], {os.getpid()}), devices=1)
+    collecting = Collector(Given(made.spec, 0, progress, around))
+    collecting.take(IterationBegins())
+    imports = time.monotonic()
+    for event in (
+        IterationEnds(),
+        Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
+        StartSeen(spans=[], imports=imports, began=None, token=imports + 1.0, cache_files=44),
+        IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
+        Done(),
+    ):
+        collecting.take(event)
+    record, _ = collecting.record("", tmp_path / "launch-0.json")
+    assert "device_shared" in [flag.code for flag in record.validity]
+    assert record.startup.course.own_s("process") < 0.4
 
 
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))

@@ -17,7 +17,7 @@ from typing import get_args
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.postmortem import Cause, state_of
 from rollout_bench.contracts.record import Block
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, devices_needed, is_local
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import model_files
@@ -407,7 +407,8 @@ class Launching:
                 self.launch.router.follow(spec, assignment.launch, assignment.source)
             self._after = [*shared._after, shared._assignment.name]
         launch = self.launch
-        surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
+        devices = devices_needed(spec)
+        surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates, devices)
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
         self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
 

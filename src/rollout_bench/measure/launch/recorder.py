@@ -110,7 +110,6 @@ class Collecting(ABC):
         elif isinstance(event, Ready):
             self._ready = event
             self.flags += event.flags
-            self.surroundings.ready(event.environment.device_count)
         elif isinstance(event, IterationBegins):
             self.surroundings.before()
         elif isinstance(event, IterationEnds):

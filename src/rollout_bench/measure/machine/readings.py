@@ -170,6 +170,7 @@ class Surroundings:
         pauses: notices interruptions of a pass.
         mates: returns the pids of the block's processes; None outside blocks. Their device memory raises no flag. Their
             use of the host does, because waiting engines should use nothing.
+        devices: number of devices that all replicas together use; 0 reads none.
     """
 
     def __init__(
@@ -180,26 +181,20 @@ class Surroundings:
         lease: Lease | None = None,
         pauses: Pauses | None = None,
         mates: Callable[[], set[int]] | None = None,
+        devices: int = 0,
     ) -> None:
         self._platform = platform
-        self._environments = environments
         self._processes = processes
         self._lease = lease
         self._pauses = pauses or Pauses()
         self._mates = mates or set[int]
-        self._devices: list[Gpus | Npus] = []  # for each replica; empty on a CPU
+        # for each replica; empty on a CPU; known before the engine is ready, because a start may be the pass
+        self._devices = _readers(platform, environments, devices)
         self._neighbours: set[str] = set()
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
         self._after: tuple[Reading, list[DeviceReading], Seen] | None = None
         self._seen: list[Seen] = []  # for each pass
-
-    def ready(self, devices: int) -> None:
-        """Prepare the readings once the engine is loaded; all replicas together use `devices` devices."""
-        each, variable = devices // len(self._environments), VARIABLES.get(self._platform)
-        for variables in self._environments if variable is not None else ():
-            names = [name for name in variables.get(variable or "", "").replace(" ", "").split(",") if name] or None
-            self._devices.append(Gpus(names, each) if self._platform == "cuda" else Npus(names, each))
 
     def before(self) -> None:
         """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
@@ -274,3 +269,13 @@ class Surroundings:
 
     def _read_devices(self) -> list[DeviceReading]:
         return [reading for of_replica in self._devices for reading in of_replica.read()]
+
+
+def _readers(platform: Platform, environments: Sequence[Mapping[str, str]], devices: int) -> list[Gpus | Npus]:
+    """Return what reads the devices of each replica; all replicas together use `devices` devices."""
+    variable, each = VARIABLES.get(platform), devices // len(environments)
+    readers: list[Gpus | Npus] = []
+    for variables in environments if variable is not None and each else ():
+        names = [name for name in variables.get(variable or "", "").replace(" ", "").split(",") if name] or None
+        readers.append(Gpus(names, each) if platform == "cuda" else Npus(names, each))
+    return readers

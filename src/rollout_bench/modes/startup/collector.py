@@ -1,9 +1,10 @@
 """The record of a startup launch."""
 
+import time
 from typing import Any
 
 from rollout_bench.contracts.record import EngineFacts, Flag
-from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.measure.launch.protocol import Event, IterationBegins
 from rollout_bench.measure.launch.recorder import Given, Measurement
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.phases import StartSpan, cache_flags, shared_out
@@ -22,8 +23,11 @@ class Collector(Measurement):
 
     def take(self, event: Event) -> None:
         """Process one event."""
+        told = time.monotonic()
         super().take(event)
-        if isinstance(event, StartSeen):
+        if isinstance(event, IterationBegins):
+            self.begin_later(time.monotonic() - told)  # the engine waits while host and devices are read
+        elif isinstance(event, StartSeen):
             self._seen = event
 
     def launched(self, log: str) -> dict[str, Any]:
