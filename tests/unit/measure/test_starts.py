@@ -1,5 +1,6 @@
 """Starts: caches that are found and filled, packages that are needed, and phases that add up to the whole."""
 
+import json
 import logging
 import os
 import tempfile
@@ -32,7 +33,8 @@ from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_
 from rollout_bench.modes.startup.notes import TimedLines, read_notes
 from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, shared_out
 from rollout_bench.modes.startup.record import PhaseName
-from rollout_bench.modes.startup.settings import CacheState
+from rollout_bench.modes.startup.settings import CacheState, StartFormat
+from rollout_bench.modes.startup.weight_files import weight_files
 
 
 @pytest.fixture
@@ -160,6 +162,17 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
     assert flag.sentence.endswith("which had 44 files.")
     assert not record.valid
+
+
+@pytest.mark.parametrize(("load_format", "size"), [("auto", 21), ("fastsafetensors", 20)])
+def test_of_two_sets_of_weights_the_one_loaded_is_read(tmp_path: Path, load_format: StartFormat, size: int) -> None:
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name in shards:
+        (tmp_path / name).write_bytes(b"x" * 10)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(enumerate(shards))}))
+    assert sum(file.stat().st_size for file in weight_files(str(tmp_path), load_format)) == 20
+    (tmp_path / "consolidated.safetensors").write_bytes(b"x" * 21)
+    assert sum(file.stat().st_size for file in weight_files(str(tmp_path), load_format)) == size
 
 
 def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
