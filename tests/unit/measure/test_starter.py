@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +18,15 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.places import python_path
 from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.starter import Forked, can_fork, starter_for
+from rollout_bench.measure.launch.supervisor import Replica
 
 ENGINE = """
 import os, sys
 def main():
     print(os.environ["WHO"], sys.argv[1], flush=True)
     os._exit(int(sys.stdin.readline() or 1))
+if __name__ == "__main__":
+    main()
 """
 
 Starting = Callable[..., Path | None]
@@ -115,6 +120,38 @@ def test_a_stopped_starter_holds_up_no_launch(
     with pytest.raises(TimeoutError, match="does not answer"):
         forked(path, tmp_path / "b")
     parent.resume()
+
+
+def test_without_its_starter_an_engine_starts_plainly(starting: Starting, tmp_path: Path) -> None:
+    path = starting()
+    engine = forked(path, tmp_path / "a")[0]
+    psutil.Process(engine.pid).parent().kill()
+    engine.wait()
+    engine.stdin.close()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{python_path()}:{tmp_path}", "WHO": "plain"}
+    replica = Replica("played", environment, None, tmp_path / "b", starter=path)
+    replica.order("7")
+    assert replica.wait() == 7
+    replica.close()
+    assert (tmp_path / "b").read_text().startswith("plain ")
+    path.unlink()
+
+
+def test_an_engine_whose_starter_ends_meanwhile_is_an_os_error(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    def end() -> None:
+        with listening.accept()[0] as connection:
+            connection.recv(1 << 20)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening, starter._named(path) as name:
+        listening.bind(name)
+        listening.listen()
+        ends = threading.Thread(target=end)
+        ends.start()
+        with pytest.raises(ConnectionResetError):
+            forked(path, tmp_path / "a")
+        ends.join()
 
 
 def test_an_engine_that_cannot_be_imported_starts_plainly(starting: Starting) -> None:

@@ -154,7 +154,7 @@ class Forked:
         inherited: descriptors that the process gets; the first is its argument.
 
     Raises:
-        OSError: the starter has ended.
+        OSError: the starter has ended or does not answer.
     """
 
     def __init__(
@@ -169,7 +169,9 @@ class Forked:
                 self._line.connect(name)
             request = json.dumps([module, dict(environment)]).encode()
             socket.send_fds(self._line, [request], [reading, log, *inherited])
-            self.pid, *self.descriptors = json.loads(self._line.recv(LARGEST))
+            if not (answer := self._line.recv(LARGEST)):
+                raise ConnectionResetError(errno.ECONNRESET, "the starter of engines ended", str(starter))
+            self.pid, *self.descriptors = json.loads(answer)
         except TimeoutError:
             os.close(writing)
             self._line.close()

@@ -70,7 +70,7 @@ class Replica:
         cores: cores that the process may use; None for all.
         log: file for the engine's output.
         line: descriptor of the inherited socket to the router; None without a router.
-        starter: socket of the starter that forks the engine; None starts a new program.
+        starter: socket of the starter that forks the engine; None, or one that is gone, starts a new program.
     """
 
     def __init__(
@@ -98,21 +98,21 @@ class Replica:
         try:
             inherited = [writing, *([] if line is None else [line])]
             with log.open("ab") as output:
-                self._process: subprocess.Popen[bytes] | Forked
-                if starter is None:
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-m", module, str(writing)],
-                        bufsize=0,
-                        stdin=subprocess.PIPE,
-                        stdout=output,
-                        stderr=output,
-                        env=environment,
-                        pass_fds=inherited,
-                        start_new_session=True,
-                    )
-                else:
-                    self._process = Forked(starter, module, environment, output.fileno(), inherited)
-                    self.line = next(iter(self._process.descriptors[1:]), None)
+                process: subprocess.Popen[bytes] | Forked | None = None
+                if starter is not None:
+                    with contextlib.suppress(OSError):  # it was killed, was idle for too long or hangs: a plain start
+                        process = Forked(starter, module, environment, output.fileno(), inherited)
+                        self.line = next(iter(process.descriptors[1:]), None)
+                self._process = process or subprocess.Popen(
+                    [sys.executable, "-m", module, str(writing)],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=inherited,
+                    start_new_session=True,
+                )
         except BaseException:
             os.close(reading)
             raise
