@@ -33,6 +33,7 @@ from rollout_bench.measure.launch.attempt import (
     add_common_arguments,
     attempt,
     interrupted,
+    unwritten,
 )
 from rollout_bench.measure.launch.block import BlockRun, Engines, check_together
 from rollout_bench.measure.launch.outcome import in_workflow
@@ -193,6 +194,8 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
         if len(assignments) == 1:
             return [failed(error)]
         cause = Cause("not_written", error.problem, error.remedy)
+    except OSError as error:  # of the lease: each launch tells its own
+        cause = unwritten(error)
     return [failed(assignment.outcome.failed("starting", cause)) for assignment in assignments]
 
 

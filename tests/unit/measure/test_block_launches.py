@@ -1,17 +1,23 @@
 """Launches of a block take turns; a failed one is left out, and nothing is left or half-written at its end."""
 
+import errno
 import os
 import signal
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
 from running_blocks import block, check_all_over
 
+from rollout_bench.commands import measure
+from rollout_bench.contracts.postmortem import NODE_STATUS
 from rollout_bench.contracts.store import failure_path, read_failure
+from rollout_bench.measure.launch.attempt import Assignment
 from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import Surroundings
 
@@ -100,6 +106,20 @@ def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Pa
     of_failed = [name for name in made.left_behind() if made.specs["b"].experiment() in name]
     assert of_failed == [f"failures/offline/{made.specs['b'].experiment()}/launch-0.json"]
     check_all_over(made, leases)
+
+
+def test_a_full_disk_of_the_leases_fails_each_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(measure, "lease", full)
+    made = block(tmp_path)
+    launches = [
+        Assignment(spec, str(made.weights), 0, made.outs[name], made.logs[name]) for name, spec in made.specs.items()
+    ]
+    assert measure.beside(Namespace(), launches, 0) == [NODE_STATUS] * 3
+    told = [read_failure(failure_path(out)) for out in made.outs.values()]
+    assert {(failure.category, failure.cause) for failure in told} == {("disk_full", "a file: No space left on device")}
 
 
 @pytest.mark.parametrize(("how", "after"), [({}, {"a": 0, "b": 1, "c": 2}), ({"b": "dies"}, {"a": 0, "c": 0})])

@@ -287,15 +287,20 @@ def failures_told(assignment: Assignment, word: Word) -> Iterator[None]:
     except UserError as error:
         raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
     except OSError as error:
-        category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
-        cause = Cause(category, f"{error.filename}: {error.strerror}", "check the file system and permissions")
-        raise outcome.failed("starting", cause) from None
+        raise outcome.failed("starting", unwritten(error)) from None
     except Interrupted:
         raise
     except Exception as error:  # a fault of this program, reported like every other failure
         assignment.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
         raise outcome.failed("starting", cause) from None
+
+
+def unwritten(error: OSError) -> Cause:
+    """Return the cause of a launch's failure from an error of the file system, which may name no file."""
+    category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
+    said = f"{error.filename or 'a file'}: {error.strerror or error}"
+    return Cause(category, said, "check the file system and permissions")
 
 
 def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> float:
