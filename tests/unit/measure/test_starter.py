@@ -16,6 +16,7 @@ from launching import tiny_spec
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.places import python_path
+from rollout_bench.core.processes import Group
 from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.starter import Forked, can_fork, starter_for
 from rollout_bench.measure.launch.supervisor import Replica
@@ -93,6 +94,20 @@ def test_engines_with_the_same_environment_are_forked_from_one_process(starting:
     for engine in engines:
         engine.stdin.close()
     assert (tmp_path / "second").read_text() == f"second {engines[1].descriptors[0]}\n"
+
+
+@pytest.mark.parametrize("differs", ["namespace", "start"])
+def test_owners_with_the_same_pid_share_no_starter(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch, differs: str
+) -> None:
+    one, link = starting(), os.readlink
+    if differs == "start":
+        monkeypatch.setattr(starter, "group_of", lambda pid: Group(pid, 1))
+    else:
+        monkeypatch.setattr(
+            os, "readlink", lambda path, **more: "pid:[1]" if "/ns/" in str(path) else link(path, **more)
+        )
+    assert starting() != one
 
 
 def test_a_lost_supervisor_ends_its_engine(starting: Starting, tmp_path: Path) -> None:

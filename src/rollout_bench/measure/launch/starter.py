@@ -98,7 +98,9 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
         return None
     modules = (*MODULES[spec.platform], module)
     common = {name: value for name, value in environment.items() if name not in OF_EACH}
-    told = json.dumps([owner, sys.executable, modules, sorted(common.items())])
+    # containers that share the folder may each have a process with the owner's pid
+    who = owner, group_of(owner).started, str(Path("/proc/self/ns/pid").readlink())
+    told = json.dumps([who, sys.executable, modules, sorted(common.items())])
     place = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
     place.mkdir(exist_ok=True)
     with alone(place, partial(pause, signals)):
