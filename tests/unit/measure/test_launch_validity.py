@@ -1,11 +1,24 @@
 """Doubts about a launch are raised when, and only when, there is a reason."""
 
+import contextlib
+from unittest.mock import Mock
+
 import pytest
-from launching import tiny_spec
+from launching import online_spec, tiny_spec
 from planned import REPOSITORY, merged_with
 
 from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
-from rollout_bench.measure.launch.flags import batch_flags, client_flags, prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.measure.launch.flags import (
+    batch_flags,
+    client_flags,
+    prefix_cache_flags,
+    quant_flags,
+    repeated_flags,
+    token_flags,
+)
+from rollout_bench.measure.launch.protocol import Job
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
+from rollout_bench.modes.online import worker
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
@@ -144,6 +157,38 @@ def test_prompts_that_were_cached_before_their_first_sample_are_flagged(
     asked = Source(tiny_spec(workload={"shared_prefix": prefix}).workload, 2048, "tiny").requests(0, 1)
     flags = prefix_cache_flags(asked, iteration(rows(cached)), rows(cached))
     assert [flag.code for flag in flags] == ["cross_iteration_prefix_hits"] * flagged
+
+
+@pytest.mark.parametrize(
+    ("turns", "changes", "flagged"),
+    [
+        (2, {}, True),
+        (2, {"cached_prompt_tokens": None}, True),
+        (2, {"cached_prompt_tokens": 0}, False),
+        (2, {"warmup": True}, False),
+        (1, {}, False),
+    ],
+    ids=["again", "silent server", "no prefix cache", "warm-up", "once"],
+)
+def test_counted_requests_that_repeat_a_prompt_are_flagged(turns: int, changes: dict, flagged: bool) -> None:
+    sent = [(number, turn) for turn in range(turns) for number in range(4)]
+    flags = repeated_flags(iteration(rows()).model_copy(update=changes), sent)
+    assert [(flag.code, flag.severity) for flag in flags] == [("prompts_repeated", "warning")] * flagged
+    assert all("4 of 8 requests (50 %)" in flag.sentence for flag in flags)
+
+
+def test_a_pass_that_runs_out_of_prompts_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = online_spec({"points": [{"concurrency": 1, "request_rate": "inf", "duration_s": 1.0}]})
+    sent = [(number % 2, number // 2) for number in range(3)]
+    outcomes = [RequestOutcome(sent_s=0.1, pieces_s=[0.2], piece_tokens=[16], output_tokens=16) for _ in sent]
+    done = LoadPass(0.0, 1.0, outcomes, ClientUse(cpu_share=0.1), sent)
+    monkeypatch.setattr(worker, "prepare", lambda *_: lambda: done)
+    opened = Mock(vocabulary=2048, between_passes=contextlib.nullcontext)
+    opened.connection.metrics.return_value = None
+    job = Job(spec=spec, model="tiny", launch=0, timeout_s=600)
+    source = Source(spec.workload, 2048, "tiny")
+    sending = worker._Load(job, spec.load, opened, source, lambda event: None, lambda: None)
+    assert "prompts_repeated" in [flag.code for flag in sending.send(spec.load.points[0], 0, False).flags]
 
 
 def test_each_sequence_is_held_to_its_own_length() -> None:

@@ -195,6 +195,23 @@ def preempted_flags(index: int, preemptions: int) -> list[Flag]:
     return [Flag(code="preemptions", severity="warning", sentence=sentence)]
 
 
+def repeated_flags(iteration: Iteration, sent: Sequence[tuple[int, int]]) -> list[Flag]:
+    """Return a flag if requests of a pass repeated prompts of its earlier requests.
+
+    Args:
+        iteration: the pass.
+        sent: for each request, the index of its prompt and how often it was sent before.
+    """
+    again = sum(times > 0 for _, times in sent)
+    if not again or iteration.warmup or iteration.cached_prompt_tokens == 0:  # None: the server does not say
+        return []
+    sentence = (
+        f"Iteration {iteration.index}: {again} of {len(sent)} requests ({100 * again / len(sent):.2g} %) repeated an "
+        "earlier prompt, which the server may have answered from its prefix cache."
+    )
+    return [Flag(code="prompts_repeated", severity="warning", sentence=sentence)]
+
+
 PROVEN_SHARE = 0.9
 """Share of the linear layers' bytes that must have the quantization's data type."""
 

@@ -9,7 +9,7 @@ from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Flag, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import passes, source_of
-from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, repeated_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -101,6 +101,7 @@ class _Load:
         flags = _warnings_unless(own and self.load.token_ids, flags)
         # others may use an endpoint too, and the start of a chat template is cached for all prompts
         flags += _warnings_unless(own and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
+        flags += repeated_flags(iteration, done.sent)
         flags += preempted_flags(index, (use.preemptions or 0) if use else 0)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags)
 
