@@ -17,7 +17,7 @@ from launching import tiny_spec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.places import python_path
 from rollout_bench.core.processes import Group
-from rollout_bench.measure.launch import starter
+from rollout_bench.measure.launch import guardian, starter
 from rollout_bench.measure.launch.starter import Forked, can_fork, starter_for
 from rollout_bench.measure.launch.supervisor import Replica
 
@@ -70,12 +70,12 @@ def starting(tmp_path: Path, owner: subprocess.Popen[bytes], monkeypatch: pytest
     os.close(writing)
 
 
-def forked(path: Path | None, log: Path) -> tuple[Forked, int]:
+def forked(path: Path | None, log: Path, **variables: str) -> tuple[Forked, int]:
     """Fork an engine; return it, and the descriptor from which its own inherited one is read."""
     assert path is not None
     reading, writing = os.pipe()
     with log.open("ab") as file:
-        process = Forked(path, "played", {"WHO": log.name}, file.fileno(), [writing])
+        process = Forked(path, "played", {"WHO": log.name, **variables}, file.fileno(), [writing])
     os.close(writing)
     return process, reading
 
@@ -119,6 +119,16 @@ def test_a_lost_supervisor_ends_its_engine(starting: Starting, tmp_path: Path) -
     for engine in (killed, lost):
         engine.stdin.close()
     assert soon(lambda: not psutil.pid_exists(lost.pid))
+
+
+def test_an_engine_whose_launch_was_killed_is_found(starting: Starting, tmp_path: Path) -> None:
+    path, folder = starting(), tmp_path / "rollout-engine-x"
+    folders = {"a": folder, "b": tmp_path / "rollout-engine-y"}
+    engine, other = (forked(path, tmp_path / log, TMPDIR=str(each))[0] for log, each in folders.items())
+    assert soon(lambda: guardian._processes(folder) == [engine.pid])
+    for each in (engine, other):
+        each.stdin.close()
+        each.wait()
 
 
 def test_a_stopped_starter_holds_up_no_launch(

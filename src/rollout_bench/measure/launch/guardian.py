@@ -7,8 +7,8 @@ and rendezvous files. This file has both sides of the pipe.
 Both may be killed together, for example by `pkill -9 -f rollout_bench`. The engine process then ends with its parent,
 but vLLM's engine core and its workers continue to compute (observed with vLLM 0.32). The next launch that holds devices
 ends them first: a launch locks a file in its folder, and its guardian inherits the lock. A folder with a free lock is
-left behind. Its processes are those with the folder as TMPDIR: no other process can have it, because its name is random
-and in use.
+left behind. Its processes are those with the folder as TMPDIR, or with its mark: no other process can have either,
+because its name is random and in use.
 """
 
 import contextlib
@@ -159,6 +159,15 @@ class Guardian:
         )
 
 
+def mark(folder: Path) -> None:
+    """Mark this process, and those that it forks, as processes of `folder`.
+
+    A process that was forked shows the variables of the program that forked it, so not its own TMPDIR.
+    """
+    with contextlib.suppress(OSError):
+        os.memfd_create(folder.name)
+
+
 def clean_up(groups: Sequence[Group], folder: Path) -> None:
     """End `groups`, and remove their shared memory and `folder`."""
     shared = shared_memory_of(members_of(groups))
@@ -247,19 +256,26 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
 
 
 def _processes(folder: Path) -> list[int]:
-    """Return the pids of processes with `folder` as temporary folder, and of living processes noted in it.
+    """Return the pids of processes with `folder` as temporary folder or mark, and of living processes noted in it.
 
     psutil does not find vLLM's engine core: it reads variables only up to the first gap, and a process that sets its
     title leaves a gap.
     """
-    setting = f"TMPDIR={folder}".encode()
+    setting, marked = f"TMPDIR={folder}".encode(), f"/memfd:{folder.name} (deleted)"
     stuck = _read(_lines(folder / STUCK))
     found = [group.leader for group in stuck if group == group_of(group.leader) and is_living(group.leader)]
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or owned by another user
-            if setting in (entry / "environ").read_bytes().split(b"\0"):
+            if setting in (entry / "environ").read_bytes().split(b"\0") or marked in _open_in(entry):
                 found.append(int(entry.name))
     return found
+
+
+def _open_in(process: Path) -> Iterator[str]:
+    """Yield what each descriptor of a process refers to."""
+    for descriptor in (process / "fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(descriptor.readlink())
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
 from rollout_bench.core.files import private_temporary
 from rollout_bench.core.processes import Watch, group_of, pause, signal_groups
+from rollout_bench.measure.launch.guardian import mark
 from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.machine.leases import alone
 
@@ -293,6 +294,7 @@ def _become(
         os.environ.clear()
         os.environ.update(environment)
         tempfile.tempdir = None
+        mark(Path(environment.get("TMPDIR", "")))
         os.write(1, printed)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor)
         sys.argv = [module, str(inherited[0])]
