@@ -41,8 +41,8 @@ def verl_time(path: Path, devices: int) -> tuple[float, str]:
     )
 
 
-def trl_time(path: Path, devices: int, updates: float) -> tuple[float, str]:
-    """Return the time of TRL's training for each generation, without generation if the log has it, and a line about it.
+def trl_time(path: Path, devices: int, updates: float, waves: int = 1) -> tuple[float, str]:
+    """Return the time of TRL's training in a whole step, without generation if the log has it, and a line about it.
 
     It is the median of step_time after the first step. If several optimizer steps share a generation, it is the mean,
     because only one of them generates. A log without step_time may have train_runtime.
@@ -51,6 +51,7 @@ def trl_time(path: Path, devices: int, updates: float) -> tuple[float, str]:
         path: trainer_state.json, a JSON list, JSON lines or the output on the console.
         devices: number of devices that trained.
         updates: optimizer steps for each generation.
+        waves: generations of a step. TRL logs each of them, and the one weight update before them.
 
     Raises:
         UserError: if the log cannot be read, or has too few steps or no time of training.
@@ -65,12 +66,15 @@ def trl_time(path: Path, devices: int, updates: float) -> tuple[float, str]:
         each = fmean(later) if updates > 1 else median(later)
         source = f"step_time, {'mean' if updates > 1 else 'median'} of {several(len(later), 'step')} after the first"
     profiled = sorted({name for row in rows for name in row if TRL_PROFILE.fullmatch(name)})
-    seconds = each * updates - sum(median(_column(rows, name)) for name in profiled)
+    times = {name: waves if name.endswith(".vLLM.generate") else 1 for name in profiled}
+    seconds = each * updates - sum(count * median(_column(rows, name)) for name, count in times.items())
     if seconds <= 0:
         raise UserError(
             f"--log {path}: generation takes longer than the steps that it is part of", "give the log of one training"
         )
-    left_out = " and ".join(name.rpartition(": ")[2] for name in profiled)
+    left_out = " and ".join(
+        f"{f'{count} x ' if count > 1 else ''}{name.rpartition(': ')[2]}" for name, count in times.items()
+    )
     included = "too long by the generation in it: the log has no profiling/Time taken, which TRL gives to wandb"
     return _told(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
 

@@ -136,7 +136,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
             where: _engine_args(settings, mode, own, _lengths(settings, mode, recorded)[-1])
             for where, mode, own in (("colocated", "colocate", colocated), ("server", "server", server))
         },
-        trl_time(log, processes, updates) if log else None,
+        trl_time(log, processes, updates, waves) if log else None,
         devices=devices,
         generators=generators,
         sleeps=settings.get("vllm_enable_sleep_mode"),

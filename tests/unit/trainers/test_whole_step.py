@@ -114,6 +114,18 @@ def test_trl_s_generation_is_no_training(tmp_path: Path):
     assert trl_time(path, devices=1, updates=2)[0] == 2 * 24.0 - 10.0  # the mean, as only one of two generates
 
 
+def test_each_generation_of_a_step_is_subtracted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    synced = {GENERATE.replace("vLLM.generate", "sync_weights"): 2.0}
+    steps = [row for _ in range(3) for row in (synced, *[{GENERATE: 10.0}] * 4, {"step_time": 62.0})]
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    log = written(tmp_path, json.dumps(steps))
+    made(f"--placement --log {log} gradient_accumulation_steps=4 +steps_per_generation=1")
+    assert [one.spec.own.train_s for one in planned(made.text).experiments] == [8 * (62.0 - 4 * 10.0 - 2.0)] * 2
+    assert "without GRPOTrainer.sync_weights and 4 x GRPOTrainer.vLLM.generate" in made.account
+
+
 def test_a_whole_run_gives_the_time_of_its_steps(tmp_path: Path):
     train_s, told = trl_time(written(tmp_path, json.dumps([{"train_runtime": 400.0, "step": 8}])), devices=2, updates=1)
     assert (train_s, "(train_runtime / steps, " in told) == (100.0, True)
