@@ -1,5 +1,6 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.rollout_dumps import traced
-from rollout_bench.trainers.settings import TrainerFile, account
+from rollout_bench.trainers.settings import Influence, TrainerFile, account
 from rollout_bench.trainers.step import (
     FULL_LENGTH,
     QUANT_OF_DTYPE,
@@ -34,6 +35,9 @@ SIZES = {
     "pipeline_model_parallel_size": "pipeline_parallel_size",
 }
 """Key of verl's rollout for the number of devices of an engine -> engine argument."""
+
+EXPERTS = f"{ROLLOUT}expert_parallel_size"
+"""Key that decides, in verl after engine_kwargs, whether an engine's devices divide the experts."""
 
 SLEEP = (f"{ROLLOUT}free_cache_engine", f"{ROLLOUT}enable_sleep_mode")
 """Keys that together let engines sleep between generations."""
@@ -97,12 +101,12 @@ def verl_config(
         "Not measured here: verl's own processes and training. --cycle and --placement measure what lies between"
         " steps.",
     )
-    return MadeConfig(head, config, account(settings, _unread(settings) | {*SLEEP}), tuple(lines))
+    return MadeConfig(head, config, _account(settings, *SLEEP), tuple(lines))
 
 
 def verl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
-    return cycle(made, account(settings, _unread(settings)), _sleeps(settings), settings.name)
+    return cycle(made, _account(settings), _sleeps(settings), settings.name)
 
 
 def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
@@ -125,7 +129,7 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
     tensor = engine_args["tensor_parallel_size"]
     return placement(
         made,
-        account(settings, _unread(settings)),
+        _account(settings),
         settings.name,
         {"colocated": engine_args, "server": engine_args},
         verl_time(log, training) if log else None,
@@ -170,6 +174,15 @@ def _unread(settings: TrainerFile) -> set[str]:
     own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's key defaults to the model's
     unread |= {f"{one}mtp.enable_rollout" for one in sections if one != own or not settings.get(f"{one}mtp.enable")}
     return unread | ({f"{MODEL}lora_rank", f"{MODEL}lora.rank"} if settings.get(f"{MODEL}lora.merge") else set())
+
+
+def _account(settings: TrainerFile, *unread: str) -> str:
+    """Return the treatment of each key; `unread` are further keys that this run does not read."""
+    registry = settings.registry
+    if settings.get(f"{ROLLOUT}data_parallel_size") > 1:  # each rank is an engine of its own here
+        experts = replace(registry.keys[EXPERTS], influence=Influence.UNSUPPORTED, unless=(1,))
+        registry = replace(registry, keys={**registry.keys, EXPERTS: experts})
+    return account(replace(settings, registry=registry), _unread(settings) | {*unread})
 
 
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
@@ -219,6 +232,9 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
                 f"take it out, and set {ROLLOUT}{key}",
             )
     arguments = settings.engine_args() | {name: value for name, value in own.items() if value is not None}
+    arguments.pop("enable_expert_parallel", None)
+    if settings.get(EXPERTS) > 1 and settings.get(f"{ROLLOUT}data_parallel_size") == 1:
+        arguments["enable_expert_parallel"] = True
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
         compilation = arguments.get("compilation_config", {})
         if not isinstance(compilation, dict):
