@@ -41,7 +41,13 @@ class _Row(BaseModel):
 
 
 def traced(
-    dumps: Path, file: Path | None, model: tuple[str, bool], longest: int, part: StepPart, spread: bool
+    dumps: Path,
+    file: Path | None,
+    model: tuple[str, bool],
+    longest: int,
+    part: StepPart,
+    spread: bool,
+    room: int | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, int]]]:
     """Return the workload keys of saved rollouts, and the lines of the trace that they name.
 
@@ -52,6 +58,7 @@ def traced(
         longest: maximum tokens of an answer.
         part: number of measured sequences.
         spread: if true, sequences are drawn at random from the whole step.
+        room: maximum tokens of a prompt and its answer; None: without a maximum.
 
     Raises:
         UserError: the errors of `read_dumps` and `trace`, or the model has no tokenizer.
@@ -65,10 +72,10 @@ def traced(
 
     dataset = {"format": "trace", "path": str(file)}
     keys = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
-    return keys, trace(read_dumps(dumps, count, longest), part, spread)
+    return keys, trace(read_dumps(dumps, count, longest, room), part, spread)
 
 
-def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, int]]]:
+def read_dumps(folder: Path, count: Count, longest: int, room: int | None = None) -> list[list[dict[str, int]]]:
     """Return the lines of a trace for the sequences of each step, in the order of the steps.
 
     Args:
@@ -76,6 +83,7 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, 
             generation again at each of its optimizer steps.
         count: function that counts tokens with the model's tokenizer.
         longest: maximum tokens of an answer. A shorter answer has one more token, its end token, than its text.
+        room: maximum tokens of a prompt and its answer; None: without a maximum.
 
     Raises:
         UserError: if the folder does not exist, contains no steps, or has a damaged line.
@@ -92,7 +100,7 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, 
         [
             {
                 "prompt_tokens": max(prompt, 1),
-                "output_tokens": min(answer + 1, longest),
+                "output_tokens": min(answer + 1, longest, longest if room is None else max(room - max(prompt, 1), 1)),
                 "prompt_group": groups.setdefault((step, row.input), len(groups)),
             }
             for row, prompt, answer in zip(

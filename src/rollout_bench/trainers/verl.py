@@ -64,7 +64,7 @@ def verl_config(
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
     step, devices = _step(settings)
-    prompt_tokens, output_tokens = _lengths(settings)
+    prompt_tokens, output_tokens, longest = _lengths(settings)
     path = settings.get(f"{MODEL}path", needed=True)
     quant = QUANT_OF_DTYPE[settings.get(f"{ROLLOUT}dtype")]
     quants = [quant, *(["fp8-block"] if settings.get(f"{ROLLOUT}quantization") else [])]
@@ -76,8 +76,8 @@ def verl_config(
         engine_args.setdefault("max_model_len", prompt_tokens + output_tokens)
         lines: list[dict[str, int]] = []
     else:
-        model = (place, settings.get(f"{MODEL}trust_remote_code"))
-        lengths, lines = traced(dumps, file, model, output_tokens, part, one_engine and step.engines > 1)
+        model, room = (place, settings.get(f"{MODEL}trust_remote_code")), settings.get(f"{ROLLOUT}max_model_len")
+        lengths, lines = traced(dumps, file, model, longest, part, one_engine and step.engines > 1, room)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     workload["engine_args"] = engine_args
     name, platform = model_name(path), PLATFORMS[settings.get("trainer.device")]
@@ -204,8 +204,8 @@ def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     return TrainerStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), "samples"), devices
 
 
-def _lengths(settings: TrainerFile) -> tuple[int, int]:
-    """Return the tokens of each prompt and of each answer.
+def _lengths(settings: TrainerFile) -> tuple[int, int, int]:
+    """Return the tokens of the longest prompt, of the longest answer to it, and of the longest answer to any prompt.
 
     Raises:
         UserError: if max_model_len leaves no tokens for an answer.
@@ -218,7 +218,7 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
             f"{settings.name}: {ROLLOUT}max_model_len: {most} leaves no room for answers to prompts of {prompt}",
             f"set it to {prompt + answer} or more, or data.max_prompt_length to less",
         )
-    return prompt, answer if most is None else min(answer, most - prompt)  # as verl does
+    return prompt, answer if most is None else min(answer, most - prompt), answer  # as verl does
 
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from made_workloads import workload
 from planned import planned
 from refusals import refused
 from trainer_commands import Made
-from training_runs import TRL, VERL
+from training_runs import ROLLOUT, TRL, VERL
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.commands import trainers
@@ -61,6 +61,7 @@ def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
     assert [(one["prompt_tokens"], one["output_tokens"]) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
     assert [{one["prompt_group"] for one in step} for step in (first, second)] == [set(range(16)), set(range(16, 32))]
     assert max(one["output_tokens"] for one in first) == 10  # a cut answer has no end token
+    assert min(one["output_tokens"] for (one, *_) in read_dumps(tmp_path / "d", words, 10, 1)) == 1  # as in verl
 
 
 def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
@@ -165,6 +166,28 @@ def test_the_command_writes_a_data_set_that_its_config_names(
         1,
         32,
     )
+
+
+def test_an_answer_has_the_room_that_its_prompt_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model, folder = with_tokenizer(tmp_path / "m"), dump(tmp_path / "d")
+    made, sizes = Made("from-verl", tmp_path, capsys, monkeypatch), f"data.train_batch_size=16 {ROLLOUT}.n=4"
+
+    def lengths(name: str, more: str) -> list[tuple[int, int]]:
+        file = tmp_path / name
+        made(f"{sizes} --lengths {folder} --lengths-file {file} {more}", VERL.replace("Qwen/Qwen3-8B", str(model)))
+        lines = map(json.loads, file.read_text().splitlines())
+        return [(line["prompt_tokens"], line["output_tokens"]) for line in lines]
+
+    recorded = lengths("recorded", "")
+    most = max(prompt + answer for prompt, answer in recorded) - 4
+    longest = max(answer for _, answer in recorded) - 1
+    held = lengths(
+        "held", f"data.max_prompt_length={most - 1} data.max_response_length={longest} +{ROLLOUT}.max_model_len={most}"
+    )
+    assert held == [(prompt, min(answer, longest, most - prompt)) for prompt, answer in recorded]
+    assert len({answer for _, answer in held}) > 10
 
 
 def logged(folder: Path) -> Path:
