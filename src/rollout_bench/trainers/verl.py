@@ -1,5 +1,6 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,8 +222,20 @@ def _lengths(settings: TrainerFile) -> tuple[int, int, int]:
     return prompt, answer if most is None else min(answer, most - prompt), answer  # as verl does
 
 
+def _own_argument(name: str, value: Any, where: str) -> Any:
+    """Return a value of engine_kwargs as vLLM gets it: a text may hold a mapping as JSON."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        problem = f"{where}: {ROLLOUT}engine_kwargs.vllm.{name}: begins like a mapping, but is no JSON"
+        raise UserError(problem, "write it as a mapping, or put its words into double quotes") from None
+
+
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
-    own = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
+    written = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
+    own = {name: _own_argument(name, value, settings.name) for name, value in written.items()}
     check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
     for key, name in {**SIZES, "dtype": "dtype", "quantization": "quantization"}.items():
         if own.get(name) is not None:
