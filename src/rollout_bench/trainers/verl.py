@@ -64,7 +64,7 @@ def verl_config(
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
-    step, devices = _step(settings)
+    step, devices = _step(settings, saved=dumps is not None)
     prompt_tokens, output_tokens, longest = _lengths(settings)
     path = settings.get(f"{MODEL}path", needed=True)
     quant = QUANT_OF_DTYPE[settings.get(f"{ROLLOUT}dtype")]
@@ -186,8 +186,8 @@ def _account(settings: TrainerFile, *unread: str) -> str:
     return account(replace(settings, registry=registry), _unread(settings) | {*unread})
 
 
-def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
-    """Return the step, and the number of devices of all its engines."""
+def _step(settings: TrainerFile, saved: bool) -> tuple[TrainerStep, int]:
+    """Return the step, as verl generates or as it is `saved`, and the number of devices of all its engines."""
     nodes, per_node = _device_keys(settings)
     devices = settings.get(nodes) * settings.get(per_node, needed=True)
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
@@ -198,11 +198,12 @@ def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
             f"{settings.name}: {ROLLOUT}{said} does not divide the {devices} devices",
             f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
         )
-    prompts = settings.get("data.train_batch_size")
+    prompts, samples = settings.get("data.train_batch_size"), settings.get(f"{ROLLOUT}n")
     if not settings.get("trainer.use_v1"):
         prompts = settings.get("data.gen_batch_size") or prompts
+        samples += settings.get("algorithm.adv_estimator") == "remax" and not saved  # a baseline, which is not saved
     # Each rank of data parallelism has its own scheduler, so it counts as an engine here.
-    return TrainerStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), "samples"), devices
+    return TrainerStep(prompts, samples, devices // (tensor * pipeline), "samples"), devices
 
 
 def _lengths(settings: TrainerFile) -> tuple[int, int, int]:

@@ -154,6 +154,8 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     (experiment,) = planned(text).experiments
     assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (64, 4)
     assert [one.spec.workload.prompts for one in planned(config("--placement")).experiments] == [64, 64]
+    as_before = config("+algorithm.adv_estimator=remax", "+trainer.use_v1=false")  # verl saves no baselines
+    assert yaml.safe_load(as_before) == yaml.safe_load(text)
     with pytest.raises(UserError, match="temperature: 500"):
         config("+actor_rollout_ref.rollout.temperature=500", "--lengths-file", f"{tmp_path}/x")
     assert not (tmp_path / "x").exists()
