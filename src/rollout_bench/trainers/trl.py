@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server"
 
 COLOCATED_BATCHED_TOKENS = 4096
 """TRL's value of max_num_batched_tokens if its engines share the trainer's devices."""
+
+SERVED_BATCHED_TOKENS = 16_384
+"""vLLM's default of max_num_batched_tokens for LLM, which TRL's server is; that of AsyncLLM here is smaller."""
+
+SERVED = (
+    f"max_num_batched_tokens {SERVED_BATCHED_TOKENS} of a server is vLLM's default on H100, H200 and B200; TRL's server"
+    " has 8192 on other devices: change it there."
+)
 
 
 def trl_config(
@@ -94,6 +103,7 @@ def trl_config(
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
+        *((SERVED,) if mode == "server" and not settings.get("use_cpu") else ()),
         *(() if lines else (FULL_LENGTH,)),
         f"Not measured here: {BESIDE[mode]} and training. --cycle and --placement measure what lies between steps.",
     )
@@ -128,7 +138,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     waves = max(1, together // trained)
     updates = waves * trained / together
     recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
-    return placement(
+    config = placement(
         made,
         account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
         settings.name,
@@ -144,6 +154,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
+    return config if settings.get("use_cpu") else replace(config, head=(*config.head, SERVED))
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:
@@ -215,6 +226,7 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
     tensor = among if is_one else settings.get(f"{at}tensor_parallel_size")
     own = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
     if mode == "server":
+        own |= {} if settings.get("use_cpu") else {"max_num_batched_tokens": SERVED_BATCHED_TOKENS}
         return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
     if among % tensor:
         raise UserError(
