@@ -46,6 +46,9 @@ SLEEP = (f"{ROLLOUT}free_cache_engine", f"{ROLLOUT}enable_sleep_mode")
 ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
 """Platform -> environment variables that verl sets for its engines, unlike vLLM's defaults."""
 
+WHOLE_GRAPHS = "FULL_AND_PIECEWISE"
+"""verl's default of cudagraph_mode, and vLLM's."""
+
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
 
@@ -249,13 +252,18 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     arguments.pop("enable_expert_parallel", None)
     if settings.get(EXPERTS) > 1 and settings.get(f"{ROLLOUT}data_parallel_size") == 1:
         arguments["enable_expert_parallel"] = True
-    if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
+    sizes = settings.get(f"{ROLLOUT}cudagraph_capture_sizes")
+    in_parts = (arguments.get("decode_context_parallel_size") or 1) != 1  # verl has no whole graphs then
+    if sizes or in_parts:
         compilation = arguments.get("compilation_config", {})
         if not isinstance(compilation, dict):
             raise UserError(
                 f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.compilation_config: is no mapping, and"
-                " cudagraph_capture_sizes are put into it",
+                f" {'cudagraph_capture_sizes are' if sizes else 'cudagraph_mode is'} put into it",
                 "write it as a mapping",
             )
-        arguments["compilation_config"] = {**compilation, "cudagraph_capture_sizes": sizes}
+        more = {"cudagraph_capture_sizes": sizes} if sizes else {}
+        if in_parts and compilation.get("cudagraph_mode", WHOLE_GRAPHS) == WHOLE_GRAPHS:
+            more["cudagraph_mode"] = "PIECEWISE"
+        arguments["compilation_config"] = {**compilation, **more}
     return arguments
