@@ -86,7 +86,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1] = Field(1, description="Version of this schema.")
+    schema_version: Literal[1] = Field(description="Version of this schema.")
     results: str = Field(description="The results folder, as the config names it.")
     baseline: dict[str, str] = Field(description="Baseline of the speed-ups, as axis -> value: {quant: bf16}.")
     comparison: ComparisonSettings = Field(ComparisonSettings(), description="Rules for reporting a difference.")

@@ -289,6 +289,7 @@ class Schedule:
         """Return the plan in the form of its file; `estimate` reads earlier records for the expected durations."""
         precision = self.config.precision if self.config.launches == "auto" else None
         return PlanFile(
+            schema_version=1,
             results=str(RESULTS),
             baseline=self.config.baseline.named,
             comparison=self.config.comparison,

@@ -9,7 +9,6 @@ from dataclasses import replace
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
-from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
@@ -17,7 +16,7 @@ from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.postmortem import LASTING
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
-from rollout_bench.numbers.registry import NUMBERS, MetricName
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
 
@@ -86,13 +85,9 @@ def _by_told_metric(others: Sequence[Row]) -> list[Row]:
 
     If requests arrive at a rate, the load determines the throughput, so only latencies have a verdict.
     """
-    told = _told_metric(others)
+    metrics = list(others[0].comparisons)
+    told = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
     return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
-
-
-def _told_metric(rows: Sequence[Row]) -> MetricName:
-    metrics = list(rows[0].comparisons)
-    return next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in rows)), metrics[0])
 
 
 def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
@@ -129,7 +124,8 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
     """Return conclusions of `rows` by mode and number, each against the same experiment in another folder, called A."""
     # loads have the names that they have in tables
     named = [replace(row, experiment=replace(row.experiment, part=None)) for row in rows]
-    apart = grouped(((row.experiment.mode, _told_metric([row])), row) for row in named)
+    told = [row for each in named for row in _by_told_metric([each])]
+    apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in told)
     headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
     return [_apart(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
 
@@ -137,7 +133,7 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
 def _apart(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
-    lead, rest = _verdicts(_by_told_metric(compared), [], axes, "A") if compared else ("No result.", "")
+    lead, rest = _verdicts(compared, [], axes, "A") if compared else ("No result.", "")
     return Section(heading, _items(rest, _doubts(rows)), lead=lead)
 
 
@@ -235,15 +231,11 @@ def _why(row: Row) -> str:
     return reason or f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
-def _launches_of(rows: Sequence[Row]) -> list[LaunchMeasures]:
-    """Return the launches of `rows`, each once although the loads of a sweep are rows of the same launches."""
-    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
-    return list(named.values())
-
-
 def _doubts(rows: Sequence[Row]) -> str:
     """Return the problems of the launches in a sentence; empty if there are none."""
-    launches = _launches_of(rows)
+    # the loads of a sweep are rows of the same launches
+    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
+    launches = named.values()
     codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
     counted = ", ".join(f"{code} {count}" for code, count in codes.most_common())
     invalid = sum(not launch.valid for launch in launches)

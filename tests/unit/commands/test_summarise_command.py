@@ -76,7 +76,7 @@ def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) 
         (["plan.json", "--all"], "plan.json: is not a folder"),
         (["results", "--plan", "missing.json"], "missing.json: cannot be read"),
         (["results", "--plan", "results"], "results: cannot be read"),
-        (["results", "--plan", "bad.json"], "bad.json: results: "),
+        (["results", "--plan", "bad.json"], "bad.json: schema_version: "),
     ],
 )
 def test_a_wrong_argument_is_a_two_line_error(project: Path, arguments: list[str], words: str) -> None:

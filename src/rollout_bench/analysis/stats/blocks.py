@@ -71,8 +71,13 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     studies/block_tables.py compares both with least squares. Configurations with fewer than two pairs are left out.
     `correlation` is the smallest correlation of two estimates in the table, n_jl / (2 sqrt(m_j m_l)) with n_jl shared
     blocks. The smallest errs on the safe side; it is `BALANCED` if nothing is missing.
+
+    Raises:
+        ValueError: fewer than two dimensions.
     """
     d = np.asarray(log_ratios, dtype=float)
+    if d.ndim < 2:
+        raise ValueError("blocks need two dimensions: blocks and configurations")
     there = np.isfinite(d)
     there &= (there.sum(axis=-2) >= 2)[..., None, :]
     pairs = there.sum(axis=-2)
@@ -267,8 +272,13 @@ def may_be_best(
         freedom: its degrees of freedom.
         level: chance to rule out the best one.
         correlation: of two means of ratios to one configuration; less than `BALANCED` if blocks are missing.
+
+    Raises:
+        ValueError: `log_ratios` is not two-dimensional.
     """
     ratios = np.asarray(log_ratios, dtype=float)
+    if ratios.ndim != 2:
+        raise ValueError("blocks need two dimensions: blocks and configurations")
     values = np.column_stack([np.zeros(len(ratios)), ratios])
     count = values.shape[1]
     critical = critical_value(max(1, count - 1), freedom, level, correlation, one_sided=True)

@@ -46,11 +46,16 @@ def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> Lin
     approach to confidence sets for ratios", Statistica Sinica 19, 2009, 1095-1117).
 
     Args:
-        intercepts: p_i [n >= 2], in the unit of d.
+        intercepts: p_i [n], in the unit of d.
         slopes: s_i [n], in the unit of d per unit of x.
         confidence: between 0 and 1.
+
+    Raises:
+        ValueError: fewer than two lines, different numbers of slopes and intercepts, or a value that is not finite.
     """
     lines = np.stack([np.asarray(intercepts, dtype=float), np.asarray(slopes, dtype=float)])
+    if lines.shape[1] < 2 or not np.isfinite(lines).all():
+        raise ValueError("a crossing takes two lines or more, of finite numbers")
     n = lines.shape[1]
     p, s = lines.mean(axis=1)
     (v_pp, v_ps), (_, v_ss) = np.cov(lines) / n

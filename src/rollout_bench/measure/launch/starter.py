@@ -175,13 +175,11 @@ class Forked:
             if not (answer := self._line.recv(LARGEST)):
                 raise ConnectionResetError(errno.ECONNRESET, "the starter of engines ended", str(starter))
             self.pid, *self.descriptors = json.loads(answer)
-        except TimeoutError:
+        except BaseException as error:
             os.close(writing)
             self._line.close()
-            raise TimeoutError(errno.ETIMEDOUT, "the starter of engines does not answer", str(starter)) from None
-        except BaseException:
-            os.close(writing)
-            self._line.close()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(errno.ETIMEDOUT, "the starter of engines does not answer", str(starter)) from None
             raise
         finally:
             os.close(reading)

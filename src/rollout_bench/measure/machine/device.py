@@ -11,7 +11,7 @@ class Device:
 
     Args:
         name: unique name on the machine, independent of visibility: a GPU's UUID, npu-0, cores-0-3.
-        visible: name for the engine, in the wording of the platform's variable.
+        visible: its number or, for a part of a GPU, its name: the engine's word for it in the platform's variable.
         parts: exclusive parts. Devices with a common part exclude each other, because workflows may divide cores into
             different blocks.
         number: its number in the vendor's tools, as used for links and memory; None if it has none.

@@ -64,13 +64,12 @@ def weights_held(spec: Spec, model_path: str) -> float:
     try:
         return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
     except MemoryUnknownError:
-        folder = Path(model_path).expanduser()
-        if spec.model.synthetic is not None or not is_local(model_path):
+        has_files = spec.model.synthetic is None and is_local(model_path)
+        folder, patterns = Path(model_path).expanduser(), WEIGHT_FILES if has_files else ()
+        files = next((found for each in patterns if (found := [*folder.glob(each)])), [])
+        if not (held := sum(path.stat().st_size for path in files)):
             raise
-        files = next((found for each in WEIGHT_FILES if (found := [*folder.glob(each)])), [])
-        if held := sum(path.stat().st_size for path in files):
-            return float(held)
-        raise
+        return float(held)
 
 
 def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
