@@ -73,7 +73,7 @@ class RolloutPlanning(Planning):
 
     def check_other(self, config: Config, spec: Spec) -> None:
         """Check that no single engine gets the load of all, and that only rollouts get turns."""
-        asked = config.of(RolloutSettings)
+        asked, prompts = config.of(RolloutSettings), spec.workload.prompts
         engines = asked.replicas or 1
         refuse(
             (
@@ -81,6 +81,12 @@ class RolloutPlanning(Planning):
                 f"rollout.partial: sequences with turns, as of workload {spec.workload.name}, do not go on in a next "
                 "step",
                 "leave partial out, or give it a workload without turns",
+            ),
+            (
+                asked.partial and spec.mode == "rollout" and spec.of(RolloutSpec).sent(prompts) >= 2 * prompts,
+                f"rollout.over_sample: {asked.over_sample} sends two steps' prompts of workload {spec.workload.name} in "
+                "one step, so that with partial a next step may need none",
+                "send less than twice the prompts, or leave partial out",
             ),
             (
                 spec.workload.turns is not None and spec.mode != "rollout",
