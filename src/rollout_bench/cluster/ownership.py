@@ -118,7 +118,7 @@ def _take(record: Path, ours: Path, own: Owner) -> None:
                     continue
                 raise
             if not other.lives():
-                _end(record, other)
+                _end(record, other, again_here=other.job is not None and other.job == own.job)
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(
                     f"{path}: the launch is being measured by {other.holder()}",
@@ -190,14 +190,18 @@ def tell_of_claims(results: Path) -> list[Path]:
     return [record for record, claim in _claims(results) if not claim.lives() and _end(record, claim)]
 
 
-def _end(record: Path, dead: Owner) -> bool:
+def _end(record: Path, dead: Owner, *, again_here: bool = False) -> bool:
     """Remove the claim of a dead process, and write its failure unless it left a record or a failure.
+
+    Args:
+        record: path of the launch's record.
+        dead: the process.
+        again_here: its job goes on here and measures the launch again, so nothing has failed.
 
     Returns:
         Whether a failure was written.
     """
     job = dead.job
-    again_here = job is not None and job == scheduler_job()  # this process measures that launch again
     has_failed = not again_here and state_of(record) == "missing"
     if has_failed:
         cause = None if job is None else slurm.cause_of(slurm.ask(job), slurm.JOB_LOGS.rglob(f"{job}.log"))

@@ -86,10 +86,15 @@ def test_a_claim_on_another_machine_holds_until_it_may_end(
     with contextlib.nullcontext() if is_free else pytest.raises(UserError, match="job 7"):  # noqa: SIM117
         with claimed(record, Path("a.log"), 60.0):
             assert read_claim(claim_path(record)).host == socket.gethostname()
+            assert failure_path(record).exists() == (variable == "NONE")
 
 
-def test_a_later_run_reports_only_unmeasured_launches_as_killed(record: Path, tmp_path: Path):
-    leave_claim(record)
+@pytest.mark.parametrize("job", [None, "7"])
+def test_a_later_run_reports_only_unmeasured_launches_as_killed(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str | None
+):
+    monkeypatch.setenv("ROLLOUT_BENCH_JOB", "7")
+    leave_claim(record, job=job)
     measured = record.with_name("launch-1.json")
     leave_claim(measured)
     measured.parent.mkdir(parents=True)

@@ -54,6 +54,12 @@ def test_the_pod_reads_its_config_and_another_gets_another_job():
     assert others[-1]["metadata"]["name"] != documents[-1]["metadata"]["name"]
 
 
+def test_later_pods_of_a_job_take_over_from_ended_ones():
+    documents, container = parts(f"{{{CUDA}}}}}")
+    assert {"name": "ROLLOUT_BENCH_JOB", "value": documents[-1]["metadata"]["name"]} in container["env"]
+    assert documents[-1]["spec"]["podReplacementPolicy"] == "Failed"
+
+
 def test_a_profile_travels_filled_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LONG", "77")
     (tmp_path / "a.yaml").write_text(
