@@ -60,6 +60,12 @@ def test_later_pods_of_a_job_take_over_from_ended_ones():
     assert documents[-1]["spec"]["podReplacementPolicy"] == "Failed"
 
 
+def test_a_config_without_an_engine_needs_none():
+    merged = {key: value for key, value in merged_with(f"{{{CUDA}}}}}").items() if key != "engine"}
+    config_map = next(yaml.safe_load_all(manifest([], "cuda", read_config(merged), merged)))
+    assert json.loads(config_map["data"]["config.json"])["engine"] == {"python": None}
+
+
 def test_a_profile_travels_filled_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LONG", "77")
     (tmp_path / "a.yaml").write_text(
