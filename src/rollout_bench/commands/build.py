@@ -33,13 +33,13 @@ def read_shape(text: str) -> ResolvedShape:
     remedy = f'give a preset ({", ".join(PRESETS)}) or a JSON object such as \'{{"preset": "qwen3-tiny", "seed": 1}}\''
     try:
         fields = json.loads(text) if text.lstrip().startswith("{") else {"preset": text}
-        if "preset" not in fields:
-            return ResolvedShape.model_validate(fields)
-        return SyntheticModel.model_validate(fields).resolve()
+        known = SyntheticModel if "preset" in fields else ResolvedShape
+        made = known.model_validate(fields)
+        return made.resolve() if isinstance(made, SyntheticModel) else made
     except json.JSONDecodeError as error:
         raise UserError(f"--shape is not valid JSON: {error}", remedy) from error
     except ValidationError as error:
-        raise UserError(f"--shape: {wrong_field(error, SyntheticModel)}", remedy) from error
+        raise UserError(f"--shape: {wrong_field(error, known)}", remedy) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ from rollout_bench.checkpoints.formats import FORMATS, Storage, check_format, te
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.checkpoints.weights import checkpoint_bytes, pack, rounded
+from rollout_bench.commands.build import read_shape
 from rollout_bench.core.errors import UserError
 
 COMMAND = ("-m", "rollout_bench", "build")
@@ -183,6 +184,12 @@ def test_a_shape_that_does_not_fit_is_refused_by_name(fields: dict[str, object],
         SyntheticModel.model_validate(fields)
     error = caught.value.errors(include_url=False)[0]
     assert named in f"{error['loc']} {error['msg']}"
+
+
+def test_an_unknown_field_of_a_complete_shape_names_its_sizes() -> None:
+    fields = shape_of(preset="qwen3-tiny").model_dump()
+    with pytest.raises(UserError, match=r"no field 'num_layers': .*num_hidden_layers"):
+        read_shape(json.dumps({**fields, "num_layers": 2}))
 
 
 def test_modelslim_w8a16_is_refused_for_experts() -> None:
