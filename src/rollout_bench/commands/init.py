@@ -1,6 +1,7 @@
 """Write config.yaml, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,7 +75,9 @@ def _llmd(words: Sequence[str]) -> str:
 def _endpoint(words: Sequence[str]) -> str:
     url, model = _take(words, "URL", "MODEL")
     example: str = (home() / "configs" / "endpoint.yaml").read_text()
-    return f"{example.replace('http://127.0.0.1:8000/v1', url).replace('my-model', model)}\nquants: [bf16]\n"
+    for key, value, given in (("url", "http://127.0.0.1:8000/v1", url), ("model", "my-model", model)):
+        example = example.replace(f"{key}: {value}", f"{key}: {json.dumps(given, ensure_ascii=False)}")
+    return f"{example}\nquants: [bf16]\n"
 
 
 def _take(words: Sequence[str], *names: str) -> Sequence[str]:
