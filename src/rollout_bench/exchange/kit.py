@@ -53,8 +53,8 @@ def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: 
     folder = home() / "requirements"
     if not (folder / f"{platform}.txt").is_file():
         raise UserError(f"there are no pins for {platform}", "make the kit in a clone of the project")
-    pins = _pins((folder / f"{platform}.txt").read_text().splitlines())
-    has = _pins(there_already)
+    pins = _pins((folder / f"{platform}.txt").read_text().splitlines(), platform)
+    has = _pins(there_already, platform)
     if vllm is not None or has:
         with tempfile.TemporaryDirectory(prefix="rollout-bench-kit-") as work:
             resolved, overrides = Path(work) / "resolved.txt", Path(work) / "overrides.txt"
@@ -64,13 +64,13 @@ def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: 
             overrides.write_text((folder / f"{platform}.overrides").read_text() + asked)
             command = ["compile", "--no-header", "--no-annotate", "--override", str(overrides), "-o", str(resolved)]
             _uv([*command, str(folder / f"{platform}.in")], python, platform, "the packages were not resolved")
-            pins = _pins(resolved.read_text().splitlines())
+            pins = _pins(resolved.read_text().splitlines(), platform)
     return [f"{name}=={version}" for name, version in pins.items() if has.get(name) != version]
 
 
-def _pins(lines: Sequence[str]) -> dict[str, str]:
-    """Return name -> version, names in one spelling, versions without the local part."""
-    found = (re.match(r"([\w.-]+)==([^\s;+]+)", line) for line in lines)
+def _pins(lines: Sequence[str], platform: str) -> dict[str, str]:
+    """Return name -> version, names in one spelling, versions without the local part, except a CPU's: torch has one."""
+    found = (re.match(rf"([\w.-]+)==([^\s;{'' if platform == 'cpu' else '+'}]+)", line) for line in lines)
     return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
 
 
@@ -80,7 +80,9 @@ def _uv(words: Sequence[str], python: str, platform: str, problem: str) -> None:
     command = [sys.executable, "-m", "uv", "pip", *words, "--quiet", *target]
     # an additional index of pip's may have files for this machine only, and uv takes all files of a version from one
     environment = as_pip(Path(sys.executable), {"UV_INDEX": "", **os.environ})
-    if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+    # as in commands/environment.py, PyTorch's own index comes second
+    calls = [command, [*command, "--torch-backend", "cpu"]] if platform == "cpu" else [command]
+    if all(subprocess.run(c, env=environment, stdout=subprocess.DEVNULL, check=False).returncode for c in calls):
         raise UserError(f"kit: {problem}", "see the lines above; without uv, install it: pip install uv")
 
 
