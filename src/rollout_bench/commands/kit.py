@@ -18,8 +18,8 @@ from pathlib import Path
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.core.places import home
-from rollout_bench.core.yaml_files import read_text
-from rollout_bench.exchange.kit import GIVEN, MACHINES, make, packages_of, write_back
+from rollout_bench.core.yaml_files import read_mapping, read_text
+from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
 from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 EVIDENCE = "evidence.yaml"
@@ -66,8 +66,8 @@ def main() -> int:
 
 def pack(arguments: argparse.Namespace) -> int:
     """Make a kit, and print what to do with it."""
-    for config in chain(*arguments.config):
-        read_text(config, "config", "give the config's file")
+    configs = (read_mapping(config, "config", "give the config's file") for config in chain(*arguments.config))
+    files = [path for config in configs for path in files_named(config)]
     if arguments.part_mib < 1:
         raise UserError(f"--part-mib {arguments.part_mib}: is no size", "give a whole number above 0")
     has = [] if arguments.has is None else read_text(arguments.has, "list of packages", FREEZE).splitlines()
@@ -77,7 +77,8 @@ def pack(arguments: argparse.Namespace) -> int:
         raise UserError(f"--without {unknown[0]}: is not in the kit", did_you_mean(unknown[0], names))
     packages = [package for package, name in zip(packages, names, strict=True) if name not in arguments.without]
     folder = arguments.folder
-    parts = make(folder, arguments.platform, arguments.python, packages, arguments.config, arguments.part_mib << 20)
+    most = arguments.part_mib << 20
+    parts = make(folder, arguments.platform, arguments.python, packages, arguments.config, most, files)
     print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')}")
     print(f"next: bring {folder} to the machine, and there: python3 {folder.name}/kit.py --minutes 30")
     return 0
@@ -94,6 +95,7 @@ def run(folder: Path, limit_s: float) -> int:
     work = folder / "work"
     work.mkdir(exist_ok=True)
     shutil.copy(home() / "config.yaml", work)
+    shutil.copytree(home() / FILES, work, dirs_exist_ok=True)
     end_s = time.monotonic() + limit_s - ENDING_S
     plans = [sorted(plan.glob("*/*")) for plan in sorted((home() / GIVEN).iterdir())]
     status = 0

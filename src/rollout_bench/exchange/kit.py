@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rollout_bench.contracts.store import FAILURES, find_results
 from rollout_bench.core.errors import UserError
@@ -30,6 +31,9 @@ WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "envi
 
 GIVEN = "given"
 """Folder of a kit with <plan>/<layer>/<config>, later layers over earlier ones; empty for the evidence set."""
+
+FILES = "files"
+"""Folder of a kit with the files that its configs name, by their paths."""
 
 UNREAD = re.compile(r"_ascend_pt/(?!ASCEND_PROFILER_OUTPUT/(kernel_details\.csv|trace_view\.json)$)")
 """Files of torch_npu's traces that nothing here reads: the raw data, which is large and may name the host."""
@@ -86,8 +90,35 @@ def _uv(words: Sequence[str], python: str, platform: str, problem: str) -> None:
         raise UserError(f"kit: {problem}", "see the lines above; without uv, install it: pip install uv")
 
 
+def files_named(config: Mapping[str, Any], inside: str = "") -> Iterator[Path]:
+    """Yield the data sets and profiles of a config or its part `inside` that have relative paths, without ours.
+
+    Raises:
+        UserError: one is no file below the current folder.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from files_named(value, key)
+        elif key == "profile" or (key == "path" and inside in ("dataset", "profile")):
+            path = Path(str(value))
+            # a profile that is no file here may be one of ours
+            if not path.is_absolute() and (inside == "dataset" or path.is_file()):
+                if ".." in path.parts or not path.is_file():
+                    raise UserError(
+                        f"config: {key}: {path}: is no file below this folder",
+                        "pack in a folder with it, or write its absolute path on the kit's machine",
+                    )
+                yield path
+
+
 def make(
-    folder: Path, platform: str, python: str, packages: Sequence[str], plans: Sequence[Sequence[Path]], most: int
+    folder: Path,
+    platform: str,
+    python: str,
+    packages: Sequence[str],
+    plans: Sequence[Sequence[Path]],
+    most: int,
+    files: Sequence[Path] = (),
 ) -> int:
     """Write a kit's parts of at most `most` bytes to `folder`; return their number.
 
@@ -98,6 +129,7 @@ def make(
         packages: those that the machine lacks.
         plans: the configs of each plan, of which later ones win.
         most: size of a part.
+        files: those that the configs name, by relative paths.
 
     Raises:
         UserError: `folder` is not empty, or a package has no wheel.
@@ -114,11 +146,15 @@ def make(
             elif path.exists():
                 shutil.copy(path, tree)
         (tree / GIVEN).mkdir()
+        (tree / FILES).mkdir()
         for number, plan in enumerate(plans):
             for layer, config in enumerate(plan):
                 place = tree / GIVEN / f"{number:02d}" / f"{layer:02d}"
                 place.mkdir(parents=True)
                 shutil.copy(config, place)
+        for path in files:
+            (tree / FILES / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tree / FILES / path)
         if packages:
             site = there.site_of(python, MACHINES[platform])
             words = ["install", "--no-deps", "--target", str(tree / site), *packages]

@@ -1,9 +1,13 @@
 """What a kit holds, and where its packages come from."""
 
+import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from rollout_bench.commands import kit as command
 from rollout_bench.core.errors import UserError
 from rollout_bench.exchange import kit
 
@@ -19,3 +23,36 @@ def test_torch_for_a_cpu_may_come_from_its_own_index(
     with pytest.raises(UserError, match="the packages were not resolved"):
         kit.packages_of(platform, "3.12", ["numpy==1.0"], None)
     assert asked == [[*asked[0], *backend] for backend in backends]
+
+
+def test_files_of_configs_lie_where_a_kit_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loads = {
+        "own": {"dataset": {"format": "prompts", "path": "data/mine.jsonl"}},
+        "shaped": {"profile": {"harness": "guidellm", "path": "shape.yaml"}},
+        "ours": {"profile": {"harness": "guidellm", "path": "sanity_random"}},
+        "there": {"dataset": {"format": "prompts", "path": "/there/prompts.jsonl"}},
+    }
+    named = ["data/mine.jsonl", "shape.yaml"]
+    Path("data").mkdir()
+    for name in named:
+        Path(name).write_text(name)
+    Path("mine.yaml").write_text(yaml.safe_dump({"workload_settings": loads}))
+    monkeypatch.setattr("sys.argv", ["kit", "pack", "new", "--config", "mine.yaml", "--part-mib", "999"])
+    monkeypatch.setattr(command, "packages_of", lambda *_: [])
+    assert command.main() == 0
+    with tarfile.open("new/kit.00") as file:
+        file.extractall(filter="data")
+    monkeypatch.setattr(command, "home", lambda: tmp_path / "tree")
+    monkeypatch.setattr(command, "_measure", lambda *_: 1)
+    command.run(Path("new"), 600.0)
+    assert {name: Path("new/work", name).read_text() for name in named} == {name: name for name in named}
+
+
+@pytest.mark.parametrize("path", ["missing.jsonl", "../mine.jsonl"])
+def test_a_data_set_that_cannot_be_packed_is_named(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.jsonl").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is no file below this folder"):
+        list(kit.files_named({"workload_settings": {"own": {"dataset": {"path": path}}}}))
