@@ -179,7 +179,9 @@ class Predictor:
         model = self.model(calibration)
         if model.faults:
             raise UserError(f"{spec.title}: {model.faults[0]}", AGAIN)
-        source = Source(spec.workload, VOCABULARY, model_path, dataset)
+        args = spec.engine.args
+        tokenizer = str(args.get("tokenizer") or model_path)
+        source = Source(spec.workload, VOCABULARY, tokenizer, dataset, bool(args.get("trust_remote_code")))
         first = spec.measuring.warmup_iterations
         numbers = range(first, first + spec.measuring.iterations)
         asked = [_asked(spec, source.requests(launch, number)) for launch in launches for number in numbers]

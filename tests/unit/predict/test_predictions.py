@@ -12,6 +12,7 @@ from rollout_bench.commands import predict
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.steps import StepWork
 from rollout_bench.plan.config import PredictionSettings
+from rollout_bench.predict import prediction
 from rollout_bench.predict.calibrations import calibration_of, calibrations
 from rollout_bench.predict.prediction import Predictor
 from rollout_bench.predict.replay import Replayed, ReplayJob
@@ -41,6 +42,17 @@ def test_engines_without_a_sequence_are_not_waited_for(tmp_path: Path):
     calibration = calibration_of(spec, calibrations(tmp_path))
     found = Predictor(AllAtOnce()).predict(spec, calibration, range(2), "", None)  # type: ignore[arg-type]
     assert (found.output_tokens, found.length, found.steps) == (4 * 4 * 32, 32, 32)
+
+
+def test_text_has_the_tokenizer_of_launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_steps(tmp_path, of_tiny(steps_spec()), 0)
+    spec = of_tiny(make_spec(args={"tokenizer": "other", "trust_remote_code": True}, mode="rollout", rollout={}))
+    asked: list[tuple[object, ...]] = []
+    made = prediction.Source
+    monkeypatch.setattr(prediction, "Source", lambda *words: asked.append(words) or made(*words[:2], ""))
+    found = calibration_of(of_tiny(make_spec(mode="rollout", rollout={})), calibrations(tmp_path))
+    Predictor(AllAtOnce()).predict(spec, found, range(1), "model", None)  # type: ignore[arg-type]
+    assert asked == [(spec.workload, prediction.VOCABULARY, "other", None, True)]
 
 
 def test_errors_of_two_calibrations_do_not_cancel(tmp_path: Path):
