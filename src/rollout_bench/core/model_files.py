@@ -70,8 +70,8 @@ def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[
     if path.is_file():
         return {path.name: _word(path)} if weights else {}
     if not path.is_dir():
-        commit = _commit(model, revision, cache)
-        return {} if commit is None else {REVISION: commit}
+        config = cached_config(model, revision, cache)
+        return {} if config is None else {REVISION: config.parent.name}
     patterns = (*SETTINGS, *TOKENIZER, *(WEIGHTS if weights else ()))
     try:
         files = sorted(file for file in path.iterdir() if any(fnmatch(file.name, wanted) for wanted in patterns))
@@ -98,8 +98,8 @@ def _word(path: Path) -> str:
     return f"{size} {digest.hexdigest()[:32]}"
 
 
-def _commit(model: str, revision: str, cache: str | None) -> str | None:
-    """Return the commit of a hub model in the client's cache, or None if it is not there."""
+def cached_config(model: str, revision: str, cache: str | None) -> Path | None:
+    """Return the config.json of a hub model's commit in the client's cache, or None if it is not there."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         return None
     try:
@@ -108,4 +108,4 @@ def _commit(model: str, revision: str, cache: str | None) -> str | None:
         found = try_to_load_from_cache(model, "config.json", cache_dir=cache, revision=revision)
     except Exception:  # client not installed, or unknown name: the engine reports it
         return None
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found) if isinstance(found, str) else None

@@ -18,9 +18,10 @@ from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.forecasts import Expected
-from rollout_bench.contracts.spec import Spec, replicas
+from rollout_bench.contracts.spec import Spec, is_local, replicas
 from rollout_bench.contracts.steps import Steps
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.model_files import cached_config
 from rollout_bench.core.numbers import percent
 from rollout_bench.core.places import python_path
 from rollout_bench.predict.calibrations import Calibration
@@ -280,13 +281,18 @@ def _complete(drawn: Array, percent: int) -> Array:
 
 def _config_folder(spec: Spec, model_path: str, folder: Path) -> str:
     """Return `folder` with the model's config.json, without a quantization that this platform may refuse."""
-    own = Path(model_path) / "config.json"
+    own, args = Path(model_path).expanduser() / "config.json", spec.engine.args
+    if not is_local(model_path):
+        own = cached_config(model_path, str(args.get("revision") or "main"), args.get("download_dir")) or own
     if spec.model.synthetic is not None:
         config = hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
     elif own.is_file():
         config = json.loads(own.read_text())
         config.pop("quantization_config", None)
     else:
-        raise UserError(f"{model_path}: has no config.json", "bring the model's config.json there")
+        remedy = (
+            "bring the model's config.json there" if is_local(model_path) else f"download it: hf download {model_path}"
+        )
+        raise UserError(f"{model_path}: has no config.json here", remedy)
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)

@@ -9,8 +9,9 @@ from synthetic_records import make_spec, save_steps, steps_spec
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.commands import predict
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import ModelSpec, Spec
 from rollout_bench.contracts.steps import StepWork
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import PredictionSettings
 from rollout_bench.predict import prediction
 from rollout_bench.predict.calibrations import calibration_of, calibrations
@@ -53,6 +54,19 @@ def test_text_has_the_tokenizer_of_launches(tmp_path: Path, monkeypatch: pytest.
     found = calibration_of(of_tiny(make_spec(mode="rollout", rollout={})), calibrations(tmp_path))
     Predictor(AllAtOnce()).predict(spec, found, range(1), "model", None)  # type: ignore[arg-type]
     assert asked == [(spec.workload, prediction.VOCABULARY, "other", None, True)]
+
+
+def test_a_hub_models_config_comes_from_the_cache(tmp_path: Path):
+    spec = make_spec(args={"download_dir": str(tmp_path), "revision": "a" * 40})
+    spec = spec.model_copy(update={"model": ModelSpec(name="m", weights="hub:owner/name")})
+    with pytest.raises(UserError, match=r"owner/name: has no config\.json here") as caught:
+        prediction._config_folder(spec, "owner/name", tmp_path)
+    assert "hf download owner/name" in caught.value.remedy
+    kept = tmp_path / "models--owner--name" / "snapshots" / ("a" * 40)
+    kept.mkdir(parents=True)
+    (kept / "config.json").write_text('{"hidden_size": 64}')
+    prediction._config_folder(spec, "owner/name", tmp_path)
+    assert (tmp_path / "config.json").read_text() == '{"hidden_size": 64}'
 
 
 def test_errors_of_two_calibrations_do_not_cancel(tmp_path: Path):
