@@ -321,10 +321,12 @@ def _dataset(keys: Keys) -> None:
     load, name = keys.meaning.workload, keys["dataset-name"]
     if name == "random":
         ratio, prefix = keys["random-range-ratio"], keys["random-prefix-len"]
-        load["prompt_tokens"] = _between(prefix, keys["input-len"] or keys["random-input-len"], ratio[0])
-        load["output_tokens"] = _between(0, keys["output-len"] or keys["random-output-len"], ratio[1])
-        if prefix:
-            load["shared_prefix"] = {"tokens": prefix}
+        load |= {
+            "prompt_tokens": _between(prefix, keys["input-len"] or keys["random-input-len"], ratio[0]),
+            "output_tokens": _between(0, keys["output-len"] or keys["random-output-len"], ratio[1]),
+            "ignore_eos": True,  # whatever the flag says, as in vLLM
+            **({"shared_prefix": {"tokens": prefix}} if prefix else {}),
+        }
     elif name == "prefix_repetition":
         prefix = keys["prefix-repetition-prefix-len"]
         load["prompt_tokens"] = prefix + (keys["input-len"] or keys["prefix-repetition-suffix-len"])
@@ -342,8 +344,9 @@ def _dataset(keys: Keys) -> None:
 
 
 def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
-    low, high = math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
-    return lengths("uniform", prefix + max(low, 1), prefix + max(high, 1))
+    return lengths(
+        "uniform", prefix + max(math.floor(length * (1 - ratio)), 1), prefix + math.ceil(length * (1 + ratio))
+    )
 
 
 LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
