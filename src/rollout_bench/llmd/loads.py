@@ -313,7 +313,15 @@ def vllm_benchmark(keys: Keys) -> list[HeldLoad]:
     if keys["burstiness"] != 1.0 and keys["request-rate"] is not None:
         keys.meaning.online["burstiness"] = keys["burstiness"]
     _dataset(keys)
-    return [HeldLoad(keys["request-rate"], keys["max-concurrency"], requests=keys["num-prompts"])]
+    groups = keys["prefix-repetition-num-prefixes"] or 1
+    if keys["num-prompts"] < groups:
+        raise keys.error(
+            "num-prompts",
+            f"{keys['num-prompts']}: is below one for each of the {groups} prefixes",
+            "raise it, or lower prefix-repetition-num-prefixes",
+        )
+    # As in vLLM, each prefix has the same number of prompts.
+    return [HeldLoad(keys["request-rate"], keys["max-concurrency"], requests=keys["num-prompts"] // groups * groups)]
 
 
 def _dataset(keys: Keys) -> None:
@@ -329,9 +337,11 @@ def _dataset(keys: Keys) -> None:
         }
     elif name == "prefix_repetition":
         prefix = keys["prefix-repetition-prefix-len"]
-        load["prompt_tokens"] = prefix + (keys["input-len"] or keys["prefix-repetition-suffix-len"])
-        load["output_tokens"] = keys["output-len"] or keys["prefix-repetition-output-len"]
-        load["shared_prefix"] = {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]}
+        load |= {
+            "prompt_tokens": prefix + keys["prefix-repetition-suffix-len"],
+            "output_tokens": keys["output-len"] or keys["prefix-repetition-output-len"],
+            "shared_prefix": {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]},
+        }
     else:
         load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": keys["dataset-path"]}
         if name == "custom" and (keys["custom-output-len"] or 0) > 0:
