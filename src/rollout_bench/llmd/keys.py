@@ -200,7 +200,7 @@ class Keys:
             raise self.error(path, named + row["refused"][found], row["remedy"])
         if "factor" in row and found is not None:
             found *= row["factor"]
-        if "note" in row and found and found in row.get("noted", [found]):
+        if "note" in row and (found in row["noted"] if "noted" in row else found):
             self.meaning.notes.append(row["note"])
         section, _, key = row.get("to", "").partition(".")
         if section and found is not None:
@@ -211,8 +211,8 @@ class Keys:
         """Return why a key is not supported beside the others; None if it is."""
         found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
         keys = {name: name.rpartition(".")[2] for name, value in found.items() if value not in only[name]}
-        told = [f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items()]
-        return told[0] if told else None
+        told = (f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items())
+        return next(told, None)
 
 
 def without(path: str) -> str:
