@@ -1,6 +1,7 @@
 """The harnesses of llm-d-benchmark: the table of each harness's keys, and the loads of those that are supported."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -256,8 +257,10 @@ def guidellm(keys: Keys) -> list[HeldLoad]:
     load, data = keys.meaning.workload, "spec.data[0]."
     bucket = f"{data}prefix_buckets[0]." if keys[f"{data}prefix_buckets"] else data
     prefix, groups = keys[f"{bucket}prefix_tokens"], keys[f"{bucket}prefix_count"]
-    load["prompt_tokens"] = behind(prefix, _synthetic(keys, f"{data}prompt_tokens"))
-    load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
+    load |= {
+        "prompt_tokens": behind(prefix, _synthetic(keys, f"{data}prompt_tokens")),
+        "output_tokens": _synthetic(keys, f"{data}output_tokens"),
+    }
     if prefix:
         load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
     return _held(keys)
@@ -343,13 +346,27 @@ def _dataset(keys: Keys) -> None:
             "shared_prefix": {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]},
         }
     else:
-        load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": keys["dataset-path"]}
-        if name == "custom" and (keys["custom-output-len"] or 0) > 0:
-            load["output_tokens"] = keys["custom-output-len"]
-        keys.meaning.otherwise = {"prompt_tokens": MOST_OF_FILES, "output_tokens": MOST_OF_FILES}
+        path, answer = keys["dataset-path"], keys["output-len"] or keys["custom-output-len"]
+        load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": path}
+        if answer not in (None, -1):  # -1: the lengths in the file
+            load["output_tokens"] = answer
+            # A file that is missing or can't be read is refused later, with its format.
+            if (
+                os.path.isfile(path)  # noqa: PTH113 (a name that is too long is none)
+                and os.access(path, os.R_OK)
+                and b'"output_tokens"' in Path(path).read_bytes()
+            ):
+                raise keys.error(
+                    "output-len" if keys["output-len"] else "custom-output-len",
+                    f"{answer}: replaces the lengths in {path} in vLLM, but here these count",
+                    "set overrides: {output-len: null, custom-output-len: -1}, or remove output_tokens from the file",
+                )
+        keys.meaning.otherwise = {
+            ours: MOST_OF_FILES for ours in ("prompt_tokens", "output_tokens") if ours not in load
+        }
         keys.meaning.notes.append(
-            f"dataset-name: {name}: at most {MOST_OF_FILES} tokens of a prompt, and of an answer, count where "
-            "prompt_tokens and output_tokens beside profile say nothing else"
+            f"dataset-name: {name}: of each prompt in the file, at most {MOST_OF_FILES} "
+            f"{' and '.join(keys.meaning.otherwise)} count, unless set beside profile"
         )
 
 
