@@ -1,8 +1,8 @@
 """The harnesses of llm-d-benchmark: the table of each harness's keys, and the loads of those that are supported."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -257,10 +257,8 @@ def guidellm(keys: Keys) -> list[HeldLoad]:
     load, data = keys.meaning.workload, "spec.data[0]."
     bucket = f"{data}prefix_buckets[0]." if keys[f"{data}prefix_buckets"] else data
     prefix, groups = keys[f"{bucket}prefix_tokens"], keys[f"{bucket}prefix_count"]
-    load |= {
-        "prompt_tokens": behind(prefix, _synthetic(keys, f"{data}prompt_tokens")),
-        "output_tokens": _synthetic(keys, f"{data}output_tokens"),
-    }
+    load["prompt_tokens"] = behind(prefix, _synthetic(keys, f"{data}prompt_tokens"))
+    load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
     if prefix:
         load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
     return _held(keys)
@@ -332,30 +330,24 @@ def _dataset(keys: Keys) -> None:
     load, name = keys.meaning.workload, keys["dataset-name"]
     if name == "random":
         ratio, prefix = keys["random-range-ratio"], keys["random-prefix-len"]
-        load |= {
-            "prompt_tokens": _between(prefix, keys["input-len"] or keys["random-input-len"], ratio[0]),
-            "output_tokens": _between(0, keys["output-len"] or keys["random-output-len"], ratio[1]),
-            "ignore_eos": True,  # whatever the flag says, as in vLLM
-            **({"shared_prefix": {"tokens": prefix}} if prefix else {}),
-        }
+        load["prompt_tokens"] = _between(prefix, keys["input-len"] or keys["random-input-len"], ratio[0])
+        load["output_tokens"] = _between(0, keys["output-len"] or keys["random-output-len"], ratio[1])
+        load["ignore_eos"] = True  # whatever the flag says, as in vLLM
+        if prefix:
+            load["shared_prefix"] = {"tokens": prefix}
     elif name == "prefix_repetition":
         prefix = keys["prefix-repetition-prefix-len"]
-        load |= {
-            "prompt_tokens": prefix + keys["prefix-repetition-suffix-len"],
-            "output_tokens": keys["output-len"] or keys["prefix-repetition-output-len"],
-            "shared_prefix": {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]},
-        }
+        load["prompt_tokens"] = prefix + keys["prefix-repetition-suffix-len"]
+        load["output_tokens"] = keys["output-len"] or keys["prefix-repetition-output-len"]
+        load["shared_prefix"] = {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]}
     else:
         path, answer = keys["dataset-path"], keys["output-len"] or keys["custom-output-len"]
         load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": path}
         if answer not in (None, -1):  # -1: the lengths in the file
-            load["output_tokens"] = answer
-            # A file that is missing or can't be read is refused later, with its format.
-            if (
-                os.path.isfile(path)  # noqa: PTH113 (a name that is too long is none)
-                and os.access(path, os.R_OK)
-                and b'"output_tokens"' in Path(path).read_bytes()
-            ):
+            load["output_tokens"], content = answer, b""
+            with suppress(OSError, ValueError):  # the plan refuses a file that cannot be read
+                content = Path(path).read_bytes()
+            if b'"output_tokens"' in content:
                 raise keys.error(
                     "output-len" if keys["output-len"] else "custom-output-len",
                     f"{answer}: replaces the lengths in {path} in vLLM, but here these count",
@@ -371,9 +363,8 @@ def _dataset(keys: Keys) -> None:
 
 
 def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
-    return lengths(
-        "uniform", prefix + max(math.floor(length * (1 - ratio)), 1), prefix + math.ceil(length * (1 + ratio))
-    )
+    low, high = math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
+    return lengths("uniform", prefix + max(low, 1), prefix + max(high, 1))
 
 
 LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {

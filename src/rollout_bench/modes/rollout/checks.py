@@ -84,8 +84,8 @@ class RolloutPlanning(Planning):
             ),
             (
                 asked.partial and spec.mode == "rollout" and spec.of(RolloutSpec).sent(prompts) >= 2 * prompts,
-                f"rollout.over_sample: {asked.over_sample} sends two steps' prompts of workload {spec.workload.name} at "
-                "once, so that with partial a next step may need none",
+                f"rollout.over_sample: {asked.over_sample} sends two steps' prompts of workload {spec.workload.name} "
+                "at once, so that with partial a next step may need none",
                 "send less than twice the prompts, or leave partial out",
             ),
             (
