@@ -82,7 +82,8 @@ def _in_pod(merged: Mapping[str, Any], has_models: bool) -> dict[str, Any]:
                 )
             workload = {**workload, "dataset": {**dataset, "path": path}}
         workloads[name] = workload
-    own = merged.get("engine") or {}
-    engine = {**own, "python": python if (python := str(own.get("python"))).startswith(f"{HOME}/") else None}
+    engine = merged.get("engine") or {}
+    python = engine.get("python")
+    engine = {**engine, "python": python if str(python).startswith(f"{HOME}/") else None}
     models = {"model_base": "/models"} if has_models else {}
     return {**merged, **models, "workload_settings": workloads, "engine": engine}

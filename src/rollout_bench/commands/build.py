@@ -34,8 +34,9 @@ def read_shape(text: str) -> ResolvedShape:
     try:
         fields = json.loads(text) if text.lstrip().startswith("{") else {"preset": text}
         known = SyntheticModel if "preset" in fields else ResolvedShape
-        made = known.model_validate(fields)
-        return made.resolve() if isinstance(made, SyntheticModel) else made
+        if known is ResolvedShape:
+            return ResolvedShape.model_validate(fields)
+        return SyntheticModel.model_validate(fields).resolve()
     except json.JSONDecodeError as error:
         raise UserError(f"--shape is not valid JSON: {error}", remedy) from error
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """Resolve a workload of the config, read its data set, and check both."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.refusals import Row, refuse
-from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, entries, read_bytes, sha256
+from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, entries, prompt_numbers, read_bytes, sha256
 from rollout_bench.workloads.lengths import share_within
 
 
@@ -34,6 +35,7 @@ class DatasetFacts:
         largest_id: of prompts given as token ids; -1 if there are none.
         has_arrivals: whether it has arrival times.
         turns: of a trace, the largest of each; None if all its sequences have one answer.
+        group: number of entries in each group, 1 without groups; 0 if groups differ, or their entries lie apart.
     """
 
     sha256: str
@@ -47,6 +49,12 @@ class DatasetFacts:
     largest_id: int
     has_arrivals: bool
     turns: Turns | None
+    group: int
+
+
+def facts_of(load: WorkloadSettings) -> DatasetFacts | None:
+    """Return the facts of a workload's data set, None without one; raise `UserError` as `dataset_facts` does."""
+    return None if load.dataset is None else dataset_facts(Path(load.dataset.path), load.dataset.format)
 
 
 def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
@@ -83,6 +91,7 @@ def _facts(path: Path, format: DatasetFormat, size_bytes: int, mtime_ns: int) ->
         largest_id=max((max(entry.prompt) for entry in found if isinstance(entry.prompt, tuple)), default=-1),
         has_arrivals=found[0].arrival_s is not None,
         turns=_turns(found),
+        group=_group(found),
     )
 
 
@@ -102,6 +111,13 @@ def _turns(found: Sequence[Entry]) -> Turns | None:
         tool_ms=max(1, math.ceil(max(turn.tool_ms for turn in further))),
         tool_tokens=max(turn.tool_tokens for turn in further),
     )
+
+
+def _group(found: Sequence[Entry]) -> int:
+    runs = [(number, len(list(own))) for number, own in itertools.groupby(prompt_numbers(found))]
+    are_whole = len(runs) == len({number for number, _ in runs})
+    sizes = {size for _, size in runs}
+    return sizes.pop() if are_whole and len(sizes) == 1 else 0
 
 
 LEAST_WITHIN = 1e-6
@@ -133,7 +149,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     """
     where = f"workload_settings.{name}"
     try:
-        facts = None if load.dataset is None else dataset_facts(Path(load.dataset.path), load.dataset.format)
+        facts = facts_of(load)
     except UserError as error:
         raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
     pair, traced = load.longest_pair, dict[str, Any]()

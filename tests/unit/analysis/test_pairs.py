@@ -30,6 +30,7 @@ from rollout_bench.analysis.timed.pairs import (
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import requests_of
 from rollout_bench.contracts.record import DeviceUse, Placement, Record
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
@@ -141,6 +142,9 @@ def test_sequence_times_are_compared_by_rounds_unless_values_are_missing() -> No
     t90, tail = (compare_launches([own], [theirs], metric, 0.95) for metric in ("t90_s", "tail_s"))
     assert (t90.ways, t90.speedup, t90.of_totals) == ({"rounds"}, pytest.approx(2.0), pytest.approx(11 / 44.5))
     assert (tail.ways, tail.speedup, tail.of_totals) == ({"launches"}, pytest.approx(1.25), None)
+    parts = RolloutSpec(over_sample=1.5, partial=True)
+    partial = other.model_copy(update={"spec": other.spec.model_copy(update={"mode": "rollout", "rollout": parts})})
+    assert not {"t90_s", "tail_s"} & with_times(partial, [1.0] * 5, [0.5] * 5).passes[0].columns.keys()
 
 
 def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:

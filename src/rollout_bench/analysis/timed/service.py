@@ -130,8 +130,10 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
 
     A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
     it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
-    because nobody waits for their last sequence.
+    because nobody waits for their last sequence, and partial rollouts, whose steps have parts of sequences.
     """
+    if getattr(record.spec.own, "partial", None):
+        return {}
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
     begins_s = np.where(np.isnan(requests.scheduled_s), requests.sent_s, requests.scheduled_s)

@@ -8,6 +8,7 @@ from rollout_bench.modes.drift.settings import DriftSettings, DriftSpec
 from rollout_bench.plan.checks import check_batch
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning
 from rollout_bench.plan.refusals import refuse
 
@@ -45,7 +46,15 @@ class DriftPlanning(Planning):
         limit = spec.engine.args["max_model_len"]
         positions = (spec.model.synthetic or {}).get("max_position_embeddings")
         check_batch(spec, "drift.batch_sizes", spec.of(DriftSpec).batch_sizes[-1], "leave that batch out")
+        load = config.workload_settings[spec.workload.name]
+        facts, prompts = facts_of(load), config.of(DriftSettings).prompts
         refuse(
+            (
+                facts and load.dataset and load.dataset.format != "trace" and facts.prompts < prompts,
+                f"drift.prompts: {prompts} are more than the {facts and facts.prompts} in workload "
+                f"{spec.workload.name}'s data set, so some would count more than once",
+                f"set drift.prompts to {facts and facts.prompts} or fewer, or name a longer file",
+            ),
             (
                 isinstance(limit, int) and positions is not None and limit > positions,
                 f"drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} has only "

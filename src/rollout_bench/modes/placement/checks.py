@@ -12,6 +12,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.modes.placement.settings import PlacementSettings, PlacementSpec
 from rollout_bench.plan.checks import USUAL_UTILIZATION, engine_args_in, memory_is_shared_out
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, Reason
 from rollout_bench.plan.refusals import first_of, refuse
 from rollout_bench.plan.updates import check_updated
@@ -148,8 +149,10 @@ class PlacementPlanning(Planning):
         left = "in addition to the trainer's share" if sleeps else "and leave none for the trainer"
         unset = args.get("kv_cache_memory_bytes") is None and args.get("gpu_memory_utilization") is None
         generating, training = len(placement.generating), len(placement.training)
+        facts = facts_of(config.workload_settings[load.name])
+        prompts = load.prompts // max(1, facts.group if facts else 1)  # the lines of a trace's group are of one prompt
         shared = (
-            ("engines", "prompts", generating // size, load.prompts // placement.generations),
+            ("engines", "prompts", generating // size, prompts // placement.generations),
             ("trainers", "sequences", training, load.prompts * load.samples_per_prompt // placement.generations),
         )
         refuse(

@@ -30,7 +30,7 @@ from rollout_bench.modes.profile.settings import ProfileSettings
 from rollout_bench.modes.profile.steps import Following, Windows
 from rollout_bench.workloads.requests import Request, Source
 
-STEP = re.compile(rb"execute_(context|new)_\d+")
+STEP = re.compile(rb"execute_(?:\d+_)?(?:context|new)_\d+")
 """Mark of a step by vLLM's worker, since 0.23."""
 
 RANK = re.compile(r"(?:global_)?rank[-_]?(\d+)")

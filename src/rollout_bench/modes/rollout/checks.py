@@ -8,6 +8,7 @@ from rollout_bench.modes.rollout.settings import RolloutSettings, RolloutSpec
 from rollout_bench.plan.checks import SIZE
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, planning_of, with_logprobs
 from rollout_bench.plan.refusals import refuse
 
@@ -71,9 +72,37 @@ class RolloutPlanning(Planning):
             ),
         )
 
+    def check_spec(self, config: Config, spec: Spec) -> None:
+        """Check that a step which sends more than it needs has other prompts for it, in whole groups."""
+        own, needed, name = spec.of(RolloutSpec), spec.workload.prompts, spec.workload.name
+        if own.over_sample is None:
+            return
+        sent, facts = own.sent(needed), facts_of(config.workload_settings[name])
+        there, group = (facts.prompts, facts.group) if facts else (sent, 1)
+        refuse(
+            (
+                own.partial and sent >= 2 * needed,
+                f"rollout.over_sample: {own.over_sample} sends two steps' prompts of workload {name} at once, so that "
+                "with partial a next step may need none",
+                "send less than twice the prompts, or leave partial out",
+            ),
+            (
+                sent > there,
+                f"rollout.over_sample: {own.over_sample} sends {sent} prompts of workload {name} in a step, and its "
+                f"data set has {there}",
+                "name a longer file, or lower prompts",
+            ),
+            (
+                group == 0 or needed % group or sent % group,
+                f"rollout.over_sample: {own.over_sample} sends {sent} lines of workload {name} where a step needs "
+                f"{needed}, which are not both whole groups of its data set",
+                f"make both multiples of {group}" if group else "give all groups as many lines, one after the other",
+            ),
+        )
+
     def check_other(self, config: Config, spec: Spec) -> None:
         """Check that no single engine gets the load of all, and that only rollouts get turns."""
-        asked, prompts = config.of(RolloutSettings), spec.workload.prompts
+        asked = config.of(RolloutSettings)
         engines = asked.replicas or 1
         refuse(
             (
@@ -81,12 +110,6 @@ class RolloutPlanning(Planning):
                 f"rollout.partial: sequences with turns, as of workload {spec.workload.name}, do not go on in a next "
                 "step",
                 "leave partial out, or give it a workload without turns",
-            ),
-            (
-                asked.partial and spec.mode == "rollout" and spec.of(RolloutSpec).sent(prompts) >= 2 * prompts,
-                f"rollout.over_sample: {asked.over_sample} sends two steps' prompts of workload {spec.workload.name} "
-                "at once, so that with partial a next step may need none",
-                "send less than twice the prompts, or leave partial out",
             ),
             (
                 spec.workload.turns is not None and spec.mode != "rollout",

@@ -53,7 +53,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         word = began = time.monotonic()
         start = replace(start, import_s=0.0)
     engine, constructed, config_span = _constructed(job, began)
-    (asked,) = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
+    # a data set can have its own length
+    asked = replace(source_of(job, engine.vocabulary).requests(job.launch, 0)[0], output_tokens=1)
     how = engine.sampling_of([asked.output_tokens], single=True)
     sent = time.monotonic()
     outputs: list[Any] = engine.llm.generate([{"prompt_token_ids": asked.prompt_token_ids}], how, use_tqdm=False)
