@@ -9,26 +9,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2232,
+    "analysis": 2234,
     "checkpoints": 341,
     "cluster": 435,
-    "commands": 1194,
+    "commands": 1200,
     "contracts": 1161,
     "core": 681,
-    "exchange": 358,
-    "llmd": 630,
+    "exchange": 376,
+    "llmd": 640,
     "measure": 4093,
-    "modes": 5505,
+    "modes": 5519,
     "numbers": 160,
-    "plan": 1945,
-    "predict": 621,
+    "plan": 1954,
+    "predict": 627,
     "report": 2012,
     "scripts": 40,
     "top": 37,
     "trainers": 761,
     "workflow": 355,
     "workloads": 434,
-    "tests": 13007,
+    "tests": 13097,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
