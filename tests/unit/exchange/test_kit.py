@@ -1,6 +1,6 @@
 """What a kit holds, and where its packages come from."""
 
-import tarfile
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,8 +41,7 @@ def test_files_of_configs_lie_where_a_kit_plans(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sys.argv", ["kit", "pack", "new", "--config", "mine.yaml", "--part-mib", "999"])
     monkeypatch.setattr(command, "packages_of", lambda *_: [])
     assert command.main() == 0
-    with tarfile.open("new/kit.00") as file:
-        file.extractall(filter="data")
+    subprocess.run(["tar", "xf", "new/kit.00"], check=True)
     monkeypatch.setattr(command, "home", lambda: tmp_path / "tree")
     monkeypatch.setattr(command, "_measure", lambda *_: 1)
     command.run(Path("new"), 600.0)
