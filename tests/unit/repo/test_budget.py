@@ -28,7 +28,7 @@ BUDGET = {
     "trainers": 761,
     "workflow": 355,
     "workloads": 434,
-    "tests": 13097,
+    "tests": 13096,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
