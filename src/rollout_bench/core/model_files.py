@@ -98,7 +98,7 @@ def _word(path: Path) -> str:
     return f"{size} {digest.hexdigest()[:32]}"
 
 
-def cached_config(model: str, revision: str, cache: str | None) -> Path | None:
+def cached_config(model: str, revision: str = "main", cache: str | None = None) -> Path | None:
     """Return the config.json of a hub model's commit in the client's cache, or None if it is not there."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         return None

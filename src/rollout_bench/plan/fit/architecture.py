@@ -13,6 +13,7 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
+from rollout_bench.core.model_files import cached_config
 
 PLAIN_MLP = (
     "bloom",
@@ -141,7 +142,7 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
         return hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
     file = Path(model_path).expanduser() / "config.json"
     if not file.parent.is_dir() and (spec.model.weights or "").startswith("hub:"):
-        file = _in_hub_cache(model_path) or file
+        file = cached_config(model_path) or file
         if not file.is_file():
             return known_config(model_path)
     try:
@@ -163,15 +164,6 @@ def known_config(model: str) -> dict[str, Any]:
     if config is None:
         raise MemoryUnknownError("the hub's model is neither in the local cache nor a well-known one")
     return dict(config)
-
-
-def _in_hub_cache(model: str) -> Path | None:
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    found = try_to_load_from_cache(model, "config.json")
-    return Path(found) if isinstance(found, str) else None
 
 
 BYTES = {"float32": 4.0, "float": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "uint8": 1.0, "float8": 1.0}
