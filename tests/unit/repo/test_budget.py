@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 4093,
     "modes": 5519,
     "numbers": 160,
-    "plan": 1954,
+    "plan": 1949,
     "predict": 627,
     "report": 2012,
     "scripts": 40,
