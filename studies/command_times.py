@@ -1,0 +1,87 @@
+"""Time commands on a folder with the 18 records of the demo's plan, as a user calls them.
+
+Each call is a process of its own. All commands take turns, so that drift of the machine is shared. Prints the median
+seconds of each as a Markdown table.
+"""
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import kept
+import yaml
+from markdown_parts import table
+from synthetic_records import make_record, save
+from workspace import Workspace
+
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
+
+COMMANDS = {
+    "rollout-bench --help": ["rollout_bench", "--help"],
+    "rollout-bench plan": ["rollout_bench", "plan"],
+    "rollout-bench show": ["rollout_bench", "show"],
+    "rollout-bench show --table throughput": ["rollout_bench", "show", "--table", "throughput"],
+    "rollout-bench summarise": ["rollout_bench", "summarise"],
+    "snakemake -n": ["snakemake", "-n"],
+}
+
+RATES = {"bf16": 400.0, "w8a16": 480.0, "w8a8": 320.0}
+"""Quant -> output tokens per second."""
+
+LAUNCHES = 6
+
+
+def measured(folder: Path) -> Workspace:
+    """Return a copy of the project in `folder` with a record of every launch of the demo, and its summary."""
+    workspace = Workspace(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for experiment in expand(read_config(config), probe_engine(None)).experiments:
+        rate, noise = RATES[experiment.spec.quant.name], random.Random(experiment.spec.quant.name)
+        for launch in range(LAUNCHES):
+            rates = [rate * noise.gauss(1, 0.005) for _ in range(8)]
+            save(folder / "results", make_record(experiment.spec, launch, rates))
+    done = [workspace.bench(*words).stdout for words in (["plan"], ["summarise", "--plan", "results/plan.json"])]
+    assert "18 of 18 launches done" in done[0], done
+    assert "18 of 18 planned launches measured" in done[1], done
+    return workspace
+
+
+def call_s(workspace: Workspace, words: list[str]) -> float:
+    """Return the seconds that a command takes, from its start to its end."""
+    environment = {**workspace.environment, "PYTHONPATH": str(workspace.path / "src")}
+    before = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=workspace.path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - before
+
+
+def main() -> None:
+    """Time all commands in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="calls of each (default: %(default)s)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as where, kept.alone():
+        workspace = measured(Path(where) / "project")
+        times = [[call_s(workspace, words) for words in COMMANDS.values()] for _ in range(arguments.rounds)]
+    avx = "with" if "avx512f" in Path("/proc/cpuinfo").read_text() else "without"
+    place = kept.this_place("snakemake", "pydantic", "pandas", "matplotlib")
+    print(f"Medians of {arguments.rounds} calls, {avx} AVX-512, on {place}.\n")
+    medians = map(statistics.median, zip(*times, strict=True))
+    print(table(["command", "s"], [(f"`{name}`", f"{s:.2f}") for name, s in zip(COMMANDS, medians, strict=True)]))
+
+
+if __name__ == "__main__":
+    main()
