@@ -4,6 +4,9 @@ results/summaries/<name>/, where the runs of other configs leave them alone.
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
+from rollout_bench.core.places import newest_source
+from rollout_bench.report.state import SOURCES
+
 KEPT = jobs.kept_folder(plan)
 
 
@@ -14,7 +17,7 @@ rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
         wanted=lambda _: jobs.inputs_of_summary(plan, workflow),
-        code=jobs.newest_source("analysis", "report", "modes", "numbers", "commands/summarise.py"),
+        code=str(newest_source(*SOURCES)),
     output:
         md="results/summary.md",
         html="results/summary.html",

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rollout_bench.core.errors import did_you_mean
+from rollout_bench.core.yaml_files import packaged
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = packaged(Path(__file__).with_name(name))
     return found
 
 

@@ -26,7 +26,7 @@ def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
     """Return `plan` with only the launches that the results need so far, if the plan has a target precision."""
     if plan.precision is None:
         return plan
-    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).launched}
+    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan, warned=False).launched}
     records = {
         str(record_path(Path(plan.results), *place, index)) for place, most in wanted.items() for index in range(most)
     }
@@ -77,7 +77,7 @@ def show(plan: PlanFile, results: Path) -> None:
             _minutes(left[name]),
         )
     console.print(table)
-    collection = collect(results, plan) if results.is_dir() else None
+    collection = collect(results, plan, warned=False) if results.is_dir() else None
     invalid = invalid_launches(plan, collection.launched if collection else ())
     for line in (*_remarks(plan, results, collection.damaged if collection else (), invalid), *failures):
         console.print(escape(line))

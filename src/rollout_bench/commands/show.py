@@ -2,9 +2,8 @@
 
 import argparse
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.core.errors import UserError, tell
-from rollout_bench.report.state import add_selection, chosen_plan, results_of
+from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, results_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,8 +25,14 @@ def main() -> int:
     """
     arguments = parser().parse_args()
     results = results_of(arguments.results)
-    collection = collect(results, chosen_plan(arguments))
-    # Not at the top: --help and errors in the records need not wait for numpy and pandas.
+    plan = chosen_plan(arguments)
+    if arguments.table is None and (answer := kept_answer(arguments.results, results, plan)) is not None:
+        print(answer, end="")
+        return 0
+    # Not at the top: what is kept, --help and errors in the records need not wait for numpy and pandas.
+    from rollout_bench.analysis.timed.collection import collect
+
+    collection = collect(results, plan)
     from rollout_bench.report.summary import summary_of
 
     made = summary_of(results, collection)

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from rollout_bench import __version__
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.core.errors import tell
 from rollout_bench.core.files import write_whole
@@ -44,7 +45,9 @@ def main() -> int:
     from rollout_bench.report.summary import summary_of
 
     made = summary_of(results, collection, drawn=True)
-    stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
+    made_of = {**state, "damaged": [e.problem for e in collection.damaged]}
+    answer = f"{made.status}\n\n{made.answer}"
+    stated = json.dumps({**made_of, "version": __version__, "answer": answer}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
     # Show the kept figures, because the figures beside `out` may belong to another selection.
     kept: Path = arguments.also or out
@@ -63,7 +66,6 @@ def main() -> int:
         }
     for path, content in contents.items():
         write_whole(path, content.encode() if isinstance(content, str) else content)
-    print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
-    print(f"\n{made.answer}")
+    print(f"{out / 'summary.md'} (.html, .csv, .txt): {answer}")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

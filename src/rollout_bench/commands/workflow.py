@@ -81,22 +81,19 @@ def _check_call(purpose: str) -> None:
 def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
     """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
     _check_call(f"{purpose} The arguments are those of `snakemake`, such as --configfile and --config.")
-    from snakemake.cli import parse_args, parse_config
-    from snakemake.common.configfile import load_configfile
     from snakemake.exceptions import CliException, WorkflowError
-    from snakemake.settings.types import ConfigSettings
     from snakemake.utils import update_config
 
+    from rollout_bench.workflow.arguments import load, read_call
     from rollout_bench.workflow.planned import DEFAULT_CONFIG, check_call, plan_of_call
 
     try:
-        _, arguments = parse_args(sys.argv[1:])
-        given = ConfigSettings(config=parse_config(arguments.config), configfiles=arguments.configfile or [])
+        call = read_call(sys.argv[1:])
+        given = call.merged()
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
-    os.chdir(arguments.directory or ".")
-    replaced = arguments.replace_workflow_config
-    check_call(is_job=False, config=None if replaced else DEFAULT_CONFIG)
-    merged: dict[str, Any] = {} if replaced else dict(load_configfile(str(DEFAULT_CONFIG)))
-    update_config(merged, given.overwrite_config)
-    return merged, *plan_of_call(merged, given, arguments.jobs is not None, is_main=True, is_check=is_check)
+    os.chdir(call.directory)
+    check_call(is_job=False, config=None if call.alone else DEFAULT_CONFIG)
+    merged = {} if call.alone else load(DEFAULT_CONFIG)
+    update_config(merged, given)
+    return merged, *plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)

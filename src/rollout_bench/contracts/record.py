@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.mode_parts import ModePart
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Isolation, Spec
 from rollout_bench.contracts.weights import WeightProof

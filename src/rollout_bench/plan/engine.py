@@ -1,9 +1,13 @@
 """The engine of a Python interpreter and its arguments, without importing the engine, which would take 10 s."""
 
 import ast
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,10 @@ from typing import Any
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.core import installed
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import private_temporary, read_json, write_whole
+
+_PLACES = ("HOME", "PATH", "VIRTUAL_ENV")
+"""Variables, besides those of Python, that say what an interpreter finds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,32 @@ def probe_engine(python: str | None) -> InstalledEngine:
 
 
 def _look_elsewhere(python: str) -> dict[str, Any]:
+    """Return what another interpreter finds, or found earlier if nothing has changed there since.
+
+    Not kept is the answer of a script that starts an interpreter, since it may start another one next time, and one
+    with inference-perf, which is of an environment of its own.
+    """
+    interpreter = os.path.realpath(shutil.which(python) or python)
+    variables = {name: value for name, value in os.environ.items() if name in _PLACES or name.startswith("PYTHON")}
+    asked = [python, str(Path.cwd()), variables, installed.stamps([interpreter, installed.__file__])]
+    folder = private_temporary()
+    place = folder and folder / f"engine-{hashlib.sha256(python.encode()).hexdigest()[:16]}.json"
+    if place is not None:
+        with suppress(UserError, LookupError, TypeError):
+            kept = read_json(place, "")
+            if (kept["asked"], installed.stamps(kept["watched"])) == (asked, kept["watched"]):
+                return dict(kept["found"])
+    answer = _ask(python)
+    found: dict[str, Any] = answer["found"]
+    is_itself = os.path.realpath(answer["executable"]) == interpreter
+    if place is not None and is_itself and "inference-perf" not in found["harnesses"]:
+        with suppress(UserError):
+            write_whole(place, json.dumps({"asked": asked, **answer}).encode())
+    return found
+
+
+def _ask(python: str) -> dict[str, Any]:
+    """Return what `installed` prints in another interpreter."""
     remedy = "set engine.python to a Python interpreter that has vLLM, or to null for the one that runs Snakemake"
     try:
         done = subprocess.run([python, installed.__file__], capture_output=True, timeout=60, check=False)
@@ -82,13 +116,13 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or "gave no answer for 60 s"
         raise UserError(f"engine.python: {python} does not run: {reason}", remedy) from None
     try:
-        found = json.loads(done.stdout)
+        answer = json.loads(done.stdout)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or set(found) != set(installed.look()):
+        answer = None
+    if not isinstance(answer, dict) or answer.keys() != {"executable", "watched", "found"}:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output that it should give"])[-1]
         raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy)
-    return found
+    return answer
 
 
 def _engine_arguments(source: str) -> frozenset[str]:

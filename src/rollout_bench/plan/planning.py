@@ -4,7 +4,8 @@ from collections.abc import Collection
 from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec
-from rollout_bench.contracts.mode import Mode, ModeSpec
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
 from rollout_bench.plan.config import Config

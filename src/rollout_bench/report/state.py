@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rollout_bench import __version__
 from rollout_bench.contracts.forecasts import FORECASTS
 from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
+from rollout_bench.core.places import newest_source
 from rollout_bench.plan.planfile import PlanFile, read_plan
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
@@ -29,6 +31,9 @@ The summary in the results folder itself is of the last run, whichever config it
 
 STATE_VERSION = 1
 """Increased when summaries of earlier versions must be made again."""
+
+SOURCES = ("analysis", "report", "modes", "numbers", "commands/summarise.py")
+"""Packages and modules that make a summary."""
 
 LISTED = ("records", "sequences", "failures")
 """Files of launches that a summary is made from."""
@@ -73,6 +78,16 @@ def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
         or _essence(state.get("plan")) != _essence(now["plan"])
         for state in map(_state_in, places or (results,))
     )
+
+
+def kept_answer(folder: Path, results: Path, plan: PlanFile | None) -> str | None:
+    """Return what `show` prints of an up-to-date summary in `folder`; None without one by this version of the code."""
+    state = _state_in(folder)
+    if state is None or state.get("version") != __version__ or is_stale(results, plan, folder):
+        return None
+    answer, written = state.get("answer"), (folder / STATE_FILE).stat().st_mtime_ns
+    is_current = isinstance(answer, str) and written > newest_source(*SOURCES).stat().st_mtime_ns
+    return answer if is_current else None
 
 
 def _state_in(folder: Path) -> State | None:

@@ -21,11 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
-from rollout_bench.core.yaml_files import read_mapping
+from rollout_bench.core.yaml_files import packaged, read_mapping
 
 TABLES: dict[str, Any] = {
-    trainer: yaml.safe_load(Path(__file__).with_name(f"{trainer.lower()}.yaml").read_text())
-    for trainer in ("verl", "TRL")
+    trainer: packaged(Path(__file__).with_name(f"{trainer.lower()}.yaml")) for trainer in ("verl", "TRL")
 }
 """Trainer -> what README.md explains; `versions` are newest first."""
 

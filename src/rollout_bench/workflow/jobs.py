@@ -7,7 +7,6 @@ from typing import Any
 
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.places import PACKAGE
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import is_plan
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob, ScheduledLaunch, selected
@@ -125,10 +124,3 @@ def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
         forced |= {SUMMARY}
     Internals(workflow).force(forced)
     return wanted
-
-
-def newest_source(*parts: str) -> str:
-    """Return the newest source file among the given packages and modules, as an input of rules that run them."""
-    paths = [PACKAGE / part for part in parts]
-    sources = [path for part in paths for path in (part, *part.rglob("*")) if path.suffix in (".py", ".j2", ".yaml")]
-    return str(max(sources, key=lambda path: path.stat().st_mtime_ns))

@@ -72,7 +72,7 @@ def wanted_launches(plan: Schedule) -> dict[str, int]:
     first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
-    found = collect(RESULTS, plan.plan_file(estimate=False)).launched
+    found = collect(RESULTS, plan.plan_file(estimate=False), warned=False).launched
     return {e.experiment: e.planned or first[e.experiment] for e in found}
 
 

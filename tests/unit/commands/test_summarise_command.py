@@ -170,3 +170,20 @@ def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.C
     assert shown("--table", "launch COSTS").startswith("What a launch costs: offline")
     with pytest.raises(UserError, match=r"no table has 'sleep' in its title\n  -> choose of Throughput, "):
         shown("--table", "sleep")
+
+
+def test_show_prints_what_is_kept_until_something_changes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown() -> str:
+        with mock.patch.object(sys, "argv", ["show", str(project / "results")]):
+            assert show.main() == 0
+        return capsys.readouterr().out
+
+    state = summarised(project) / STATE_FILE
+    answer = shown()
+    state.write_text(state.read_text().replace("Conclusion", "Kept"))
+    assert shown() == answer.replace("Conclusion", "Kept")
+    os.utime(state, (0, 0))  # older than the code
+    assert shown() == answer
+    os.utime(state)
+    save(project / "results", make_record(W8A8, rates=[600.0]))
+    assert shown() not in (answer, answer.replace("Conclusion", "Kept"))

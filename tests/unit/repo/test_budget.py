@@ -9,26 +9,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2234,
+    "analysis": 2240,
     "checkpoints": 341,
     "cluster": 435,
-    "commands": 1200,
-    "contracts": 1161,
-    "core": 681,
+    "commands": 1203,
+    "contracts": 1162,
+    "core": 706,
     "exchange": 376,
     "llmd": 640,
     "measure": 4093,
     "modes": 5519,
     "numbers": 160,
-    "plan": 1949,
+    "plan": 1975,
     "predict": 627,
-    "report": 2012,
+    "report": 2023,
     "scripts": 40,
     "top": 37,
     "trainers": 761,
-    "workflow": 355,
+    "workflow": 425,
     "workloads": 434,
-    "tests": 13096,
+    "tests": 13227,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -43,11 +43,14 @@ DEFAULT_BASELINE = {"quant": "bf16"}
 """Baseline of speed-ups without a plan."""
 
 
-def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings | None = None) -> Collection:
+def collect(
+    results: Path, plan: PlanFile | None, comparison: ComparisonSettings | None = None, *, warned: bool = True
+) -> Collection:
     """Read the records and failures that `plan` selects, or all of them if it is None.
 
     A record or failure is damaged if it does not validate, was edited, is in the wrong place or is a copy of another.
     It is listed as damaged in its experiment and not used otherwise. `comparison` replaces the plan's, or the default.
+    `warned` records are flagged if their iterations are not steady, which loads numpy and scipy and changes no number.
 
     Raises:
         UserError: `results` is not a folder.
@@ -58,6 +61,10 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
     found = find_results(results)
     selected = _selected(results, found, plan)
     timed = [each for each in selected if isinstance(each, TimedExperiment)]
+    if warned:
+        from rollout_bench.analysis.timed.steady import with_steadiness
+
+        timed = [with_steadiness(each) for each in timed]
     others = tuple(each for each in selected if not isinstance(each, TimedExperiment))
     experiments = with_blocks_decided(timed, _block_mates(results, timed))
     if plan is None:
@@ -219,12 +226,6 @@ def _record(results: Path, file: FoundFile) -> Launched:
     _must_match(path, inside, {"spec.mode": file.mode, "key": key, "launch": file.launch, "spec": file.experiment})
     if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
         raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
-    from rollout_bench.analysis.timed.steady import (
-        steadiness_flags,
-    )  # with numpy, which reading the rules can't wait for
-
-    if isinstance(record, Record) and (flags := steadiness_flags(record)):
-        return record.model_copy(update={"validity": [*record.validity, *flags]})
     return record
 
 

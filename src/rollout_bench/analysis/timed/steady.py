@@ -1,11 +1,23 @@
 """Flags of launches whose iterations are not steady."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rollout_bench.analysis.stats.steadiness import judge
+from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.contracts.record import Flag, Iteration, Record
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.mappings import grouped
+
+
+def with_steadiness(experiment: TimedExperiment) -> TimedExperiment:
+    """Return `experiment` with the flags of its records that are not steady."""
+    flagged = ((record, steadiness_flags(record)) for record in experiment.records)
+    records = (
+        record.model_copy(update={"validity": [*record.validity, *flags]}) if flags else record
+        for record, flags in flagged
+    )
+    return replace(experiment, records=tuple(records))
 
 
 def steadiness_flags(record: Record) -> list[Flag]:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict, absent
-from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.mode_parts import ModePart
 from rollout_bench.contracts.weights import Weights
 
 PartName = Literal[

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Count, Strict
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
 UpdateMethod = Literal["reload", "in_process"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Count, Seconds, Strict, absent
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
 Where = Literal["colocated", "server"]

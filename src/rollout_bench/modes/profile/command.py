@@ -22,9 +22,6 @@ docs/why-faster.md lists the categories of events and their rules.
 import argparse
 from pathlib import Path
 
-from rollout_bench.core.files import read_model
-from rollout_bench.modes.profile.record import Profile
-
 COMMAND = ("trace", f"{__name__}:main", "read the traces of a profile launch into one table of events")
 """Name of the command, its function, and its purpose."""
 
@@ -46,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Read all traces, then write the table."""
     arguments = parser().parse_args()
-    # Not at the top: --help need not wait for pandas.
+    # Not at the top: --help need not wait for pydantic and pandas.
+    from rollout_bench.core.files import read_model
+    from rollout_bench.modes.profile.record import Profile
     from rollout_bench.modes.profile.traces.events import write_events
     from rollout_bench.modes.profile.traces.trace import read_traces
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Count
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 
 
 class ProfileSettings(ModeSpec):

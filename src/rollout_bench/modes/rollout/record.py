@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.mode_parts import ModePart
 
 
 class RouterUse(ModePart):

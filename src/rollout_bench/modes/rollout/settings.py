@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Count, Number, Strict, absent
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 
 RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
 """Policy of a router for choosing the engine of a sequence."""

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict, absent
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 
 CacheState = Literal["cold", "warm"]
 """cold: vLLM, Inductor and Triton find an empty folder; warm: a folder filled by an earlier start of the engine."""

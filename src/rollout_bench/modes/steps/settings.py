@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Count, Seconds
-from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.mode_parts import ModeSpec
 
 
 class StepsSettings(ModeSpec):

@@ -6,14 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.core.model_files import cached_config
+from rollout_bench.core.yaml_files import packaged
 
 PLAIN_MLP = (
     "bloom",
@@ -159,7 +158,7 @@ def known_config(model: str) -> dict[str, Any]:
     Raises:
         MemoryUnknownError: the model is not well known.
     """
-    known = yaml.safe_load(HUB_MODELS.read_text(encoding="utf-8"))
+    known = packaged(HUB_MODELS)
     config = next((one["config"] for one in known if re.fullmatch(one["models"], model)), None)
     if config is None:
         raise MemoryUnknownError("the hub's model is neither in the local cache nor a well-known one")

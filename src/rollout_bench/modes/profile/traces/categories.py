@@ -7,10 +7,10 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.core.yaml_files import packaged
 from rollout_bench.modes.profile.traces.events import BETWEEN, DEVICE, OUTSIDE, STEP
 
 Category = Literal[
@@ -59,7 +59,7 @@ class RuleSet(Strict):
 @functools.cache
 def rule_sets() -> dict[str, RuleSet]:
     """Return the rules by platform."""
-    content = yaml.safe_load(Path(__file__).with_name("rules.yaml").read_text())
+    content = packaged(Path(__file__).with_name("rules.yaml"))
     return TypeAdapter(dict[str, RuleSet]).validate_python(content)
 
 

@@ -1,0 +1,117 @@
+"""What an engine's Python answers is kept, and asked for again once its environment has changed."""
+
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan import engine
+from rollout_bench.plan.engine import probe_engine
+
+
+class Environment:
+    """A virtual environment beside that of the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder)
+        self.python = str(folder / "bin" / "python")
+        (self.packages,) = folder.glob("lib/python*/site-packages")
+
+    def install(self, version: str, folder: Path | None = None) -> Path:
+        """Install an engine that has nothing but its metadata; return that."""
+        metadata = (folder or self.packages) / f"vllm-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        return metadata
+
+    @property
+    def version(self) -> str:
+        """The version that a probe finds."""
+        return probe_engine(self.python).version
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Return a list that gets each interpreter that is asked; nothing is kept yet."""
+    real, found = engine._ask, []
+    monkeypatch.setattr(engine, "_ask", lambda python: found.append(python) or real(python))
+    monkeypatch.setattr(engine, "private_temporary", lambda: tmp_path)
+    return found
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Environment:
+    """Return an environment with vLLM 0.30.0."""
+    made = Environment(tmp_path / "engine")
+    made.install("0.30.0")
+    return made
+
+
+def test_an_unchanged_environment_is_asked_once(there: Environment, asked: list[str]):
+    assert [there.version, there.version, asked] == ["0.30.0", "0.30.0", [there.python]]
+
+
+def _upgrade(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there.packages / "vllm-0.30.0.dist-info").rename(aside)
+    there.install("0.31.0")
+
+
+def _rewrite_metadata(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = there.packages / "vllm-0.30.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("0.30.0", "0.31.0"))
+
+
+def _extend_path(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there.install("0.31.0", aside)
+    monkeypatch.setenv("PYTHONPATH", str(aside))
+
+
+@pytest.mark.parametrize("change", [_upgrade, _rewrite_metadata, _extend_path])
+def test_another_engine_there_is_noticed(
+    there: Environment, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+):
+    assert there.version == "0.30.0"
+    change(there, tmp_path / "aside", monkeypatch)
+    assert (there.version, len(asked)) == ("0.31.0", 2)
+
+
+def test_a_changed_path_file_is_noticed(tmp_path: Path, asked: list[str]):
+    there, sources = Environment(tmp_path / "engine"), [tmp_path / "one", tmp_path / "other"]
+    for version, folder in zip(("0.30.0", "0.31.0"), sources, strict=True):
+        there.install(version, folder)
+    link = there.packages / "vllm.pth"
+    link.write_text(f"{sources[0]}\n")
+    assert there.version == "0.30.0"
+    link.write_text(f"{sources[1]}\n")  # in place, as an editable installation may
+    assert there.version == "0.31.0"
+
+
+def test_an_installation_and_a_removal_are_noticed(there: Environment, asked: list[str], tmp_path: Path):
+    assert there.version == "0.30.0"
+    harness = there.packages / "guidellm-0.8.1.dist-info"
+    harness.mkdir()
+    (harness / "METADATA").write_text("Metadata-Version: 2.1\nName: guidellm\nVersion: 0.8.1\n")
+    assert probe_engine(there.python).harnesses == {"guidellm": "0.8.1"}
+    harness.rename(tmp_path / "gone")
+    assert probe_engine(there.python).harnesses == {}
+    (there.packages / "vllm-0.30.0.dist-info").rename(tmp_path / "gone too")
+    with pytest.raises(UserError, match="there is no vLLM"):
+        probe_engine(there.python)
+
+
+def test_a_script_that_starts_an_interpreter_is_always_asked(there: Environment, asked: list[str], tmp_path: Path):
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec {there.python} "$@"\n')
+    script.chmod(0o755)
+    assert [probe_engine(str(script)).version for _ in range(2)] == ["0.30.0"] * 2
+    assert asked == [str(script)] * 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"asked": 1, "watched": {}, "found": 1}'])
+def test_a_damaged_answer_is_asked_for_again(there: Environment, asked: list[str], tmp_path: Path, content: str):
+    assert there.version == "0.30.0"
+    (kept,) = tmp_path.glob("engine-*.json")
+    kept.write_text(content)
+    assert (there.version, len(asked)) == ("0.30.0", 2)

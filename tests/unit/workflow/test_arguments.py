@@ -1,0 +1,91 @@
+"""Arguments of Snakemake that are read without its parser mean what they mean to it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snakemake.cli import parse_config
+from snakemake.common.configfile import load_configfile
+from snakemake.settings.types import ConfigSettings
+
+from rollout_bench.workflow import arguments
+from rollout_bench.workflow.arguments import Call, load, read_call
+
+FILES = {
+    "one.yaml": "launches: 3\nengine: {python: null, environment: {A: on}}\nrate: 1e5\nday: 2026-01-01\n",
+    "other.yaml": "engine: 5\nquants: [bf16]\n",
+    "third.yaml": "engine: {seed: 0x10}\n",
+    "some.json": '{"rate": 1e5, "name": "\\u00e9"}',
+    "tabs.json": '{\t"launches":\t4}',
+    "template.yaml": "__use_yte__: true\n?if True:\n  launches: 7\n",
+    "off.yaml": "__use_yte__: false\n?if True:\n  launches: 7\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that the call is made in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def plain(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Return a call that has to be read without Snakemake's parser."""
+    with monkeypatch.context() as patched:
+        patched.delattr(arguments, "_parsed")
+        return read_call(words)
+
+
+VALUES = """3 -1 1_000 0x10 1e5 nan True false null ~ bf16 [bf16,fp8] {a:1} {python:,b:2} '3' a=b [1,2 {a: *b} :"""
+"""As people write them, and broken ones."""
+
+
+@pytest.mark.parametrize("text", VALUES.split())
+def test_values_of_the_command_line_are_those_of_snakemake(text: str, monkeypatch: pytest.MonkeyPatch):
+    for entry in (f"key={text}", f"key= {text}", f"key={{offline: {text}}}"):
+        assert repr(plain(["--config", entry], monkeypatch).config) == repr(parse_config([entry]))
+
+
+def test_config_files_and_values_are_laid_over_each_other(monkeypatch: pytest.MonkeyPatch):
+    files, entries = ["one.yaml", "other.yaml", "third.yaml"], ["launches=5", "engine={environment: {B: 1}}", "empty="]
+    call = plain(["--configfile", *files, "--config", *entries, "-d", "sub"], monkeypatch)
+    given = ConfigSettings(config=parse_config(entries), configfiles=[Path(file) for file in files])
+    assert call.merged() == given.overwrite_config
+    assert (call.configfiles, call.directory, call.jobs) == (given.configfiles, Path("sub"), False)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_the_content_that_snakemake_reads(name: str):
+    assert load(Path(name)) == load_configfile(name)
+
+
+@pytest.mark.parametrize(
+    ("profile", "words", "variables"),
+    [
+        ("configfile: one.yaml\n", [], {}),
+        ("default-resources: [a=1]\n?if True:\n  jobs: 3\n", [], {}),
+        ("cores: 1\n", ["--jobs", "2"], {}),
+        ("cores: 1\n", ["--config", "launches"], {}),
+        ("cores: 1\n", ["--config", "3=3"], {}),
+        ("cores: 1\n", ["--configfile"], {}),
+        ("cores: 1\n", ["--conf", "a=1"], {}),
+        ("cores: 1\n", [], {"SNAKEMAKE_PROFILE": "mine"}),
+    ],
+)
+def test_whatever_may_say_more_is_left_to_snakemake(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, profile: str, words: list[str], variables: Mapping[str, str]
+):
+    asked: list[Any] = []
+    monkeypatch.setattr(arguments, "_parsed", asked.append)
+    read_call([])
+    assert asked == []
+    (folder / "profiles" / "default").mkdir(parents=True)
+    (folder / "profiles" / "default" / "config.yaml").write_text(profile)
+    monkeypatch.setattr(os, "environ", {**os.environ, **variables})
+    read_call(words)
+    assert asked == [words]
