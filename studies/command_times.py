@@ -6,6 +6,7 @@ seconds of each as a Markdown table.
 
 import argparse
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -38,9 +39,12 @@ RATES = {"bf16": 400.0, "w8a16": 480.0, "w8a8": 320.0}
 LAUNCHES = 6
 
 
-def measured(folder: Path) -> Workspace:
-    """Return a copy of the project in `folder` with a record of every launch of the demo, and its summary."""
+def measured(folder: Path, checkout: Path) -> Workspace:
+    """Return the project in `folder`, with the code of `checkout`, a record of each launch and a summary."""
     workspace = Workspace(folder)
+    for part in ("src", "workflow"):
+        shutil.rmtree(folder / part)
+        shutil.copytree(checkout / part, folder / part)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     for experiment in expand(read_config(config), probe_engine(None)).experiments:
         rate, noise = RATES[experiment.spec.quant.name], random.Random(experiment.spec.quant.name)
@@ -72,15 +76,26 @@ def main() -> None:
     """Time all commands in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="calls of each (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", default=list(COMMANDS), choices=COMMANDS, help="time only these")
+    parser.add_argument(
+        "checkouts", nargs="*", type=Path, default=[kept.REPOSITORY], help="clones to compare (default: this one)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as where, kept.alone():
-        workspace = measured(Path(where) / "project")
-        times = [[call_s(workspace, words) for words in COMMANDS.values()] for _ in range(arguments.rounds)]
+        spaces = [measured(Path(where) / str(number), path) for number, path in enumerate(arguments.checkouts)]
+        calls = [(space, COMMANDS[name]) for name in arguments.only for space in spaces]
+        times = [[call_s(*call) for call in calls] for _ in range(arguments.rounds)]
     avx = "with" if "avx512f" in Path("/proc/cpuinfo").read_text() else "without"
     place = kept.this_place("snakemake", "pydantic", "pandas", "matplotlib")
     print(f"Medians of {arguments.rounds} calls, {avx} AVX-512, on {place}.\n")
-    medians = map(statistics.median, zip(*times, strict=True))
-    print(table(["command", "s"], [(f"`{name}`", f"{s:.2f}") for name, s in zip(COMMANDS, medians, strict=True)]))
+    medians = [f"{statistics.median(column):.2f}" for column in zip(*times, strict=True)]
+    rows = [[f"`{name}`", *medians[len(spaces) * n :][: len(spaces)]] for n, name in enumerate(arguments.only)]
+    print(table(["command", *(f"{_commit(path)}, s" for path in arguments.checkouts)], rows))
+
+
+def _commit(checkout: Path) -> str:
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
