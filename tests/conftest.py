@@ -55,6 +55,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
         for name in os.environ:
             if name.startswith(SET_BY_USERS) and not name.startswith("ROLLOUT_BENCH_TESTS_"):
                 patch.delenv(name)
+        patch.setattr("rollout_bench.plan.matrix.emulates_bf16", lambda: False)  # whatever runs the tests
         patch.setenv("HOME", str(shared_home(tmp_path_factory, request.config)))
         patch.setenv(VARIABLE, str(own / "leases"))
         patch.setenv(keep_out.VARIABLE, "\n".join(guarded))

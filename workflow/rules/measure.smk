@@ -30,7 +30,6 @@ rule measure:
         records=lambda wildcards: jobs.records_of(plan, wildcards),
         members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
         timeout_s=plan.timeout_s,
-        progress=PLAN_FILE,
         placing=side_by_side.arguments,
     message:
         "measures:{params.records}"
@@ -40,7 +39,6 @@ rule measure:
         " -u NUMEXPR_NUM_THREADS -u VECLIB_MAXIMUM_THREADS {params.command:q}"
         " {params.members:q}"
         " --timeout-s {params.timeout_s}"
-        " --progress {params.progress:q}"
         " {params.placing:q}"
         " --attempt {resources.attempt}"
         " --die-with-parent $PPID"

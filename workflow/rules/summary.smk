@@ -38,4 +38,4 @@ rule summary:
         plan=PLAN_FILE,
         kept=KEPT,
     shell:
-        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} 2>&1 >{log:q} | tee --append {log:q} >&2"

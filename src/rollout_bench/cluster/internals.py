@@ -1,5 +1,6 @@
 """All uses of Snakemake's internals, in one place."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -43,14 +44,20 @@ class Internals:
     def hide_progress(self) -> None:
         """Stop printing the choice, start and end of jobs; warnings and errors stay, and Snakemake's log has all.
 
-        `--quiet` hides only some of these lines, and holds for runs without a terminal, too. Rules and commands, which
-        the profile hides, stay if a user asks for them.
+        The run prints its own progress. `--quiet` hides only some of these lines. Rules and commands, which the profile
+        hides, stay if a user asks for them; so does everything that a dry run prints.
         """
         for handler in self._workflow.logger_manager.logger.handlers:
             if handler.name == "DefaultStreamHandler":
-                handler.addFilter(
-                    lambda said: said.levelname != "INFO" or vars(said).get("event") in ("job_info", "shellcmd")
-                )
+                handler.addFilter(self._is_shown)
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        text, plugin = record.getMessage(), self._workflow.executor_plugin
+        if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
+            return True
+        if plugin is None:  # nothing is executed yet, or ever: --lint, --list
+            return not text.startswith("Assuming unrestricted shared filesystem")
+        return plugin.common_settings.dryrun_exec or text.startswith("Nothing to be done")
 
     def drop_default_rate_limit(self) -> None:
         """Remove Snakemake's default limit of 100 jobs a second. A limit that the user set stays.

@@ -21,8 +21,9 @@ from pydantic import Field
 from rollout_bench.cluster import slurm
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
-from rollout_bench.contracts.store import STARTED, claim_path, word_path, write_failure
-from rollout_bench.core.errors import UserError, printable
+from rollout_bench.contracts.progress import LaunchProgress, progress_path, read_progress
+from rollout_bench.contracts.store import STARTED, claim_path, write_failure
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
 
@@ -100,7 +101,7 @@ def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
     finally:
         with contextlib.suppress(UserError):  # gone, or replaced by another process
             if read_claim(path) == own:
-                word_path(record).unlink(missing_ok=True)
+                progress_path(record).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
 
@@ -156,8 +157,8 @@ _KILLED = Cause(
 )
 
 
-def under_way(results: Path) -> dict[str, str]:
-    """Return the running launches: path of the record, relative to `results` -> progress in words.
+def under_way(results: Path) -> dict[str, tuple[LaunchProgress, Owner]]:
+    """Return the running launches: path of the record, relative to `results` -> progress, and the process.
 
     No scheduler is asked. A launch on another machine counts as running until its time is over.
     """
@@ -165,7 +166,7 @@ def under_way(results: Path) -> dict[str, str]:
     for record, claim in _claims(results):
         here = claim.host == socket.gethostname()
         if claim.lives() if here else time.time() < claim.until_s:
-            found[str(record.relative_to(results))] = f"{_word_of(record)} ({claim.holder()})"
+            found[str(record.relative_to(results))] = read_progress(record), claim
     return found
 
 
@@ -175,14 +176,6 @@ def _claims(results: Path) -> Iterator[tuple[Path, Owner]]:
     for path in sorted(folder.glob("*/*/launch-*.json")):
         with contextlib.suppress(UserError):  # removed meanwhile, or damaged: the launch itself reports that
             yield results / path.relative_to(folder), read_claim(path)
-
-
-def _word_of(record: Path) -> str:
-    """Return the progress that a launch has written: its work, then `;` and the time left, if known."""
-    try:
-        return printable(word_path(record).read_text(errors="replace").strip()) or "begun"
-    except OSError:
-        return "begun"
 
 
 def tell_of_claims(results: Path) -> list[Path]:
@@ -205,7 +198,7 @@ def _end(record: Path, dead: Owner, *, again_here: bool = False) -> bool:
     has_failed = not again_here and state_of(record) == "missing"
     if has_failed:
         cause = None if job is None else slurm.cause_of(slurm.ask(job), slurm.JOB_LOGS.rglob(f"{job}.log"))
-        launch, phase = int(record.stem.removeprefix("launch-")), _word_of(record).partition(";")[0]
+        launch, phase = int(record.stem.removeprefix("launch-")), read_progress(record).text
         failure = failure_of(record.parent.name, launch, phase, cause or _KILLED, dead.log, dead.node, job)
         write_failure(record, failure)
     give_up(claim_path(record), dead)

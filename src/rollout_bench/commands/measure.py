@@ -11,9 +11,7 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -181,11 +179,9 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
             statuses: dict[Path, int] = {}
             with contextlib.closing(Engines(each.spec for each in assignments)) as engines:
                 for block in blocks:
-                    outs, began = frozenset(each.out for each in block), time.monotonic()
-                    members = [replace(each, mates=outs - {each.out}, began=began) for each in block]
-                    rounds = max(each.spec.measuring.iterations for each in members)
-                    orders = block_orders(arguments.order_seed, first.launch, [each.name for each in members], rounds)
-                    run = BlockRun(members, held, orders, signals, slurm.word_on_own_job, engines)
+                    rounds = max(each.spec.measuring.iterations for each in block)
+                    orders = block_orders(arguments.order_seed, first.launch, [each.name for each in block], rounds)
+                    run = BlockRun(block, held, orders, signals, slurm.word_on_own_job, engines)
                     statuses |= zip((each.out for each in block), run.run(), strict=True)
             return [statuses[each.out] for each in assignments]
     except DeviceError as error:

@@ -143,10 +143,10 @@ def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
     lines = []
     for experiment in plan.experiments:
         for index in range(experiment.launches):
-            word = running.pop(str(record_path(Path(), experiment.mode, experiment.experiment, index)), None)
-            if word is not None:
+            found = running.pop(str(record_path(Path(), experiment.mode, experiment.experiment, index)), None)
+            if found is not None:
                 name = f"{experiment.mode} {experiment.model} {label_of(experiment)} {experiment.workload}"
-                lines.append(f"under way: {name}, launch {index}: {word}")
+                lines.append(f"under way: {name}, launch {index}: {found[0].text} ({found[1].holder()})")
     if running:
         lines.append(f"under way besides: {several(len(running), 'launch')} that this config does not select")
     return lines

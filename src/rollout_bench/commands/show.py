@@ -3,6 +3,7 @@
 import argparse
 
 from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, results_of
 
 
@@ -27,7 +28,7 @@ def main() -> int:
     results = results_of(arguments.results)
     plan = chosen_plan(arguments)
     if arguments.table is None and (answer := kept_answer(arguments.results, results, plan)) is not None:
-        print(answer, end="")
+        print_answer(answer)
         return 0
     # Not at the top: what is kept, --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.analysis.timed.collection import collect
@@ -37,7 +38,7 @@ def main() -> int:
 
     made = summary_of(results, collection)
     if arguments.table is None:
-        print(f"{made.status}\n\n{made.answer}", end="")
+        print_answer(f"{made.status}\n\n{made.answer}")
         return tell(collection.damaged)
     text = made.tables_with(arguments.table)
     if not text.strip():

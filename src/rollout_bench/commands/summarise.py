@@ -9,6 +9,7 @@ from rollout_bench import __version__
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.core.errors import tell
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
 
 
@@ -66,6 +67,7 @@ def main() -> int:
         }
     for path, content in contents.items():
         write_whole(path, content.encode() if isinstance(content, str) else content)
-    print(f"{out / 'summary.md'} (.html, .csv, .txt): {answer}")
+    print_answer(answer)
+    print(f"\nAll tables and figures: {out / 'summary.html'} (.md, .csv, .txt)")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

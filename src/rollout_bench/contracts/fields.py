@@ -161,6 +161,11 @@ Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(no_dupli
 MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_duplicates)]
 """A selection that may be empty, without repetition."""
 
+AUTO = "auto"
+
+NamesOrAuto = Annotated[MaybeNames, BeforeValidator(lambda value: [AUTO] if value == AUTO else value)]
+"""A selection, or `auto`, which becomes [AUTO]."""
+
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 _SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
 Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]

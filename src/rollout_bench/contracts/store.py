@@ -52,11 +52,6 @@ def claim_path(record: Path) -> Path:
     return record.parents[2] / STARTED / record.relative_to(record.parents[2])
 
 
-def word_path(record: Path) -> Path:
-    """Return the path of the file with a running launch's progress, in one line, beside the claim on it."""
-    return claim_path(record).with_suffix(".txt")
-
-
 def failure_path(record: Path) -> Path:
     """Return the path of the failure of the launch that should have written `record`."""
     return record.parents[2] / FAILURES / record.relative_to(record.parents[2])

@@ -16,9 +16,9 @@ from rollout_bench.contracts.fields import (
     Folder,
     Launches,
     MaybeAuto,
-    MaybeNames,
     Name,
     Names,
+    NamesOrAuto,
     Number,
     Pattern,
     Program,
@@ -317,8 +317,11 @@ class _Config(Strict):
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
         "auto", description="Kind of device. auto: determined from the installed vLLM."
     )
-    models: MaybeNames = Field(
-        description="Models to measure: names in model_settings. Empty if only endpoints are measured."
+    models: NamesOrAuto = Field(
+        description=(
+            "Models to measure: names in model_settings. Empty if only endpoints are measured. auto: qwen3-90m, or "
+            "qwen3-12m on a processor that emulates bf16."
+        )
     )
     quants: Names = Field(
         description=(

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
-from rollout_bench.contracts.fields import flat
+from rollout_bench.contracts.fields import AUTO, flat
 from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, longest
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
@@ -24,6 +24,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import first_few
+from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.plan.checks import (
     SIZE,
     check_data_parallel,
@@ -67,6 +68,11 @@ from rollout_bench.plan.settings import resolved, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Set explicitly although vLLM's defaults are the same, since results depend on them."""
+
+
+def automatic_model(platform: Platform) -> str:
+    """Return the model of `models: auto`: one that two cores of this machine measure in minutes."""
+    return "qwen3-12m" if platform == "cpu" and emulates_bf16() else "qwen3-90m"
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             to measure.
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
+    if config.models == [AUTO]:
+        config = config.model_copy(update={"models": [automatic_model(platform)]})
     check_names(config)
     config, names = resolved(config, engine)
     check_variables(config)

@@ -150,6 +150,8 @@ class Schedule:
     """Configs that are merged over the default one."""
     fits: tuple[str, ...] = ()
     """Lines about what fits a device; only shown by plan."""
+    choice: str = ""
+    """Why `models: auto` chose a smaller model; empty if it did not."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -281,7 +283,7 @@ class Schedule:
             "again": again,
             "changed": self.changed,
             "profiles": profiles,
-            "differing": [*differing, *self.fits, *self.start_lines()],
+            "differing": [*filter(None, [self.choice]), *differing, *self.fits, *self.start_lines()],
         }
         return self.plan_file().model_copy(update=shown)
 

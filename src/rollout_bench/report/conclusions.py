@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
+from rollout_bench.analysis.timed.comparison import BOUND, MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
@@ -112,10 +112,10 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     axes = tuple(a for a in compared if len({getattr(row.experiment.whole, a) for row in everyone}) > 1) or compared
     baseline = _side(base, axes)
     headline, rest = _verdicts(others, lacking, axes, baseline)
-    if any(row.comparison.verdict in ("faster", "slower") for row in others):
+    if any(row.comparison.verdict in ("faster", "slower") or row.comparison.is_bounded for row in others):
         headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
-    undetected = [row for row in others if row.comparison.verdict == "undetected"]
-    lines = (rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
+    undetected = [row for row in others if row.comparison.verdict == "undetected" and not row.comparison.is_bounded]
+    lines = (_disturbed(everyone), rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
     items = _items(*lines, _doubts(everyone), *_next(everyone, undetected, collection))
     return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
 
@@ -140,13 +140,14 @@ def _apart(rows: Sequence[Row], heading: str) -> Section:
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
     """Return the headline on `others` against `baseline`, and what else was found; `lacking` have no numbers."""
     found = grouped(
-        ("only_among_all" if row.comparison.only_among_all else row.comparison.verdict or "unknown", row)
+        (_group(row.comparison), row)
         for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
     )
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
     headline, *rest = _items(
         _headline(found.get("faster", []), found.get("slower", []), baseline, axes),
+        _listed(f"No difference from {baseline} above {plain_percent(BOUND)}", shown.get("bounded", [])),
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
         _listed(
             f"Not yet a difference from {baseline} among all comparisons of the table, though it is one by itself",
@@ -156,6 +157,12 @@ def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str]
         _listed("No verdict", unknown),
     )
     return headline, " ".join(rest)
+
+
+def _group(comparison: Comparison) -> str:
+    if comparison.only_among_all:
+        return "only_among_all"
+    return "bounded" if comparison.is_bounded else comparison.verdict or "unknown"
 
 
 def _items(*texts: str) -> tuple[str, ...]:
@@ -250,6 +257,28 @@ def _doubts(rows: Sequence[Row]) -> str:
     }
     found = "; ".join(text for text, amount in told.items() if amount)
     return f"In doubt: {found}." if found else ""
+
+
+DISTURBED = {
+    "cpu_steal": "other virtual machines used the cores",
+    "cpu_shared": "other processes used the cores",
+    "device_shared": "others used the device",
+    "memory_pressure": "memory was short",
+    "swapping": "memory was swapped",
+    "paused": "it was stopped",
+    "throttled": "clocks were lowered",
+}
+"""Flags of a disturbed machine -> what disturbed it."""
+
+
+def _disturbed(rows: Sequence[Row]) -> str:
+    """Return in how many launches what disturbed the machine; empty if nothing did."""
+    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
+    codes = [{flag.code for flag in one.flags} & DISTURBED.keys() for one in named.values()]
+    counted = Counter(code for own in codes for code in own).most_common()
+    found = f"{sum(map(bool, codes))} of {several(len(codes), 'launch')}"
+    why = ", ".join(f"{DISTURBED[code]} ({count})" for code, count in counted)
+    return f"The machine was disturbed in {found}: {why}." if counted else ""
 
 
 _AGAIN = "run the same command again, which measures"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype
-from rollout_bench.analysis.timed.comparison import MARKS, Comparison
+from rollout_bench.analysis.timed.comparison import BOUND, MARKS, Comparison
 from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
@@ -115,11 +115,17 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
     small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
     needs = comparison.launches_missing and comparison.speedup is not None
     explained = {
-        "undetected": " (inconclusive among all)" if comparison.only_among_all else " (inconclusive)",
+        "undetected": f" ({_undetected(comparison)})",
         "irrelevant": f" (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})",
         "unknown": f" (needs {several(comparison.launches_missing, 'more launch')})" if needs else "",
     }
     return MARKS[comparison.verdict] + explained.get(comparison.verdict, "")
+
+
+def _undetected(comparison: Comparison) -> str:
+    if comparison.only_among_all:
+        return "inconclusive among all"
+    return f"within {plain_percent(BOUND)}" if comparison.is_bounded else "inconclusive"
 
 
 def interval_text(comparison: Comparison) -> str:

@@ -1,33 +1,105 @@
-"""The live view of a run in a terminal: running launches and their progress, launches done, failed and flagged.
+"""The progress of a run: a live line in a terminal, and a line every ten seconds elsewhere.
 
-A thread draws it into the last rows of the terminal. A scroll region keeps all other output above these rows, so jobs
-write to the terminal as they do without a view. Launches that see `VIEW` print no lines of progress there.
+A thread of the run prints it. Launches see `VIEW` and print no progress of their own. In a terminal a scroll region
+keeps all other output above the live line, so jobs write to the terminal as they do without it.
 """
 
 import contextlib
 import os
 import threading
 import time
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from rollout_bench.cluster.ownership import under_way
+from rollout_bench.contracts.progress import LaunchProgress
 from rollout_bench.contracts.store import read_launched
 from rollout_bench.core.errors import UserError
-from rollout_bench.measure.launch.progress import VIEW, rate
-from rollout_bench.plan.schedule import RESULTS, Schedule
+from rollout_bench.measure.launch.progress import VIEW, rate, say
+from rollout_bench.measure.launch.starter import can_fork
+from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledJob
 
 REDRAW_S = 0.5
 """Seconds between two drawings."""
 
+LINE_S = 10.0
+"""Seconds between two lines where nothing can be redrawn."""
+
 SHOWN = 4
-"""Maximum number of running launches that are shown."""
+"""Maximum number of running jobs that are shown."""
 
 
 def can_redraw() -> bool:
     """Return whether stderr is a terminal with a scroll region and enough rows."""
     is_plain = os.environ.get("CI") or os.environ.get("TERM", "dumb") == "dumb"
     return os.isatty(2) and not is_plain and os.get_terminal_size(2).lines > 4 * SHOWN
+
+
+@dataclass
+class RunningJob:
+    """A block or a single launch that is measured now, or several blocks whose engines start once.
+
+    Attributes:
+        job: the job.
+        number: its number in the run, from 1.
+        began: when it was first seen, on the monotonic clock.
+        importing_s: how long its first launch has imported the engine.
+        launches: record -> progress of each launch that has begun.
+    """
+
+    job: ScheduledJob
+    number: int
+    began: float
+    importing_s: float = 0.0
+    launches: dict[str, LaunchProgress] = field(default_factory=dict)
+    _latest: LaunchProgress = field(default_factory=lambda: LaunchProgress(text="begun"))
+    _counting: tuple[float, int] | None = None  # when all had warmed up, and the passes done then
+
+    def see(self, running: Mapping[str, LaunchProgress], now: float) -> None:
+        """Take over the progress of its launches."""
+        for record, progress in running.items():
+            if self.launches.get(record) != progress:
+                self._latest = progress
+            self.launches[record] = progress
+        if self._latest.text in ("begun", "importing"):
+            self.importing_s = now - self.began
+        if self._counting is None and all(p.passes and p.done > p.warmup for p in self._every()):
+            self._counting = now, self._done()
+
+    def _every(self) -> list[LaunchProgress]:
+        begun = list(self.launches.values())
+        return begun + [LaunchProgress(text="begun")] * (len(self.job.launches) - len(begun))
+
+    def _done(self) -> int:
+        return sum(progress.done for progress in self._every())
+
+    @property
+    def all_begun(self) -> bool:
+        """Whether each of its launches has made a pass."""
+        return all(progress.done for progress in self._every())
+
+    def left_s(self, now: float) -> float | None:
+        """Return the seconds that its passes still take, by those that it has made; None before the first ones."""
+        known = [progress for progress in self._every() if progress.pass_s and progress.passes]
+        if not known:
+            return None
+        each = len(self.job.launches) / len(known)  # launches that have not begun are like those that have
+        if self._counting is not None and (made := self._done() - self._counting[1]):
+            left = sum((progress.passes or 0) - progress.done for progress in known)
+            return each * left * (now - self._counting[0]) / made
+        return each * sum(((p.passes or 0) - p.done) * (p.pass_s or 0.0) for p in known)
+
+    def line(self, total: str) -> str:
+        """Return its number of `total`, and its pass or phase."""
+        first = self.job.launches[0].experiment.spec
+        if len(self.job.launches) == 1:
+            return f"launch {self.number} of {total}: {first.title} ({first.mode}), {self._latest.text}"
+        passes = [progress.done for progress in self._every()]
+        most = max((progress.passes or 0) for progress in self._every())
+        where = f"pass {min(min(passes) + 1, most)} of {most}" if min(passes) else self._latest.text
+        return f"block {self.number} of {total}, {where}"
 
 
 class RunState:
@@ -39,43 +111,98 @@ class RunState:
 
     def __init__(self, plan: Schedule) -> None:
         self._plan = plan
-        self._planned = f"{'at most ' if plan.config.launches == 'auto' else ''}{len(plan.launches)}"
-        self._counts = Counter(done=len(plan.launches) - len(plan.missing_now()))
-        self._running: dict[str, tuple[str, float]] = {}  # record -> name with its number, and start
+        self._limit = "at most " if plan.config.launches == "auto" else ""
         self._began = time.monotonic()
+        missing = set(plan.missing_now())
+        self._to_do = {mark: job for mark, job in plan.jobs.items() if missing & {x.record for x in job.launches}}
+        self._first = len(plan.jobs) - len(self._to_do)
+        self._running: dict[str, RunningJob] = {}
+        self._ended_jobs = 0
+        self._took_s: dict[tuple[str, ...], float] = {}  # experiments of a job -> duration of the last such job
+        self._failed = self._flagged = 0
 
     def look(self) -> tuple[list[str], list[str]]:
-        """Return a line for each launch that has ended since the last call, and the lines of the view."""
-        counts, by_record = self._counts, self._plan.by_record
-        words = {str(RESULTS / record): word for record, word in under_way(RESULTS).items()}
-        ended = [self._outcome(record, *self._running.pop(record)) for record in self._running.keys() - words.keys()]
-        for record in sorted((words.keys() & by_record.keys()) - self._running.keys(), key=by_record.__getitem__):
-            number = counts["done"] + counts["failed"] + len(self._running) + 1
-            launch = by_record[record][1]
-            self._running[record] = (
-                f"launch {number} of {self._planned}{', in a block' if record in self._plan.interleaved else ''}: "
-                f"{launch.experiment.spec.title} ({launch.experiment.spec.mode}), launch {launch.index}",
-                time.monotonic(),
-            )
-        shown = list(self._running.items())[:SHOWN]
-        return ended, [
-            *(line for record, (name, began) in shown for line in (name, f"    {elapsed(began)}  {words[record]}")),
-            f"{counts['done']} of {self._planned} launches done, {counts['failed']} failed, "
-            f"{counts['flagged']} flagged; {elapsed(self._began)} elapsed",
-        ]
+        """Return a line for each job that has ended since the last call, and the lines of the view."""
+        now, running = time.monotonic(), dict[str, dict[str, LaunchProgress]]()
+        for record, (progress, _) in under_way(RESULTS).items():
+            mark = self._plan.mark_of.get(str(RESULTS / record))
+            if mark in self._to_do:
+                running.setdefault(mark, {})[str(RESULTS / record)] = progress
+        ended = [self._ended(mark, now) for mark in [*self._running] if mark not in running]
+        for mark, launches in running.items():
+            if mark not in self._running:
+                number = self._first + self._ended_jobs + len(self._running) + 1
+                self._running[mark] = RunningJob(self._to_do[mark], number, now)
+            self._running[mark].see(launches, now)
+        total = f"{self._limit}{len(self._plan.jobs)}"
+        shown = [job.line(total) for job in list(self._running.values())[:SHOWN]]
+        left_s = self._left_s(now)
+        time_left = f", {self._limit or 'about '}{duration(left_s)} left" if left_s else ""
+        doubts = "".join(f"; {n} {what}" for n, what in ((self._failed, "failed"), (self._flagged, "flagged")) if n)
+        state = f"{elapsed(self._began)} elapsed{time_left}{doubts}"
+        return ended, [*shown[:-1], f"{shown[-1]}; {state}"] if shown else [state]
 
-    def _outcome(self, record: str, name: str, began: float) -> str:
-        """Count a launch that has ended, and return its line."""
+    def _ended(self, mark: str, now: float) -> str:
+        """Count a job that has ended, and return its line."""
+        running, job = self._running.pop(mark), self._to_do.pop(mark)
+        self._ended_jobs += 1
+        self._took_s[_kind(job)] = now - running.began - (running.importing_s if _forks(job) else 0.0)
+        results = "; ".join(map(self._outcome, running.launches))
+        what = "block" if len(job.launches) > 1 else "launch"
+        return f"{what} {running.number} of {self._limit}{len(self._plan.jobs)}: {results}, {elapsed(running.began)}"
+
+    def _outcome(self, record: str) -> str:
+        """Count a launch that has ended, and return its speed and flags."""
+        spec = self._plan.by_record[record][1].experiment.spec
         if not Path(record).is_file():
-            self._counts["failed"] += 1
-            return f"{name}: failed after {elapsed(began)}"
-        made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
+            self._failed += 1
+            return f"{spec.title} failed"
+        made = read_launched(Path(record), spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
-        self._counts.update(done=1, flagged=int(bool(flags)))
+        self._flagged += bool(flags)
         passes = [each for each in getattr(made, "iterations", []) if not each.warmup]
         per_s = sum(each.output_tokens for each in passes) / (sum(each.elapsed_s for each in passes) or 1.0)
-        speed = f"{rate(per_s)} tok/s in " if passes else ""
-        return f"{name}: {speed}{elapsed(began)}{f'; flags: {flags}' if flags else ''}"
+        speed = f" {rate(per_s)} tok/s" if passes else ""
+        return f"{spec.title}{speed}{f' ({flags})' if flags else ''}"
+
+    def _left_s(self, now: float) -> float | None:
+        """Return the seconds until all launches are measured, None before anything is known.
+
+        A job takes as long as the last one of the same experiments, else as launches of earlier runs, else as those
+        that are measured now without the import, which the first job makes for all where engines are forked.
+        """
+        running = self._running
+        own = {mark: self._left_of(job, now) for mark, job in running.items()}
+        known = {mark: left for mark, left in own.items() if left is not None}
+        each = [
+            now - running[mark].began + left - (running[mark].importing_s if _forks(running[mark].job) else 0.0)
+            for mark, left in known.items()
+        ]
+        like_s = fmean(each) if each else fmean(self._took_s.values()) if self._took_s else None
+        later = [self._expected_s(job) or like_s for mark, job in self._to_do.items() if mark not in running]
+        if len(known) < len(running) or None in later or not running:
+            return None
+        return max(known.values()) + sum(seconds or 0.0 for seconds in later) / len(running)
+
+    def _left_of(self, running: RunningJob, now: float) -> float | None:
+        left_s, took_s = running.left_s(now), self._expected_s(running.job)
+        if (left_s is not None and running.all_begun) or took_s is None:
+            return left_s
+        return max(took_s - (now - running.began), left_s or 0.0)
+
+    def _expected_s(self, job: ScheduledJob) -> float | None:
+        if (took_s := self._took_s.get(_kind(job))) is not None:
+            return took_s
+        expected = [self._plan.expected_s(launch) for launch in job.launches]
+        return None if None in expected else sum(seconds or 0.0 for seconds in expected)
+
+
+def _kind(job: ScheduledJob) -> tuple[str, ...]:
+    return tuple(sorted(launch.experiment.name for launch in job.launches))
+
+
+def _forks(job: ScheduledJob) -> bool:
+    return all(can_fork(launch.experiment.spec) for launch in job.launches)
 
 
 def elapsed(since: float) -> str:
@@ -83,14 +210,35 @@ def elapsed(since: float) -> str:
     return "{}:{:02d}".format(*divmod(int(time.monotonic() - since), 60))
 
 
+def duration(seconds: float) -> str:
+    """Return a duration for people: 40 s, 2 min, 3.5 h."""
+    if seconds < 90:
+        return f"{max(10 * round(seconds / 10), 10)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def start_view(plan: Schedule) -> None:
-    """Draw the view in the last rows of the terminal until the main thread ends."""
+    """Print the progress of the run until the main thread ends."""
     os.environ[VIEW] = "1"
-    threading.Thread(target=_draw, args=(RunState(plan),)).start()
+    threading.Thread(target=_draw if can_redraw() else _print, args=(RunState(plan),)).start()
+
+
+def _print(state: RunState) -> None:
+    """Print a line for each job that has ended, and the state of the run every `LINE_S`."""
+    printed_at = time.monotonic()
+    with contextlib.suppress(UserError, OSError):  # as in _draw
+        while threading.main_thread().is_alive():
+            threading.main_thread().join(REDRAW_S)
+            ended, lines = state.look()
+            is_due = time.monotonic() - printed_at >= LINE_S
+            for line in (*ended, *(lines if is_due else ())):
+                say(line)
+            if is_due or ended:
+                printed_at = time.monotonic()
 
 
 def _draw(state: RunState) -> None:
-    """Draw the view until the main thread ends, then erase it. Each write is one call, which no other write can split.
+    """Draw the live line until the main thread ends, then erase it. Each write is one call, which no other can split.
 
     The sequences are those of the VT100: `ESC D` moves the cursor down and scrolls at the end of the region, `ESC 7`
     and `ESC 8` keep its position, and `ESC [ first;last r` sets the region.
@@ -103,13 +251,13 @@ def _draw(state: RunState) -> None:
                 threading.main_thread().join(REDRAW_S)
                 ended, view = state.look()
                 columns, now = os.get_terminal_size(2)
-                view = ["-" * columns, *view][-(now // 2) :]
                 height = height if now == rows else 0  # else the terminal was resized, and its region is gone
                 more = max(len(view) - height, 0)
                 height, rows = height + more, now
                 space = "\x1bD" * more + f"\x1b[{more}A" if more else ""
                 top = rows - height
-                drawn = "".join(f"\x1b[{top + 1 + row}H\x1b[2K{line[:columns]}" for row, line in enumerate(view))
+                lines = [*view, *[""] * (height - len(view))]
+                drawn = "".join(f"\x1b[{top + 1 + row}H\x1b[2K{line[:columns]}" for row, line in enumerate(lines))
                 above = "".join(f"{line}\n" for line in ended)
                 os.write(2, f"{above}{space}\x1b7\x1b[1;{top}r{drawn}\x1b8".encode())
     finally:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.cluster.side_by_side import check_devices
+from rollout_bench.contracts.fields import AUTO
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import python_path
+from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits, fit_lines
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.matrix import automatic_model, expand
 from rollout_bench.plan.schedule import (
     PLAN_FILE,
     RESULTS,
@@ -70,6 +73,11 @@ def plan_of_call(
         check_config_file(file)
     config = read_config(merged, given.config)
     engine = probe_engine(config.engine.python)
+    if on_cluster and config.models == [AUTO]:
+        raise UserError(
+            "models: auto chooses by this machine's processor, and launches run on others",
+            "name the model: --config models=[qwen3-90m]",
+        )
     matrix = expand(config, engine)
     measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
     if measured_here and not is_check:
@@ -83,6 +91,9 @@ def plan_of_call(
     blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
     plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
     fits = tuple(fit_lines(matrix.experiments, device_bytes, f"one {device}"))
+    if config.models == [AUTO] and matrix.platform == "cpu" and emulates_bf16():
+        choice = f"this processor has no AVX-512 and emulates bf16, so the model is {automatic_model(matrix.platform)}"
+        plan = replace(plan, choice=choice)
     plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles), fits=fits)
     if is_main:
         plan.again.update(_measured_again(plan))

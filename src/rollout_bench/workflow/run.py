@@ -17,11 +17,13 @@ from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.locks import locked
 from rollout_bench.core.numbers import several
+from rollout_bench.core.terminal import print_answer
 from rollout_bench.plan.checks import dropped_variables
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
+from rollout_bench.report.state import kept_answer
 from rollout_bench.workflow.call import has_begun, hold_results, stopping
 from rollout_bench.workflow.jobs import is_summary_stale, kept_folder
-from rollout_bench.workflow.live_view import can_redraw, start_view
+from rollout_bench.workflow.live_view import start_view
 from rollout_bench.workflow.rounds import ROUNDS
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
@@ -37,8 +39,7 @@ def start(plan: Schedule, workflow: Any) -> None:
     if workflow.touch:  # it measures nothing, and moves no record aside
         return
     begin(plan, internals.outputs_to_make())
-    if plan.missing_now() and can_redraw():
-        internals.hide_progress()
+    if plan.missing_now():
         start_view(plan)
 
 
@@ -90,6 +91,8 @@ def _tell_cost(plan: Schedule, asked: Collection[str]) -> None:
     """Print the expected duration of the launches of this run."""
     missing = {record for record in asked if plan.is_missing(record)}
     if missing:
+        if plan.choice:
+            print(plan.choice, file=sys.stderr, flush=True)
         print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
 
 
@@ -111,16 +114,25 @@ def end_well(plan: Schedule) -> None:
     (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
     if not has_begun():
+        _print_answer(plan)
         return
     failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
     if not failed:
         _clean()
+        _print_answer(plan)
         return
     end_with_errors(plan)
     errors = [error_of(read_failure(failure_path(record))) for record in failed]
     print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
     tell(errors)
     sys.exit(1)
+
+
+def _print_answer(plan: Schedule) -> None:
+    """Print the answer of the summary, unless the user asked for something else and it is not up to date."""
+    if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file(estimate=False))) is not None:
+        print_answer(answer)
+        print(f"\nAll tables and figures: {RESULTS / 'summary.html'}", flush=True)
 
 
 def end_with_errors(plan: Schedule) -> None:

@@ -12,7 +12,8 @@ from synthetic_records import make_plan, make_spec
 from rollout_bench.cluster import ownership, slurm
 from rollout_bench.cluster.ownership import Owner, claimed, read_claim, under_way
 from rollout_bench.commands.plan import show
-from rollout_bench.contracts.store import claim_path, failure_path, read_failure, record_path, word_path
+from rollout_bench.contracts.progress import LaunchProgress, write_progress
+from rollout_bench.contracts.store import claim_path, failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import group_of
 from rollout_bench.measure.launch.progress import Progress
@@ -60,7 +61,7 @@ def test_exactly_one_of_many_competing_processes_gets_the_launch(record: Path):
 
 def test_a_dead_process_is_reported_and_its_claim_taken_over(record: Path):
     leave_claim(record)
-    word_path(record).write_text("waiting for devices\n")
+    write_progress(record, LaunchProgress(text="waiting for devices"))
     with claimed(record, Path("a.log"), 60.0):
         assert read_claim(claim_path(record)).pid == os.getpid()
     failure = read_failure(failure_path(record))
@@ -179,7 +180,7 @@ def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, 
 
 def test_a_launch_under_way_is_named_with_its_progress(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_claim(record, started_ticks=group_of(os.getpid()).started)
-    Progress(SPEC, 0, record, None).say("iteration 3/8, 87 tok/s")
+    Progress(SPEC, 0, record).say("iteration 3/8, 87 tok/s")
     capsys.readouterr()
     show(make_plan([SPEC], launches=2), record.parents[2])
     name = f"{SPEC.mode} {SPEC.model.name} {SPEC.quant.name} {SPEC.workload.name}"

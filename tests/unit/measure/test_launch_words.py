@@ -23,7 +23,7 @@ def test_iterations_are_printed_first_and_then_every_ten_seconds(
     now_s = itertools.count(100.0, 4.0)
     here = [next(now_s)]
     monkeypatch.setattr(progress.time, "monotonic", lambda: here[0])
-    launch = progress.Progress(spec, 0, tmp_path / "launch-0.json", None)
+    launch = progress.Progress(spec, 0, tmp_path / "launch-0.json")
     for iteration in make_record(spec, 0, [400.0] * 8).iterations:
         launch.iteration(iteration)
         here[0] = next(now_s)

@@ -147,7 +147,7 @@ def test_a_start_that_compiles_despite_warm_caches_is_flagged(
 def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
     (tmp_path / "launch-0.json").touch()
-    progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
+    progress = Progress(made.spec, 0, tmp_path / "launch-0.json")
     collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
     began = time.monotonic()
     spans = [StartSpan("inductor", began, began + 47.0)]
@@ -186,7 +186,7 @@ def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(readings, "Gpus", Busy)
     made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 1.0, "first_token": 0.1})
-    progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
+    progress = Progress(made.spec, 0, tmp_path / "launch-0.json")
     variables = {"CUDA_VISIBLE_DEVICES": "3"}
     around = Surroundings("cuda", [variables], lambda: ([], {os.getpid()}), devices=1)
     collecting = Collector(Given(made.spec, 0, progress, around))

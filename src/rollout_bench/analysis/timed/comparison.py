@@ -49,6 +49,9 @@ FOUND: tuple[Verdict, ...] = ("faster", "slower", "irrelevant")
 MIN_PAIRS = 2
 """Minimum pairs of launches for an interval; for unpaired sides, minimum launches of each side."""
 
+BOUND = 0.05
+"""Limit of a difference that an inconclusive comparison excludes, if its whole interval is closer to 1."""
+
 FEW_PAIRS = 8
 """Below this number of pairs, a mode that an engine chooses at its start may be missed; single pairs are shown."""
 
@@ -118,6 +121,13 @@ class Comparison:
         """Whether the interval excludes 1, and only the adjustment for all comparisons of the table leaves it open."""
         excludes = self.low is not None and self.high is not None and not self.low <= 1.0 <= self.high
         return self.verdict == "undetected" and excludes
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether no difference was found, and the whole interval is closer to 1 than `BOUND`, a factor either way."""
+        if self.verdict != "undetected" or self.low is None or self.high is None:
+            return False
+        return 1 / (1 + BOUND) <= self.low <= 1.0 <= self.high <= 1 + BOUND
 
     @property
     def of_passes(self) -> bool:

@@ -56,13 +56,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="time limit for the whole launch; a longer launch fails (default: %(default)g)",
     )
     parser.add_argument(
-        "--progress",
-        type=Path,
-        metavar="FILE",
-        help="all launches of the plan, for the progress lines: "
-        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...]}',
-    )
-    parser.add_argument(
         "--isolation",
         choices=get_args(Isolation),
         help="exclusive: no other launch runs on the node; per_device: launches may run on other devices "
@@ -96,7 +89,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-COMMON = ("timeout_s", "progress", "isolation", "devices", "first_device", "attempt", "die_with_parent")
+COMMON = ("timeout_s", "isolation", "devices", "first_device", "attempt", "die_with_parent")
 """Common arguments that are fields of `Assignment`."""
 
 
@@ -112,15 +105,12 @@ class Assignment:
         log: file for the engine's output.
         dataset: the workload's data set, if it has one.
         timeout_s: limit for the whole launch in seconds, without waiting for turns in a block.
-        progress: file with all launches of the plan.
         isolation: which other launches may run on the node; None for the default.
         devices: largest number of devices that the workflow's launches hold together; None for all.
         first_device: preferred device; None derives it from the index of the launch.
         attempt: number of the attempt, from 1; None measures again even if a record exists.
         die_with_parent: process of the call that this launch belongs to; None if it is started by hand.
         turn: number of the launch's block in its job; blocks of a job use the same engines one after the other.
-        mates: records of the launches in the same block.
-        began: start time of the block, on the monotonic clock; None: now.
     """
 
     spec: Spec
@@ -130,15 +120,12 @@ class Assignment:
     log: Path
     dataset: Path | None = None
     timeout_s: float = 3600.0
-    progress: Path | None = None
     isolation: Isolation | None = None
     devices: int | None = None
     first_device: int | None = None
     attempt: int | None = None
     die_with_parent: int | None = None
     turn: int = 0
-    mates: frozenset[Path] = frozenset()
-    began: float | None = None
 
     @property
     def name(self) -> str:
@@ -200,8 +187,7 @@ class Assignment:
 
     def reporting(self) -> Progress:
         """Return a new progress reporter for the launch."""
-        began = time.monotonic() if self.began is None else self.began
-        return Progress(self.spec, self.launch, self.out, self.progress, self.mates, began)
+        return Progress(self.spec, self.launch, self.out)
 
     def check(self, spec_file: Path) -> None:
         """Raise `UserError` if the arguments contradict each other or the spec from `spec_file`."""

@@ -34,7 +34,6 @@ from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
 from rollout_bench.core.files import private_temporary
 from rollout_bench.core.processes import Watch, group_of, pause, signal_groups
 from rollout_bench.measure.launch.guardian import mark
-from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.machine.leases import alone
 
 _ENGINE = ("vllm", "vllm.entrypoints.llm", "vllm.v1.engine.core", "vllm.model_executor.models.qwen3")
@@ -109,7 +108,6 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
         if _answers(path):
             return path
         path.unlink(missing_ok=True)  # of a starter that was killed
-        say("imports the engine once, and forks the engines of this call from there")
         with output.open("wb") as file:
             program = f"from {__name__} import serve; serve()"
             process = subprocess.Popen(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.answers import lines_over
-from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.comparison import BOUND, Comparison
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.load import KEPT_UP
@@ -93,6 +93,8 @@ def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, 
 
 def _word(one: Comparison, metric: MetricName) -> str:
     _, better, worse = NUMBERS[metric].words
+    if one.is_bounded:
+        return f"within {plain_percent(BOUND)}"
     return {**VERDICTS, "faster": better, "slower": worse}[one.verdict or "unknown"]
 
 

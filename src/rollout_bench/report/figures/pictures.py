@@ -81,7 +81,12 @@ def _row(row: Row, colour: str) -> dict[str, object]:
             for each in row.launches
         ],
         "compared": {
-            metric: {"ratio": found.speedup, "low": found.low, "high": found.high, "verdict": found.verdict}
+            metric: {
+                "ratio": found.speedup,
+                "low": found.low,
+                "high": found.high,
+                "verdict": "bounded" if found.is_bounded else found.verdict,
+            }
             for metric, found in row.comparisons.items()
             if found.verdict is not None
         },

@@ -4,7 +4,7 @@
   const section = document.getElementById("explorer");
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const axes = ["mode", "platform", "model", "workload", "baseline"];
-  const words = { faster: "faster", slower: "slower", irrelevant: "real, small", undetected: "inconclusive", unknown: "no verdict" };
+  const words = { faster: "faster", slower: "slower", irrelevant: "real, small", undetected: "inconclusive", bounded: "within 5 %", unknown: "no verdict" };
   const state = { number: data.numbers[0].name, sort: "", down: true, invalid: false, hidden: [] };
 
   const element = (name, attributes = {}, ...children) => {
