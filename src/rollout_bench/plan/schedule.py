@@ -122,6 +122,11 @@ class ScheduledJob:
         return [launch for block in self.blocks for launch in block.launches]
 
     @property
+    def first_spec(self) -> Spec:
+        """The spec of its first launch."""
+        return self.blocks[0].launches[0].experiment.spec
+
+    @property
     def mark(self) -> str:
         """The file that it writes after measuring all of it, named as one of its records, whatever their order."""
         return str(MARKS / Path(min(launch.record for launch in self.launches)).relative_to(RESULTS).with_suffix(""))

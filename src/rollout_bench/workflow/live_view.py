@@ -93,7 +93,7 @@ class RunningJob:
 
     def line(self, total: str) -> str:
         """Return its number of `total`, and its pass or phase."""
-        first = self.job.launches[0].experiment.spec
+        first = self.job.first_spec
         if len(self.job.launches) == 1:
             return f"launch {self.number} of {total}: {first.title} ({first.mode}), {self._latest.text}"
         passes = [progress.done for progress in self._every()]
@@ -147,23 +147,21 @@ class RunState:
         running, job = self._running.pop(mark), self._to_do.pop(mark)
         self._ended_jobs += 1
         self._took_s[_kind(job)] = now - running.began - (running.importing_s if _forks(job) else 0.0)
-        results = "; ".join(map(self._outcome, running.launches))
+        results = ", ".join(f"{name} {self._outcome(record)}" for record, name in _names(job).items())
         what = "block" if len(job.launches) > 1 else "launch"
         return f"{what} {running.number} of {self._limit}{len(self._plan.jobs)}: {results}, {elapsed(running.began)}"
 
     def _outcome(self, record: str) -> str:
         """Count a launch that has ended, and return its speed and flags."""
-        spec = self._plan.by_record[record][1].experiment.spec
         if not Path(record).is_file():
             self._failed += 1
-            return f"{spec.title} failed"
-        made = read_launched(Path(record), spec.mode)
+            return "failed"
+        made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
         self._flagged += bool(flags)
         passes = [each for each in getattr(made, "iterations", []) if not each.warmup]
         per_s = sum(each.output_tokens for each in passes) / (sum(each.elapsed_s for each in passes) or 1.0)
-        speed = f" {rate(per_s)} tok/s" if passes else ""
-        return f"{spec.title}{speed}{f' ({flags})' if flags else ''}"
+        return (f"{rate(per_s)} tok/s" if passes else "done") + (f" ({flags})" if flags else "")
 
     def _left_s(self, now: float) -> float | None:
         """Return the seconds until all launches are measured, None before anything is known.
@@ -195,6 +193,16 @@ class RunState:
             return took_s
         expected = [self._plan.expected_s(launch) for launch in job.launches]
         return None if None in expected else sum(seconds or 0.0 for seconds in expected)
+
+
+def _names(job: ScheduledJob) -> dict[str, str]:
+    """Return record -> name of each launch of a job: what it does not share with the others, or the whole title."""
+    specs = {launch.record: launch.experiment.spec for launch in job.launches}
+    axes = {axis for spec in specs.values() for axis, name in spec.axes.items() if name != job.first_spec.axes[axis]}
+    return {
+        record: " ".join(name for axis, name in spec.axes.items() if axis in axes) or spec.title
+        for record, spec in specs.items()
+    }
 
 
 def _kind(job: ScheduledJob) -> tuple[str, ...]:
