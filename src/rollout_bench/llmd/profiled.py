@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from rollout_bench.contracts.fields import Args, Strict, Text
+from rollout_bench.contracts.fields import AUTO, Args, Strict, Text
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.keys import SERVED, STARTED, Meaning
@@ -202,7 +202,8 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
 def _measured(config: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return names and places of the models and addresses of the servers that a merged config measures."""
     selected, settings = config.get("models"), _mapping(config.get("model_settings"))
-    names = [str(name) for name in selected] if isinstance(selected, list) else []
+    chosen = [*settings] if selected == AUTO else selected if isinstance(selected, list) else []
+    names = [str(name) for name in chosen]
     weights = [_mapping(_mapping(settings.get(name)).get("weights")).values() for name in names]
     places = {str(place).removeprefix("hub:") for places in weights for place in places}
     endpoints = [one for one in map(_mapping, _mapping(config.get("endpoints")).values()) if one]
