@@ -67,7 +67,7 @@ def test_ctrl_c_ends_a_starting_engine_and_leaves_nothing(tmp_path: Path):
     settings = {**stand_in.CONFIG, "quants": ["bf16"], "launches": 1}
     workspace = Workspace(tmp_path / "workspace", settings).with_made_engine({0: "hang"})
     run = workspace.start("--cores", "1", "results/summary.md")
-    workspace.wait_until(run, lambda: "initializing" in workspace.output)
+    workspace.wait_until(run, lambda: "initializing" in workspace.under_way)
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
     deadline = time.monotonic() + 30

@@ -55,6 +55,7 @@ class RunningJob:
     importing_s: float = 0.0
     launches: dict[str, LaunchProgress] = field(default_factory=dict)
     _latest: LaunchProgress = field(default_factory=lambda: LaunchProgress(text="begun"))
+    _imported: bool = False
     _counting: tuple[float, int] | None = None  # when all had warmed up, and the passes done then
 
     def see(self, running: Mapping[str, LaunchProgress], now: float) -> None:
@@ -63,8 +64,9 @@ class RunningJob:
             if self.launches.get(record) != progress:
                 self._latest = progress
             self.launches[record] = progress
-        if self._latest.text in ("begun", "importing"):
+        if not self._imported:
             self.importing_s = now - self.began
+            self._imported = any(progress.text not in ("begun", "importing") for progress in self.launches.values())
         if self._counting is None and all(p.passes and p.done > p.warmup for p in self._every()):
             self._counting = now, self._done()
 

