@@ -1,15 +1,21 @@
 """Predictions from a made calibration, through vLLM's own scheduler, and what is recommended by them."""
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from comparing import run
 from planned import planned
 from synthetic_records import cycled, make_record, save, save_drift, save_steps
 from workspace import Workspace
 
+from rollout_bench.commands import predict
+from rollout_bench.predict.prediction import Replays
 from rollout_bench.workloads.requests import Source
 
 OVERLAY = {
@@ -36,6 +42,19 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (calibration,) = planned({**OVERLAY, "modes": ["steps"], "settings": ["default"]}).experiments
     save_steps(folder / "results", calibration.spec, 0)
     return Workspace(folder, OVERLAY)
+
+
+@pytest.fixture(scope="module")
+def replays() -> Iterator[Replays]:
+    with Replays(sys.executable) as replays:
+        yield replays
+
+
+@pytest.fixture(autouse=True)
+def one_engine(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the calls inside this process share an engine, whose import takes longer than all that they do."""
+    monkeypatch.setattr(predict, "Replays", lambda _: nullcontext(replays))
+    predict._valid.cache_clear()
 
 
 def rows(said: str) -> dict[str, list[float]]:
@@ -68,13 +87,13 @@ def test_a_prediction_is_of_the_lengths_of_all_launches(space: Workspace):
     source, first = Source(spec.workload, 1000, "", None), spec.measuring.warmup_iterations
     lengths = [source.requests(launch, first)[0].output_tokens for launch in range(3)]
     steps_s = [2e-3 + 1e-4 * 40 + sum(2e-3 + 1e-4 + 1e-6 * (40 + k) for k in range(1, n)) for n in lengths]
-    said = space.bench("predict", "--config", *(f"{key}={value}" for key, value in drawn.items())).stdout
+    said = run(space.path, "--config", *(f"{key}={value}" for key, value in drawn.items()), main=predict.predict).stdout
     assert rows(said)["default"][0] == pytest.approx(np.mean(steps_s), rel=0.1)
     assert steps_s[0] > 1.5 * np.mean(steps_s)
 
 
 def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
-    done = space.bench("recommend")
+    done = run(space.path, main=predict.recommend)
     assert done.returncode == 0, done.stdout
     assert "best: qwen3-tiny bf16 own: " in done.stdout
     # two at a time take four times as many steps, each with a quarter of the sequences
@@ -85,7 +104,7 @@ def test_the_best_is_recommended_with_a_config_to_confirm_it(space: Workspace):
     assert "seqs2" in plan
     assert "seqs3" not in plan
     more = ("workloads=[own, longer]", "workload_settings={longer: {prompts: 2, prompt_tokens: 40, output_tokens: 60}}")
-    said = space.bench("recommend", "--config", *more).stdout
+    said = run(space.path, "--config", *more, main=predict.recommend).stdout
     assert [each in said for each in ("best: qwen3-tiny bf16 own: ", "best: qwen3-tiny bf16 longer: ")] == [True, True]
 
 
@@ -94,7 +113,7 @@ def test_measured_steps_stand_beside_predicted_ones(space: Workspace):
                    for mode in ("rollout", "cycle"))  # fmt: skip
     transition_s, results = 0.5, space.path / "results"
     save(results, make_record(spec), cycled(make_record(cycle), transition_s))
-    said = space.bench("predict").stdout
+    said = run(space.path, main=predict.predict).stdout
     assert "the interval held the measured time of 0 of 1 experiment" in said
     step_s, low_s, high_s, *whole_s = rows(said)["default"][:6]
     assert whole_s == pytest.approx([each + transition_s for each in (step_s, low_s, high_s)], rel=1e-3)
@@ -108,38 +127,38 @@ def test_a_quantization_that_drifts_too_far_is_left_out(tmp_path: Path):
     space, results = Workspace(tmp_path, overlay), tmp_path / "results"
     for number, each in enumerate(planned({**overlay, "modes": ["steps"]}).experiments):
         save_steps(results, each.spec, 0, 1 - 0.5 * number)
-    said = space.bench("recommend").stdout
+    said = run(space.path, main=predict.recommend).stderr
     assert "bf16 own: its drift is not known: rollout-bench run --config modes=[drift]" in said
     for number, each in enumerate(planned({**overlay, "modes": ["drift"]}).experiments):
         save_drift(results, each.spec, 0, 0.2 * number)
-    said = space.bench("recommend").stdout
+    said = run(space.path, main=predict.recommend).stdout
     assert "best: qwen3-tiny bf16 own: " in said
     assert re.search(r"left out: qwen3-tiny w8a8 own: its mean \|d\| reaches 0\.\d+ nats per token", said)
 
 
 def test_longer_contexts_than_calibrated_are_refused(space: Workspace):
     longer = "workload_settings={own: {output_tokens: 210, prompt_tokens: 40}}"
-    done = space.bench("predict", "--config", longer)
+    done = run(space.path, "--config", longer, main=predict.predict)
     assert done.returncode == 1
-    assert "calibrated up to" in done.stdout
-    marked = space.bench("predict", "--config", longer, "prediction={extrapolate: true}")
+    assert "calibrated up to" in done.stderr
+    marked = run(space.path, "--config", longer, "prediction={extrapolate: true}", main=predict.predict)
     assert "(extrapolated)" in marked.stdout
 
 
 def test_an_engine_without_calibration_is_refused(space: Workspace):
-    done = space.bench("predict", "--config", "engine_args={kv_cache_dtype: fp8}")
+    done = run(space.path, "--config", "engine_args={kv_cache_dtype: fp8}", main=predict.predict)
     assert done.returncode == 1
-    assert "its calibration is of another engine" in done.stdout
-    assert "modes=[steps]" in done.stdout
+    assert "its calibration is of another engine" in done.stderr
+    assert "modes=[steps]" in done.stderr
 
 
 def test_what_is_not_predicted_is_refused(space: Workspace):
-    done = space.bench("predict", "--config", "workload_settings={own: {ignore_eos: false}}")
+    done = run(space.path, "--config", "workload_settings={own: {ignore_eos: false}}", main=predict.predict)
     assert done.returncode == 1
-    assert "ignore_eos: false is not predicted" in done.stdout
+    assert "ignore_eos: false is not predicted" in done.stderr
 
 
 def test_a_folder_without_calibrations_says_how_to_make_one(tmp_path: Path):
-    done = Workspace(tmp_path, OVERLAY).bench("predict")
+    done = run(Workspace(tmp_path, OVERLAY).path, main=predict.predict)
     assert done.returncode == 1
-    assert "there is no valid calibration of it" in done.stdout
+    assert "there is no valid calibration of it" in done.stderr

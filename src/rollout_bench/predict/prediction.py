@@ -5,11 +5,12 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -100,27 +101,38 @@ def expected(value: float, draws: Array) -> Expected:
 class Replays:
     """A process of the engine's interpreter, which takes seconds to start, and then replays one job after the other.
 
+    It starts with the first job, so that a refusal of a call waits for no engine.
+
     Args:
         python: interpreter with vLLM.
     """
 
     def __init__(self, python: str) -> None:
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (until the process ends)
-        self._process = subprocess.Popen(
-            [python, "-m", "rollout_bench.predict.replay"],
+        self._python = python
+        self._kept = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.close()
+
+    @cached_property
+    def _process(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [self._python, "-m", "rollout_bench.predict.replay"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             env={**os.environ, "PYTHONPATH": python_path()},
             text=True,
         )
+        self._kept.callback(process.communicate)
+        return process
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-        self._said.close()
+    @cached_property
+    def _said(self) -> IO[str]:
+        return self._kept.enter_context(tempfile.TemporaryFile("w+"))
 
     def answer(self, job: ReplayJob, title: str) -> Replayed:
         """Return the answer to `job` of the experiment `title`.
