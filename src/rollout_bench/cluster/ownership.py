@@ -21,7 +21,7 @@ from pydantic import Field
 from rollout_bench.cluster import slurm
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
-from rollout_bench.contracts.progress import LaunchProgress, progress_path, read_progress
+from rollout_bench.contracts.progress import PROGRESS, LaunchProgress, progress_path, read_progress
 from rollout_bench.contracts.store import STARTED, claim_path, write_failure
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
@@ -145,7 +145,7 @@ def give_up(path: Path, dead: Owner) -> None:
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, path)
             else:
-                path.with_suffix(".txt").unlink(missing_ok=True)
+                path.with_suffix(PROGRESS).unlink(missing_ok=True)
         finally:
             aside.unlink()
 

@@ -10,6 +10,10 @@ from rollout_bench.contracts.store import claim_path
 from rollout_bench.core.errors import printable
 
 
+PROGRESS = ".progress"
+"""Suffix of the file, whose name is the claim's."""
+
+
 class LaunchProgress(Strict):
     """What a running launch does now, and how many of its passes are done."""
 
@@ -22,7 +26,7 @@ class LaunchProgress(Strict):
 
 def progress_path(record: Path) -> Path:
     """Return the path of the file with the progress of the launch that writes `record`."""
-    return claim_path(record).with_suffix(".progress")
+    return claim_path(record).with_suffix(PROGRESS)
 
 
 def write_progress(record: Path, progress: LaunchProgress) -> None:
