@@ -9,7 +9,6 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.store import claim_path
 from rollout_bench.core.errors import printable
 
-
 PROGRESS = ".progress"
 """Suffix of the file, whose name is the claim's."""
 
