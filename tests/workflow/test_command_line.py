@@ -20,7 +20,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert (jobs["measure"], jobs["checkpoint"]) == (6, 2)
+    assert (jobs["measure"], jobs["checkpoint"]) == (9, 2)
     assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 12
 
 

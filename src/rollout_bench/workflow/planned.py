@@ -11,6 +11,7 @@ from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import python_path
 from rollout_bench.core.processor import emulates_bf16
+from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
@@ -47,6 +48,8 @@ def check_call(is_job: bool, config: Path | None = DEFAULT_CONFIG) -> None:
         config: the default config; None if another workflow gives the config.
     """
     os.environ["PYTHONPATH"] = python_path()  # of jobs, whose Python need not have this package
+    if is_job:
+        os.environ.pop(VIEW, None)  # of the call that submitted it: the job's log has its progress
     for folder in (RESULTS, Path("logs")):
         check_folder(folder)
     if not is_job:
