@@ -143,7 +143,10 @@ def end_with_errors(plan: Schedule) -> None:
     # Claims of dead processes.
     tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])
     is_empty = all(state_of(Path(launch.record)) == "missing" for launch in plan.launches)
-    if is_empty or not is_summary_stale(plan):  # if no job failed, the summary is written already
+    if is_empty:
+        return
+    if not is_summary_stale(plan):  # no job failed, so that the summary is written already
+        _print_answer(plan)
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)
