@@ -53,7 +53,13 @@ class Internals:
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         text, plugin = record.getMessage(), self._workflow.executor_plugin
-        if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
+        if record.levelname != "INFO" or vars(record).get("event") in (
+            "job_info",
+            "shellcmd",
+            "job_error",
+            "group_error",
+            "error",
+        ):
             return True
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")
