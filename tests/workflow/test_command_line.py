@@ -21,7 +21,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
     assert (jobs["measure"], jobs["checkpoint"]) == (9, 2)
-    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 12
+    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 18
 
 
 def test_a_plan_goes_on_with_the_order_drawn_before(workspace: Workspace):
