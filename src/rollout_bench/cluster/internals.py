@@ -53,13 +53,7 @@ class Internals:
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
         text, plugin = record.getMessage(), self._workflow.executor_plugin
-        if record.levelname != "INFO" or vars(record).get("event") in (
-            "job_info",
-            "shellcmd",
-            "job_error",
-            "group_error",
-            "error",
-        ):
+        if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
             return True
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")
