@@ -4,12 +4,11 @@ from rich.console import Console
 from rich.text import Text
 
 STYLES = {
-    r"(?m)^\S.*$": "bold",
-    r"(?m)^[\w ]+( [|:].*)?\n-{20,}$": "bold",
+    r"(?m)^Conclusion.*$": "bold",
     r"[\d.]+x \^": "green",
     r"[\d.]+x v(?= |$)": "red",
     r"[\d.]+x [~?]": "yellow",
-    r"(?m)(?<=^  )[^- ].* as bf16.*$": "bold",
+    r"(?m)(?<=^  )[^- ].* as fast as .*$": "bold",
     r"(?m)(?<=^  - )(In doubt|The machine was disturbed).*$": "yellow",
     r"(?m)(?<=^  - )rollout-bench .*$": "cyan",
 }
