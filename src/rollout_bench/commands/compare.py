@@ -45,8 +45,9 @@ def parser() -> argparse.ArgumentParser:
     of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
-        "records, which are listed on stderr.",
+        epilog="Exit status: 0 when the folders are compared, 1 on an error, 2 on an invalid option, 3 when they are "
+        "compared without damaged records, which are listed on stderr. With --fail-if: 0 when B is not worse, 1 when "
+        "it is worse, 2 on an error, 3 when damaged records were left out, 4 when the launches do not decide it.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="the earlier results: folder, summary kept in one, or pack")
     parser.add_argument("b", type=Path, metavar="B", help="results folder, or summary, whose speed-ups are reported")
@@ -82,8 +83,7 @@ def parser() -> argparse.ArgumentParser:
     )
     gate = parser.add_argument_group(
         "gate",
-        "For builds: the exit status is 0 if B is shown not to be worse by more than the margin, 1 if it is worse by "
-        "more, 4 if the launches do not decide it, 2 on an error, 3 if damaged records were left out.",
+        "For builds: the exit status says whether B is worse by more than a margin.",
     )
     gate.add_argument(
         "--fail-if",

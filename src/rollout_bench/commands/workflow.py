@@ -15,7 +15,7 @@ from rollout_bench.core.places import home
 
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
-    _check_call(f"{run.__doc__} This calls `snakemake` with the same arguments.")
+    _check_call(run.__doc__, measures=True)
     ours: list[str] = []
     if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(sys.argv):
         ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]
@@ -25,11 +25,12 @@ def run() -> NoReturn:
 
 def plan() -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
+    made = planned_call(plan.__doc__)[1]
+    # Not earlier: --help need not wait for these.
     from rollout_bench.commands.plan import show, wanted_now
     from rollout_bench.plan.schedule import RESULTS
     from rollout_bench.workflow.run import keep_plan
 
-    made = planned_call(plan.__doc__)[1]
     again = sorted(made.again)
     keep_plan(made)
     show(wanted_now(made.shown_file(again), RESULTS), RESULTS)
@@ -55,22 +56,21 @@ def check() -> NoReturn:
 
 def kubernetes() -> int:
     """Write the Kubernetes Job that measures the config to results/kubernetes.yaml, for `kubectl apply`."""
+    merged, made, _ = planned_call(kubernetes.__doc__)
+    # Not earlier: --help need not wait for these.
     from rollout_bench.cluster.kubernetes import manifest
     from rollout_bench.plan.schedule import RESULTS
 
-    merged, made, _ = planned_call(kubernetes.__doc__)
     out = RESULTS / "kubernetes.yaml"
     write_whole(out, manifest(made.matrix.experiments, made.matrix.platform, made.config, merged).encode())
     print(f"next: kubectl apply -f {out}")
     return 0
 
 
-def _check_call(purpose: str) -> None:
+def _check_call(purpose: str | None, *, measures: bool = False) -> None:
     """Print help if it is asked for; raise `UserError` if Snakemake is not installed."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        argparse.ArgumentParser(
-            usage="%(prog)s [ARGUMENT ...]", description=f"{purpose} Run it in the folder of config.yaml."
-        ).parse_args(["--help"])  # ends here
+        _parser(purpose, measures).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(
             f"{sys.executable} has no Snakemake",
@@ -78,9 +78,30 @@ def _check_call(purpose: str) -> None:
         )
 
 
+def _parser(purpose: str | None, measures: bool) -> argparse.ArgumentParser:
+    """Return a parser that prints the common arguments of `snakemake`; Snakemake itself reads them."""
+    called = "This calls `snakemake` with the same arguments" if measures else "The arguments are those of `snakemake`"
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [ARGUMENT ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",
+        epilog=f"""example:
+  %(prog)s --configfile mine.yaml --config 'quants=[bf16, w8a8]' launches=6{" -n" if measures else ""}""",
+    )
+    parser.add_argument("--configfile", nargs="+", metavar="FILE", help="config files, each laid over the one before")
+    parser.add_argument(
+        "--config", nargs="+", metavar="KEY=VALUE", help="values laid over all files; quote one that has a space"
+    )
+    unused = "no effect here: `rollout-bench run` takes it"
+    dry, cores = ("list the jobs and run none", "cores of all jobs (default: 1)") if measures else (unused, unused)
+    parser.add_argument("-n", "--dry-run", action="store_true", help=dry)
+    parser.add_argument("--cores", metavar="N", help=cores)
+    return parser
+
+
 def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
     """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
-    _check_call(f"{purpose} The arguments are those of `snakemake`, such as --configfile and --config.")
+    _check_call(purpose)
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from workspace import REPOSITORY
 
+from rollout_bench.__main__ import INTERNAL, all_commands
+
 SOURCES = REPOSITORY / "src"
 
 
@@ -24,6 +26,29 @@ def test_a_misspelt_sub_command_names_the_one_that_was_meant() -> None:
         "",
         "there is no command 'comparre'\n  -> did you mean 'compare'?\n",
     )
+
+
+def test_help_has_each_command_in_a_group_with_an_example_and_hides_internal_ones() -> None:
+    titles, shown, examples = [], [], []
+    for line in run("--help").stdout.partition("exit\n\n")[2].splitlines():
+        kind = titles if line.endswith(":") and line[0] != " " else examples if "$ rollout-bench" in line else shown
+        kind.append(line.split()[-1 if kind is titles else 0 if kind is shown else 2]) if line else None
+    assert titles == ["measure:", "read:", "convert:", "compare:", "share:"]
+    assert shown == examples
+    assert set(shown) == all_commands().keys() - INTERNAL.keys()
+    assert INTERNAL.keys() == {"measure", "build"}
+
+
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_help_of_a_snakemake_call_has_its_common_options_and_an_example(name: str) -> None:
+    said = run(name, "--help").stdout
+    assert all(f"  {option}" in said for option in ("--configfile FILE", "--config KEY=VALUE", "-n, ", "--cores N"))
+    assert f"example:\n  rollout-bench {name} --configfile" in said
+
+
+def test_help_of_compare_has_every_exit_status() -> None:
+    said = " ".join(run("compare", "--help").stdout.partition("Exit status")[2].split())
+    assert all(f" {status} " in said for status in range(5))
 
 
 def test_a_sub_command_reports_its_error_under_its_own_name(tmp_path: Path) -> None:

@@ -22,8 +22,13 @@ docs/why-faster.md lists the categories of events and their rules.
 import argparse
 from pathlib import Path
 
-COMMAND = ("trace", f"{__name__}:main", "read the traces of a profile launch into one table of events")
-"""Name of the command, its function, and its purpose."""
+COMMAND = (
+    "trace",
+    f"{__name__}:main",
+    "read the traces of a profile launch into one table of events",
+    "trace results/profile/EXPERIMENT/launch-0.json --out operators.csv.gz",
+)
+"""Name of the command, its function, its purpose, and an example."""
 
 
 def parser() -> argparse.ArgumentParser:
