@@ -16,6 +16,9 @@ from rollout_bench.core.places import home
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _check_call(run.__doc__, measures=True)
+    from rollout_bench.workflow.arguments import check_words
+
+    check_words(sys.argv[1:])
     ours: list[str] = []
     if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(sys.argv):
         ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]
@@ -105,9 +108,10 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config
 
-    from rollout_bench.workflow.arguments import load, read_call
+    from rollout_bench.workflow.arguments import check_words, load, read_call
     from rollout_bench.workflow.planned import DEFAULT_CONFIG, check_call, plan_of_call
 
+    check_words(sys.argv[1:])
     try:
         call = read_call(sys.argv[1:])
         given = call.merged()

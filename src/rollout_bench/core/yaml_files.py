@@ -8,6 +8,9 @@ import yaml
 
 from rollout_bench.core.errors import UserError
 
+SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key to YAML"
+"""Remedy for `key:value`."""
+
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
 """Maximum values in a config. Nested aliases multiply: without a limit 300 bytes expand to 10 billion values."""

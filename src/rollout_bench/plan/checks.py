@@ -17,9 +17,10 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, shown
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, without_secrets
+from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import planning_of
@@ -292,6 +293,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     """
     unknown = engine.arguments and name not in engine.arguments
     near = did_you_mean(name.replace("-", "_"), engine.arguments) if name and unknown else "leave it out"
+    near = SPACE_AFTER_COLON if ":" in name else near
     count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
     refuse(
         (name in OWN_ARGS, f"{where}: is set by rollout-bench itself", "leave it out"),
@@ -299,6 +301,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     )
     if value is None:
         return
+    choices = engine.choices(name)
     refuse(
         (
             name == "hf_token" and not isinstance(value, bool | str),
@@ -326,6 +329,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             "give a number above 0 and up to 1",
         ),
         (
+            choices and _plain(value) not in map(_plain, choices),
+            f"{where}: {engine.name} {engine.version} does not accept {shown(value)}",
+            did_you_mean(str(value), map(str, choices)),
+        ),
+        (
             _deeper_than(DEEPEST_ARG, value),
             f"{where}: is nested deeper than {DEEPEST_ARG} levels",
             "write it flatter",
@@ -338,6 +346,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: {value!r} can't be written as JSON",
             "put a text in quotes, dates and times too",
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a word as vLLM's validators normalise it before they compare it."""
+    return value.lower().replace("-", "_") if isinstance(value, str) else value
 
 
 def _deeper_than(levels: int, value: Any) -> bool:

@@ -12,7 +12,7 @@ from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 from rollout_bench.core.secrets import looks_secret, secret_words
-from rollout_bench.core.yaml_files import read_mapping
+from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config
@@ -190,6 +190,11 @@ def _told(error: ErrorDetails) -> UserError:
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         ),
         (
+            kind in ("model_type", "dict_type") and re.match(r"[\w.-]+:\S", str(value)),
+            f"{where}: {shown(value)} is no mapping",
+            SPACE_AFTER_COLON,
+        ),
+        (
             kind == "model_type",
             f"{where}: {'null' if value is None else shown(value)} is no mapping",
             f"{short}write keys below it, or leave it out: {reference}",
@@ -205,7 +210,7 @@ def _instead(location: tuple[int | str, ...]) -> str:
     """Return the remedy for an unknown key at `location`."""
     key = str(location[-1])
     if ":" in key:
-        return "write a space after the colon: a word like this is one key to YAML"
+        return SPACE_AFTER_COLON
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):

@@ -1,6 +1,7 @@
 """The engine of a Python interpreter and its arguments, without importing the engine, which would take 10 s."""
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -43,6 +44,17 @@ class InstalledEngine:
     harnesses: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
+    def choices(self, argument: str) -> list[Any]:
+        """Return the values that the type of an argument lists; none if others are possible, also by a plugin."""
+        if self.folder is None or self.plugins:
+            return []
+        tree = _tree(self.folder / "engine" / "arg_utils.py")
+        types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
+        try:
+            return [value for node in types for value in _literals(node, tree, self.folder.parent)]
+        except (LookupError, OSError, SyntaxError):
+            return []
+
     def platform(self) -> Platform:
         """Return the platform that this engine was built for."""
         if "vllm-ascend" in self.plugins:
@@ -73,7 +85,7 @@ def probe_engine(python: str | None) -> InstalledEngine:
         found["name"],
         found["version"],
         found["plugins"],
-        _engine_arguments(source.read_text(encoding="utf-8", errors="replace"))
+        frozenset(field.target.id for field in _engine_fields(_tree(source)))
         if source and source.is_file()
         else frozenset(),
         python,
@@ -125,15 +137,54 @@ def _ask(python: str) -> dict[str, Any]:
     return answer
 
 
-def _engine_arguments(source: str) -> frozenset[str]:
-    """Return the field names of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
-            return frozenset(
-                item.target.id
-                for item in node.body
-                if isinstance(item, ast.AnnAssign)
-                and isinstance(item.target, ast.Name)
-                and not item.target.id.startswith("_")
-            )
-    return frozenset()
+@functools.cache
+def _tree(source: Path) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8", errors="replace"))
+
+
+def _engine_fields(tree: ast.Module) -> list[Any]:
+    """Return the fields of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py, as `ast.AnnAssign`."""
+    return [
+        item
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+    ]
+
+
+def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
+    """Return the values of a type that consists of Literal and None, and of names of such types.
+
+    Args:
+        node: the type.
+        tree: the module that it stands in.
+        packages: the folder from which modules are imported.
+
+    Raises:
+        LookupError: the type admits other values.
+    """
+    match node:
+        case ast.Constant(value=None):
+            return []
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _literals(left, tree, packages) + _literals(right, tree, packages)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            nested = ([p.value] if isinstance(p, ast.Constant) else _literals(p, tree, packages) for p in parts)
+            return [value for values in nested for value in values]
+        case ast.Name(id=name):
+            return _named_literals(name, tree, packages)
+    raise LookupError(ast.unparse(node))
+
+
+def _named_literals(name: str, tree: ast.Module, packages: Path) -> list[Any]:
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=known)], value=value) if known == name:
+                return _literals(value, tree, packages)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                file = packages.joinpath(*module.split(".")).with_suffix(".py")
+                for original in (one.name for one in names if name == (one.asname or one.name)):
+                    return _named_literals(original, _tree(file), packages)
+    raise LookupError(name)

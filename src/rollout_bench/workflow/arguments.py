@@ -12,11 +12,18 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import check_config_file
+
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
 
 _MORE = re.compile(r"config|directory|jobs|__|[?\\]")
 """Part of a profile that may change what is read here, also by a template."""
+
+
+_KEY = re.compile(r"[a-zA-Z_][\w-]*\w")
+"""Name before the = of a value, as Snakemake demands it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,37 @@ class Call:
         return found
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Check the config files and values in `words` of a call, on whose mistakes Snakemake ends with a traceback.
+
+    Raises:
+        UserError: a file is no config, or a value is not name=value.
+    """
+    try:
+        given, _ = _parser().parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error), "give a value, or leave the option out") from None
+    for file in given.configfile:
+        check_config_file(file)
+    for place, entry in enumerate(given.config):
+        key, equals, text = entry.partition("=")
+        if not equals:
+            remedy = "write name=value, and a target before --config"
+            raise UserError(f"--config {entry}: is not name=value", remedy)
+        if not _KEY.fullmatch(key):
+            raise UserError(f"--config {entry}: {key!r} is no key", "docs/reference/config.csv lists the keys")
+        if _open_brackets(text) and given.config[place + 1 :]:
+            ends = range(place + 2, len(given.config) + 1)
+            parts = (" ".join(given.config[place:end]) for end in ends)
+            whole = next((part for part in parts if not _open_brackets(part)), None)
+            if whole is not None:
+                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+
+
+def _open_brackets(text: str) -> bool:
+    return sum(map(text.count, "[{")) > sum(map(text.count, "]}"))
+
+
 def read_call(words: Sequence[str]) -> Call:
     """Return what the arguments `words` of a call give, as Snakemake reads them; raise what its parser raises."""
     return _plain_call(words) or _parsed(words)
@@ -66,12 +104,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def _plain_call(words: Sequence[str]) -> Call | None:
     """Return the call if it has no arguments but those of a config, and no profile changes them; None if unsure."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", "-C", nargs="*", default=[])
-    parser.add_argument("--configfile", "--configfiles", nargs="+", type=Path, default=[])
-    parser.add_argument("--directory", "-d", type=Path, default=Path())
     try:
-        given, others = parser.parse_known_args(words)
+        given, others = _parser().parse_known_args(words)
     except argparse.ArgumentError:
         return None
     if others or "SNAKEMAKE_PROFILE" in os.environ or any(map(_says_more, _PROFILES)):
@@ -79,10 +113,19 @@ def _plain_call(words: Sequence[str]) -> Call | None:
     config: dict[str, Any] = {}
     for entry in given.config:
         key, equals, text = entry.partition("=")
-        if not equals or not re.fullmatch(r"[a-zA-Z_][\w-]*\w", key):
+        if not equals or not _KEY.fullmatch(key):
             return None
         update_config(config, {key: value_of(text.strip("'\""))})
     return Call(config, [path.absolute() for path in given.configfile], given.directory)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return a parser of the arguments that give a config."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", "-C", nargs="*", default=[])
+    parser.add_argument("--configfile", "--configfiles", nargs="+", type=Path, default=[])
+    parser.add_argument("--directory", "-d", type=Path, default=Path())
+    return parser
 
 
 def _says_more(profile: Path) -> bool:

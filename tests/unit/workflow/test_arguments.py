@@ -10,8 +10,9 @@ from snakemake.cli import parse_config
 from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import ConfigSettings
 
+from rollout_bench.core.errors import UserError
 from rollout_bench.workflow import arguments
-from rollout_bench.workflow.arguments import Call, load, read_call
+from rollout_bench.workflow.arguments import Call, check_words, load, read_call
 
 FILES = {
     "one.yaml": "launches: 3\nengine: {python: null, environment: {A: on}}\nrate: 1e5\nday: 2026-01-01\n",
@@ -89,3 +90,31 @@ def test_whatever_may_say_more_is_left_to_snakemake(
     monkeypatch.setattr(os, "environ", {**os.environ, **variables})
     read_call(words)
     assert asked == [words]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "remedy"),
+    [
+        (["--configfile", "broken.yaml"], "broken.yaml: line 3, column 7: is not valid YAML", "mend the file"),
+        (["--configfile", "absent.yaml"], "absent.yaml: cannot be read: No such file", "config.yaml"),
+        (
+            ["--cores", "1", "--config", "quants=[bf16,", "w8a8]", "launches=2"],
+            "--config quants=[bf16, w8a8]: the shell splits it",
+            "quote it: --config 'quants=[bf16, w8a8]'",
+        ),
+        (["-n", "--config", "launches=2", "all"], "--config all: is not name=value", "a target before --config"),
+        (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
+    ],
+)
+def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
+    words: list[str], problem: str, remedy: str, folder: Path
+) -> None:
+    (folder / "broken.yaml").write_text("launches: 2\nmodels: [a, b\nquants: [bf16]\n")
+    with pytest.raises(UserError) as raised:
+        check_words(words)
+    assert problem in raised.value.problem
+    assert remedy in raised.value.remedy
+
+
+def test_words_that_snakemake_reads_are_accepted() -> None:
+    check_words(["all", "-n", "--configfile", "one.yaml", "--config", "quants=[bf16, w8a8]", "engine={python: null}"])
