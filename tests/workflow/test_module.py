@@ -10,6 +10,20 @@ import yaml
 from workspace import REPOSITORY
 
 
+def test_the_printed_example_plans_as_it_stands(tmp_path):
+    page = (REPOSITORY / "config" / "README.md").read_text()
+    (snakefile,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (config,) = re.findall(r"```yaml\n(# mine.yaml\n.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "Snakefile").write_text(snakefile.replace("path/to/rollout-bench", str(REPOSITORY)))
+    (tmp_path / "mine.yaml").write_text(config)
+    command = [sys.executable, "-m", "snakemake", "-n", "--rerun-triggers", "mtime"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line.split() for line in (done.stdout + done.stderr).splitlines()]
+    for quant in ("bf16", "w8a8"):
+        assert ["offline", "qwen3-12m", quant, "default", "short", "3"] in said, done.stdout + done.stderr
+
+
 def test_another_workflow_uses_its_rules_as_the_page_says(tmp_path):
     page = (REPOSITORY / "config" / "README.md").read_text()
     (snakefile,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

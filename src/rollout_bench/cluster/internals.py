@@ -37,6 +37,12 @@ class Internals:
         """
         self._workflow.dag.forcefiles.update(outputs)
 
+    def say_in_dry_run(self, text: str) -> None:
+        """Print `text` in a dry run, unless --quiet hides what Snakemake itself says there; else do nothing."""
+        plugin = self._workflow.executor_plugin
+        if plugin is not None and plugin.common_settings.dryrun_exec:
+            self._workflow.logger_manager.logger.info(text)
+
     def outputs_to_make(self) -> list[str]:
         """Return the outputs of all jobs to run. No directive lists them before the first job begins."""
         return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]

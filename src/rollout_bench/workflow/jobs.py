@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,5 +124,23 @@ def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
     forced = plan.jobs.keys() & set(wanted)
     if wanted or is_summary_stale(plan) or not is_plan(PLAN_FILE):
         forced |= {SUMMARY}
-    Internals(workflow).force(forced)
+    internals = Internals(workflow)
+    internals.force(forced)
+    asked = {record for record, mark in plan.mark_of.items() if mark in forced and plan.is_missing(record)}
+    if counts := Counter(launch.experiment.name for launch in plan.launches if launch.record in asked):
+        internals.say_in_dry_run("\n".join(_named(plan, counts)))
     return wanted
+
+
+def _named(plan: Schedule, counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a table of the experiments to measure; `counts`: experiment -> number of launches."""
+    head = ("mode", "model", "quant", "setting", "workload", "launches")
+    rows = [
+        (e.mode, e.model, e.quant, e.setting, e.workload, str(counts[e.experiment]))
+        for e in plan.experiments
+        if e.experiment in counts
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    yield "To measure:"
+    for row in (head, *rows):
+        yield "  " + "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
