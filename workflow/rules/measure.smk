@@ -18,6 +18,7 @@ rule measure:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: jobs.priority(plan, wildcards)
+    # names the packages, as `snakemake --lint` demands; each command has the path of the Python that planned it
     conda:
         "../../environment.yml"
     threads: side_by_side.threads
