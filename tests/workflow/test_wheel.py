@@ -1,6 +1,7 @@
 """What a user has who installs the wheel and has no clone."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -63,19 +64,20 @@ def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, t
     assert "measure" in installed.bench("run", "-n", *in_pod).stdout
     assert installed.bench("init").returncode == 0
     assert "exists" in installed.bench("init").stdout
-    demo = yaml.safe_load(config.read_text())
-    assert demo == yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    engine = {"python": stand_in.install(tmp_path / "engine")}
-    config.write_text(yaml.safe_dump({**demo, **stand_in.CONFIG, "engine": engine, "launches": 2}))
-    assert "0 of 4 launches done, 4 to run" in installed.bench("plan").stdout
-    done = installed.bench("run")
+    assert config.read_text() == (REPOSITORY / "config.yaml").read_text()
+    config.unlink()
+    mine = {**stand_in.CONFIG, "engine": {"python": stand_in.install(tmp_path / "engine")}, "launches": 2}
+    (installed.folder / "mine.yaml").write_text(yaml.safe_dump(mine))
+    given = ["--configfile", "mine.yaml"]
+    assert "0 of 4 launches done, 4 to run" in installed.bench("plan", *given).stdout
+    done = installed.bench("run", *given)
     assert done.returncode == 0, done.stdout
     assert len(stand_in.starts(installed.folder)) == 4
     linked = installed.folder / ".snakemake" / "rollout-bench"
     assert [path.name for path in linked.iterdir()] == ["rollout_bench"], "an engine's Python sees nothing else of ours"
     assert "Conclusion" in installed.bench("show").stdout
     (installed.folder / "results").rename(installed.folder / "earlier")
-    assert installed.bench("run").returncode == 0
+    assert installed.bench("run", *given).returncode == 0
     compared = installed.bench("compare", "earlier", "results")
     assert compared.returncode == 0, compared.stdout
     gate = ["--fail-if", "output_tokens_per_s < -0.1%", "--until-decided"]
@@ -83,6 +85,23 @@ def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, t
     for most in ("3", "2"):
         assert "allowed:" in installed.bench("compare", "earlier", "results", *gate, most).stdout
         assert len(stand_in.starts(installed.folder)) == 4 + 4 + 2, "up to the third launch of each, once"
+
+
+def test_the_examples_are_found_by_name_and_written_as_files(installed: Installed, tmp_path: Path):
+    engine = {"engine": {"python": stand_in.install(tmp_path / "engine")}, "platform": "cpu"}
+    (installed.folder / "here.yaml").write_text(yaml.safe_dump(engine))
+    done = installed.bench("init", "--from", "example", "online")
+    assert "Next: rollout-bench plan --configfile online.yaml" in done.stdout
+    written = (installed.folder / "online.yaml").read_text()
+    assert "\n# rollout-bench run --configfile online.yaml\n" in written
+    assert yaml.safe_load(written) == yaml.safe_load((REPOSITORY / "configs" / "online.yaml").read_text())
+    for file in ("configs/online.yaml", "online.yaml"):
+        plan = installed.bench("plan", "--configfile", file, "here.yaml").stdout
+        assert "0 of 16 launches done" in plan, plan
+    for command in ("plan", "run"):
+        missed = installed.bench(command, "--configfile", "configs/onlin.yaml").stdout
+        remedy = "  -> did you mean 'configs/online.yaml'?"
+        assert missed.splitlines() == ["configs/onlin.yaml: there is no such config file", remedy]
 
 
 def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -114,7 +133,9 @@ def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list
     path.unlink(missing_ok=True)
     done = installed.bench("init", "--from", *words)
     assert done.returncode == 0, done.stdout
-    assert config.items() <= yaml.safe_load(path.read_text()).items()
+    written = path.read_text()
+    assert config.items() <= yaml.safe_load(written).items()
+    assert "configs/" not in "".join(re.findall("--configfile.*", written)), "a config names itself"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +143,7 @@ def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list
     [
         (["verk", "x"], "--from verk: is no kind of source", "did you mean 'verl'?"),
         (["endpoint", "http://x/v1"], "--from: has http://x/v1", "give URL MODEL"),
+        (["example", "onlin"], "--from example onlin: there is no such example", "did you mean 'online'?"),
         (["llm-d", "guidelm/x"], "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
         (["verl", "missing.yaml"], "missing.yaml: cannot be read", "give the YAML that verl is started with"),
     ],

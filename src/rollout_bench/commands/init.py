@@ -1,4 +1,4 @@
-"""Write config.yaml, with which `rollout-bench plan`, `check` and `run` work in this folder."""
+"""Write a config, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def main() -> int:
     """Write the config that the arguments ask for, and print the next command."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when config.yaml is written, 1 on an error, such as a config.yaml that exists.",
+        epilog="Exit status: 0 when the config is written, 1 on an error, such as a file of that name.",
     )
     parser.add_argument(
         "--from",
@@ -31,18 +31,40 @@ def main() -> int:
         metavar=("KIND", "WHAT"),
         help="verl FILE or trl FILE, each with overrides of its keys: the trainer's settings; "
         "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL MODEL: a server that is up; "
+        "example NAME: NAME.yaml from configs/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
     kind, *words = parser.parse_args().source
+    if kind == "example":
+        return _write_example(words)
     if kind not in SOURCES:
-        raise UserError(f"--from {kind}: is no kind of source", did_you_mean(kind, SOURCES))
-    if CONFIG.exists():
-        raise UserError(f"{CONFIG.absolute()}: exists", "move it away, or change to an empty folder")
+        raise UserError(f"--from {kind}: is no kind of source", did_you_mean(kind, [*SOURCES, "example"]))
+    _refuse(CONFIG)
     text = SOURCES[kind](words)
     read_config(yaml.safe_load(text))
-    write_whole(CONFIG, text.encode())
-    print(f"{CONFIG} is written. Next: rollout-bench plan, rollout-bench run")
+    return _write(CONFIG, text, "")
+
+
+def _refuse(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path.absolute()}: exists", "move it away, or change to an empty folder")
+
+
+def _write(path: Path, text: str, arguments: str) -> int:
+    write_whole(path, text.encode())
+    print(f"{path} is written. Next: rollout-bench plan{arguments}, rollout-bench run{arguments}")
     return 0
+
+
+def _write_example(words: Sequence[str]) -> int:
+    (name,) = _take(words, "NAME")
+    examples = {path.stem: path for path in (home() / "configs").glob("*.yaml")}
+    if name not in examples:
+        raise UserError(f"--from example {name}: there is no such example", did_you_mean(name, examples))
+    path = Path(f"{name}.yaml")
+    _refuse(path)
+    text = examples[name].read_text().replace(f"--configfile configs/{path}", f"--configfile {path}")
+    return _write(path, text, f" --configfile {path}")
 
 
 def _demo(words: Sequence[str]) -> str:
@@ -74,10 +96,10 @@ def _llmd(words: Sequence[str]) -> str:
 
 def _endpoint(words: Sequence[str]) -> str:
     url, model = _take(words, "URL", "MODEL")
-    example: str = (home() / "configs" / "endpoint.yaml").read_text()
+    example = (home() / "configs" / "endpoint.yaml").read_text().replace(" --configfile configs/endpoint.yaml", "")
     for key, value, given in (("url", "http://127.0.0.1:8000/v1", url), ("model", "my-model", model)):
         example = example.replace(f"{key}: {value}", f"{key}: {json.dumps(given, ensure_ascii=False)}")
-    return f"{example}\nquants: [bf16]\n"
+    return example
 
 
 def _take(words: Sequence[str], *names: str) -> Sequence[str]:

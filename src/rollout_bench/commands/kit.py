@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
-from rollout_bench.core.places import home
+from rollout_bench.core.places import config_file, home
 from rollout_bench.core.yaml_files import read_mapping, read_text
 from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
 from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
@@ -45,7 +45,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=config_file,
         nargs="+",
         action="append",
         default=[],

@@ -16,14 +16,14 @@ from rollout_bench.core.places import home
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _check_call(run.__doc__, measures=True)
-    from rollout_bench.workflow.arguments import check_words
+    from rollout_bench.workflow.arguments import check_words, with_shipped
 
     check_words(sys.argv[1:])
     ours: list[str] = []
     if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(sys.argv):
         ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]
         ours += ["--workflow-profile", str(home() / "profiles" / "default")]
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *with_shipped(sys.argv[1:])])
 
 
 def plan() -> int:
@@ -109,7 +109,7 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     from snakemake.utils import update_config
 
     from rollout_bench.workflow.arguments import check_words, load, read_call
-    from rollout_bench.workflow.planned import DEFAULT_CONFIG, check_call, plan_of_call
+    from rollout_bench.workflow.planned import check_call, default_config, plan_of_call
 
     check_words(sys.argv[1:])
     try:
@@ -118,7 +118,8 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
     os.chdir(call.directory)
-    check_call(is_job=False, config=None if call.alone else DEFAULT_CONFIG)
-    merged = {} if call.alone else load(DEFAULT_CONFIG)
+    default = None if call.alone else default_config(call.configfiles)
+    check_call(is_job=False, config=default)
+    merged = {} if default is None else load(default)
     update_config(merged, given)
     return merged, *plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)

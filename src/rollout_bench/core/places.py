@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from rollout_bench.core.errors import UserError, did_you_mean
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 _LINK = Path(".snakemake") / "rollout-bench"
@@ -12,6 +14,33 @@ def home() -> Path:
     """Return the folder of the workflow, its configs and profiles: the clone, or their copy in an installed package."""
     installed = PACKAGE / "share"
     return installed if installed.is_dir() else PACKAGE.parents[1]
+
+
+def shipped(path: Path) -> Path:
+    """Return a file of the workflow by its name here: this folder's, else the one that the package has."""
+    own = home() / path
+    is_ours = not path.is_absolute() and path.parts[:1] in (("configs",), ("config.yaml",)) and own.is_file()
+    return own if is_ours and not path.exists() else path
+
+
+def config_file(name: str) -> Path:
+    """Return the config file that an argument names.
+
+    Raises:
+        UserError: there is none of this name, neither here nor in the package.
+    """
+    path = shipped(Path(name))
+    if not os.path.exists(path):  # noqa: PTH110 (a name that is too long is none)
+        examples = (f"configs/{example.name}" for example in (home() / "configs").glob("*.yaml"))
+        beside = (str(other) for other in path.parent.glob("*.y*ml"))
+        raise UserError(f"{name}: there is no such config file", did_you_mean(name, {*examples, *beside}))
+    return path
+
+
+def name_of(config: Path) -> str:
+    """Return the name by which an argument names a config file: `shipped`, without the package's folder."""
+    name = os.path.relpath(config, home())
+    return name if shipped(Path(name)) == config else os.path.relpath(config)
 
 
 def newest_source(*parts: str) -> Path:

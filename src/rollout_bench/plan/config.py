@@ -324,10 +324,11 @@ class _Config(Strict):
         )
     )
     quants: Names = Field(
+        ["bf16"],
         description=(
             "Quantizations to measure: bf16, w8a16, w8a8, w4a16, fp8, fp8-block, fp8-channel, bf16-kv8, w8a8-kv8, "
             "fp8-kv8, or names in quant_settings."
-        )
+        ),
     )
     modes: Names = Field(
         [DEFAULT_MODE.name],

@@ -73,7 +73,7 @@ def check_config_file(path: Path) -> None:
         path,
         "config",
         "mend the file; docs/reference/config.csv shows how a config looks",
-        "run this where a config.yaml is; `rollout-bench init` writes one, docs/reference/config.csv has its keys",
+        "`rollout-bench init` writes one; or name another with --configfile. docs/reference/config.csv has the keys",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file

@@ -12,6 +12,7 @@ from rollout_bench.checkpoints.formats import SMALLEST_VOCABULARY
 from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, LogNormal, Normal, Turns, longest
 from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.places import shipped
 from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.refusals import Row, refuse
 from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, entries, prompt_numbers, read_bytes, sha256
@@ -54,7 +55,7 @@ class DatasetFacts:
 
 def facts_of(load: WorkloadSettings) -> DatasetFacts | None:
     """Return the facts of a workload's data set, None without one; raise `UserError` as `dataset_facts` does."""
-    return None if load.dataset is None else dataset_facts(Path(load.dataset.path), load.dataset.format)
+    return None if load.dataset is None else dataset_facts(shipped(Path(load.dataset.path)), load.dataset.format)
 
 
 def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
@@ -159,7 +160,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
         traced = {"prompt_tokens": facts.longest_prompt, "output_tokens": facts.longest_output, "turns": facts.turns}
     dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
     spec = load.to(WorkloadSpec, name=name, dataset=dataset, **traced)
-    return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
+    return CheckedLoad(spec, pair, str(shipped(Path(load.dataset.path))) if load.dataset else None)
 
 
 def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:

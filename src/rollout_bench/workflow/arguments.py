@@ -13,6 +13,7 @@ import yaml
 from snakemake.utils import update_config
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.places import config_file
 from rollout_bench.plan.config_file import check_config_file
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
@@ -60,7 +61,7 @@ def check_words(words: Sequence[str]) -> None:
         UserError: a file is no config, or a value is not name=value.
     """
     try:
-        given, _ = _parser().parse_known_args(words)
+        given, _ = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
     for file in given.configfile:
@@ -85,8 +86,31 @@ def _open_brackets(text: str) -> bool:
 
 
 def read_call(words: Sequence[str]) -> Call:
-    """Return what the arguments `words` of a call give, as Snakemake reads them; raise what its parser raises."""
+    """Return what the arguments `words` of a call give, as Snakemake reads them; raise what its parser raises.
+
+    Raises:
+        UserError: a config file is neither in this folder nor in the package.
+    """
+    words = with_shipped(words)
     return _plain_call(words) or _parsed(words)
+
+
+def with_shipped(words: Sequence[str]) -> list[str]:
+    """Return the arguments `words`, with the path of each config file that the package has and this folder lacks.
+
+    Raises:
+        UserError: a config file is in neither.
+    """
+    found: list[str] = []
+    follows = False
+    for word in words:
+        option, equals, file = word.partition("=")
+        if word.startswith("-"):
+            follows = option in ("--configfile", "--configfiles")
+            found.append(f"{option}={config_file(file)}" if follows and equals else word)
+        else:
+            found.append(str(config_file(word)) if follows else word)
+    return found
 
 
 def load(path: Path) -> dict[str, Any]:

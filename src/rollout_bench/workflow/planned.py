@@ -1,7 +1,7 @@
 """From the merged config to the plan of a call of Snakemake, with all checks that come before the first launch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.places import python_path
+from rollout_bench.core.places import name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
@@ -33,11 +33,19 @@ from rollout_bench.plan.schedule import (
 from rollout_bench.workflow.call import stopping
 from rollout_bench.workflow.rounds import wanted_launches
 
-DEFAULT_CONFIG = Path("config.yaml")
+CONFIG = Path("config.yaml")
+
+
+def default_config(files: Sequence[Path]) -> Path:
+    """Return the config that the config files of a call are laid over.
+
+    It is config.yaml of this folder. If there is none, the `files` are laid over the package's, as in a clone.
+    """
+    return shipped(CONFIG) if files else CONFIG
 
 
 @stopping()
-def check_call(is_job: bool, config: Path | None = DEFAULT_CONFIG) -> None:
+def check_call(is_job: bool, config: Path | None = CONFIG) -> None:
     """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
 
     Jobs can import this package from now on.
@@ -97,7 +105,7 @@ def plan_of_call(
     if config.models == [AUTO] and matrix.platform == "cpu" and emulates_bf16():
         choice = f"this processor has no AVX-512 and emulates bf16, so the model is {automatic_model(matrix.platform)}"
         plan = replace(plan, choice=choice)
-    plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles), fits=fits)
+    plan = replace(plan, files=tuple(name_of(file) for file in given.configfiles), fits=fits)
     if is_main:
         plan.again.update(_measured_again(plan))
     return plan, engine

@@ -13,5 +13,7 @@ def test_a_server_and_its_model_may_have_any_name(model: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["init", "--from", "endpoint", "http://my-model:8000/v1", model])
     assert init.main() == 0
-    endpoint = yaml.safe_load((tmp_path / "config.yaml").read_text())["endpoints"]["mine"]
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written.keys() == {"modes", "models", "workloads", "launches", "endpoints", "workload_settings"}
+    endpoint = written["endpoints"]["mine"]
     assert (endpoint["url"], endpoint["model"]) == ("http://my-model:8000/v1", model)
