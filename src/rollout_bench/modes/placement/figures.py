@@ -1,6 +1,9 @@
 """The figure of a placement: the activities of each device in a step."""
 
-from rollout_bench.core.numbers import first_few, number
+from collections.abc import Mapping, Sequence
+
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.core.numbers import first_few, number, ratio
 from rollout_bench.modes.placement.costs import typical_step
 from rollout_bench.report.figures.charts import Bar, Chart, Rows
 from rollout_bench.report.figures.drawings import content_of, rows_with
@@ -44,9 +47,24 @@ def placement(findings: Findings) -> Chart:
             )
         )
     takes = [f"{number(step.elapsed_s, 3)} s ({names[row.experiment.place]})" for row, step in found]
-    title = f"A step takes {first_few(takes, 3)}"
+    title = _verdict([row for row, _ in found], names) or f"A step takes {first_few(takes, 3)}"
     marks = "The step with the median time of all valid launches. Blank: the device waits."
     return Chart(title, content_of(findings, rows), marks, panels, ACTIVITY_COLOURS)
+
+
+def _verdict(rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    """Return the conclusion on the times of a step in a sentence; empty without a verdict or a single baseline."""
+    compared = [(names[row.experiment.place], row.comparisons.get("placed_step_s")) for row in rows]
+    baselines = [name for name, one in compared if one is not None and one.is_baseline]
+    decided = [(name, one) for name, one in compared if one is not None and one.verdict in ("faster", "slower")]
+    if not decided or len(baselines) != 1:
+        return ""
+    if len(decided) == 1:
+        ((name, one),) = decided
+        ends = f" [{ratio(1 / one.high)}, {ratio(1 / one.low)}]" if one.low and one.high else ""
+        return f"{name}: a step takes {ratio(1 / (one.speedup or 1))}x{ends} as long as {baselines[0]}"
+    takes = [f"{ratio(1 / (one.speedup or 1))}x ({name})" for name, one in decided]
+    return f"A step takes {first_few(takes, 3)} as long as {baselines[0]}"
 
 
 DRAWINGS = {"placement": placement}
