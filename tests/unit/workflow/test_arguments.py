@@ -125,7 +125,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
     ("words", "problem", "remedy"),
     [
         (["--configfile", "broken.yaml"], "broken.yaml: line 3, column 7: is not valid YAML", "mend the file"),
-        (["--configfile", "absent.yaml"], "absent.yaml: cannot be read: No such file", "config.yaml"),
+        (["--configfile", "absent.yaml"], "absent.yaml: there is no such config file", "did you mean"),
         (
             ["--cores", "1", "--config", "quants=[bf16,", "w8a8]", "launches=2"],
             "--config quants=[bf16, w8a8]: the shell splits it",
