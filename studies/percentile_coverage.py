@@ -55,7 +55,7 @@ def misses(percentile: int, launches: int, share: float, experiments: int, seed:
         own = np.sqrt(1 - share) * rng.normal(size=of_launch.size)
         values = away + own + np.sqrt(share) * rng.normal(size=launches)[of_launch]
         independent = max(1, int(effective_samples(values, of_launch)))
-        found = distribution(values, independent, of_launch).claimed.get(percentile)
+        found = distribution(values, independent, of_launch).proven.get(percentile)
         if found is not None:
             ranks = percentile_interval(values, percentile / 100, independent=independent)
             shown += 1

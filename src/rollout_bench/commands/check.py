@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from rollout_bench.contracts.load import EndpointSpec, Places
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.numbers import several
 from rollout_bench.measure.machine.host import BUSY, used_by_others
+from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.checks import absent_model
 from rollout_bench.plan.engine import probe_engine
 
@@ -38,10 +40,18 @@ def main() -> int:
         help="a model: weights and its folder, hub and its id there, or synthetic and the folder that the workflow "
         "builds; can be given several times",
     )
+    parser.add_argument(
+        "--endpoint",
+        type=EndpointSpec.model_validate_json,
+        metavar="JSON",
+        action="append",
+        default=[],
+        help="a server to ask for its models; can be given several times",
+    )
     arguments = parser.parse_args()
     problems: list[UserError] = []
     facts = [*_machine(), *_engine(arguments.platform, problems), *_devices(arguments.platform, problems)]
-    facts += list(_models(arguments, problems))
+    facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
         print(f"{name + ':':<22} {value}")
     for problem in problems:
@@ -70,13 +80,8 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
         return
     yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
     yield from engine.plugins.items()
-    if wanted not in ("auto", engine.platform()):
-        problems.append(
-            UserError(
-                f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}",
-                f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}",
-            )
-        )
+    if wanted != "auto" and (refusal := engine.refusal(wanted)) is not None:
+        problems.append(refusal)
     done = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.__version__)"],
         capture_output=True,
@@ -117,11 +122,20 @@ def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
         absent = absent_model(Path(place)) if kind == "weights" else None
         said = {
             "weights": "found" if absent is None else "NOT FOUND",
-            "hub": "on the model hub, not looked up",
+            "hub": "on the model hub",
             "synthetic": "built" if Path(place).is_dir() else "will be built",
         }
         yield f"model {name}", f"{place} {said[kind]}"
         problems += [] if absent is None else [absent]
+
+
+def _places(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    """Ask servers and the model hub; yield the servers that answer."""
+    hub = dict.fromkeys(place for kind, _, place in arguments.model if kind == "hub")
+    for places in [*(Places(endpoints=(each,)) for each in arguments.endpoint), Places(hub=tuple(hub))]:
+        found = list(problems_of(places))
+        problems += found
+        yield from ((f"endpoint {each.url}", "NO USE" if found else f"has {each.model}") for each in places.endpoints)
 
 
 if __name__ == "__main__":

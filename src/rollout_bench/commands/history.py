@@ -28,6 +28,6 @@ def main() -> int:
     print(text_of(gates), end="")
     for picture in pictures_of(gates) if arguments.out else ():
         file = arguments.out / f"{picture.name}.svg"
-        write_whole(file, picture.svg)
+        write_whole(file, picture.drawn.svg)
         print(file)
     return 0

@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 if all launches are measured; else the status of the first failed launch: 1 if failed "
         "(two lines give reason and remedy); 75 if the node was at fault and another node may succeed; with --attempt "
-        "also 0 if some launches of a block were measured and the failed ones would fail on any node; 130 or 143 if "
+        "also 0 if the failed launches would fail on any node, which the run reports at its end; 130 or 143 if "
         "interrupted.",
     )
     for name, field in Alone.model_fields.items():
@@ -81,6 +81,11 @@ def parse_arguments() -> argparse.Namespace:
         "launch, the baseline first. turn: number of its block, where later blocks use the engines of the first",
     )
     parser.add_argument(
+        "--nothing",
+        action="store_true",
+        help="measure nothing: all launches of this block have failed in an earlier block of this run",
+    )
+    parser.add_argument(
         "--order-seed",
         type=int,
         default=0,
@@ -92,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     given = {name: value for name in Alone.model_fields if (value := getattr(arguments, name)) is not None}
     try:
-        arguments.member = arguments.member or [member(json.dumps(given))]
+        arguments.member = arguments.member or ([] if arguments.nothing else [member(json.dumps(given))])
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     return arguments
@@ -156,14 +161,13 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
 
 
 def is_over(records: Sequence[Path]) -> bool:
-    """Return whether a block is finished: at least one launch has a record, and each other launch a final failure.
+    """Return whether a block is finished: each launch has a record or a final failure.
 
     A failure is final if it was written in this run and would happen on any node. The run then continues with other
-    blocks.
+    blocks, and reports the failure at its end.
     """
     plan = records[0].parent.parent.parent / "plan.json"
-    measured = [record for record in records if state_of(record) == "measured"]
-    return bool(measured) and all(record in measured or failed_by_itself(record, plan) for record in records)
+    return all(state_of(record) == "measured" or failed_by_itself(record, plan) for record in records)
 
 
 def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
@@ -204,6 +208,8 @@ def failed(error: UserError) -> int:
 def main() -> int:
     """Run the command; see --help for its exit status."""
     arguments = parse_arguments()
+    if arguments.nothing:
+        return 0
     with signals_as_descriptor() as signals:
         if arguments.die_with_parent is not None:
             die_with_parent(signal.SIGTERM)

@@ -19,7 +19,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
-from rollout_bench.plan.planfile import PlanFile, cost_in_words
+from rollout_bench.plan.planfile import PlanFile, Span, cost_in_words
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
@@ -44,7 +44,7 @@ def show(plan: PlanFile, results: Path) -> None:
         table.add_column(heading, overflow="fold")
     for heading in ("done", "failed", "missing", "minutes left"):
         table.add_column(heading, justify="right")
-    left: dict[str, list[tuple[float | None, int]]] = defaultdict(list)
+    left: dict[str, list[tuple[Span | None, int]]] = defaultdict(list)
     failures: list[str] = []
     done_total = 0
     launches = {launch.record: launch for launch in plan.launches}
@@ -60,7 +60,7 @@ def show(plan: PlanFile, results: Path) -> None:
                 done += 1
                 continue
             if planned in launches:
-                left[name].append((launches[planned].expected_s, experiment.devices))
+                left[name].append((launches[planned].span, experiment.devices))
             if state == "failed":
                 failed += 1
                 failures.append(_failure(record))
@@ -122,9 +122,13 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
     yield from under_way_lines(plan, results)
 
 
-def _minutes(left: Iterable[tuple[float | None, int]]) -> str:
-    seconds = [expected_s for expected_s, _ in left]
-    return MISSING if None in seconds else f"{sum(s for s in seconds if s is not None) / 60:.1f}"
+def _minutes(left: Iterable[tuple[Span | None, int]]) -> str:
+    spans = [span for span, _ in left]
+    known = [span for span in spans if span is not None]
+    if len(known) < len(spans):
+        return MISSING
+    low, high = (sum(ends) / 60 for ends in zip(*known, strict=True)) if known else (0.0, 0.0)
+    return f"{high:.1f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
 def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> int:

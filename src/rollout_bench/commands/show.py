@@ -14,7 +14,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 when something is printed, 1 on an error, 3 when damaged records are left out.",
     )
     add_selection(parser)
-    parser.add_argument("--table", metavar="WORDS", help="print the tables whose titles contain these words")
+    parser.add_argument(
+        "--table", metavar="WORDS", help="print the tables and notes whose titles contain these words, such as failed"
+    )
     return parser
 
 
@@ -38,11 +40,11 @@ def main() -> int:
 
     made = summary_of(results, collection)
     if arguments.table is None:
-        print_answer(f"{made.status}\n\n{made.answer}")
+        print_answer(made.answer)
         return tell(collection.damaged)
-    text = made.tables_with(arguments.table)
+    text = made.parts_with(arguments.table)
     if not text.strip():
-        titles = dict.fromkeys(view.title.partition(":")[0] for view in made.views)
-        raise UserError(f"{results}: no table has {arguments.table!r} in its title", f"choose of {', '.join(titles)}")
+        problem = f"{results}: no table or note has {arguments.table!r} in its title"
+        raise UserError(problem, f"choose of {', '.join(made.titles)}")
     print(text, end="")
     return tell(collection.damaged)

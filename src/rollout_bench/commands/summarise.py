@@ -47,8 +47,7 @@ def main() -> int:
 
     made = summary_of(results, collection, drawn=True)
     made_of = {**state, "damaged": [e.problem for e in collection.damaged]}
-    answer = f"{made.status}\n\n{made.answer}"
-    stated = json.dumps({**made_of, "version": __version__, "answer": answer}, indent=1) + "\n"
+    stated = json.dumps({**made_of, "version": __version__, "answer": made.answer}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
     # Show the kept figures, because the figures beside `out` may belong to another selection.
     kept: Path = arguments.also or out
@@ -62,12 +61,12 @@ def main() -> int:
             place / "summary.csv": summary.csv,
             place / "summary.txt": summary.text,
             **{place / name: table for name, table in summary.tables.items()},
-            **{place / "figures" / f"{picture.name}.svg": picture.svg for picture in made.pictures},
+            **{place / "figures" / f"{picture.name}.svg": picture.drawn.svg for picture in made.pictures},
             place / STATE_FILE: stated,
         }
     for path, content in contents.items():
         write_whole(path, content.encode() if isinstance(content, str) else content)
-    print_answer(answer)
+    print_answer(made.answer)
     print(f"\nAll tables and figures: {out / 'summary.html'} (.md, .csv, .txt)")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

@@ -53,6 +53,8 @@ def check() -> NoReturn:
         if e.spec.endpoint is None
     )
     words = [word for model in models for word in ("--model", *model)]
+    asked = dict.fromkeys(e.spec.endpoint.model_dump_json() for e in made.matrix.experiments if e.spec.endpoint)
+    words += [word for endpoint in asked for word in ("--endpoint", endpoint)]
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
     os.execvp(engine.python, [engine.python, *words])
 

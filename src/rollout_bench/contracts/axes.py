@@ -9,6 +9,9 @@ AXES = ("platform", "model", "quant", "workload", "setting")
 DEFAULT_SETTING = "default"
 """The setting without changes."""
 
+UNKNOWN = "unknown"
+"""Platform, quantization and engine of a server that somebody else started."""
+
 
 class Placed(Protocol):
     """An entry of a table."""
@@ -61,13 +64,16 @@ def label_of(named: Named) -> str:
 
 
 def with_setting(label: str, setting: str) -> str:
-    """Return the `label` of a quantization with the name of its setting, unless it is the default."""
-    return label if setting == DEFAULT_SETTING else f"{label} {setting}"
+    """Return the `label` of a quantization with the name of its setting, unless it is the default.
+
+    An unknown quantization is only named if nothing else is.
+    """
+    return " ".join(name for name in (label, setting) if name not in (UNKNOWN, DEFAULT_SETTING)) or label
 
 
 def title_of(placed: Placed, label: str) -> str:
     """Return the name in messages of an experiment with this `label`: model, label, workload."""
-    return f"{placed.model} {label} {placed.workload}"
+    return " ".join(name for name in (placed.model, label, placed.workload) if name != UNKNOWN)
 
 
 def name_of(named: Named) -> str:

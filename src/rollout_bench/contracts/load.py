@@ -292,3 +292,10 @@ class EndpointSpec(Strict):
         "data sets of text, and for the range of token ids. Null: prompts as text have a common word per token, and "
         f"token ids are below {ENDPOINT_VOCABULARY}."
     )
+
+
+class Places(Strict):
+    """What a run needs from elsewhere: servers, and hub ids of models."""
+
+    endpoints: tuple[EndpointSpec, ...] = ()
+    hub: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ import yaml
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
-from rollout_bench.analysis.timed.latencies import claimable
+from rollout_bench.analysis.timed.latencies import provable
 from rollout_bench.analysis.timed.service import Requests, pool_requests
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.load import Length, LoadPoint, Normal, Uniform, longest
@@ -421,11 +421,11 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
         "latency": latency or None,
         "throughput": None if only_starts else _throughput(passes),
     }
-    claimed = {
+    proven = {
         field: {"independent": independent[measure], "highest": f"p{max(found)}" if found else "none"}
         for field, (measure, _) in LATENCY_UNITS.items()
         if measure in independent
-        for found in [claimable(independent[measure])]
+        for found in [provable(independent[measure])]
     }
     resources = _resources([iteration for own in passes for iteration in own])
     flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
@@ -433,7 +433,7 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
         "components": [{"component_label": "engine", "aggregate": resources}] if resources else None,
         "engine_startup": _startup(records) or None,
         **mode_of(records[0].spec.mode).part("export", "more_of", lambda _: {})(records),
-        "percentiles_claimed": claimed or None,
+        "percentiles_proven": proven or None,
         "validity": {
             "valid_launches": len(records),
             "flags": [

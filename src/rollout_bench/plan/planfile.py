@@ -17,22 +17,31 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
+Span = tuple[float, float]
+"""Shortest and longest expected seconds; equal if something like it was measured."""
 
-def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
-    """Return the time of launches in sequence; each is given by its seconds and its number of devices.
+
+def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = False) -> str:
+    """Return the time of launches in sequence; each is given by its span and its number of devices.
 
     `least`: the time is a lower limit.
     """
-    seconds = device_seconds = 0.0
-    for expected_s, devices in launches:
-        if expected_s is None:
+    low_s = high_s = device_s = 0.0
+    for span, devices in launches:
+        if span is None:
             return "time unknown, since nothing was measured yet"
-        seconds += expected_s
-        device_seconds += expected_s * devices
-    minutes = seconds / 60
-    time = f"{minutes:.0f} min" if minutes < LONG_MIN else f"{number(minutes / 60, 2)} h"
-    hours = f"; {number(max(device_seconds / 3600, 0.01), 2)} device hours" if device_seconds else ""
-    return f"{'at least' if least else 'about'} {time}{hours}"
+        low_s += span[0]
+        high_s += span[1]
+        device_s += span[1] * devices
+    if low_s < high_s:
+        ends = [_time(low_s), _time(high_s)] if high_s / 60 >= LONG_MIN else [f"{low_s / 60:.0f}", _time(high_s)]
+        return f"usually {' to '.join(ends)}{', and more as is needed' if least else ''}"
+    hours = f"; {number(max(device_s / 3600, 0.01), 2)} device hours" if device_s else ""
+    return f"{'at least' if least else 'about'} {_time(low_s)}{hours}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds / 60 < LONG_MIN else f"{number(seconds / 3600, 2)} h"
 
 
 LONG_MIN = 120
@@ -44,6 +53,14 @@ class PlannedLaunch(Strict):
 
     record: str = Field(description="Path of its record, relative to the parent of the results folder.")
     expected_s: float | None = Field(None, description="Expected duration, in seconds. Null: nothing was measured yet.")
+    usual_s: Span | None = Field(
+        None, description="Usual shortest and longest duration before anything is measured, in seconds. Null: unknown."
+    )
+
+    @property
+    def span(self) -> Span | None:
+        """Shortest and longest expected seconds; None if unknown."""
+        return self.usual_s if self.expected_s is None else (self.expected_s, self.expected_s)
 
 
 class PlannedExperiment(Strict):

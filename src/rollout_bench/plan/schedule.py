@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from rollout_bench.contracts.axes import AXES, names_of
-from rollout_bench.contracts.load import PAUSE_S
+from rollout_bench.contracts.axes import AXES, names_of, with_setting
+from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.postmortem import Glance, glance, has_failed
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, start_of
@@ -32,6 +32,7 @@ from rollout_bench.plan.planfile import (
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
+    Span,
     cost_in_words,
     is_plan,
     read_plan,
@@ -57,6 +58,9 @@ MARK = str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
 
 ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the time of the move; no command reads them."""
+
+USUAL_S = 60.0, 240.0
+"""Usual shortest and longest duration of a launch on an accelerator, in seconds, before anything is measured."""
 
 TIMEOUT_S = 1800
 """Default time limit of a launch, in seconds."""
@@ -254,7 +258,7 @@ class Schedule:
         return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
     def start_lines(self) -> list[str]:
-        """Return a line on the starts that serve several launches, and one on the share of the time that measures."""
+        """Return a line on the starts that serve several launches; empty without any."""
         starts = several(len(self._starting), "start")
         shared = f"shared starts: {several(len(self.launches), 'launch')} in {starts} of an engine"
         if len(self._starting) == len(self.launches):
@@ -265,9 +269,7 @@ class Schedule:
         own_s = sum(cost.start_s + cost.rest_s for cost in costs)
         with_s = sum(filter(None, map(self.expected_s, self.launches)))
         saves = f", about {with_s / 60:.0f} min instead of {own_s / 60:.0f}" if with_s < own_s - 1 else ""
-        share = sum(cost.counted_s for cost in costs) / with_s
-        measures = f"passes that count take {100 * share:.0f} % of the time" if share else ""
-        return [line for line in (shared and shared + saves, measures) if line]
+        return [shared + saves] if shared else []
 
     @property
     def _could_share(self) -> bool:
@@ -314,10 +316,7 @@ class Schedule:
                 for group in self.interleaving.groups
             ],
             not_interleaved=list(self.interleaving.reasons),
-            launches=[
-                PlannedLaunch(record=x.record, expected_s=self.expected_s(x) if estimate else None)
-                for x in self.launches
-            ],
+            launches=[self._planned(launch, estimate=estimate) for launch in self.launches],
             files=list(self.files),
         )
 
@@ -334,9 +333,17 @@ class Schedule:
             return None
         return round(cost.rest_s + (cost.start_s if launch.record in self._starting else 0.0), 1)
 
+    def _planned(self, launch: ScheduledLaunch, *, estimate: bool = True) -> PlannedLaunch:
+        expected_s = self.expected_s(launch) if estimate else None
+        usual_s = _usual_s(launch.experiment.spec) if estimate and expected_s is None else None
+        return PlannedLaunch(record=launch.record, expected_s=expected_s, usual_s=usual_s)
+
     @cached_property
     def _costs(self) -> dict[str, Cost | None]:
-        """Experiment -> cost of a launch: of its own earlier one, else the mean of the known; None without any."""
+        """Experiment -> cost of a launch: of its own earlier one, else of one of this engine at another load.
+
+        Without both it is the mean of the known, None without any.
+        """
         known: dict[str, Cost] = {}
         missing = set(self.missing)
         for launch in self.launches:
@@ -344,6 +351,9 @@ class Schedule:
                 with contextlib.suppress(UserError):  # the summary reports it; here only an estimate is missing
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                     known[launch.experiment.name] = Cost.of(record)
+        for experiment in self.matrix.experiments:
+            if experiment.name not in known and (found := _at_another_load(experiment.spec)) is not None:
+                known[experiment.name] = found
         usual = Cost(*map(fmean, zip(*map(astuple, known.values()), strict=True))) if known else None
         return {e.name: known.get(e.name, usual) for e in self.matrix.experiments}
 
@@ -351,7 +361,7 @@ class Schedule:
         """Return in words the cost of measuring `records`."""
         launches = [self.by_record[record][1] for record in records]
         return cost_in_words(
-            ((self.expected_s(launch), devices_needed(launch.experiment.spec)) for launch in launches),
+            ((self._planned(launch).span, devices_needed(launch.experiment.spec)) for launch in launches),
             least=self.config.launches == "auto",
         )
 
@@ -366,13 +376,51 @@ def selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
     return known[path]
 
 
+def _at_another_load(spec: Spec) -> Cost | None:
+    """Return the cost of a launch of the engine of `spec` from a record of another load; None without one.
+
+    The time of its passes is scaled by the number of output tokens.
+    """
+    folders = (RESULTS / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")
+    for path in sorted(record for folder in folders for record in folder.glob("launch-*.json")):
+        with contextlib.suppress(UserError):
+            record = read_launched(path, spec.mode)
+            if record.valid and start_of(record.spec) == start_of(spec) is not None:
+                cost = Cost.of(record)
+                counted_s = cost.counted_s * _most_tokens(spec) / _most_tokens(record.spec)
+                return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
+    return None
+
+
+def _most_tokens(spec: Spec) -> int:
+    """Return the maximum number of output tokens of the measured passes of a launch."""
+    load = spec.workload
+    return load.prompts * load.samples_per_prompt * load.longest_pair[1] * spec.measuring.iterations
+
+
 def _held_s(spec: Spec) -> float:
     """Return the seconds of a launch's loads and the pauses between them; 0 if the loads have no duration."""
     measuring = spec.measuring
     if spec.load is None:
         return 0.0
-    held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
+    held_s = sum(_least_s(spec, point) for point in spec.load.points)
+    held_s *= measuring.warmup_iterations + measuring.iterations
     return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
+
+
+def _usual_s(spec: Spec) -> Span | None:
+    """Return the usual shortest and longest seconds of a launch before anything is measured; None if unknown."""
+    held_s = round(_held_s(spec), 1)
+    if spec.endpoint is not None:
+        return (held_s, held_s) if held_s else None
+    return (USUAL_S[0] + held_s, USUAL_S[1] + held_s) if spec.platform != "cpu" else None
+
+
+def _least_s(spec: Spec, point: LoadPoint) -> float:
+    """Return the least seconds of a pass under `point`; 0 if it depends on the speed of the answers."""
+    if point.least_s or not isinstance(point.request_rate, float):
+        return point.least_s
+    return (spec.workload.prompts * spec.workload.samples_per_prompt - 1) / point.request_rate
 
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
@@ -476,6 +524,23 @@ def of_unsound_blocks(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
         if lost or mixed or any(look.is_transient for look in there.values()):
             found |= there.keys()
     return found
+
+
+def joined_lines(plan: Schedule, looks: Mapping[str, Glance]) -> Iterator[str]:
+    """Yield a line for each interleaved group whose records are measured again because experiments joined it."""
+    records = grouped((launch.experiment.name, launch.record) for launch in plan.launches)
+    for group in plan.interleaving.groups:
+        new = [e for e in group.members if not any(r in looks or has_failed(Path(r)) for r in records[e.name])]
+        there = [record for e in group.members for record in records[e.name] if record in looks]
+        if new and there:
+            names = first_few([with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in new])
+            whole = plan.cost_of(record for e in group.members for record in records[e.name])
+            alone = plan.cost_of(record for e in new for record in records[e.name])
+            yield (
+                f"{names}: to compare it with the others, engines alternate, so their {several(len(there), 'launch')}"
+                f" are measured again ({whole}); --config interleave=false keeps them, and gives {names} numbers"
+                f" without a verdict ({alone})"
+            )
 
 
 def measured_with_other_files(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:

@@ -3,31 +3,38 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
+from rollout_bench.analysis.timed.columns import shared_flags
 from rollout_bench.analysis.timed.comparison import BOUND, MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
+from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of
+from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import LASTING
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
+from rollout_bench.report.service import Latencies, service_lines
 
 MOST = 6
 """Maximum number of comparisons with a conclusion, and of configurations without one; the tables have all."""
 
 
-def conclusions(rows: Sequence[Row], collection: Collection) -> list[Section]:
-    """Return a section for each comparison with a common baseline, and one for trends over a swept number.
+def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencies) -> list[Section]:
+    """Return a section for each comparison with a common baseline, one on servers, and one for trends over a number.
 
-    If nothing can be compared, the section has the value of each configuration.
+    If nothing can be compared, the section has the value of each configuration, or what a server sustains. `latencies`
+    has the distributions of the requests of `rows`.
     """
     groups = compared_rows(rows)
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
@@ -41,17 +48,29 @@ def conclusions(rows: Sequence[Row], collection: Collection) -> list[Section]:
     untold = [row for row in rows if row.experiment.place not in told]
     refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
     if not groups and not refused:
-        found = _values([row for row in rows if row.used], collection)
+        found = _values([row for row in rows if row.used], collection, latencies)
         untold = [row for row in untold if not row.used]
+    elif lines := service_lines(rows, latencies, collection.slo)[:MOST]:
+        found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0]))
     if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
-        items = _items(_doubts(untold), *_next(untold, [], collection))
-        found.append(Section("Conclusion: the others", items, lead=refused or "No result."))
+        step, command = _next(untold, [], collection)
+        items = _items(*_doubts(untold), step)
+        found.append(Section("Conclusion: the others", items, lead=refused or "No result.", command=command))
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
+    if found:
+        found[0] = replace(found[0], items=(*_shared(rows), *found[0].items))
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
         found[-1] = replace(found[-1], items=(*found[-1].items, more))
     return [*found, *_trends(rows, collection)]
+
+
+def _shared(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a sentence on each warning that all launches have, with what follows from it."""
+    for code in sorted(shared_flags(rows) - DISTURBED):
+        follows = f": {IF_ALL[code]}" if code in IF_ALL else ""
+        yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
 
 
 def _is_refused(row: Row) -> bool:
@@ -67,17 +86,21 @@ def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
     )
 
 
-def _values(rows: Sequence[Row], collection: Collection) -> list[Section]:
-    """Return the section of configurations that are not compared, with the mean of their first metric."""
-    metrics = [NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]] for row in rows[:MOST]]
-    lines = [
+def _values(rows: Sequence[Row], collection: Collection, latencies: Latencies) -> list[Section]:
+    """Return the section of configurations that are not compared: servers in a sentence, of others the first metric."""
+    others = [row for row in rows if not mode_of(row.experiment.mode).has_loads]
+    metrics = [NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]] for row in others]
+    lines = service_lines(rows, latencies, collection.slo) + [
         f"{row.name}: {metric.text(row.values[metric.name])} {metric.header}."
-        for row, metric in zip(rows, metrics, strict=False)
+        for row, metric in zip(others, metrics, strict=True)
         if metric.name in row.values
     ]
-    more = f"{several(len(rows) - MOST, 'more configuration')}: see the tables." if len(rows) > MOST else ""
-    items = _items(*lines, more, _doubts(rows), *_next(rows, [], collection)) if lines else ()
-    return [Section("Conclusion", items[1:], lead=items[0])] if items else []
+    more = f"{several(len(lines) - MOST, 'more configuration')}: see the tables." if len(lines) > MOST else ""
+    if not lines:
+        return []
+    step, command = _next(rows, [], collection)
+    items = _items(*lines[1:MOST], more, *_doubts(rows), step)
+    return [Section("Conclusion", items, lead=lines[0], command=command)]
 
 
 def _by_told_metric(others: Sequence[Row]) -> list[Row]:
@@ -115,9 +138,10 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     if any(row.comparison.verdict in ("faster", "slower") or row.comparison.is_bounded for row in others):
         headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
     undetected = [row for row in others if row.comparison.verdict == "undetected" and not row.comparison.is_bounded]
-    lines = (_disturbed(everyone), rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
-    items = _items(*lines, _doubts(everyone), *_next(everyone, undetected, collection))
-    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
+    lines = (rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
+    step, command = _next(everyone, undetected, collection)
+    items = _items(*_doubts(everyone), *lines, step)
+    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline, command=command)
 
 
 def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
@@ -134,7 +158,7 @@ def _apart(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
     lead, rest = _verdicts(compared, [], axes, "A") if compared else ("No result.", "")
-    return Section(heading, _items(rest, _doubts(rows)), lead=lead)
+    return Section(heading, _items(rest, *_doubts(rows)), lead=lead)
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
@@ -217,13 +241,14 @@ def _side(row: Row, axes: Sequence[str]) -> str:
     names = {axis: row.quant_label if axis == "quant" else getattr(row.experiment.whole, axis) for axis in axes}
     if len(names) > 1 and names.get("setting") == DEFAULT_SETTING:
         del names["setting"]
-    return " ".join(names.values()) or row.label
+    return " ".join(name for name in names.values() if name != UNKNOWN) or row.label
 
 
 def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
     first = rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
-    return ", ".join([" ".join(name for name in names if name != DEFAULT_SETTING), first.mode, first.platform])
+    own = " ".join(name for name in names if name not in (DEFAULT_SETTING, UNKNOWN))
+    return ", ".join(name for name in (own, first.mode, first.platform) if name != UNKNOWN)
 
 
 def _ratio(comparison: Comparison) -> str:
@@ -238,47 +263,41 @@ def _why(row: Row) -> str:
     return reason or f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
-def _doubts(rows: Sequence[Row]) -> str:
-    """Return the problems of the launches in a sentence; empty if there are none."""
-    # the loads of a sweep are rows of the same launches
+def _launches(rows: Sequence[Row]) -> list[LaunchMeasures]:
+    """Return the launches of `rows`, each once: the loads of a sweep are rows of the same launches."""
     named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
-    launches = named.values()
-    codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
-    counted = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-    invalid = sum(not launch.valid for launch in launches)
-    failed = sum(len(row.experiment.failures) for row in rows)
-    damaged = sum(len(row.experiment.damaged) for row in rows)
-    few = [row.label for row in rows if row.comparison.carried_by_few]
-    told = {
-        f"{invalid} of {several(len(launches), 'launch')} invalid and left out of all numbers ({counted})": invalid,
-        f"{several(failed, 'launch')} failed": failed,
-        f"{several(damaged, 'record')} damaged": damaged,
-        f"a few slow passes carry the difference of {some(few)}": few,
-    }
-    found = "; ".join(text for text, amount in told.items() if amount)
-    return f"In doubt: {found}." if found else ""
+    return list(named.values())
 
 
-DISTURBED = {
-    "cpu_steal": "other virtual machines used the cores",
-    "cpu_shared": "other processes used the cores",
-    "device_shared": "others used the device",
-    "memory_pressure": "memory was short",
-    "swapping": "memory was swapped",
-    "paused": "it was stopped",
-    "throttled": "clocks were lowered",
-}
-"""Flags of a disturbed machine -> what disturbed it."""
+def _doubts(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a sentence on each problem of the launches: a disturbed machine, invalid and failed ones, and others."""
+    launches = _launches(rows)
+    codes = [{flag.code for flag in one.flags} & DISTURBED for one in launches]
+    if any(codes):
+        why = ", ".join(f"{MEANINGS[code]} ({n})" for code, n in Counter(chain.from_iterable(codes)).most_common())
+        yield f"The machine was disturbed in {sum(map(bool, codes))} of {several(len(launches), 'launch')}: {why}."
+    if invalid := [launch for launch in launches if not launch.valid]:
+        counts = Counter(code for launch in invalid for code in invalid_codes(launch.flags))
+        why = ", ".join(f"{code} ({n})" for code, n in counts.most_common())
+        yield f"{len(invalid)} of {several(len(launches), 'launch')} {_are(invalid)} invalid and in no number: {why}."
+    failures = [failure for row in rows for failure in row.experiment.failures]
+    causes = list(grouped(((each.category, each.cause, each.fix), each) for each in failures).items())
+    for (_, cause, fix), alike in causes[:CAUSES]:
+        yield f"{several(len(alike), 'launch')} failed: {cause.rstrip('.')} -> {fix.rstrip('.')}."
+    if len(causes) > CAUSES:
+        yield f"{several(len(causes) - CAUSES, 'other cause')} of failures: see Failed."
+    if damaged := sum(len(row.experiment.damaged) for row in rows):
+        yield f"{several(damaged, 'record')} cannot be read: see Damaged."
+    if few := [row.label for row in rows if row.comparison.carried_by_few]:
+        yield f"A few slow passes make the difference of {some(few)}."
 
 
-def _disturbed(rows: Sequence[Row]) -> str:
-    """Return in how many launches what disturbed the machine; empty if nothing did."""
-    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
-    codes = [{flag.code for flag in one.flags} & DISTURBED.keys() for one in named.values()]
-    counted = Counter(code for own in codes for code in own).most_common()
-    found = f"{sum(map(bool, codes))} of {several(len(codes), 'launch')}"
-    why = ", ".join(f"{DISTURBED[code]} ({count})" for code, count in counted)
-    return f"The machine was disturbed in {found}: {why}." if counted else ""
+def _are(things: Sequence[object]) -> str:
+    return "is" if len(things) == 1 else "are"
+
+
+CAUSES = 2
+"""Maximum number of causes of failures in a conclusion."""
 
 
 _AGAIN = "run the same command again, which measures"
@@ -292,20 +311,23 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
 
 def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
     failed = any(failure.category not in LASTING for row in rows for failure in row.experiment.failures)
-    look = "look under Failed, then " if failed else ""
+    mend = "mend that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     steps = (
         (
             any(row.experiment.damaged for row in rows),
-            f"look under Damaged, and delete these records; then {_AGAIN} their blocks",
+            f"delete the records that cannot be read, then {_AGAIN} their blocks",
         ),
-        (missing, f"{look}{_AGAIN} what is missing"),
+        (missing, f"{mend}{_AGAIN} what is missing"),
         (
             any(own and not LASTING.intersection(own) for own in codes),
-            f"look under Flags, then {_AGAIN} invalid launches anew, with all of their blocks",
+            f"{_AGAIN} invalid launches anew, with all of their blocks",
         ),
-        (any(not launch.paired for row in rows for launch in row.launches), f"{_AGAIN} together what is no fair pair"),
+        (
+            any(not launch.paired for row in rows for launch in row.launches),
+            f"{_AGAIN} together what was measured at different times or places",
+        ),
         (collection.precision is not None, ""),
     )
     for applies, step in steps:
@@ -321,9 +343,8 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
         return "", ""
     half = math.expm1(max(widths) / 2)
     step = (
-        f"four times the launches, {4 * launches}, would narrow the intervals to about {percent(half)} or less on"
-        " each side. It is a further look at the same launches: with n looks, false findings are up to n times"
-        f" {plain_percent(1 - collection.comparison.confidence)}"
+        f"{4 * launches} launches in place of {launches} would narrow the intervals to about {percent(half)} or less on"
+        " each side"
     )
     return step, _command(f"launches={4 * launches}", collection)
 

@@ -132,7 +132,7 @@ def _compared(
     ]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
-        f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
+        f"{several(amount, 'experiment')} of B compared with A. They were not interleaved: "
         "whatever drifted between A and B is part of each speed-up."
     )
     title = "Comparison of two results folders"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype
 from rollout_bench.analysis.timed.comparison import BOUND, MARKS, Comparison
 from rollout_bench.analysis.timed.experiments import Selected
-from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
+from rollout_bench.analysis.timed.latencies import Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import devices_of_rate
@@ -14,9 +14,6 @@ from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.views import Column
-
-UNKNOWN = "unknown"
-"""Value of platform, quantization and engine in records of a server that somebody else started."""
 
 _RATIO_OF_PAIRS = (
     "It is the geometric mean of the ratios of launches with the same index, so the ratio of two means may differ in "
@@ -54,10 +51,13 @@ def launches_text(experiment: Selected[Launched]) -> str:
     return "/".join(str(amount) for amount in counts if amount is not None)
 
 
-def texts_of(row: Row) -> dict[str, str]:
-    """Return the texts of a row by header: its names, launches, flags, and the reason for missing numbers."""
+def texts_of(row: Row, shared: Collection[str]) -> dict[str, str]:
+    """Return the texts of a row by header: its names, launches, flags, and the reason for missing numbers.
+
+    The flags `shared` by all launches of a summary are in its conclusion.
+    """
     names = {name: str(value) for name, value in row.axes.items()}
-    flags = row.empty_because or "; ".join(flag_texts(row))
+    flags = row.empty_because or "; ".join(flag_texts(row, shared))
     return names | {"launches": launches_text(row.experiment), "flags": flags, "empty because": row.empty_because}
 
 
@@ -167,8 +167,8 @@ KV_DTYPE: Column[Row] = Column(
 )
 
 
-SHOWN = (50, 90)
-"""Percentiles with a separate column; of the others the highest is shown, and summary.csv has all."""
+SHOWN = (50, 90, 99)
+"""Percentiles with a column; summary.csv has all that are proven."""
 
 TITLES = {
     "e2el_s": "Time until a sequence is complete (E2EL), s",
@@ -177,19 +177,32 @@ TITLES = {
 }
 """Measure -> title of its table."""
 
+UNPROVEN = "In parentheses: of too few independent values to be sure, so no verdict rests on it."
 
-def _cell(found: Distribution, percentile: int) -> str:
-    claimed = found.claimed[percentile]
-    return f"{number(claimed.value, 3)} [{number(claimed.low, 3)}, {number(claimed.high, 3)}]"
+
+def unproven(text: str) -> str:
+    """Return the `text` of a percentile for which there are too few values."""
+    return f"({text})"
 
 
 def _percentile_column(percentile: int) -> Column[Distribution]:
+    def cell(found: Distribution) -> str:
+        proven = found.proven.get(percentile)
+        if proven is None:
+            return unproven(number(found.percentiles[percentile], 3))
+        return f"{number(proven.value, 3)} [{number(proven.low, 3)}, {number(proven.high, 3)}]"
+
     return Column(
         f"p{percentile}",
         f"The value that {percentile} % of the sequences do not exceed, with its interval, which is as wide as "
-        "Student's of the launches' own percentiles, at least.",
-        lambda found: _cell(found, percentile) if percentile in found.claimed else MISSING,
+        f"Student's of the launches' own percentiles, at least. {UNPROVEN}",
+        cell,
     )
+
+
+def missing_text(independent: int) -> str:
+    """Return how many independent values the last of `SHOWN` lacks."""
+    return count(more_for(SHOWN[-1], independent))
 
 
 PERCENTILE_COLUMNS: tuple[Column[Distribution], ...] = (
@@ -203,13 +216,8 @@ PERCENTILE_COLUMNS: tuple[Column[Distribution], ...] = (
     ),
     *map(_percentile_column, SHOWN),
     Column(
-        "highest claimed",
-        f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} for which there are enough independent values.",
-        lambda found: f"p{max(found.claimed)} {_cell(found, max(found.claimed))}" if found.claimed else MISSING,
-    ),
-    Column(
-        f"to claim p{LAST}",
-        f"Independent values that are still missing for p{LAST}.",
-        lambda found: f"{count(more)} more" if (more := more_for(LAST, found.independent)) else "claimed",
+        f"p{SHOWN[-1]} lacks",
+        f"Independent values that are missing until p{SHOWN[-1]} is sure.",
+        lambda found: missing_text(found.independent),
     ),
 )

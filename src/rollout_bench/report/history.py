@@ -11,7 +11,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import BASELINE, PALETTE, Bar, Chart, Rows, draw, image, settings
+from rollout_bench.report.figures.charts import BASELINE, PALETTE, Bar, Chart, Rows, drawn, settings
 from rollout_bench.report.gate import CONFIDENCE, GATE, Finding, Gate, Limit, Measured
 from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
@@ -125,7 +125,7 @@ def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
         for place, series in enumerate(series_of(gates), 1):
             test, chart = series[0].test, _chart(series)
             name = re.sub(r"[^\w.-]+", "-", f"{place}-{test.number}-{test.experiment}-{test.mode}")
-            yield Picture(name, chart.title, image(draw(chart, where=series[0].of_b.machine)))
+            yield Picture(name, chart.title, drawn(chart, where=series[0].of_b.machine))
 
 
 def _chart(series: Sequence[Entry]) -> Chart:

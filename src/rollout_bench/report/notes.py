@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed.experiments import (
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.partners import environment_facts, short_commit
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import label_of, title_of, with_setting
+from rollout_bench.contracts.axes import UNKNOWN, label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.contracts.spec import WorkloadSpec
@@ -24,13 +24,16 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusions
-from rollout_bench.report.headings import TITLES, UNKNOWN
+from rollout_bench.report.headings import TITLES
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
 FACTS = "Measured with"
 """Heading of the section on machines, engines and workloads, which is among the answers but is not an answer."""
+
+FOOTNOTES = "No verdict"
+"""Heading of the footnotes of tables."""
 
 METHODS = ("How verdicts are reached", "How percentiles are found")
 """Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""
@@ -136,7 +139,7 @@ def engine_of(environment: Environment) -> str:
     version = environment.engine_version
     if environment.engine_name != UNKNOWN:
         return f"{environment.engine_name} {version}"
-    return "another's server" + ("" if version == UNKNOWN else f", version {version}")
+    return "a running server" + ("" if version == UNKNOWN else f" of version {version}")
 
 
 def _describe(environment: Environment) -> str:
@@ -224,7 +227,7 @@ def foot(findings: Findings) -> SummaryPart:
     )
     return SummaryPart(
         answers=[
-            *conclusions(rows, collection),
+            *conclusions(rows, collection, findings.latencies_by_place),
             *sections("measured", designs=list(_designs(collection))),
         ],
         sections=[section for section in found if section.heading not in METHODS],
@@ -253,6 +256,17 @@ def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
 
 
 def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
+    """Yield experiments, their launches with a certain flag, and the flag; those with equal sentences together."""
+    alike = grouped(
+        ((flag.code, flag.severity, flag.sentence), (name, launches, flag)) for name, launches, flag in _each_flag(rows)
+    )
+    for found in alike.values():
+        names = dict.fromkeys(name for name, _, _ in found)
+        launches = dict.fromkeys(launch for _, own, _ in found for launch in own.split(", "))
+        yield some(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
+
+
+def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     """Yield an experiment, its launches with a certain flag, and the flag of the first of them."""
     raised = [(row, launch.launch, flag) for row in rows for launch in row.launches for flag in launch.flags]
     told: dict[tuple[object, ...], tuple[Row, int, Flag]] = {}  # every load of a sweep has the same flags of a launch
@@ -271,9 +285,9 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
 
 def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:
     """Yield the reason why offline measures of sequences have no percentile although they were measured."""
-    unclaimed = [measure for measure, found in distributions.items() if not found.claimed]
-    if unclaimed and not mode_of(row.experiment.mode).has_loads:
-        names = ", ".join(TITLES[measure].partition(",")[0] for measure in unclaimed)
+    unproven = [measure for measure, found in distributions.items() if not found.proven]
+    if unproven and not mode_of(row.experiment.mode).has_loads:
+        names = ", ".join(TITLES[measure].partition(",")[0] for measure in unproven)
         least = samples_needed(PERCENTILES[0] / 100)
         yield (
             f"{names} not shown, because sequences that run in step resemble each other: they count as fewer than "

@@ -1,5 +1,6 @@
 """Input of a summary and its figures, and the contribution of each part of the summary."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,16 +10,17 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from rollout_bench.analysis.timed.answers import shortly_named
-from rollout_bench.analysis.timed.columns import table
+from rollout_bench.analysis.timed.columns import shared_flags, table
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, chosen
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import set_apart
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
-from rollout_bench.report.headings import UNKNOWN, launches_text, texts_of
+from rollout_bench.report.headings import launches_text, texts_of
 from rollout_bench.report.prose import Section
 from rollout_bench.report.views import Entry, View
 
@@ -127,12 +129,16 @@ class Findings:
         found = grouped(
             (
                 (row.experiment.mode, row.experiment.platform),
-                Entry(texts_of(row) | {"sets": self._set_apart.get(row.experiment.place, "")}, row),
+                Entry(texts_of(row, self._shared_flags) | {"sets": self._set_apart.get(row.experiment.place, "")}, row),
             )
             for row in self.rows
             if mode_of(row.experiment.mode) is mode
         )
         return [(f"{name}, {on}".removesuffix(f", {UNKNOWN}"), entries) for (name, on), entries in found.items()]
+
+    @cached_property
+    def _shared_flags(self) -> frozenset[str]:
+        return shared_flags(self.rows)
 
     @cached_property
     def _set_apart(self) -> dict[str, str]:
@@ -141,7 +147,12 @@ class Findings:
 
     def latencies_of(self, row: Row) -> Mapping[str, Distribution]:
         """Return the distributions of a row's sequences, by measure."""
-        return self.latencies[[each.experiment.place for each in self.rows].index(row.experiment.place)]
+        return self.latencies_by_place[row.experiment.place]
+
+    @cached_property
+    def latencies_by_place(self) -> dict[str, Mapping[str, Distribution]]:
+        """The distributions of each row's sequences, by its place and by measure."""
+        return {row.experiment.place: found for row, found in zip(self.rows, self.latencies, strict=True)}
 
 
 def _on_unnamed_endpoint(row: Row) -> bool:
@@ -151,12 +162,35 @@ def _on_unnamed_endpoint(row: Row) -> bool:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure as SVG; `above` its panels it says its title and these texts, and one `below` them.
+
+    `margins_pt` are the heights of these texts in points.
+    """
+
+    svg: bytes
+    above: tuple[str, ...]
+    below: str
+    margins_pt: tuple[float, float]
+
+    @property
+    def bare(self) -> bytes:
+        """The SVG without the texts, for a page that has them in its own type."""
+        top, bottom = self.margins_pt
+        box = re.search(rb'height="([\d.]+)pt" viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
+        assert box is not None, "matplotlib's SVG begins with its size"
+        height = float(box[3]) - top - bottom
+        cut = b'height="%.6fpt" viewBox="0 %.6f %s %.6f"' % (height, top, box[2], height)
+        return self.svg.replace(box[0], cut, 1)
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure: the `name` of its file without .svg, its conclusion as `title`, and its content."""
 
     name: str
     title: str
-    svg: bytes
+    drawn: Drawn
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,14 @@ _NAMED = 3
 class Section:
     """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary).
 
-    `lead` is a sentence above the items; empty if there is none.
+    `lead` is a sentence above the items, and `command` one to copy below them; each is empty if there is none.
     """
 
     heading: str
     items: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
     lead: str = ""
+    command: str = ""
 
 
 def sections(template: str, **values: Any) -> list[Section]:

@@ -71,6 +71,9 @@ def _terminal_section(section: Section) -> str:
     items = [_fill(item, first="  - ", rest="    ") for item in section.items]
     items += [f"  - {text}: {path}" for text, path in section.links]
     lead = [_fill(section.lead, first="  ", rest="  ")] if section.lead else []
+    items += (
+        [f"    {section.command}"] if section.command else []
+    )  # on one line, however long, so that it is copied whole
     return "\n".join([section.heading, *lead, *items])
 
 
@@ -161,7 +164,8 @@ def markdown_section(section: Section) -> str:
     items = [f"- {escaped(item)}" for item in section.items]
     items += [f"- [{escaped(text)}]({quote(path)})" for text, path in section.links]
     lead = [f"**{escaped(section.lead)}**\n"] if section.lead else []
-    return "\n".join([f"## {escaped(section.heading)}\n", *lead, *items])
+    command = [f"\n```shell\n{' '.join(section.command.split())}\n```"] if section.command else []
+    return "\n".join([f"## {escaped(section.heading)}\n", *lead, *items, *command])
 
 
 def markdown_table(view: View) -> str:

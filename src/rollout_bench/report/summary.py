@@ -8,7 +8,8 @@ from pathlib import Path
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES, mode_of
-from rollout_bench.report.notes import FACTS, completeness, foot
+from rollout_bench.plan.config_file import name_after
+from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, Picture, SummaryPart
 from rollout_bench.report.prose import Section
@@ -38,6 +39,7 @@ class Summary:
         csv: the contents of summary.csv.
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
+        name: of the config; empty if it is unknown.
     """
 
     status: str
@@ -50,6 +52,7 @@ class Summary:
     csv: str
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Path = Path("figures")
+    name: str = ""
 
     @cached_property
     def markdown(self) -> str:
@@ -61,27 +64,39 @@ class Summary:
     @cached_property
     def html(self) -> str:
         """The contents of summary.html."""
-        return page(self.status, self.views, self.sections, self.answers, self.pictures, self.explored)
+        return page(self.status, self.views, self.sections, self.answers, self.pictures, self.explored, self.name)
 
     @cached_property
     def text(self) -> str:
         """The contents of summary.txt: the short answer, then everything else that a terminal can show."""
         first = self._first
         rest = [section for section in self.answers if section not in first]
-        notes = [section for section in self.notes if section.heading != FACTS]
+        notes = [section for section in self.notes if section.heading not in (FOOTNOTES, FACTS)]
         more = terminal("", self.views[1:], notes, rest)
-        return terminal(self.status, (), ()) + "\n" + self.answer + ("\n" + more if more.strip() else "")
+        return self.answer + ("\n" + more if more.strip() else "")
+
+    @property
+    def status_text(self) -> str:
+        """The status line, with the config that was measured."""
+        return terminal(self.status, (), ())
 
     @cached_property
     def answer(self) -> str:
-        """The short answer: the conclusions, the first table, and where it was measured."""
-        facts = [section for section in self.notes if section.heading == FACTS]
-        return terminal("", self.views[:1], facts, self._first, legend=LEGEND)
+        """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
+        below = [section for section in self.notes if section.heading in (FOOTNOTES, FACTS)]
+        return f"{self.status_text}\n{terminal('', self.views[:1], below, self._first, legend=LEGEND)}"
 
-    def tables_with(self, words: str) -> str:
-        """Return the tables whose titles contain `words`; empty if there is none."""
-        found = [view for view in self.views if words.lower() in view.title.lower()]
-        return terminal("", found, ()).lstrip("\n")
+    def parts_with(self, words: str) -> str:
+        """Return the tables and notes whose titles contain `words`; empty if there is none."""
+        views = [view for view in self.views if words.lower() in view.title.lower()]
+        notes = [note for note in self.notes if words.lower() in note.heading.lower()]
+        return terminal("", views, notes).lstrip("\n")
+
+    @property
+    def titles(self) -> list[str]:
+        """The titles of tables and notes, without modes and platforms."""
+        views = (view.title.partition(":")[0] for view in self.views)
+        return list(dict.fromkeys([*views, *(note.heading for note in self.notes)]))
 
     @property
     def _first(self) -> list[Section]:
@@ -134,6 +149,7 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
         pictures=pictures,
         explored=explored,
         csv=csv_text(findings.frame),
+        name=name_after(list(map(Path, collection.files))) if collection.planned else "",
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )

@@ -163,7 +163,7 @@ def percentile_views(findings: Findings, mode: Mode, measures: Sequence[str] = t
     for title, entries in findings.entries(mode):
         for measure in measures:
             shown = [Entry(entry.texts, findings.latencies_of(entry.of).get(measure)) for entry in entries if entry.of]
-            if any(entry.of and entry.of.claimed for entry in shown):
+            if any(entry.of and entry.of.proven for entry in shown):
                 yield view(f"{TITLES[measure]}: ", title, PERCENTILE_COLUMNS, shown)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN
 from rollout_bench.core.numbers import MISSING
 
 Told = TypeVar("Told", contravariant=True)
@@ -87,7 +87,8 @@ def view(kind: str, title: str, columns: Sequence[Column[T]], entries: Sequence[
             title += f", {column.header} {values.pop()}"
         else:
             names.append(column)
-    names.append(QUANT)
+    if any(entry.texts.get(QUANT.header) != UNKNOWN for entry in entries):
+        names.append(QUANT)
     if any(entry.texts.get(SETTING.header, DEFAULT_SETTING) != DEFAULT_SETTING for entry in entries):
         names.append(SETTING)
     last = [] if FLAGS in columns else [EMPTY_BECAUSE]

@@ -53,12 +53,16 @@ def records_of(plan: Schedule, wildcards: Any) -> str:
 def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return the arguments of the measuring command for a job: launches and seed of the order.
 
-    An experiment that failed in an earlier job of this run would fail again, so it is left out.
+    An experiment that failed in an earlier job of this run would fail again, so it is left out; if none remains, the
+    job does nothing.
     """
     job = _job(plan, wildcards)
     turns = {launch.record: turn for turn, block in enumerate(job.blocks) for launch in block.launches}
     arguments = []
-    for launch in _worth_trying(job) if has_begun() or on_cluster else job.launches:
+    launches = _worth_trying(job) if has_begun() or on_cluster else job.launches
+    if not launches:
+        return ["--nothing"]
+    for launch in launches:
         record, e = Path(launch.record), launch.experiment
         member = {
             "spec": str(record.with_name("spec.json")),
@@ -74,7 +78,7 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
 
 
 def _worth_trying(job: ScheduledJob) -> list[ScheduledLaunch]:
-    """Return the launches of a job without those that would fail again, and print those; all if none remains."""
+    """Return the launches of a job without those that would fail again, and print those."""
     kept, left_out = [], []
     for launch in job.launches:
         failed = first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index)
@@ -82,10 +86,7 @@ def _worth_trying(job: ScheduledJob) -> list[ScheduledLaunch]:
             kept.append(launch)
         else:
             left_out.append(f"{launch.record}: is left out of its block, since launch {failed} failed in this run")
-    if not kept:
-        return job.launches
-    for line in left_out:
-        print(line, file=sys.stderr, flush=True)
+    print(*left_out, sep="\n", end="\n" * bool(left_out), file=sys.stderr, flush=True)
     return kept
 
 

@@ -31,6 +31,10 @@ SHOWN = 4
 """Maximum number of running jobs that are shown."""
 
 
+BAR = 20
+"""Characters of the bar on a terminal."""
+
+
 def can_redraw() -> bool:
     """Return whether stderr is a terminal with a scroll region and enough rows."""
     is_plain = os.environ.get("CI") or os.environ.get("TERM", "dumb") == "dumb"
@@ -141,7 +145,9 @@ class RunState:
         left_s = self._left_s(now)
         time_left = f", {self._limit or 'about '}{duration(left_s)} left" if left_s else ""
         doubts = "".join(f"; {n} {what}" for n, what in ((self._failed, "failed"), (self._flagged, "flagged")) if n)
-        state = f"{elapsed(self._began)} elapsed{time_left}{doubts}"
+        spent_s = now - self._began
+        bar = f"{progress_bar(spent_s / (spent_s + left_s))} " if left_s and can_redraw() else ""
+        state = f"{bar}{elapsed(self._began)} elapsed{time_left}{doubts}"
         return ended, [*shown[:-1], f"{shown[-1]}; {state}"] if shown else [state]
 
     def _ended(self, mark: str, now: float) -> str:
@@ -218,6 +224,12 @@ def _forks(job: ScheduledJob) -> bool:
 def elapsed(since: float) -> str:
     """Return the time since a moment of the monotonic clock, as minutes:seconds."""
     return "{}:{:02d}".format(*divmod(int(time.monotonic() - since), 60))
+
+
+def progress_bar(share: float) -> str:
+    """Return a bar of which `share` is full."""
+    full = round(BAR * share)
+    return "━" * full + "─" * (BAR - full)
 
 
 def duration(seconds: float) -> str:

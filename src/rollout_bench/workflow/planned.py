@@ -24,6 +24,7 @@ from rollout_bench.plan.schedule import (
     RESULTS,
     Schedule,
     glances,
+    joined_lines,
     measured_with_other_files,
     of_unsound_blocks,
     order_seed,
@@ -115,6 +116,7 @@ def _measured_again(plan: Schedule) -> set[str]:
     """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
     looks = glances(plan)
     changed = measured_with_other_files(plan, looks)
+    plan.changed.extend(joined_lines(plan, looks))
     again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan, looks)
     if plan.config.launches != "auto" or not again:
         return again

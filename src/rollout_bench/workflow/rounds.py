@@ -89,8 +89,8 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
 
 
 def _given_up(plan: Schedule, record: str) -> bool:
-    """Return whether an interleaved launch is not tried again in this run, because it or an earlier launch failed."""
-    if not has_begun() or record not in plan.interleaved:
+    """Return whether a launch is not tried again in this run, because it or an earlier launch failed."""
+    if not has_begun():
         return False
     launch = plan.by_record[record][1]
     return first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None

@@ -1,5 +1,6 @@
 """The beginning and the end of a run of Snakemake."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,13 +13,16 @@ import filelock
 
 from rollout_bench.cluster import ownership, slurm
 from rollout_bench.cluster.internals import Internals
+from rollout_bench.contracts.load import Places
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.locks import locked
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.plan.checks import dropped_variables
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
 from rollout_bench.report.state import kept_answer
 from rollout_bench.workflow.call import has_begun, hold_results, stopping
@@ -30,9 +34,11 @@ LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
 
 @stopping()
-def start(plan: Schedule, workflow: Any) -> None:
+def start(plan: Schedule, engine: InstalledEngine, workflow: Any) -> None:
     """Begin the run of a call that measures something, as Snakemake's onstart."""
     _refuse_jobs_here(plan, workflow)
+    if not workflow.touch and workflow.resource_settings.nodes is None:  # the nodes of a cluster may reach other places
+        _refuse_what_cannot_run(plan, engine)
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
     internals.ask_again_after_silence_of_slurm()
@@ -58,6 +64,27 @@ def _refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
         if experiment.spec.endpoint is not None:
             problem = f"endpoints: {experiment.name}: launches on several nodes would load one server at the same time"
             raise UserError(problem, "measure endpoints in a call of their own without a cluster's profile")
+
+
+def _refuse_what_cannot_run(plan: Schedule, engine: InstalledEngine) -> None:
+    """Raise `UserError` if the engine is of another platform, or a server or the hub does not give what it should."""
+    missing = [launch.experiment for launch in plan.launches if plan.is_missing(launch.record)]
+    specs = [experiment.spec for experiment in missing]
+    endpoints = {spec.endpoint.model_dump_json(): spec.endpoint for spec in specs if spec.endpoint is not None}
+    for platform in {spec.platform for spec in specs if spec.endpoint is None}:
+        if (refusal := engine.refusal(platform)) is not None:
+            raise refusal
+    on_hub = dict.fromkeys(e.model_path for e in missing if (e.spec.model.weights or "").startswith("hub:"))
+    if not endpoints and not on_hub:
+        return
+    places = Places(endpoints=tuple(endpoints.values()), hub=tuple(on_hub))
+    command = [engine.python, "-m", "rollout_bench.measure.reachable"]
+    done = subprocess.run(command, input=places.model_dump_json(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{engine.python}: cannot ask servers and the hub: {said}", "see `rollout-bench check`")
+    for problem, remedy in json.loads(done.stdout):
+        raise UserError(problem, remedy)
 
 
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
@@ -122,9 +149,9 @@ def end_well(plan: Schedule) -> None:
         _print_answer(plan)
         return
     end_with_errors(plan)
-    errors = [error_of(read_failure(failure_path(record))) for record in failed]
-    print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
-    tell(errors)
+    causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
+    print(f"{several(len(failed), 'launch')} failed:", file=sys.stderr)
+    tell(error_of(alike[0]) for alike in causes.values())
     sys.exit(1)
 
 

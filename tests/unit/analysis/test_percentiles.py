@@ -1,4 +1,4 @@
-"""Percentiles that can be claimed: against the rule that defines them, by property, and by simulation."""
+"""Percentiles that can be proven: against the rule that defines them, by property, and by simulation."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from rollout_bench.analysis.stats.percentiles import (
     percentile_interval,
     samples_needed,
 )
-from rollout_bench.analysis.timed.latencies import claimable, more_for
+from rollout_bench.analysis.timed.latencies import more_for, provable
 
 SHARES = st.floats(0.5, 0.995)
 CONFIDENCES = st.floats(0.8, 0.999)
@@ -23,8 +23,8 @@ TRIALS = 4_000
 @pytest.mark.parametrize(("percentile", "samples"), [(50, 11), (90, 64), (95, 130), (97, 219), (99, 662)])
 def test_a_percentile_takes_as_many_samples_as_early_stopping_asks(percentile: int, samples: int) -> None:
     assert samples_needed(percentile / 100) == samples
-    assert percentile in claimable(samples)
-    assert percentile not in claimable(samples - 1)
+    assert percentile in provable(samples)
+    assert percentile not in provable(samples - 1)
     assert (more_for(percentile, samples - 1), more_for(percentile, samples)) == (1, 0)
 
 

@@ -26,7 +26,7 @@ def test_two_measurements_are_compared_over_all_their_launches(tmp_path: Path) -
         ["bf16", "4", "3", "100.9", "120.3", "1.193x", "^", "[1.171,", "1.215]"],
     )
     assert "Engine and machine agree: two times of measuring." in done.flat
-    assert "Nothing took turns: whatever drifted between A and B is part of each speed-up." in done.flat
+    assert "They were not interleaved: whatever drifted between A and B is part of each speed-up." in done.flat
     assert "Conclusion bf16 is 1.193x as fast as A [1.171, 1.215]." in done.flat
     assert "Warnings" not in done.stdout
 

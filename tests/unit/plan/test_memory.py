@@ -232,7 +232,7 @@ def test_a_plan_says_what_fits_which_device():
     experiments = matrix_of(LARGE.replace("verl-default", "verl-default, verl-0.9"), "cuda")[1].experiments
     roomy, *wrong = fit_lines(experiments, 141 * GIB, "one H200")
     assert roomy.startswith(
-        "memory: one H200 of 151 GB has room for 1 experiment; m fp8 verl-0.9 (offline) has least: 0.1"
+        "memory: one H200 (151 GB): 1 of 4 fit; tightest is m fp8 verl-0.9 (offline): the KV cache holds some 1 "
     )
     assert [line.split(" does not fit by ")[1].split(":")[0] for line in wrong] == ["85.1 GB", "14.9 GB", "70.0 GB"]
     assert wrong[0].endswith("; set tensor_parallel_size to 4 in engine_args, or take a smaller model")

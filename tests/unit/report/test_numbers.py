@@ -415,8 +415,8 @@ def test_sequences_in_step_count_as_one_value(tmp_path: Path) -> None:
     (pooled,) = pool_sequences(collect(tmp_path, None))
     found = distributions(pooled)
     assert (found["e2el_s"].sequences, found["e2el_s"].independent) == (384, 12)
-    assert list(found["e2el_s"].claimed) == [50]
-    assert list(found["ttft_s"].claimed) == [50, 90, 95, 97]
+    assert list(found["e2el_s"].proven) == [50]
+    assert list(found["ttft_s"].proven) == [50, 90, 95, 97]
 
 
 def test_lengths_behind_a_server_know_their_launches(tmp_path: Path) -> None:

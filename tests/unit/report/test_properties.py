@@ -65,7 +65,7 @@ def numbers_of(results: Path) -> list[object]:
 def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
     drawn = pictures_of(Findings(collect(results, None), results))
-    return [(each.name, [text for text in labels(each.svg.decode()) if text[0].isdigit()]) for each in drawn]
+    return [(each.name, [text for text in labels(each.drawn.svg.decode()) if text[0].isdigit()]) for each in drawn]
 
 
 @EACH
@@ -120,14 +120,14 @@ BARE = {
     "aborted", "batch", "buckets", "cache files", "device", "drafts", "in flight", "most in flight", "launches",
     "messages a step",
     "most at once", "preemptions", "prompts", "replicas", "sequences", "sequences at once", "sequences thrown away",
-    "timed steps", "to claim p99", "tokens per draft", "TP", "turns",
+    "timed steps", "p99 lacks", "tokens per draft", "TP", "turns",
     # ratios
     "longest / median", "perplexity ratio", "profiler overhead", "prefill speed-up", "decode speed-up", "break-even at",
     "rest",
     # nats
     "mean |d|", "mean d", "sd d", "p95 |d|", "max |d|", "KL k1", "KL k3",
     # texts
-    "distance", "already sent", "pickle5", "difference", "tokens measured", "highest claimed", "traced",
+    "distance", "already sent", "pickle5", "difference", "tokens measured", "p99", "traced",
 }  # fmt: skip
 OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
 """Categories of operators that are what they are called."""

@@ -58,7 +58,7 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
         ValueError: as in `samples_needed`, and if `n` is below its result.
     """
     if n < samples_needed(p, confidence):
-        raise ValueError(f"{n} values cannot claim the percentile {100 * p:g}")
+        raise ValueError(f"{n} values cannot prove the percentile {100 * p:g}")
     tail = (1 - confidence) / 2
     below = special.bdtr(np.arange(n + 1), n, p)
     return int(np.searchsorted(below, tail)), int(np.searchsorted(below, 1 - tail)) + 1
@@ -84,7 +84,7 @@ def percentile_interval(
     low, high = interval_ranks(worth, p, confidence)
     low, high = (low - 1) * n // worth + 1, -(-high * n // worth)
     ordered = np.sort(array, axis=-1)
-    return PercentileInterval(_estimate(ordered, p), ordered[..., low - 1], ordered[..., high - 1])
+    return PercentileInterval(percentile_of(ordered, p), ordered[..., low - 1], ordered[..., high - 1])
 
 
 def spread_of_groups(values: ArrayLike, groups: ArrayLike, p: float, confidence: float = CONFIDENCE) -> float:
@@ -94,13 +94,14 @@ def spread_of_groups(values: ArrayLike, groups: ArrayLike, p: float, confidence:
     two groups. With few groups, `effective_samples` often finds no difference by chance; this function is safer.
     """
     array, labels = np.asarray(values, dtype=float), np.asarray(groups)
-    each = [_estimate(np.sort(array[labels == label]), p) for label in np.unique(labels)]
+    each = [percentile_of(np.sort(array[labels == label]), p) for label in np.unique(labels)]
     if len(each) < 2:
         return 0.0
     return float(special.stdtrit(len(each) - 1, (1 + confidence) / 2) * np.std(each, ddof=1) / np.sqrt(len(each)))
 
 
-def _estimate(ordered: Array, p: float) -> Array:
+def percentile_of(ordered: Array, p: float) -> Array:
+    """Return the value of rank ceil(n p) of each sorted sample `ordered` [..., n]."""
     # 100 x 0.55 is 55.00000000000001 in floating point.
     return np.asarray(ordered[..., int(np.ceil(round(ordered.shape[-1] * p, 9))) - 1])
 

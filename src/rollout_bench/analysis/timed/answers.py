@@ -9,7 +9,7 @@ import numpy as np
 from rollout_bench.analysis.stats.blocks import may_be_best
 from rollout_bench.analysis.timed.comparison import Stop, estimated, log_ratios
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
 from rollout_bench.contracts.spec import (
     differing,
     number_of,
@@ -140,5 +140,6 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
     labelled = []
     for row in rows:
         setting = short.get(row.experiment.setting, row.experiment.setting)
-        labelled.append(replace(row, label=setting if of_settings else with_setting(row.quant_label, setting)))
+        label = setting if of_settings else with_setting(row.quant_label, setting)
+        labelled.append(replace(row, label=row.experiment.model if label == UNKNOWN else label))
     return labelled, "+".join(names) if swept else ""

@@ -1,7 +1,7 @@
 """The summary table: one row per experiment, one column per number, in plain units and full precision."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 import pandas as pd
@@ -56,9 +56,22 @@ def _kind(column: str) -> str:
     return "Int64" if whole else "Float64"
 
 
-def flag_texts(row: Row) -> list[str]:
-    """Return the flags of a row's launches: code, `!` if it invalidates, and the number of launches with it."""
-    of_launches = ({(flag.code, flag.severity == "invalid") for flag in launch.flags} for launch in row.launches)
+def shared_flags(rows: Iterable[Row]) -> frozenset[str]:
+    """Return the codes of warnings that all launches of `rows` have, if there are several launches."""
+    launches = [launch for row in rows for launch in row.launches]
+    codes = [frozenset(flag.code for flag in launch.flags if flag.severity == "warning") for launch in launches]
+    return frozenset.intersection(*codes) if len(codes) > 1 else frozenset()
+
+
+def flag_texts(row: Row, without: Collection[str] = ()) -> list[str]:
+    """Return the flags of a row's launches: code, `!` if it invalidates, and the number of launches with it.
+
+    The codes in `without` are left out.
+    """
+    of_launches = (
+        {(flag.code, flag.severity == "invalid") for flag in launch.flags if flag.code not in without}
+        for launch in row.launches
+    )
     counts = Counter(chain.from_iterable(of_launches))
     return [
         f"{code}{'!' if invalid else ''} {count}/{len(row.launches)}"

@@ -1,4 +1,4 @@
-"""Percentiles of sequences: read from side files, pooled, and reported only if the sample is large enough."""
+"""Percentiles of sequences: read from side files, pooled, and proven only if the sample is large enough."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from rollout_bench.analysis.stats.divergence import Bounded
 from rollout_bench.analysis.stats.percentiles import (
     Array,
     percentile_interval,
+    percentile_of,
     samples_needed,
     spread_of_groups,
 )
@@ -97,32 +98,42 @@ LAST = PERCENTILES[-1]
 class Distribution:
     """Percentiles of one measure over `sequences` sequences, which are worth `independent` independent values.
 
-    `claimed` has the percentiles for which the sample is large enough, in the unit of the measure. If each launch is a
-    separate sample, `by_launch` has the means over launches of the percentiles that every launch has.
+    `percentiles` has each of `PERCENTILES`, and `proven` those for which the sample is large enough, with intervals, in
+    the unit of the measure. If each launch is a separate sample, `by_launch` has the means over launches of all
+    percentiles, and `independent_by_launch` the fewest independent values of a launch.
     """
 
     sequences: int
     independent: int
-    claimed: Mapping[int, Bounded]
+    percentiles: Mapping[int, float]
+    proven: Mapping[int, Bounded]
     by_launch: Mapping[int, float] = field(default_factory=dict)
+    independent_by_launch: int = 0
+
+    @property
+    def proven_by_launch(self) -> list[int]:
+        """The percentiles for which every launch has enough values."""
+        return provable(self.independent_by_launch)
 
 
 def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
     """Return the distribution of each measure in `pooled`."""
     return {
-        measure: replace(
+        measure: _with_launches(
             distribution(values, pooled.independent[measure], pooled.of_launch.get(measure)),
-            by_launch=_by_launch(pooled.launches.get(measure, ())),
+            pooled.launches.get(measure, ()),
         )
         for measure, values in pooled.values.items()
     }
 
 
-def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
-    """Return percentiles as means over `launches`, each given as its values [n] and their independent number."""
+def _with_launches(pooled: Distribution, launches: Sequence[tuple[Array, int]]) -> Distribution:
+    """Return `pooled` with the means over `launches`, each given as its values [n] and their independent number."""
+    if not launches:
+        return pooled
     found = [distribution(values, independent) for values, independent in launches]
-    common = [p for p in PERCENTILES if found and all(p in each.claimed for each in found)]
-    return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
+    means = {p: float(np.mean([each.percentiles[p] for each in found])) for p in PERCENTILES}
+    return replace(pooled, by_launch=means, independent_by_launch=min(each.independent for each in found))
 
 
 def distribution(values: Array, independent: int, of_launch: ArrayLike | None = None) -> Distribution:
@@ -131,17 +142,18 @@ def distribution(values: Array, independent: int, of_launch: ArrayLike | None = 
     If `of_launch` [n] gives the launch of each value, intervals are at least as wide as the spread between launches.
     """
     ordered = np.sort(values)  # makes sorting it again for each percentile cheap
-    claimed = {}
-    for percentile in claimable(independent):
+    percentiles = {p: float(percentile_of(ordered, p / 100)) for p in PERCENTILES}
+    proven = {}
+    for percentile in provable(independent):
         found = percentile_interval(ordered, percentile / 100, independent=independent)
-        value = float(found.estimate)
+        value = percentiles[percentile]
         away = 0.0 if of_launch is None else spread_of_groups(values, of_launch, percentile / 100)
         low, high = max(0.0, value - away), value + away
-        claimed[percentile] = Bounded(value, min(float(found.low), low), max(float(found.high), high))
-    return Distribution(len(ordered), independent, claimed)
+        proven[percentile] = Bounded(value, min(float(found.low), low), max(float(found.high), high))
+    return Distribution(len(ordered), independent, percentiles, proven)
 
 
-def claimable(samples: int) -> list[int]:
+def provable(samples: int) -> list[int]:
     """Return the `PERCENTILES` for which that many independent values are enough."""
     return [percentile for percentile in PERCENTILES if samples >= samples_needed(percentile / 100)]
 
@@ -166,8 +178,9 @@ def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
     line: dict[str, object] = {"sequences": max(sequences, default=None)}
     for measure, distribution in found.items():
         line[_name(measure, "independent")] = distribution.independent
-        for percentile, claimed in distribution.claimed.items():
-            parts = {"": claimed.value, "_low": claimed.low, "_high": claimed.high}
+        for percentile, proven in distribution.proven.items():
+            parts = {"": proven.value, "_low": proven.low, "_high": proven.high}
             line |= {_name(measure, f"p{percentile}{end}"): value for end, value in parts.items()}
-        line |= {_name(measure, f"p{p}_launch_mean"): value for p, value in distribution.by_launch.items()}
+        shown = distribution.proven_by_launch
+        line |= {_name(measure, f"p{p}_launch_mean"): distribution.by_launch[p] for p in shown}
     return line

@@ -11,5 +11,5 @@ MODE = Mode(
     has_loads=True,
     shares=True,
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
-    figures=("throughput", "speedup", "settings", "iterations", "sweep"),
+    figures=("sweep", "throughput", "speedup", "settings", "iterations"),
 )

@@ -136,7 +136,7 @@ NUMBERS = (
     Number(
         name="kept_up_share",
         unit="share",
-        header="kept up %",
+        header="achieved %",
         definition="If requests arrive at a rate: the completion rate in the second half of the arrivals, as a share "
         "of the arrival rate. It is 100 if the number of requests in flight grew no more than by chance. From "
         f"{plain_percent(KEPT_UP)} on, the server keeps up, and the load determines the throughput.",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
-from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
+from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
@@ -17,6 +17,7 @@ from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
+from rollout_bench.report.headings import UNPROVEN, missing_text, unproven
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -35,27 +36,37 @@ Latencies = Mapping[str, Distribution]
 """Distributions of a row's requests, by measure."""
 
 
-def _percentiles(measure: str) -> tuple[Column[Latencies], Column[Latencies]]:
+def _percentile(measure: str, percentile: int) -> Column[Latencies]:
     name = measure.removesuffix("_s").upper()
-    shown = ", ".join(f"p{percentile}" for percentile in PERCENTILES)
-    return (
-        Column(
-            f"{name} p50",
-            f"Median {name} of the requests of a launch, mean over launches, in milliseconds.",
-            lambda found: milliseconds(found[measure].by_launch.get(50) if measure in found else None, 3),
-        ),
-        Column(
-            f"{name} tail",
-            f"{name} at the highest of {shown} for which every launch has enough requests, mean over launches, in "
-            "milliseconds.",
-            lambda found: _tail(found.get(measure)),
-        ),
+    what = "Median" if percentile == 50 else f"{percentile}th percentile of"
+
+    def cell(found: Latencies) -> str:
+        own = found.get(measure)
+        if own is None:
+            return MISSING
+        text = milliseconds(own.by_launch[percentile], 3)
+        return text if percentile in own.proven_by_launch else unproven(text)
+
+    return Column(
+        f"{name} p{percentile}",
+        f"{what} {name} of the requests of a launch, mean over launches, in milliseconds. {UNPROVEN}",
+        cell,
     )
 
 
-def _tail(found: Distribution | None) -> str:
-    highest = max(found.by_launch, default=50) if found else 50
-    return MISSING if not found or highest == 50 else f"p{highest} {milliseconds(found.by_launch[highest], 3)}"
+def _lacks(found: Latencies) -> str:
+    fewest = [found[measure].independent_by_launch for measure in SHOWN if measure in found]
+    return missing_text(min(fewest)) if fewest else MISSING
+
+
+PERCENTILES: tuple[Column[Latencies], ...] = (
+    *(_percentile(measure, percentile) for measure in SHOWN for percentile in (50, 99)),
+    Column(
+        "p99 lacks",
+        "Independent requests that a launch lacks until each p99 is sure. More prompts or passes bring them.",
+        _lacks,
+    ),
+)
 
 
 def with_interval(name: str, confidence: float) -> Column[Row]:
@@ -79,12 +90,11 @@ SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
     tables = number_views(findings, mode, (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
-    percentiles = [column for measure in SHOWN for column in _percentiles(measure)]
     confidence = findings.collection.comparison.confidence
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
     for title, entries in findings.entries(mode):
         shown = [Entry(entry.texts, findings.latencies_of(entry.of)) for entry in entries if entry.of]
-        tables.append(view("Latency, percentiles in ms: ", title, percentiles, shown))
+        tables.append(view("Latency, percentiles in ms: ", title, PERCENTILES, shown))
         tables.append(view("Latency over the sweep: ", title, swept, list(_swept(entries))))
     tables += percentile_views(findings, mode, ("output_tokens",))
     return SummaryPart(

@@ -9,9 +9,9 @@ from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
-from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
+from rollout_bench.contracts.spec import Platform, Spec, is_local, replicas, tensor_parallel_size
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import number, several
+from rollout_bench.core.numbers import number
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.fit.architecture import (
     Architecture,
@@ -107,6 +107,26 @@ def engine_parts(spec: Spec, model_path: str, ranks: int) -> dict[str, float]:
     elif one is not None:
         parts["KV cache of one sequence"] = one
     return {**parts, "process": OWN_BYTES} if spec.platform == "cpu" else parts
+
+
+def full_sequences(spec: Spec, model_path: str, device_bytes: float) -> int | None:
+    """Return how many sequences of max_model_len the KV cache holds on devices of this size; None if unknown.
+
+    Activations and graphs of the engine are not counted, so it is an upper limit.
+    """
+    ranks = ranks_of(spec)
+    one, asked = sequence_bytes(spec, model_path, ranks), set_cache_bytes(spec)
+    if not one:
+        return None
+    room = asked if asked is not None else utilization(spec) * device_bytes - weights_held(spec, model_path) / ranks
+    return max(0, math.floor(room / one))
+
+
+def at_once(spec: Spec) -> int:
+    """Return how many sequences of a step one engine has at most: its share, or `max_num_seqs` if that is less."""
+    step = math.ceil(spec.workload.prompts * spec.workload.samples_per_prompt / replicas(spec))
+    most = spec.engine.args.get("max_num_seqs")
+    return min(step, most) if isinstance(most, int) else step
 
 
 def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
@@ -252,18 +272,39 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
         device: its name.
     """
     own = [e for e in experiments if e.spec.platform == "cuda"]
+    unknown = {}
+    for experiment in own:
+        try:
+            weights_held(experiment.spec, experiment.model_path)
+        except MemoryUnknownError as reason:
+            model = experiment.spec.model.name
+            unknown[model] = f"memory: of {model} not known, since {reason}; {reason.remedy}"
+    yield from unknown.values()
     for name, there in ({device: device_bytes} if device_bytes else TYPICAL_BYTES).items():
         fits = [(fit.lacks, e) for e in own if (fit := fit_of(e.spec, e.model_path, there)) is not None]
         wrong = [error for _, e in fits if (error := unfit(e, there, name)) is not None]
         if len(fits) > len(wrong):
-            lacks, tightest = max(((lacks, e) for lacks, e in fits if lacks <= 0), key=itemgetter(0))
-            whole, tight = (
-                several(len(fits) - len(wrong), "experiment"),
-                f"{tightest.spec.title} ({tightest.spec.mode})",
-            )
-            left = f"{number(-lacks / 1e9, 3)} GB beside weights, one sequence and trainer"
-            yield f"memory: {name} of {number(there / 1e9, 3)} GB has room for {whole}; {tight} has least: {left}"
+            whole = f"all {len(fits)} experiments fit" if not wrong else f"{len(fits) - len(wrong)} of {len(fits)} fit"
+            _, tightest = max(((lacks, e) for lacks, e in fits if lacks <= 0), key=itemgetter(0))
+            told = whole if len(fits) > 1 else "it fits"
+            yield f"memory: {name} ({number(there / 1e9, 3)} GB): {told}{_cache_words(tightest, there)}"
         yield from (f"memory: {error.problem.removeprefix('config: ')}; {error.remedy}" for error in wrong)
+
+
+def _cache_words(tightest: Experiment, there: float) -> str:
+    """Return what the KV cache of the tightest experiment holds, and what the trainer beside it leaves."""
+    spec, path = tightest.spec, tightest.model_path
+    held, asked, fit = full_sequences(spec, path, there), at_once(spec), fit_of(spec, path, there)
+    share = f"gpu_memory_utilization {utilization(spec):g}"
+    words = ""
+    if held is not None:
+        enough = "is enough" if held >= asked else "makes some of them wait"
+        holds = f"the KV cache holds some {held:,} sequences of full length"
+        words = f"; tightest is {spec.title} ({spec.mode}): {holds}, and an engine has {asked:,}: {share} {enough}"
+    if fit is not None and fit.trainer:
+        left = number(-fit.lacks / 1e9, 3)
+        words += f"; with the trainer {'beside it' if fit.beside else 'on another device'} {left} GB are left"
+    return words
 
 
 def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> None:

@@ -21,6 +21,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rollout_bench.core.numbers import number
+from rollout_bench.report.parts import Drawn
 
 WIDTH_IN, SIZE, TITLE_SIZE = 6.8, 10.5, 15
 """Width of every chart in inches; sizes of its text and of its title in points."""
@@ -170,9 +171,37 @@ def colours_of(labels: Iterable[str], baseline: Iterable[str] = ()) -> dict[str,
     return found
 
 
+Head = list[tuple[str, float, str, str]]
+"""Lines of text: text, size in points, weight, colour."""
+
+
+def _head(chart: Chart, alarm: str) -> Head:
+    said = (
+        (chart.title, TITLE_SIZE, "bold", INK),
+        (chart.content, SIZE, "normal", QUIET),
+        (alarm, SIZE, "normal", ALARM),
+    )
+    return [
+        (line, size, weight, colour)
+        for text, size, weight, colour in said
+        for line in wrapped(text, WIDTH, size, weight)
+    ]
+
+
+def _below(chart: Chart, where: str) -> str:
+    return " ".join(filter(None, (chart.marks, _fitting(chart.panels)[1], where)))
+
+
+def drawn(chart: Chart, alarm: str = "", where: str = "") -> Drawn:
+    """Return the figure of `draw` as SVG, with its texts."""
+    below = _below(chart, where)
+    margins = sum(1.35 * size for _, size, _, _ in _head(chart, alarm)), 1.35 * SIZE * len(wrapped(below, WIDTH, SIZE))
+    return Drawn(image(draw(chart, alarm, where)), (chart.content, alarm), below, margins)
+
+
 def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
     """Draw `chart`, with an `alarm` above its panels and its marks and `where` it was measured below them."""
-    panels, left_out = _fitting(chart.panels)
+    panels = _fitting(chart.panels)[0]
     heights = [
         (HEADING_IN if panel.title else 0.1)
         + AXIS_IN
@@ -180,17 +209,8 @@ def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
         for panel in panels
     ]
     keys = {name: colour for name, colour in chart.keys.items() if any(name in panel.names for panel in panels)}
-    said = (
-        (chart.title, TITLE_SIZE, "bold", INK),
-        (chart.content, SIZE, "normal", QUIET),
-        (alarm, SIZE, "normal", ALARM),
-    )
-    head = [
-        (line, size, weight, colour)
-        for text, size, weight, colour in said
-        for line in wrapped(text, WIDTH, size, weight)
-    ]
-    foot = wrapped(" ".join(filter(None, (chart.marks, left_out, where))), WIDTH, SIZE)
+    head = _head(chart, alarm)
+    foot = wrapped(_below(chart, where), WIDTH, SIZE)
     widest = max((width_of(name, SIZE) + 30 for name in keys), default=WIDTH)
     columns = max(1, int(WIDTH // widest))
     above = sum(1.35 * size for _, size, _, _ in head) + 1.5 * SIZE * math.ceil(len(keys) / columns) + 10

@@ -264,10 +264,10 @@ def range_of(values: Sequence[float], digits: int = 4) -> str:
 
 
 DRAWINGS: Mapping[str, Callable[[Findings], Chart]] = {
+    "sweep": sweep,
     "speedup": speedup,
     "throughput": throughput,
     "iterations": iterations,
-    "sweep": sweep,
     "settings": over_setting,
 }
 """Name of a figure of several modes -> its function, in the order of a summary."""

@@ -49,7 +49,7 @@
   };
 
   const picture = (rows) => {
-    const width = 460, line = 24, left = 130, right = 150;
+    const width = 540, line = 24, left = 130, right = 230;
     const launches = rows.flatMap((row) => row.launches.filter((each) => (each.valid || state.invalid) && each.values[state.number] != null));
     const most = Math.max(...rows.map((row) => row.means[state.number] ?? 0), ...launches.map((each) => each.values[state.number]), 1e-12);
     const x = (value) => left + (width - left - right) * value / most;

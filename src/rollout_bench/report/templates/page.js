@@ -2,3 +2,13 @@
 const unfold = (each) => { each.open = true };
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(unfold));
 addEventListener("hashchange", () => document.querySelectorAll(`${location.hash.split("=")[0]} > details`).forEach(unfold));
+// Each command has a button that copies it.
+document.querySelectorAll(".command").forEach((each) => {
+  const button = each.appendChild(document.createElement("button"));
+  button.textContent = "Copy";
+  button.onclick = async () => {
+    const code = each.querySelector("code");
+    try { await navigator.clipboard.writeText(code.textContent); button.textContent = "Copied" }
+    catch { getSelection().selectAllChildren(code); button.textContent = "Press Ctrl+C" }
+  };
+});

@@ -1,0 +1,84 @@
+"""What a summary says of a server: the rate that it keeps up with, and its latencies and limits there."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_records import Server, make_online, make_online_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.plan.serving import Slo
+from rollout_bench.report.summary import Summary, summary_of
+
+USUAL = Server()
+
+
+def summary(folder: Path, *points: LoadPoint, requests: int = 64, server: Server = USUAL, **slo: float) -> Summary:
+    """Return the summary of two launches of a server with 8 slots that needs 0.36 s a request: some 22 req/s."""
+    spec = make_online_spec(points=list(points))
+    for launch in range(2):
+        save(folder, make_online(spec, launch, server, requests=requests))
+    return summary_of(folder, replace(collect(folder, None), slo=Slo(**slo)))
+
+
+def rates(*rates: float) -> list[LoadPoint]:
+    return [LoadPoint(request_rate=rate) for rate in rates]
+
+
+def test_the_conclusion_has_the_rate_and_latencies_and_limits_there(tmp_path: Path):
+    lead = summary(tmp_path, *rates(2, 8, 30), requests=512, ttft_ms=200).answers[0].lead
+    assert re.fullmatch(
+        r"bf16 keeps up with 8 req/s, not with 30; at 8 req/s: TTFT p50 (about )?5\d(\.\d)? ms, "
+        r"TPOT p50 (about )?10\.?\d? ms; (100|9\d) % of requests met the limits \(TTFT 200 ms\)\.",
+        lead,
+    ), lead
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ((2, 8), "bf16 keeps up with 8 req/s, the highest rate that was asked"),
+        ((30, 40), "bf16 does not keep up with 30 req/s: it answers 2"),
+        ((8,), "bf16 keeps up with 8 req/s: TTFT p50"),
+    ],
+)
+def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[float, ...], said: str):
+    assert summary(tmp_path, *rates(*asked), requests=512).answers[0].lead.startswith(said)
+
+
+def test_passes_that_are_too_short_to_tell_are_no_limit(tmp_path: Path):
+    lead = summary(tmp_path, *rates(8, 60), requests=16).answers[0].lead
+    assert "8 req/s" in lead
+    assert "not with" not in lead, lead
+
+
+def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):
+    lead = summary(tmp_path, LoadPoint(concurrency=2), LoadPoint(concurrency=8)).answers[0].lead
+    assert re.match(
+        r"bf16 answers [\d.]+ req/s, [\d.]+ output tok/s with 8 at once, the most of 2 loads: TTFT p50", lead
+    )
+
+
+def test_failed_requests_meet_no_limit(tmp_path: Path):
+    lead = summary(tmp_path, *rates(4), server=Server(failing=4), ttft_ms=1000).answers[0].lead
+    assert "25 % of requests failed; 75 % of requests met the limits" in lead, lead
+
+
+def test_an_unproven_percentile_is_shown_and_marked(tmp_path: Path):
+    made = summary(tmp_path, *rates(8), requests=64)
+    percentiles = next(view for view in made.views if view.title.startswith("Latency, percentiles"))
+    line = dict(zip((column.header for column in percentiles.columns), percentiles.cells[0], strict=True))
+    assert re.fullmatch(r"5\d(\.\d)?", line["TTFT p50"])
+    assert re.fullmatch(r"\(\d+(\.\d)?\)", line["TTFT p99"])
+    assert int(line["p99 lacks"]) > 0
+
+
+def test_a_running_server_without_a_quantization_is_called_by_its_name(tmp_path: Path):
+    spec = make_online_spec(quant="unknown", workload="asked", points=rates(8))
+    named = spec.model.model_copy(update={"name": "mine"})
+    save(tmp_path, make_online(spec.model_copy(update={"platform": "unknown", "model": named})))
+    text = summary_of(tmp_path, collect(tmp_path, None)).answer
+    assert "mine keeps up with 8 req/s" in text
+    assert "unknown" not in text
