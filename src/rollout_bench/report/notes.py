@@ -302,7 +302,7 @@ def _designs(collection: Collection) -> Iterator[dict[str, Any]]:
         records = [r for e in experiments if (e.mode, e.platform) == (mode, platform) for r in e.records]
         blocks = list({r.block.id: r.block for r in records if r.block is not None}.values())
         yield {
-            "name": f"{mode}, {platform}",
+            "name": f"{mode}, {platform}".removesuffix(f", {UNKNOWN}"),
             "blocks": len(blocks),
             "engines": max((len(block.members) for block in blocks), default=0),
             "rounds": max((len(block.order) for block in blocks), default=0),

@@ -38,6 +38,24 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     ]
 
 
+def rate_lines(rows: Sequence[Row]) -> list[str]:
+    """Return the rates that each experiment of `rows` keeps up with, of those with loads at a rate."""
+    names = _names(rows)
+    found = []
+    for own in grouped((row.experiment.experiment, row) for row in rows if at_a_rate(row.experiment.point)).values():
+        kept, behind, _ = _limits(own)
+        found.append(f"{names[own[0].experiment.experiment]} {_rates(kept, behind)}")
+    return found
+
+
+def _limits(rated: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return the loads that the server keeps up with, those with which it fell behind, and all, the lightest first."""
+    ordered = sorted(rated, key=_weight)
+    behind = [row for row in ordered if fell_behind(row.used)]
+    kept = [row for row in ordered if row not in behind and (not behind or _weight(row) < _weight(behind[0]))]
+    return kept, behind, ordered
+
+
 def _names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the shortest names that tell the experiments apart, by their folder."""
     several = {axis: len({getattr(row.experiment.whole, axis) for row in rows}) > 1 for axis in ("model", "workload")}
@@ -51,7 +69,7 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
-    rated = sorted((row for row in loads if at_a_rate(row.experiment.point)), key=_weight)
+    kept, behind, rated = _limits([row for row in loads if at_a_rate(row.experiment.point)])
     if not rated:
         best = max(loads, key=lambda row: row.values["output_tokens_per_s"])
         of = f", the most of {len(loads)} loads" if len(loads) > 1 else ""
@@ -59,8 +77,6 @@ def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
         answers = "" if rate is None else f"{number(rate, 3)} req/s, "
         tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
         return f"answers {tokens} with {_load(best)}{of}{_at(best, latencies, slo)}"
-    behind = [row for row in rated if fell_behind(row.used)]
-    kept = [row for row in rated if row not in behind and (not behind or _weight(row) < _weight(behind[0]))]
     where = kept[-1] if kept else rated[0]
     told = _at(where, latencies, slo)
     at = f"; at {_load(where)}{told}" if told and (behind or len(rated) > 1) else told

@@ -171,6 +171,9 @@ def colours_of(labels: Iterable[str], baseline: Iterable[str] = ()) -> dict[str,
     return found
 
 
+MARGIN = 6.0
+"""Distance of texts from the edges, in points."""
+
 Head = list[tuple[str, float, str, str]]
 """Lines of text: text, size in points, weight, colour."""
 
@@ -195,7 +198,8 @@ def _below(chart: Chart, where: str) -> str:
 def drawn(chart: Chart, alarm: str = "", where: str = "") -> Drawn:
     """Return the figure of `draw` as SVG, with its texts."""
     below = _below(chart, where)
-    margins = sum(1.35 * size for _, size, _, _ in _head(chart, alarm)), 1.35 * SIZE * len(wrapped(below, WIDTH, SIZE))
+    lines = len(wrapped(below, WIDTH, SIZE))
+    margins = MARGIN + sum(1.35 * size for _, size, _, _ in _head(chart, alarm)), MARGIN + 1.35 * SIZE * lines
     return Drawn(image(draw(chart, alarm, where)), (chart.content, alarm), below, margins)
 
 
@@ -221,7 +225,7 @@ def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
     def write(text: str, x: float, y: float, **look: Any) -> None:
         figure.text((8 + x) / (72 * WIDTH_IN), y / height, text, **look)
 
-    y = height - 6.0
+    y = height - MARGIN
     for text, size, weight, colour in head:
         write(text, 0, y, fontsize=size, fontweight=weight, color=colour, va="top")
         y -= 1.35 * size
@@ -230,7 +234,7 @@ def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
         write("\N{BLACK SQUARE}", x, y - below, fontsize=SIZE, color=colour, va="top")
         write(shorten(name, 0.9 * WIDTH), x + 13, y - below, fontsize=SIZE, va="top")
     for place, text in enumerate(reversed(foot)):
-        write(text, 0, 6 + 1.35 * SIZE * place, fontsize=SIZE, color=QUIET, va="bottom")
+        write(text, 0, MARGIN + 1.35 * SIZE * place, fontsize=SIZE, color=QUIET, va="bottom")
     bottom = (10 + 1.35 * SIZE * len(foot)) / height
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.005, bottom, 0.985, (height - above) / height - bottom), hspace=0.02)

@@ -17,6 +17,7 @@ from rollout_bench.core.numbers import first_few, number, percent, plain_percent
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
+from rollout_bench.report.service import rate_lines
 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
@@ -167,7 +168,10 @@ def sweep(findings: Findings) -> Chart:
     marks = (
         f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
     )
+    sustained = rate_lines(used)
     title = f"{range_of([mean(_rates(row)) for row in used])} output tok/s over the loads"
+    if sustained:
+        title = "; ".join(sustained[:3]) + (f"; {len(sustained) - 3} more" if len(sustained) > 3 else "")
     return Chart(title, content_of(findings, used, whole=True), marks, panels, row_colours(findings))
 
 
