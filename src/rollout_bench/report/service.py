@@ -64,7 +64,7 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
         whole = row.experiment.whole
         model = [whole.model] if several["model"] or row.label == UNKNOWN else []
         label = [] if row.label == UNKNOWN else [row.label]
-        found[whole.experiment] = " ".join([*model, *label, *([whole.workload] if several["workload"] else [])])
+        found[row.experiment.experiment] = " ".join([*model, *label, *([whole.workload] if several["workload"] else [])])
     return found
 
 
