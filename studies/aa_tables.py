@@ -1,0 +1,228 @@
+"""One configuration under three names on a GPU: the verdicts of its tables, and the spread of its launches.
+
+`python studies/aa_tables.py studies/results/h200-aa-*.tar.xz` reads packs of studies/gpu/aa.yaml. A table is one model
+under one load, judged as a run of it alone is. The tables of a model share its starts, so they are not independent.
+Spreads are of logarithms of output tokens per second: of passes within a launch, and of launches of one round, within
+minutes. The latter holds the effect of a start, and the drift of the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from kept import SETTINGS, Share
+from markdown_parts import percent, table
+from measured_rounds import Told, read_told, trimmed_mean
+from noise import Array
+from scipy import stats
+
+from rollout_bench.analysis.stats.blocks import contrasts, half_widths
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.flags import DISTURBED
+from rollout_bench.contracts.record import Record
+from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.report.pack import opened
+from rollout_bench.report.state import plan_of_summary
+from rollout_bench.report.summary import summary_of
+
+ALPHA = 1 - SETTINGS.confidence
+
+EARLIER = Share(count=0, of=10)
+"""Tables of interleaved engines: nine of block-aa-h100.md, and bf16 against itself in h200-interleaved.json."""
+
+OTHERS_THERE = DISTURBED - {"throttled"}
+"""Flags of something else on the machine. An engine lowers its clocks itself where it reaches the power limit."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One model under one load.
+
+    Attributes:
+        model: its name.
+        name: the names of pack, model and load.
+        told: what its summary says of each name but the baseline's.
+        records: quant -> launch -> record, the baseline's first.
+        whole: whether no planned launch is missing.
+    """
+
+    model: str
+    name: str
+    told: dict[str, Told]
+    records: dict[str, dict[int, Record]]
+    whole: bool
+
+    @property
+    def found(self) -> bool:
+        """Whether its summary reports a difference."""
+        return any(told.found for told in self.told.values())
+
+    @property
+    def codes(self) -> Counter[str]:
+        """The number of launches that have each flag."""
+        return Counter(flag.code for own in self.records.values() for each in own.values() for flag in each.validity)
+
+    @property
+    def counts(self) -> bool:
+        """Whether all its launches are there and valid, and nothing else used the machine."""
+        valid = all(record.valid for own in self.records.values() for record in own.values())
+        return self.whole and valid and not self.codes.keys() & OTHERS_THERE
+
+    @cached_property
+    def logs(self) -> Array:
+        """Log of output tokens per second [rounds, k, passes] of the rounds that all names have."""
+        sides = list(self.records.values())
+        rounds = sorted(set.intersection(*map(set, sides)))
+        return np.array([[_log_rates(side[number]) for side in sides] for number in rounds])
+
+    def parts(self, launches: int) -> list[bool]:
+        """Return whether each table of so many consecutive launches of this one finds a difference."""
+        typical = trimmed_mean(np.moveaxis(self.logs, 2, 0))
+        ratios = typical[:, 1:] - typical[:, :1]
+        cuts = (contrasts(ratios[at : at + launches]) for at in range(0, len(ratios) - launches + 1, launches))
+        return [bool((np.abs(one.log_ratio) > half_widths(one, ALPHA)).any()) for one in cuts]
+
+
+def _log_rates(record: Record) -> list[float]:
+    return [float(np.log(one.output_tokens / one.elapsed_s)) for one in record.iterations if not one.warmup]
+
+
+def tables_of(path: Path) -> list[Table]:
+    """Return the tables of a pack, by model and load.
+
+    Raises:
+        SystemExit: it has no plan.
+    """
+    folder = opened(path)
+    plan = plan_of_summary(folder)
+    if plan is None:
+        raise SystemExit(f"{path}: has no plan\n  -> pack results/summaries/aa")
+    names = dict.fromkeys((one.model, one.workload) for one in plan.experiments)
+    return [_table(folder, plan, path.name.partition(".")[0], *each) for each in names]
+
+
+def _table(folder: Path, plan: PlanFile, pack: str, model: str, workload: str) -> Table:
+    chosen = [one for one in plan.experiments if (one.model, one.workload) == (model, workload)]
+    collection = collect(folder, plan.model_copy(update={"experiments": chosen}))
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "summary.csv").write_text(summary_of(folder, collection).csv)
+        told = read_told(Path(place))
+    records = {one.whole.quant: {each.launch: each for each in one.records} for one in collection.experiments}
+    return Table(
+        model=model,
+        name=f"{pack} {model} {workload}",
+        told={quant: told[quant] for quant in told if quant != plan.baseline["quant"]},
+        records=records,
+        whole=all(len(records[one.quant]) == one.launches for one in chosen),
+    )
+
+
+def spreads(logs: Array) -> list[object]:
+    """Return standard deviations of `logs` [rounds, k, passes] within and between launches of a round, and the test.
+
+    One-way analysis of variance without the means of rounds. The interval of the share of variance is exact for normal,
+    white noise (Searle, Linear Models, 1971, section 9.8). `lag` is the correlation of a pass with the next, which is
+    -1 / passes for white noise.
+    """
+    rounds, k, passes = logs.shape
+    means = logs.mean(axis=2)
+    rest = logs - means[:, :, None]
+    between, within = rounds * (k - 1), rounds * k * (passes - 1)
+    spread = passes * float(((means - means.mean(axis=1, keepdims=True)) ** 2).sum()) / between
+    noise = float((rest**2).sum()) / within
+    f = spread / noise
+    points = (1.0, *(float(stats.f.ppf(point, between, within)) for point in (0.975, 0.025)))
+    sd, low, high = (percent(float(np.sqrt(max(0.0, f / point - 1) * noise / passes)), 2) for point in points)
+    lag = float((rest[:, :, 1:] * rest[:, :, :-1]).sum() / (rest**2).sum())
+    p = float(stats.f.sf(f, between, within))
+    return [rounds * k, percent(noise**0.5, 2), f"{lag:+.2f}", f"{sd} [{low}, {high}]", f"{f:.2f}", f"{p:.1g}"]
+
+
+def drift(of: Table, pack: list[Table]) -> list[object]:
+    """Return the spread of all launches of `of`, that of consecutive starts in the `pack`, and a rank correlation.
+
+    Consecutive starts are seconds apart. The correlation is that of the rate with the duration of the engine's start:
+    a slow host makes both worse.
+    """
+    began: dict[tuple[str, str, int], str] = {}
+    for one in pack:
+        for quant, own in one.records.items():
+            for launch, record in own.items():
+                start = one.model, quant, launch
+                began[start] = min(began.get(start, "9"), record.started_at)
+    order = sorted(began, key=lambda start: began[start])
+    rates = {
+        (of.model, quant, launch): float(np.mean(_log_rates(record)))
+        for quant, own in of.records.items()
+        for launch, record in own.items()
+    }
+    pairs = [(rates[a], rates[b]) for a, b in itertools.pairwise(order) if a in rates and b in rates]
+    near = float(np.sqrt(np.mean([(a - b) ** 2 / 2 for a, b in pairs])))
+    starts = [of.records[quant][launch].startup.init_s for _, quant, launch in rates]
+    found = stats.spearmanr(list(rates.values()), starts)
+    everything = percent(float(np.std(list(rates.values()), ddof=1)), 2)
+    return [everything, f"{percent(near, 2)} ({len(pairs)})", f"{found.statistic:+.2f}"]
+
+
+def shared(tables: list[Table]) -> float:
+    """Return the mean correlation between a model's loads of the distances of launches from their round's mean."""
+    means = [one.logs.mean(axis=2) for one in tables]
+    rounds = min(map(len, means))
+    found = np.corrcoef([(each - each.mean(axis=1, keepdims=True))[:rounds].ravel() for each in means])
+    return float(found[np.triu_indices(len(found), 1)].mean())
+
+
+def page(packs: list[list[Table]]) -> str:
+    """Return the page of all packs."""
+    tables = [one for pack in packs for one in pack]
+    counted = [one for one in tables if one.counts]
+    false = Share(count=sum(one.found for one in counted), of=len(counted))
+    parts = [part for one in counted for part in one.parts(3)]
+    few = Share(count=sum(parts), of=len(parts))
+    together = Share(count=false.count + EARLIER.count, of=false.of + EARLIER.of)
+    verdicts = [
+        [one.name, *map(str, one.told.values()), "yes" if one.counts else "no", _counted(one.codes)] for one in tables
+    ]
+    measured = [[one.name, *spreads(one.logs), *drift(one, pack)] for pack in packs for one in pack]
+    models = [
+        f"- {own[0].name.rpartition(' ')[0]}: {shared(own):+.2f}"
+        for pack in packs
+        for own in ([one for one in pack if one.model == model] for model in dict.fromkeys(one.model for one in pack))
+    ]
+    names = list(tables[0].told)
+    columns = ["starts", "within", "lag 1", "between", "F", "p", "all starts", "next starts (pairs)", "start-up"]
+    return f"""\
+{table(["table", *names, "quiet and whole", "flags"], verdicts)}
+
+- False verdicts in tables that are quiet and whole: {false.count} of {false.of}, {false}.
+- With the earlier ones, of interleaved engines: {together.count} of {together.of}, {together}.
+- The same launches in tables of three: {few.count} of {few.of}, {few}.
+
+{table(["table", *columns], measured)}
+
+Correlation of a launch's distance from its round between the loads of a model, which share its starts:
+
+{chr(10).join(models)}
+"""
+
+
+def _counted(codes: Counter[str]) -> str:
+    return ", ".join(f"{code} {count}" for code, count in codes.most_common()) or "-"
+
+
+def main() -> None:
+    """Print the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="a pack of studies/gpu/aa.yaml")
+    print(page([tables_of(path) for path in parser.parse_args().packs]), end="")
+
+
+if __name__ == "__main__":
+    main()
