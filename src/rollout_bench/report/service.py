@@ -64,7 +64,8 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
         whole = row.experiment.whole
         model = [whole.model] if several["model"] or row.label == UNKNOWN else []
         label = [] if row.label == UNKNOWN else [row.label]
-        found[row.experiment.experiment] = " ".join([*model, *label, *([whole.workload] if several["workload"] else [])])
+        workload = [whole.workload] if several["workload"] else []
+        found[row.experiment.experiment] = " ".join([*model, *label, *workload])
     return found
 
 
