@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import itemgetter
 
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.columns import shared_flags
@@ -120,9 +121,12 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
     for line in [] if "setting" in collection.baseline else lines:
         known = [(value, row) for value, row in line.rows if row.comparison.low and row.comparison.high]
         if len(known) > 1:
-            of, ends = f"{line.label} ({line.model} {line.workload})", (known[0], known[-1])
-            sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
-            apart = max(row.comparison.low or 0 for _, row in ends) > min(row.comparison.high or 0 for _, row in ends)
+            of = f"{line.label} ({line.model} {line.workload})"
+            highest = max(known, key=lambda each: each[1].comparison.low or 0)
+            lowest = min(known, key=lambda each: each[1].comparison.high or 0)
+            apart = (highest[1].comparison.low or 0) > (lowest[1].comparison.high or 0)
+            ends = sorted((lowest, highest), key=itemgetter(0)) if apart else (known[0], known[-1])
+            sure = f"The speed-up of {of} changes with {name} (these intervals have no common value)"
             said = sure if apart else f"No change of the speed-up of {of} with {name} is shown"
             items.append(f"{said}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in ends)}.")
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
@@ -136,9 +140,11 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     baseline = _side(base, axes)
     headline, rest = _verdicts(others, lacking, axes, baseline)
     if any(row.comparison.verdict in ("faster", "slower") or row.comparison.is_bounded for row in others):
-        headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
+        together = " for these intervals together" if len(others) > 1 else ""
+        headline += f" {plain_percent(collection.comparison.confidence)} confidence{together}."
     undetected = [row for row in others if row.comparison.verdict == "undetected" and not row.comparison.is_bounded]
-    lines = (rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
+    best = _best(base, others, lacking, axes, collection)
+    lines = (rest, best, _also(others, axes, baseline), _swapped(others, axes))
     step, command = _next(everyone, undetected, collection)
     items = _items(*_doubts(everyone), *lines, step)
     return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline, command=command)
@@ -221,7 +227,7 @@ def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequen
         return ""
     best = _side(stands.best, axes)
     if stands.ties:
-        return f"Highest mean: {best}; no difference from {some([_side(row, axes) for row in stands.ties], 5)} shown."
+        return f"Best mean: {best}; no difference from {some([_side(row, axes) for row in stands.ties], 5)} shown."
     if stands.complete and not lacking:
         return f"Best: {best}; the others are significantly worse."
     return f"Best of those that have a verdict: {best}; the others of these are significantly worse."
@@ -235,6 +241,18 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     )
     found = grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
     return " ".join(f"Also different from {baseline} in {some(names, 5)}: {words}." for words, names in found.items())
+
+
+def _swapped(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return whose pairs ran on different devices or nodes, which the sides swapped; empty if there are none."""
+    places = {"other_device", "other_node"}
+    apart = [
+        _side(row, axes)
+        for row in rows
+        if row.comparison.pairs
+        and any(one.launch in row.comparison.pairs and places & {flag.code for flag in one.flags} for one in row.used)
+    ]
+    return _listed("The two sides of a pair ran on different devices or nodes, and swapped them", apart)
 
 
 def _side(row: Row, axes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rollout_bench import modes
+from rollout_bench.analysis.timed.comparison import BOUND
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
 from rollout_bench.report.views import View, told
@@ -81,6 +82,7 @@ def _one_line(value: Any) -> Any:
 def _environment() -> Environment:
     # No escaping here: each renderer escapes the items for its format.
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
+    environment.globals["bound"] = BOUND
     environment.filters |= {
         "number": number,
         "percent": percent,

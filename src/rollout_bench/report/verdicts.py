@@ -5,7 +5,6 @@ from typing import Any
 
 from rollout_bench.analysis.stats.two_stages import ALONE, FIRST, FirstStage
 from rollout_bench.analysis.timed.comparison import (
-    BOUND,
     FEW_PAIRS,
     FOUND,
     MIN_PAIRS,
@@ -42,7 +41,6 @@ def verdict_values(
         "min_pairs": MIN_PAIRS,
         "few_pairs": FEW_PAIRS,
         "starts": starts,
-        "bound": BOUND,
         "mode_share": MODE_SHARE,
         # no test on the observed values can miss it less often (Bahadur and Savage, Annals of Mathematical Statistics
         # 27, 1956)
