@@ -43,10 +43,8 @@ MEANINGS = {
 }
 """Code -> what was found."""
 
-DISTURBED = frozenset(
-    {"cpu_steal", "cpu_shared", "device_shared", "memory_pressure", "swapping", "paused", "throttled"}
-)
-"""Flags of a disturbed machine."""
+DISTURBED = frozenset({"cpu_steal", "cpu_shared", "device_shared", "memory_pressure", "swapping", "paused"})
+"""Flags of a machine that others disturbed."""
 
 IF_ALL = {
     "engine_fallback": "ratios hold for machines that lack the same kernel; elsewhere all are faster",
@@ -54,6 +52,7 @@ IF_ALL = {
     "preemptions": "the speeds are those of a KV cache that is too small for the load",
     "prompts_as_text": "compare only with servers that have this flag",
     "shared_node": "ratios hold, since all were measured so",
+    "throttled": "the device was at its limit of power or heat, as it will be in use",
     "tokens_claimed": "compare only with servers that have this flag",
 }
 """Code -> what follows if all launches have the flag."""

@@ -21,7 +21,7 @@ from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import LASTING
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import percent, plain_percent, ratio, several
+from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
@@ -227,7 +227,7 @@ def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequen
         return ""
     best = _side(stands.best, axes)
     if stands.ties:
-        return f"Best mean: {best}; no difference from {some([_side(row, axes) for row in stands.ties], 5)} shown."
+        return f"Best mean: {best}; {first_few([_side(row, axes) for row in stands.ties], 5)} may be as good."
     if stands.complete and not lacking:
         return f"Best: {best}; the others are significantly worse."
     return f"Best of those that have a verdict: {best}; the others of these are significantly worse."
