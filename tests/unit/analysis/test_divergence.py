@@ -55,8 +55,13 @@ def test_intervals_hold_what_many_sequences_come_out_at():
 def test_equal_policies_diverge_by_exactly_nothing():
     found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
     nothing, all_of_it = Bounded(0, 0, 0), Bounded(1, 1, 1)
-    assert (found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped) == (nothing,) * 6
-    assert (found.token_ess, found.agreement, found.perplexity_ratio) == (all_of_it,) * 3
+    assert found.agreement is not None
+    assert (found.k1, found.k3, found.sd, found.p95) == (nothing,) * 4
+    for share in (found.outside, found.clipped):  # tokens that were not drawn may differ
+        assert (share.value, share.low) == (0.0, 0.0)
+        assert 0.0 < share.high < 1.0
+    assert (found.token_ess, found.perplexity_ratio) == (all_of_it,) * 2
+    assert (found.agreement.value, found.agreement.high) == (1.0, 1.0)
     assert (found.largest, found.sequence_ess, found.size.value) == (0, 1, 0)
     assert math.isnan(found.size.low)  # how often something would differ is not seen
 
@@ -79,6 +84,23 @@ def test_size_and_excess_are_means_over_sequences(own: Any, floor: Any, size: fl
 @pytest.mark.parametrize(("sizes", "high"), [([0.0, 0.0, 0.1], math.nan), ([0.0, 0.1, 0.9], math.inf)])
 def test_too_few_differences_leave_the_upper_end_open(sizes: list[float], high: float):
     assert mean_size([[size] for size in sizes], 0.95).high == pytest.approx(high, nan_ok=True)
+
+
+@pytest.mark.parametrize("outside", [0, 1, 5])
+def test_a_share_of_independent_tokens_is_bounded_as_a_binomial(outside: int):
+    d = np.full((16, 64), 0.001)
+    d[:outside, 0] = 0.3
+    d[:, 1] = np.linspace(0.002, 0.003, 16)  # the largest of the others are spread over all sequences
+    found = divergence(list(d), 0.95).outside
+    exact = stats.binomtest(outside, d.size).proportion_ci(0.95)
+    assert found.low <= exact.low
+    assert exact.high * (1 - 1e-9) <= found.high < 2 * exact.high
+
+
+def test_rare_tokens_that_gather_in_a_sequence_count_as_fewer():
+    spread, gathered = np.full((2, 16, 64), 0.001)
+    spread[:, 0], gathered[0, :16] = 0.3, 0.3
+    assert divergence(list(gathered), 0.95).outside.high > 1.5 * divergence(list(spread), 0.95).outside.high
 
 
 def test_shares_are_of_ratios_that_are_far_from_one():

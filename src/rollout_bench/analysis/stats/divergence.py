@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from rollout_bench.analysis.stats.percentiles import effective_samples
+
 Array = NDArray[np.float64]
 
 NEAR = (0.9, 1.1)
@@ -32,6 +34,9 @@ TELLING = 2
 
 FARTHEST = 1000.0
 """The interval of the mean of |d| has no upper end beyond this multiple of the mean."""
+
+TAIL = 0.01
+"""Share of the tokens, those with the largest |d|, that shows how rare tokens cluster in sequences."""
 
 LARGEST = 700.0
 """The largest k1 for which e^k1 is a double."""
@@ -111,7 +116,8 @@ def divergence(
     r = p(x) / q(x), and KL[q, p] is estimated by -log r and (r - 1) - log r. Here p sampled the tokens, so p and q
     change places. Intervals are percentiles of a bootstrap of whole sequences, because tokens of a sequence depend on
     each other (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). Intervals of
-    means are at least as wide as Student's, as in `excess`. The interval of `size` is computed by `mean_size`.
+    means are at least as wide as Student's, as in `excess`. The interval of `size` is computed by `mean_size`, those of
+    shares by `_Drawn.share`. That of k3 does not hold what tokens carry that are too rare to be drawn.
 
     Args:
         log_ratios: for each sequence d of its tokens [n_i >= 1], in nats; p sampled them.
@@ -144,11 +150,11 @@ def divergence(
         size=mean_size(each, confidence),
         k1=k1,
         k3=drawn.mean(np.expm1(d) - d),
-        outside=drawn.mean(far.astype(float)),
-        clipped=drawn.mean((ratio > CLIP).astype(float)),
+        outside=drawn.share(far, np.abs(d)),
+        clipped=drawn.share(ratio > CLIP, np.abs(d)),
         token_ess=drawn.effective(d),
         sequence_ess=effective_share([part.sum() for values in each for part in np.split(values, times)]),
-        agreement=None if agreed is None else drawn.mean(agreed),
+        agreement=None if agreed is None else drawn.share(agreed > 0.5, np.abs(d)),
         perplexity_ratio=Bounded(*(math.exp(min(end, LARGEST)) for end in (k1.value, k1.low, k1.high))),
     )
 
@@ -263,6 +269,25 @@ class _Drawn:
         found = _bounded(float(values.mean()), self._times @ sums / self._tokens, self._confidence)
         off = (sums - sums.sum() / self._counts.sum() * self._counts) / self._counts.mean()
         return _widened(found, off, self._confidence, float(values.min()), float(values.max()))
+
+    def share(self, is_so: NDArray[np.bool_], sizes: Array) -> Bounded:
+        """Return the share of the tokens for which `is_so` [tokens], with its interval.
+
+        Bootstrap and Student's interval know only values that were drawn: where no token is so, both end at 0. The
+        interval is at least that of Clopper and Pearson for as many independent tokens as these are worth (E. L. Korn
+        and B. I. Graubard, "Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data", Survey Methodology 24, 1998). The worth is the smaller one of two: of `is_so` where
+        it varies, and of being among the `TAIL` largest of `sizes` [tokens], since rare tokens do not show how they
+        cluster.
+        """
+        found, sequence = self.mean(is_so.astype(float)), np.repeat(np.arange(self._counts.size), self._counts)
+        tail = sizes >= np.quantile(sizes, 1 - TAIL)
+        varying = [each for each in (is_so, tail) if each.any() and not each.all()]
+        n = min((effective_samples(each, sequence) for each in varying), default=float(is_so.size))
+        k, tail_chance = found.value * n, (1 - self._confidence) / 2
+        low = special.betaincinv(k, n - k + 1, tail_chance) if k > 0 else 0.0
+        high = special.betaincinv(k + 1, n - k, 1 - tail_chance) if k < n else 1.0
+        return Bounded(found.value, min(found.low, float(low)), max(found.high, float(high)))
 
     def deviation(self, values: Array) -> Bounded:
         """Return the standard deviation of `values` [tokens] about their mean."""
