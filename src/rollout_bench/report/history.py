@@ -1,17 +1,20 @@
 """A history of gates: reading it, the entry from which on a number is worse, and a chart of each number."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import ValidationError
 
+from rollout_bench.analysis.stats.changepoint import Fall, fall_of
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import BASELINE, PALETTE, Bar, Chart, Rows, drawn, settings
+from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, settings
 from rollout_bench.report.gate import CONFIDENCE, GATE, Finding, Gate, Limit, Measured
 from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
@@ -35,12 +38,6 @@ class Entry:
     gate: Gate
     test: Finding
     of_b: Measured
-
-    def against(self, other: "Entry") -> tuple[float, float, float]:
-        """Return the ratio to another entry, below 1 if this one is worse, and its ends from the ends of both."""
-        pair = (self.of_b, other.of_b)
-        one, two = pair if NUMBERS[self.test.number].better == "higher" else pair[::-1]
-        return one.value / two.value, one.low / two.high, one.high / two.low
 
 
 def read_history(path: Path) -> list[Gate]:
@@ -67,7 +64,8 @@ def read_history(path: Path) -> list[Gate]:
 
 def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
     """Return the entries whose values may be compared: one number of one experiment, with one machine and load."""
-    entries = [Entry(gate, test, test.of_b) for gate in gates for test in gate.tests if test.of_b]
+    measured = ((gate, test, test.of_b) for gate in gates for test in gate.tests if test.of_b)
+    entries = [Entry(gate, test, of_b) for gate, test, of_b in measured if 0 < of_b.value < math.inf]
     return list(
         grouped(
             ((e.test.experiment, e.test.mode, e.test.number, e.of_b.machine, e.of_b.load), e) for e in entries
@@ -75,29 +73,26 @@ def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
     )
 
 
-def worse_from(series: Sequence[Entry]) -> tuple[Entry | None, Entry]:
-    """Return the first entry from which on all are worse than the best one before it, and that best one.
+def worse_from(series: Sequence[Entry]) -> Fall | None:
+    """Return the lasting fall of a series by more than the margin, in logarithms of the speed-up; None without one.
 
-    Without such an entry, return None and the best one of all.
+    Each entry is a value: their spread has what differs between sessions, which the intervals of the entries lack.
     """
-    best = series[0]
-    for place, first in enumerate(series):
-        # worse is one whose whole interval is, by more than the margin
-        later = series[place:]
-        if all(each.against(best)[2] < Limit(each.test.number, each.test.margin).least_speedup for each in later):
-            return first, best
-        best = max(best, first, key=lambda each: each.against(series[0])[0])
-    return None, best
+    test = series[0].test
+    sign = 1 if NUMBERS[test.number].better == "higher" else -1
+    logs = [sign * math.log(each.of_b.value) for each in series]
+    return fall_of(logs, -math.log(Limit(test.number, test.margin).least_speedup), CONFIDENCE)
 
 
 def conclusion_of(series: Sequence[Entry]) -> str:
     """Return what the history of a number shows, without the number's name."""
-    first, best = worse_from(series)
-    if first is None:
+    fall = worse_from(series)
+    if fall is None:
         return "not shown to be worse than before"
-    value, low, high = map(ratio, first.against(best))
-    of = f"{value}x [{low}, {high}] of the best before it ({best.gate.engine_b}, {best.gate.when[:10]})"
-    return f"worse from {first.gate.engine_b} on ({first.gate.when[:10]}): {of}"
+    first = series[fall.first].gate
+    value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))
+    before = f"the mean of the {fall.first} before it"
+    return f"worse from {first.engine_b} on ({first.when[:10]}): {value}x [{low}, {high}] of {before}"
 
 
 def name_of(test: Finding) -> str:
@@ -129,20 +124,21 @@ def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
 
 
 def _chart(series: Sequence[Entry]) -> Chart:
-    of, (first, best) = NUMBERS[series[0].test.number], worse_from(series)
-    bars, colour = [], PALETTE[0]
-    for each in series:
-        colour = PALETTE[5] if each is first else colour
+    of, fall = NUMBERS[series[0].test.number], worse_from(series)
+    start = len(series) if fall is None else fall.first
+    before = math.exp(fmean(math.log(each.of_b.value) for each in series[:start]))
+    bars = []
+    for place, each in enumerate(series):
         value, low, high = (of.factor * end for end in (each.of_b.value, each.of_b.low, each.of_b.high))
-        label, look = each.gate.when[:16].replace("T", " "), BASELINE if each is best else colour
-        bars.append(Bar(label, each.gate.engine_b, value, (low, high), text=of.text(each.of_b.value), colour=look))
+        label, colour = each.gate.when[:16].replace("T", " "), PALETTE[0] if place < start else PALETTE[5]
+        bars.append(Bar(label, each.gate.engine_b, value, (low, high), text=of.text(each.of_b.value), colour=colour))
     bars = bars[-MOST_ENTRIES:]
     ends = [end for bar in bars for end in bar.span or ()]
     room = 0.1 * (max(ends) - min(ends))
-    rows = Rows("", of.header, bars, (min(ends) - room, max(ends) + room), of.factor * best.of_b.value)
+    rows = Rows("", of.header, bars, (min(ends) - room, max(ends) + room), of.factor * before)
     marks = (
         f"Diamond: geometric mean over the launches of B. Band: its {plain_percent(CONFIDENCE)} interval. "
-        "Grey, and the line: the best entry. The axis does not begin at zero."
+        "Line: the mean of the entries before a fall, else of all. The axis does not begin at zero."
     )
     content = f"{name_of(series[0].test)}: the last {len(bars)} of {len(series)} gates"
     title = conclusion_of(series)
