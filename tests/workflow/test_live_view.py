@@ -65,7 +65,7 @@ def failed(space: Workspace) -> tuple[list[str], str]:
 def test_the_live_line_has_the_running_launch_and_its_pass(failed: tuple[list[str], str]):
     passes = [drawing for drawing in failed[0] if "iteration 3/3, 100.0k tok/s" in drawing]
     assert all("launch 1 of 2: tiny bf16 small (offline), " in drawing for drawing in passes)
-    assert re.search(r"; \d:\d\d elapsed", passes[0])
+    assert re.search(r"; ━*─* \d:\d\d elapsed", passes[0])
     assert "1 failed; 1 flagged" in failed[0][-2]
 
 

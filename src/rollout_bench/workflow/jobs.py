@@ -54,14 +54,15 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return the arguments of the measuring command for a job: launches and seed of the order.
 
     An experiment that failed in an earlier job of this run would fail again, so it is left out; if none remains, the
-    job does nothing.
+    job does nothing. On a cluster it is tried all the same: the jobs are submitted together, and nodes differ.
     """
     job = _job(plan, wildcards)
     turns = {launch.record: turn for turn, block in enumerate(job.blocks) for launch in block.launches}
     arguments = []
     launches = _worth_trying(job) if has_begun() or on_cluster else job.launches
-    if not launches:
+    if not launches and not on_cluster:
         return ["--nothing"]
+    launches = launches or job.launches
     for launch in launches:
         record, e = Path(launch.record), launch.experiment
         member = {
