@@ -8,6 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,10 @@ def main() -> int:
         return _compare(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
+        return 2
+    except Exception:  # status 1 would say that B is worse
+        traceback.print_exc()
+        print("the gate did not end\n  -> report this error: B is not shown to be worse", file=sys.stderr)
         return 2
 
 

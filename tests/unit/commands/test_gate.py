@@ -16,6 +16,7 @@ from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.timed.comparison import Comparison, Side
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.report import gate
 from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
 
 RATE = "output_tokens_per_s"
@@ -68,8 +69,8 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
     assert [[child.tag for child in case] for case in cases] == [["failure"], ["skipped"]]
     block = (tmp_path / "gate.md").read_text()
     assert (tmp_path / "summary.md").read_text() == f"before\n{block}"
-    assert block.startswith("**The gate fails: B is worse than A by more than the margin in 1 of 2 tests.**")
-    assert f"| qwen3-90m w8a8 small (offline) | {RATE} | 0.900x \\[0.887, 0.913\\] | 3 % | worse |" in block
+    assert block.startswith("**The gate fails: B is worse than A by more than the margin in 1 of 2 tests. Measured")
+    assert f"| qwen3-90m w8a8 small (offline) | {RATE} | 0.900x \\[0.884, 0.916\\] | 3 % | worse |" in block
     assert "| qwen3-90m w8a8 small (offline) | t90 | 9.20 s | 10.2 s | +1.02 s |" in block
 
 
@@ -135,6 +136,13 @@ def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypat
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
 
 
+def test_a_gate_that_crashes_is_no_worse_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate, "gate_of", lambda *_: 1 / 0)
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, OLD), "--fail-if", "default")
+    assert done.returncode == 2
+    assert "the gate did not end" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("limit", "problem", "remedy"),
     [
@@ -142,7 +150,8 @@ def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypat
         (f"{RATE} < -3", "is no limit", "a number and a margin in percent"),
         (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
-        (f"{RATE} < -100%", "the margin has to be below 100 %", f"write '{RATE} < -3%'"),
+        (f"{RATE} < -0%", "the margin has to be above 0 and below 100 %", f"write '{RATE} < -3%'"),
+        (f"{RATE} < -100%", "the margin has to be above 0 and below 100 %", f"write '{RATE} < -3%'"),
         ("ttft_s > 3%", "no experiment has ttft_s", "measure a mode that has it"),
         ("cycle_s > 3%", "no experiment has cycle_s", "measure a mode that has it"),
     ],
