@@ -16,7 +16,7 @@ from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.timed.comparison import Comparison, Side
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.report import gate
+from rollout_bench.report import gate as gate_module
 from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
 
 RATE = "output_tokens_per_s"
@@ -137,7 +137,7 @@ def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypat
 
 
 def test_a_gate_that_crashes_is_no_worse_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gate, "gate_of", lambda *_: 1 / 0)
+    monkeypatch.setattr(gate_module, "gate_of", lambda *_: 1 / 0)
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, OLD), "--fail-if", "default")
     assert done.returncode == 2
     assert "the gate did not end" in done.stderr
