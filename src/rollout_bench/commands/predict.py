@@ -50,8 +50,8 @@ FIGURE = RESULTS / "prediction.svg"
 
 MARKS = "Line: prediction. Band: its 95 % interval. Circle: measured. Hollow: beyond the calibration."
 
-TOP = 3
-"""Number of settings to confirm."""
+TIED = 0.95
+"""Chance that the truly best setting is among the best and those tied with it."""
 
 BESIDE = ("measured s", "error %", "interval held")
 """Headings of what was measured."""
@@ -145,7 +145,7 @@ def recommend() -> int:
             _say(
                 f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}"
             )
-        kept += [best, *[each for each, (_, tied) in rest if tied][: TOP - 1]]
+        kept += [best, *[each for each, (_, tied) in rest if tied]]
     for each in (each for each in found if each not in allowed):
         _say(f"left out: {each.name}: {broken[each.name]}")
     baseline = made.config.baseline.named.get("setting")
@@ -154,6 +154,8 @@ def recommend() -> int:
     confirming |= {"quants": list(dict.fromkeys(each.made.spec.quant.name for each in kept))}
     confirming["modes"] = [MODE]
     write_whole(CONFIRM, yaml.safe_dump(confirming, sort_keys=False).encode())
+    out = f"; {len(allowed) - len(kept)} left out" if len(kept) < len(allowed) else ""
+    _say(f"{CONFIRM}: {several(len(kept), 'engine')}; the best is among them with {100 * TIED:.0f} % confidence{out}")
     _say(f"next: rollout-bench run with the same config files and {CONFIRM} as the last one; then predict again")
     return 0
 
@@ -161,18 +163,24 @@ def recommend() -> int:
 def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted, tuple[Expected, bool]]]]:
     """Return the best of `found`, and the others in order, each with its cost / the best's and whether they are tied.
 
-    The cost is the time of a step, or its device-seconds if numbers of devices differ. Two are tied if the interval of
-    the ratio has 1. Predictions from one calibration share its draws, so that its errors cancel in the ratio.
+    The cost is the time of a step, or its device-seconds if numbers of devices differ. Predictions from one calibration
+    share its draws, so that its errors cancel in the ratio. One is tied if it may be the best: its cost exceeds the
+    least by no more than the `TIED` quantile of the largest excess that errors alone make, max over j of e_i - e_j of
+    the draws' logarithms. So the true best is among best and ties with this chance, however many settings there are
+    (multiple comparisons with the best: J. C. Hsu, Multiple Comparisons, 1996, chapter 4).
     """
     costs = {each.name: _costs(each, found) for each in found}
     order = sorted(found, key=lambda each: costs[each.name][0])
     best, *others = order
     value, draws = costs[best.name]
+    logs = np.log([costs[each.name][1] for each in order])
+    errors = logs - np.log([[costs[each.name][0]] for each in order])
     rest = []
-    for each in others:
+    for place, each in enumerate(others, 1):
         own, own_draws = costs[each.name]
-        ratio = expected(own / value, own_draws / draws)
-        rest.append((each, (ratio, ratio.low <= 1)))
+        excess = (errors[place] - np.delete(errors, place, axis=0)).max(axis=0)
+        is_tied = math.log(own / value) <= float(np.quantile(excess, TIED))
+        rest.append((each, (expected(own / value, own_draws / draws), is_tied)))
     return best, rest
 
 
