@@ -1,8 +1,8 @@
 """Make one small file of a results folder, which `compare` reads in place of the folder.
 
 It has all records and failures, the experiments that the summary selects, and the times of requests of mode online. It
-lacks other side files, traces and figures, so t90_s, tail_s and group_p90_s get no verdict. The same folder always
-gives the same bytes. Records name the machine.
+lacks traces and figures, and without --sequences the times of other sequences, so that percentiles, t90_s, tail_s and
+group_p90_s are not in it. The same folder always gives the same bytes. Records name the machine.
 """
 
 import argparse
@@ -19,7 +19,10 @@ def main() -> int:
     )
     add_results(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file, such as baseline.tar.xz")
+    parser.add_argument(
+        "--sequences", action="store_true", help="add the times of all sequences, so that others can check percentiles"
+    )
     arguments = parser.parse_args()
-    write_pack(arguments.results, arguments.out)
+    write_pack(arguments.results, arguments.out, sequences=arguments.sequences)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
     return 0

@@ -16,10 +16,11 @@ from rollout_bench.core.files import write_archive, write_whole
 from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
 
 
-def write_pack(folder: Path, out: Path) -> None:
+def write_pack(folder: Path, out: Path, *, sequences: bool = False) -> None:
     """Write a results folder, or a summary kept in one, as a pack: a tar.xz without owners and times.
 
-    It has all records and failures, the plan of the summary, and of modes with loads the sequences.
+    It has all records and failures, the plan of the summary, and the sequences of modes with loads; with `sequences`
+    those of all modes.
 
     Raises:
         UserError: `folder` has no record, or a file cannot be read or written.
@@ -27,7 +28,7 @@ def write_pack(folder: Path, out: Path) -> None:
     results, plan = results_of(folder), plan_of_summary(folder)
     check_results_folder(results)
     found = find_results(results)
-    timed = [path for path, file in found.sequences.items() if mode_of(file.mode).has_loads]
+    timed = [path for path, file in found.sequences.items() if sequences or mode_of(file.mode).has_loads]
     contents = {STATE_FILE: json.dumps({"plan": plan and plan.model_dump(mode="json")}).encode()}
     try:
         for name in (*found.records, *timed, *(f"{FAILURES}/{path}" for path in found.failures)):

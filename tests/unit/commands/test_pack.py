@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from comparing import BF16, NEW, OLD, W8A8, launches, run, summarised
 from every_mode import save_every_mode
-from synthetic_records import make_failure, make_plan, save
+from synthetic_records import make_failure, make_plan, make_record, make_sequences, save
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.commands import pack
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.report.pack import write_pack
+from rollout_bench.report.pack import opened, write_pack
+from rollout_bench.report.summary import summary_of
 
 
 @pytest.mark.parametrize("options", [(), ("--all",)], ids=["selected", "all"])
@@ -27,6 +29,23 @@ def test_a_pack_gives_the_comparison_of_its_folder(tmp_path: Path, options: tupl
     shutil.rmtree(tmp_path / "a")
     of_pack = run(tmp_path, "a.tar.xz", "b", *options)
     assert of_pack.flat.replace("a.tar.xz", "a") == of_folder.flat
+
+
+def test_a_pack_with_sequences_has_the_percentiles_of_its_folder(tmp_path: Path):
+    record = make_record()
+    save(tmp_path / "a", (record, make_sequences(record)))
+    shown = [summary_of(folder, collect(folder, None)) for folder in packed(tmp_path, tmp_path / "a")]
+    tables = [[view.title for view in summary.views if "E2EL" in view.title] for summary in shown]
+    assert tables[0] == tables[2] != tables[1] == []
+
+
+def packed(folder: Path, results: Path) -> list[Path]:
+    """Return the folder itself, and what is in packs of it without and with sequences."""
+    found = [results]
+    for name, sequences in (("plain", False), ("whole", True)):
+        write_pack(results, folder / f"{name}.tar.xz", sequences=sequences)
+        found.append(opened(folder / f"{name}.tar.xz"))
+    return found
 
 
 def test_a_copy_made_later_has_the_same_pack(tmp_path: Path):
