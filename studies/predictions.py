@@ -95,7 +95,7 @@ def lines_of(cells: list[Cell]) -> Iterator[str]:
         times = ", ".join(f"{time:.2f}" for own in each.launches_s for time in own)
         yield (
             f"| {each.name} | {each.measured_s:.2f} | {times} "
-            f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.1f} % "
+            f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.2f} % "
             f"| {'yes' if each.predicted.held else 'no'} | {100 * simple:+.0f} % | {other} |"
         )
 
@@ -127,7 +127,8 @@ def repeats_of(cells: list[Cell]) -> Iterator[str]:
     ]
     if apart:
         near = Share(count=sum(distance <= 0.08 for distance in apart), of=len(apart))
-        yield f"A launch is within 8 % of the mean of the other launches of its load: {near}."
+        counts = f"{near.count} of {near.of}, {near}"
+        yield f"A launch is within 8 % of the mean of the other launches of its load: {counts}."
         yield ""
 
 

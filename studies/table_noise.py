@@ -47,12 +47,15 @@ def _lognormal(which: slice) -> Tables:
     return noise
 
 
-def _slow_starts(share: float, slower: float, which: slice) -> Tables:
-    """Return noise in which a `share` of starts is `slower` (a fraction) for as long as the launch lives."""
+def _slow_starts(share: float, slower: float, which: slice, noise_share: float = 1.0) -> Tables:
+    """Return noise in which a `share` of starts is `slower` (a fraction) for as long as the launch lives.
+
+    The other noise is scaled by `noise_share`.
+    """
 
     def noise(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
         slow = (rng.random(size=(tables, m, k)) < share).astype(float) - share
-        values = _normal(rng, tables, m, k)
+        values = noise_share * _normal(rng, tables, m, k)
         values[..., which] -= np.log1p(slower) * slow[..., which]
         return values
 
@@ -127,6 +130,7 @@ TABLE_NOISES: dict[str, Tables] = {
     "one quantization spreads four times as much": _wider(4.0, ONE),
     "the baseline spreads four times as much": _wider(4.0, BASELINE),
     "normal, one launch in ten is not valid": _missing(0.1),
+    "10 % of starts of the baseline are 30 % slow, and other noise is tiny": _slow_starts(0.1, 0.3, BASELINE, 0.1),
 }
 """The truth is that nothing differs: each configuration has the mean of the others, slow starts and delays included."""
 

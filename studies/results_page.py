@@ -1,0 +1,460 @@
+"""Render docs/results.md, and the table "What it found" of README.md, from the records in studies/results.
+
+Questions, words and layout are in results.md.j2 and readme.md.j2. Ratios, intervals and the words of verdicts come from
+the records, by today's rules of the package. `python studies/results_page.py` writes both pages.
+"""
+
+import argparse
+import csv
+import functools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+import numpy as np
+from kept import REPOSITORY, RESULTS, SETTINGS
+
+from rollout_bench.analysis.stats.divergence import mean_size
+from rollout_bench.analysis.stats.intervals import welch_interval
+from rollout_bench.analysis.stats.lines import crossing
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
+from rollout_bench.analysis.timed.experiments import Collection, Earlier
+from rollout_bench.analysis.timed.pairs import trimmed_mean
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.core.files import write_whole
+from rollout_bench.core.mappings import grouped
+from rollout_bench.numbers.registry import MetricName
+from rollout_bench.report.pack import opened
+from rollout_bench.report.state import plan_of_summary
+
+PAGE = REPOSITORY / "docs" / "results.md"
+README = REPOSITORY / "README.md"
+
+TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+"""The part of the README that is made."""
+
+WORDS = {"faster": "faster", "slower": "slower", "irrelevant": "below 1 %", "undetected": "inconclusive"}
+"""Verdict -> its word on the pages."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio with its 95 % interval, without a unit, over `pairs` of launches or blocks; `word` is its verdict's."""
+
+    value: float
+    low: float
+    high: float
+    word: str
+    pairs: int
+    digits: int = 3
+
+    def __str__(self) -> str:
+        value, low, high = (f"{each:.{self.digits}f}" for each in (self.value, self.low, self.high))
+        return f"{value}x [{low}, {high}]"
+
+    @property
+    def inverse(self) -> "Ratio":
+        """The ratio the other way round: of times or energies."""
+        return replace(self, value=1 / self.value, low=1 / self.high, high=1 / self.low)
+
+    @property
+    def brief(self) -> "Ratio":
+        """The ratio with two digits."""
+        return replace(self, digits=2)
+
+    @property
+    def farthest(self) -> float:
+        """The largest distance of the interval from 1, in per cent."""
+        return 100 * max(1 - self.low, self.high - 1)
+
+
+def ratio_of(found: Comparison) -> Ratio:
+    """Return a comparison with an interval as the pages show it."""
+    value, low, high, verdict = found.speedup, found.low, found.high, found.verdict
+    if value is None or low is None or high is None or verdict is None:
+        raise ValueError(f"a page has no word for a comparison without an interval: {found.reason}")
+    return Ratio(value, low, high, WORDS[verdict], min(found.launches_used))
+
+
+class Pack:
+    """The rows of an archive, against its own baseline or against the one that is given."""
+
+    def __init__(self, name: str, baseline: Mapping[str, str] | None = None, over: str | None = None) -> None:
+        of = collected(name)
+        if over is not None:
+            of = replace(of, baseline={}, earlier=Earlier(over, collected(over).experiments, of=name))
+        self._rows = rows_of(of if baseline is None else replace(of, baseline=baseline))
+
+    def row(self, **names: object) -> Row:
+        """Return the row with these `names`: model, quant, workload and setting; `at` is the number of requests."""
+        (found,) = (row for row in self._rows if all(_name(row, key) == value for key, value in names.items()))
+        return found
+
+    def ratio(self, metric: MetricName = "output_tokens_per_s", **names: object) -> Ratio:
+        """Return the ratio of the row with these names to its baseline; above 1 is better."""
+        return ratio_of(self.row(**names).comparisons[metric])
+
+    def value(self, number: str, **names: object) -> float:
+        """Return a number of the row with these names, in its unit."""
+        return self.row(**names).values[number]
+
+    def ratios(self, quant: str, workloads: Sequence[str]) -> list[Ratio]:
+        """Return the ratios of a quantization by workload."""
+        return [self.ratio(quant=quant, workload=workload) for workload in workloads]
+
+    def by_setting(self, quant: str, settings: Sequence[str]) -> list[Ratio]:
+        """Return the ratios of a quantization by setting."""
+        return [self.ratio(quant=quant, setting=setting) for setting in settings]
+
+    def farthest(self, model: str) -> float:
+        """Return the largest distance of a model's intervals from 1, in per cent."""
+        return max(ratio.farthest for ratio in self._of(model))
+
+    def differing(self, model: str) -> int:
+        """Return how many of a model's ratios have a verdict."""
+        return sum(ratio.word != "inconclusive" for ratio in self._of(model))
+
+    def _of(self, model: str) -> list[Ratio]:
+        compared = (row.comparison for row in self._rows if row.experiment.model == model)
+        return [ratio_of(found) for found in compared if not found.is_baseline]
+
+
+def _name(row: Row, key: str) -> object:
+    point = row.experiment.point
+    return getattr(row.experiment, key) if key != "at" else point and point.concurrency
+
+
+@functools.cache
+def collected(name: str) -> Collection:
+    """Return the records of an archive in studies/results."""
+    folder = opened(RESULTS / f"{name}.tar.xz")
+    return collect(folder, plan_of_summary(folder), warned=False)
+
+
+@functools.cache
+def pack(name: str, over: str | None = None, **baseline: str) -> Pack:
+    """Return the rows of an archive, against a named baseline, or as a later run against the archive `over`."""
+    return Pack(name, baseline or None, over)
+
+
+@functools.cache
+def kept(name: str) -> Any:
+    """Return the content of a JSON file of studies/results, which is older than archives."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def family(own: Mapping[str, Mapping[int, float]]) -> dict[str, Ratio]:
+    """Return the ratios of configurations to one baseline from log ratios by block, above 0 where they are better."""
+    found = [in_pairs(Comparison(), logs, SETTINGS.confidence, None) for logs in own.values()]
+    judged = judge(found, SETTINGS, baselines=[""] * len(found))
+    return dict(zip(own, map(ratio_of, judged), strict=True))
+
+
+def of_rounds(rows: Iterable[Mapping[str, Any]], baseline: str) -> dict[str, Ratio]:
+    """Return the ratios of interleaved engines in blocks: typical log ratios of rounds, as of `pairs.pair_of`."""
+    by_name = grouped((" ".join(filter(None, (row["quant"], row.get("setting")))), row) for row in rows)
+    pass_s = {name: {row["block"]: row["pass_s"] for row in own} for name, own in by_name.items()}
+    base = pass_s.pop(baseline)
+    return family(
+        {
+            name: {
+                block: trimmed_mean([math.log(b / a) for a, b in zip(times, base[block], strict=True)])
+                for block, times in own.items()
+            }
+            for name, own in pass_s.items()
+        }
+    )
+
+
+def of_launches(typical: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Ratio]:
+    """Return the ratios of launches from a number's logarithm by name and launch, of which less is better."""
+    base = typical[baseline]
+    return family(
+        {
+            name: {launch: base[launch] - log for launch, log in own.items()}
+            for name, own in typical.items()
+            if name != baseline
+        }
+    )
+
+
+def interleaved(name: str) -> dict[str, Ratio]:
+    """Return the ratios of a table of interleaved engines on an H200: `table`, or `aa`, one engine twice."""
+    return of_rounds(kept("h200-interleaved")["blocks"][name], "bf16")
+
+
+def settings() -> dict[str, Ratio]:
+    """Return the ratios of quantizations and KV caches at 24 x 8 sequences on an H200."""
+    return of_rounds(kept("h200-settings")["blocks"], "bf16 default")
+
+
+def energy(model: str, of: str) -> dict[str, Ratio]:
+    """Return the ratios of a model in `energy_j` or `elapsed_s` of a pass on H200s."""
+    own = grouped((row["quant"], row) for row in kept("h200-energy")["launches"] if row["model"] == model)
+    return of_launches(
+        {quant: {row["launch"]: trimmed_mean(np.log(row[of]).tolist()) for row in rows} for quant, rows in own.items()},
+        "bf16",
+    )
+
+
+def power_w(model: str, group: str = "launches", device: int | None = None) -> dict[str, float]:
+    """Return the mean power of quantizations over their passes on H200s, or on one of these, in watts."""
+    rows = [row for row in kept("h200-energy")[group] if row["model"] == model and device in (None, row["device"])]
+    own = grouped((row["quant"], row) for row in rows)
+    return {quant: fmean(sum(r["energy_j"]) / sum(r["window_s"]) for r in rows) for quant, rows in own.items()}
+
+
+def sampled() -> tuple[float, float]:
+    """Return the smallest and largest ratio of sampled power to the counter's, over the launches on H200s."""
+    found = [sum(row["sampled_j"]) / sum(row["energy_j"]) for row in kept("h200-energy")["launches"]]
+    return min(found), max(found)
+
+
+class Cycle:
+    """Whole steps of Qwen3-8B with sleep level 1 and weight sync on H200s."""
+
+    def __init__(self) -> None:
+        rows = [
+            row
+            for row in kept("h200-cycle")["launches"]
+            if (row["mode"], row["model"], row.get("sleep")) == ("cycle", "qwen3-8b", "1")
+        ]
+        self._rows = grouped((row["quant"], row) for row in rows)
+
+    def whole_step(self) -> dict[str, Ratio]:
+        """Return the ratios of whole steps to bf16's."""
+        steps = {
+            quant: {
+                row["launch"]: trimmed_mean(np.log(np.add(row["elapsed_s"], row["transition_s"])).tolist())
+                for row in rows
+            }
+            for quant, rows in self._rows.items()
+        }
+        return of_launches(steps, "bf16")
+
+    def part_s(self, quant: str, *parts: str) -> float:
+        """Return the mean seconds of parts of a transition."""
+        return fmean(sum(fmean(row["parts_s"][part]) for part in parts) for row in self._rows[quant])
+
+    def pays(self, quant: str) -> str:
+        """Return the output tokens of a sequence at which a whole step is shorter than bf16's, as `cycle.gains`."""
+        lines = [
+            {
+                row["launch"]: (
+                    fmean(row["transition_s"]),
+                    fmean(row["elapsed_s"]) / (row["output_tokens"] / SEQUENCES),
+                )
+                for row in self._rows[of]
+            }
+            for of in (quant, "bf16")
+        ]
+        pairs = [(lines[0][launch], lines[1][launch]) for launch in sorted(lines[0])]
+        confidence = 1 - (1 - SETTINGS.confidence) / (len(self._rows) - 1)
+        below = crossing([a[0] - b[0] for a, b in pairs], [a[1] - b[1] for a, b in pairs], confidence).below
+        assert below is not None
+        first, last = max(1, math.ceil(below[0])), below[1]
+        if math.isfinite(last):
+            return f"from {first} to {math.floor(last):,} output tokens"
+        return "at any length" if first == 1 else f"from {first} output tokens on"
+
+
+SEQUENCES = 256
+"""Sequences of the steps of `h200-cycle`."""
+
+
+def verl_load(model: str) -> dict[str, Ratio]:
+    """Return by entry the tok/s of the documented load over those of verl 0.9's load through AsyncLLM."""
+    return _rollouts(model, ("documented", "verl09"), lambda row: f"{row['workload']} {row['entry']}", "verl09 async")
+
+
+def routers() -> dict[str, Ratio]:
+    """Return the ratios of routers to least_in_flight, at Qwen3-1.7B on two H200s."""
+    return _rollouts("qwen3-1b7", ("tail",), lambda row: str(row["router"]), "least_in_flight")
+
+
+def _rollouts(model: str, workloads: Sequence[str], name: Any, baseline: str) -> dict[str, Ratio]:
+    rows = [
+        row
+        for row in kept("h200-rollout")["launches"]
+        if row["model"] == model and row["workload"] in workloads and row["mode"] == "rollout"
+    ]
+    own = grouped((name(row), row) for row in rows)
+    # fewer than five passes: the launch's own value
+    return of_launches(
+        {each: {row["launch"]: -math.log(_tokens_per_s(row)) for row in launches} for each, launches in own.items()},
+        baseline,
+    )
+
+
+def _tokens_per_s(row: Mapping[str, Any]) -> float:
+    tokens = row["output_tokens"]
+    return (sum(tokens) if isinstance(tokens, list) else tokens * len(row["elapsed_s"])) / sum(row["elapsed_s"])
+
+
+def drift(quant: str) -> str:
+    """Return the mean |d| of a quantization in nats per token, with its interval."""
+    # each sequence is kept as its tokens and the sum of their |d|
+    each = [[total / tokens] for tokens, total, *_ in kept("h200-drift")["quants"][quant]["reference"]]
+    found = mean_size(each, SETTINGS.confidence)
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if found.value else "0"
+
+
+def placement(setting: str, number: str) -> float:
+    """Return a number of engine and trainer on two H100s at 1.5B; a setting has a line for each GPU."""
+    with (RESULTS / "h100-placement.csv").open(newline="") as file:
+        return max(float(row[number]) for row in csv.DictReader(file) if row["setting"] == setting)
+
+
+def fidelity() -> tuple[float, float, Ratio]:
+    """Return output tok/s of this package and of `vllm bench throughput` on an H100, and their ratio."""
+    ours = [launch.output_tokens_per_s for launch in pack("h100-fidelity").row().used]
+    theirs = [run["output_tokens"] / run["elapsed_time"] for run in kept("h100-fidelity")["runs"]]
+    found = welch_interval(np.log(ours), np.log(theirs), SETTINGS.confidence)
+    value = math.exp(fmean(np.log(ours)) - fmean(np.log(theirs)))
+    low, high = float(found.low), float(found.high)
+    return fmean(ours), fmean(theirs), Ratio(value, low, high, "", len(ours))
+
+
+TENTH = Decimal("0.1")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of an archive in predictions.md: relative errors by load, how many hold, and how many refused.
+
+    `others` are the errors of aiconfigurator. `repeats` is how many launches are within 8 % of their repeats.
+    """
+
+    errors: Mapping[str, float]
+    held: int
+    refused: Sequence[str]
+    others: Mapping[str, float]
+    repeats: str
+
+    @property
+    def asked(self) -> int:
+        """Number of predictions that were asked for."""
+        return len(self.errors) + len(self.refused)
+
+    def within(self, percent: float, model: str = "") -> int:
+        """Return how many errors of a model's loads are at most `percent`."""
+        return sum(abs(error) <= percent for load, error in self.errors.items() if model in load)
+
+    def asked_of(self, model: str) -> int:
+        """Return how many predictions of a model's loads were asked for."""
+        return sum(model in load for load in (*self.errors, *self.refused))
+
+    @property
+    def signed(self) -> str:
+        """The errors in per cent, with their signs."""
+        return ", ".join(f"{Decimal(str(error)).quantize(TENTH, ROUND_HALF_UP):+}" for error in self.errors.values())
+
+    @property
+    def worst_other(self) -> float:
+        """The largest error of aiconfigurator, in per cent."""
+        return max(map(abs, self.others.values()))
+
+    @property
+    def worst_beside(self) -> float:
+        """The largest error of the loads that aiconfigurator predicts, too, in per cent."""
+        return max(abs(self.errors[load]) for load in self.others)
+
+    def __add__(self, more: "Predictions") -> "Predictions":
+        return Predictions(
+            {**self.errors, **{f"{load}, later": error for load, error in more.errors.items()}},
+            self.held + more.held,
+            [*self.refused, *more.refused],
+            {**self.others, **{f"{load}, later": error for load, error in more.others.items()}},
+            more.repeats,
+        )
+
+
+def predictions(name: str) -> Predictions:
+    """Return the predictions of an archive, as studies/predictions.py wrote them; the engine's scheduler made them."""
+    _, _, text = (RESULTS / "predictions.md").read_text().partition(f"predictions-{name}.tar.xz: ")
+    text = text.partition("predictions-")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| qwen")]
+    percent = [{row[0]: float(row[at].removesuffix(" %")) for row in rows if row[at] != "-"} for at in (4, 7)]
+    repeats = re.search(r"other launches of its load: (\d+ of \d+)", text)
+    return Predictions(
+        percent[0],
+        sum(row[5] == "yes" for row in rows),
+        re.findall(r"^- refused: (.*?):", text, re.MULTILINE),
+        percent[1],
+        repeats[1] if repeats else "",
+    )
+
+
+def sign(*ratios: Ratio) -> str:
+    """Return the answer of ratios to "is it faster?"."""
+    words = {ratio.word for ratio in ratios}
+    answers = {"faster": "Yes", "slower": "No", "inconclusive": "Inconclusive", "below 1 %": "Hardly"}
+    return answers[words.pop()] if len(words) == 1 else "In part"
+
+
+def told(ratios: Mapping[str, Ratio], better: str = "faster", worse: str = "slower", inverse: bool = False) -> str:
+    """Return named ratios in groups of one verdict: `a 0.9x [..] and b 0.8x [..] are slower`."""
+    words = {"faster": better, "slower": worse}
+    groups = grouped(
+        (words.get(ratio.word, ratio.word), f"{name} {ratio.inverse if inverse else ratio}")
+        for name, ratio in ratios.items()
+    )
+    return "; ".join(
+        f"{' and '.join(filter(None, (', '.join(own[:-1]), own[-1])))} {'is' if len(own) == 1 else 'are'} {word}"
+        for word, own in groups.items()
+    )
+
+
+def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
+    """Return between which places a ratio changes: not shown unless two of the intervals have no common value."""
+    highest = max(range(len(ratios)), key=lambda place: ratios[place].low)
+    lowest = min(range(len(ratios)), key=lambda place: ratios[place].high)
+    if ratios[highest].low <= ratios[lowest].high:
+        return "no change shown"
+    first, last = sorted((highest, lowest))
+    return f"{'less' if last == lowest else 'more'} at {places[last]} than at {places[first]}"
+
+
+def rendered(template: str) -> str:
+    """Return a page, or a part of one, from its template."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(REPOSITORY / "studies"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
+    )
+    functions = (
+        pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
+        predictions, sign, told, changes, kept,
+    )  # fmt: skip
+    environment.globals.update({each.__name__.lower(): each for each in functions})
+    return environment.get_template(template).render()
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page that has results, by its path."""
+    readme, tables = TABLE.subn(lambda _: rendered("readme.md.j2"), README.read_text())
+    if tables != 1:
+        raise ValueError(f"{README}: has {tables} tables between <!-- results --> and <!-- /results -->, not one")
+    return {PAGE: rendered("results.md.j2"), README: readme}
+
+
+def main() -> None:
+    """Write the pages."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    for path, text in pages().items():
+        write_whole(path, text.encode())
+        print(path.relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    main()

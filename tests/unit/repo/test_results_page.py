@@ -1,0 +1,48 @@
+"""The pages of results say what the records in studies/results say, by today's rules."""
+
+import re
+
+from docs_pages import REPOSITORY, pages
+from kept import RESULTS
+from results_page import PAGE, README
+from results_page import pages as rendered
+
+INTERVAL = re.compile(r"\d\.\d+x? \[[\d.]+, [\d.]+\]")
+NO_RECORDS = "records not kept"
+
+
+def test_both_pages_are_what_the_records_say():
+    differing = [path.name for path, text in rendered().items() if path.read_text() != text]
+    assert differing == [], "python studies/results_page.py writes them"
+
+
+def test_rows_without_records_come_last_and_the_others_name_theirs():
+    (rows,) = re.findall(r"^\| Question .*?\n\|[-|]+\n(.*?)\n\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    sources = [row.strip("| ").rpartition(" | ")[2] for row in rows.splitlines()]
+    named = [re.findall(r"`([\w.-]+)`", source) for source in sources if NO_RECORDS not in source]
+    assert [NO_RECORDS in source for source in sources] == sorted(NO_RECORDS in source for source in sources)
+    assert [names for names in named if not any((RESULTS / f"{n}{end}").exists() for n in names for end in KINDS)] == []
+
+
+KINDS = (".tar.xz", ".json")
+
+
+def test_a_template_has_no_interval_of_records_that_are_kept():
+    lines = [
+        line
+        for template in ("results.md.j2", "readme.md.j2")
+        for line in (REPOSITORY / "studies" / template).read_text().splitlines()
+    ]
+    assert [line for line in lines if INTERVAL.search(line) and NO_RECORDS not in line] == []
+
+
+def test_other_pages_quote_intervals_that_the_results_have():
+    quoted = [
+        interval
+        for page in pages()
+        for line in page.read_text().splitlines()
+        if page == README or "results.md#" in line
+        for interval in INTERVAL.findall(line)
+    ]
+    assert quoted
+    assert [interval for interval in quoted if interval not in PAGE.read_text()] == []
