@@ -81,15 +81,15 @@ def first_sentences(result: PercentileCoverage) -> list[str]:
     """Say whether intervals hold, with the worst case."""
     worst = max(result.cells, key=lambda one: one.missed.value)
     kept = worst.missed.interval[0] <= 1 - result.confidence
-    shown = {id(one): Share(count=one.missed.count, of=one.shown.count) for one in result.cells if one.shown.count}
-    least = max((one for one in result.cells if id(one) in shown), key=lambda one: shown[id(one)].value)
+    shown = [(Share(count=one.missed.count, of=one.shown.count), one) for one in result.cells if one.shown.count]
+    missed, among = max(shown, key=lambda pair: pair[0].value)
     return [
         f"**{'Yes' if kept else 'NOT QUITE'}.**",
         f"At worst {worst.missed} of simulated experiments show an interval that misses the truth, where"
         f" {percent(1 - result.confidence, 0)} are promised: p{worst.percentile}, {worst.launches} launches that hold"
         f" {percent(worst.share, 0)} of the variance.",
-        f"Of those that show the percentile at worst {shown[id(least)]} miss: p{least.percentile}, {least.launches}"
-        f" launches that hold {percent(least.share, 0)} of the variance.",
+        f"Of those that show the percentile at worst {missed} miss: p{among.percentile}, {among.launches}"
+        f" launches that hold {percent(among.share, 0)} of the variance.",
     ]
 
 

@@ -413,6 +413,17 @@ def told(ratios: Mapping[str, Ratio], better: str = "faster", worse: str = "slow
     )
 
 
+def claim(ratio: Ratio, word: str) -> str:
+    """Return nothing, after checking that a ratio has the verdict that the words of a template take for granted.
+
+    Raises:
+        ValueError: the records say otherwise.
+    """
+    if ratio.word != word:
+        raise ValueError(f"a template says {word}, and the records say {ratio}, {ratio.word}: change its words")
+    return ""
+
+
 def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
     """Return between which places a ratio changes: not shown unless two of the intervals have no common value."""
     highest = max(range(len(ratios)), key=lambda place: ratios[place].low)
@@ -434,7 +445,7 @@ def rendered(template: str) -> str:
     )
     functions = (
         pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
-        predictions, sign, told, changes, kept,
+        predictions, sign, told, claim, changes, kept,
     )  # fmt: skip
     environment.globals.update({each.__name__.lower(): each for each in functions})
     return environment.get_template(template).render()
