@@ -10,7 +10,7 @@ from workspace import Workspace, with_stand_in
 
 QUANTS = ["bf16", "w8a8", "w8a16"]
 PRECISION = {"half_width": 0.0001, "max_launches": 4}
-LEFT_OUT = "launch-1.json: is left out of its block, since launch 0 failed in this run"
+LEFT_OUT = "launch-1.json: is not tried, since launch 0 failed in this run"
 
 
 def workspace(folder: Path, **changes) -> Workspace:

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from rollout_bench.cluster.retrieval import collect, is_linked
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.locks import locked
 from rollout_bench.report.pack import opened
@@ -37,7 +38,10 @@ def main() -> int:
     """Collect the launches and print a summary."""
     arguments = parser().parse_args()
     results, source = arguments.results, arguments.source
-    source = opened(source) if source.is_file() else source
+    if source.is_file():
+        file, source = source, opened(source)
+        if not (source / "results").is_dir():
+            raise UserError(f"{file}: is a pack, which a kit did not bring back", f"read it: rollout-bench show {file}")
     with locked(results, "wait until it ends, then collect"):
         done = collect(source, results, arguments.logs)
         kept = _collect_plans(source / "results", results)

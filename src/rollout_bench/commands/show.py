@@ -4,6 +4,7 @@ import argparse
 
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.terminal import print_answer
+from rollout_bench.report.pack import unpacked
 from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, results_of
 
 
@@ -27,6 +28,7 @@ def main() -> int:
         UserError: if no table has such a title.
     """
     arguments = parser().parse_args()
+    given = unpacked(arguments)
     results = results_of(arguments.results)
     plan = chosen_plan(arguments)
     if arguments.table is None and (answer := kept_answer(arguments.results, results, plan)) is not None:
@@ -44,7 +46,7 @@ def main() -> int:
         return tell(collection.damaged)
     text = made.parts_with(arguments.table)
     if not text.strip():
-        problem = f"{results}: no table or note has {arguments.table!r} in its title"
-        raise UserError(problem, f"choose of {', '.join(made.titles)}")
+        problem = f"{given}: no table or note has {arguments.table!r} in its title"
+        raise UserError(problem, f"choose of {', '.join(made.titles)}" if made.titles else "nothing is measured there")
     print(text, end="")
     return tell(collection.damaged)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rollout_bench import __version__
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.core.errors import tell
+from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.terminal import print_answer
+from rollout_bench.report.pack import unpacked
 from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
 
 
@@ -37,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Summarise the results, then write all files."""
     arguments = parser().parse_args()
+    given = unpacked(arguments)
+    if given != arguments.results and arguments.out is None:
+        raise UserError(
+            f"{given}: is a pack, in which nothing can be written", "name a folder for the summary: --out DIR"
+        )
     results = results_of(arguments.results)
     plan = chosen_plan(arguments)
     # First, so that a change while the records are read makes the summary stale and not permanently wrong.

@@ -1,20 +1,32 @@
 """Checks whether a server keeps up with the arrival rate of requests."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 Array = npt.NDArray[np.floating[Any]]
 
-CHANCE = 3.0
-"""Growth up to this many standard deviations may be chance. The limit suits a sweep of ten rates: none of them should
-fail by chance."""
+KEEPS, BEHIND = 0.95, 0.995
+"""One-sided confidence with which a server is said to keep up, and to fall behind. The latter suits a sweep of ten
+rates: none of them should fall behind by chance."""
 
 LONG = 0.4
-"""Maximum ratio of mean E2EL to the time in which requests arrive. Above it, a pass is too short for this check."""
+"""Maximum ratio of the mean latency of the first quarter of the arrivals, which hardly queue, to the time of all
+arrivals. Above it, a pass is too short for this check."""
+
+BATCHES = 4
+"""Parts of the second half of a pass whose mean latencies are compared if there are fewer than `ALONE` passes."""
+
+ALONE = 6
+"""Minimum number of passes that are compared with each other."""
+
+FEWEST = 8
+"""Minimum number of answers in the second half of the arrivals of a pass."""
 
 
 @dataclass(frozen=True)
@@ -23,53 +35,119 @@ class Arrivals:
 
     Args:
         due_s: the time at which each request was due, in seconds [n].
-        e2el_s: E2EL of the m <= n requests that succeeded, in seconds [m].
+        answered_due_s: the same for the m <= n requests that succeeded [m], in the order of `due_s`.
         end_s: end of the requests that succeeded, in seconds [m].
         elapsed_s: duration of the pass, in seconds.
         cut: number of requests that were cut off when the time of the pass was over.
     """
 
     due_s: Array
-    e2el_s: Array
+    answered_due_s: Array
     end_s: Array
     elapsed_s: float
     cut: int = 0
 
+    @property
+    def latency_s(self) -> Array:
+        """Time from when each successful request was due until its end [m]."""
+        return self.end_s - self.answered_due_s
 
-def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
-    """Return the offered rate (requests per second), and the share of it that the server answered.
 
-    Let a be the first and b the last due time of a pass with n requests. The offered rate is (n - 1) / (b - a), the
-    mean over passes.
-    A server that falls behind has a growing number of running requests. The growth is measured in the second half of
-    [a, b], after the first answers have arrived, and summed over passes.
-    The share is 1 - growth / (requests due in these halves).
-    A growth below `CHANCE` standard deviations of a difference between two counts of independent requests may be
-    chance. The share is then the fraction of requests that succeeded, without requests that were cut off. So varying
-    latencies and bursts of answers do not count as falling behind. With few requests only a large growth counts.
-    If the mean E2EL of a pass exceeds `LONG` * (b - a), the growth can't be measured. The share is then a lower bound:
-    answers per second of the passes, divided by the offered rate.
+@dataclass(frozen=True)
+class KeptUp:
+    """Whether a server kept up with requests that arrived at a rate.
+
+    Attributes:
+        offered_per_s: requests due per second, mean over passes.
+        share: the share of this rate that the server answered; 1 if a lower one may be chance and no request failed.
+        is_sure: whether it is shown that the server keeps up, or that it falls behind.
+    """
+
+    offered_per_s: float
+    share: float
+    is_sure: bool
+
+
+def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
+    """Return whether the server answered the share `enough` of the rate, or more, in `passes` of one load.
+
+    Let a be the first and b the last due time of a pass with n requests. The offered rate is (n - 1) / (b - a).
+    Where requests come faster than a server answers, each waits longer than the one before: the latency grows by
+    offered / answered - 1 seconds for each second of the arrivals, so the share is 1 / (1 + growth). The growth is
+    the slope of latencies over due times in the second half of [a, b], after the first answers have arrived. With
+    `ALONE` passes or more its interval is Student's of their slopes, since passes begin with an empty server; with
+    fewer it is that of one regression on `BATCHES` means a pass, whose latencies resemble each other less than
+    neighbours do (batch means: A. M. Law, Simulation Modeling and Analysis, 5th ed. 2015, section 9.5.3).
+    Failed requests count as unanswered, requests that were cut off do not count.
+    If requests were cut off, the latest latencies are unknown, and the growth of the number of running requests counts.
+    If early latencies of a pass exceed `LONG` * (b - a), the growth can't be measured. The share is then a lower
+    bound: answers per second of the passes, divided by the offered rate.
     The result is None if a pass has fewer than four requests, or if all its requests were due simultaneously.
     """
     if not passes or any(one.due_s.size < 4 or np.ptp(one.due_s) <= 0 for one in passes):
         return None
     offered = float(np.mean([(one.due_s.size - 1) / np.ptp(one.due_s) for one in passes]))
+    answers = sum(one.end_s.size for one in passes)
+    served = answers / max(1, sum(one.due_s.size - one.cut for one in passes))
     if any(too_short(one) for one in passes):
-        answers, elapsed_s = sum(one.end_s.size for one in passes), sum(one.elapsed_s for one in passes)
-        return offered, min(1.0, answers / elapsed_s / offered)
-    due, came, under_way = np.sum([_second_half(one) for one in passes], axis=0)
-    growth = float(due - came)
-    if growth > CHANCE * max(2 * float(under_way) + growth, 1.0) ** 0.5:
-        return offered, float(came / due)
-    # Failed requests count as unanswered even if the growth may be chance.
-    # Requests that were cut off do not count: they might have succeeded.
-    ended = sum(one.due_s.size - one.cut for one in passes)
-    return offered, sum(one.end_s.size for one in passes) / max(1, ended)
+        least = min(1.0, answers / sum(one.elapsed_s for one in passes) / offered)
+        return KeptUp(offered, least, least >= enough or served < enough)
+    cut = any(one.cut for one in passes)
+    share, low, high = _by_running(passes) if cut else _by_latency(passes)
+    found = served if high >= 1 else min(served, share)
+    # what failed is no chance
+    is_sure = served < enough or served * low >= enough or (high < 1 and share < enough)
+    return KeptUp(offered, found, is_sure)
 
 
 def too_short(one: Arrivals) -> bool:
     """Return whether requests took too long, relative to the time in which they arrived, for this check."""
-    return bool(one.e2el_s.size and one.e2el_s.mean() > LONG * np.ptp(one.due_s))
+    early = one.answered_due_s <= one.due_s.min() + np.ptp(one.due_s) / 4
+    return bool(early.any() and one.latency_s[early].mean() > LONG * np.ptp(one.due_s))
+
+
+def _by_latency(passes: Sequence[Arrivals]) -> tuple[float, float, float]:
+    """Return the answered share, its lower limit at `KEEPS` and its upper limit at `BEHIND`, from growing latencies."""
+    halves = []
+    for one in passes:
+        late = one.answered_due_s > (one.due_s.min() + one.due_s.max()) / 2
+        halves.append((one.answered_due_s[late], one.latency_s[late]))
+    if any(due.size < FEWEST or np.ptp(due) <= 0 for due, _ in halves):
+        return 1.0, 0.0, math.inf
+    if len(halves) >= ALONE:
+        slopes = np.array([_slope(*half)[0] for half in halves])
+        slope, freedom = float(slopes.mean()), slopes.size - 1
+        error = float(slopes.std(ddof=1)) / math.sqrt(slopes.size)
+    else:
+        means = [
+            np.array([[part.mean() for part in np.array_split(values, BATCHES)] for values in half]) for half in halves
+        ]
+        slope, squares = _slope(*np.concatenate([each - each.mean(axis=1, keepdims=True) for each in means], axis=1))
+        freedom = len(means) * (BATCHES - 1) - 1
+        spread = sum(float(((each[0] - each[0].mean()) ** 2).sum()) for each in means)
+        error = math.sqrt(squares / freedom / spread)
+    most = slope + float(special.stdtrit(freedom, KEEPS)) * error
+    least = slope - float(special.stdtrit(freedom, BEHIND)) * error
+    return 1 / (1 + max(slope, 0.0)), 1 / (1 + max(most, 0.0)), 1 / (1 + max(least, 0.0))
+
+
+def _slope(x: Array, y: Array) -> tuple[float, float]:
+    """Return the slope of the regression of `y` on `x` [n], and the sum of squares of its residuals."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
+    return slope, float(((y - slope * x) ** 2).sum())
+
+
+def _by_running(passes: Sequence[Arrivals]) -> tuple[float, float, float]:
+    """Return the same from the growth of the number of running requests, summed over the second halves of `passes`.
+
+    Its variance is that of a difference between two counts of independent requests.
+    """
+    due, came, under_way = np.sum([_second_half(one) for one in passes], axis=0)
+    growth, error = float(due - came), math.sqrt(max(2 * float(under_way) + max(float(due - came), 0.0), 1.0))
+    ends = [growth + float(special.ndtri(KEEPS)) * error, growth - float(special.ndtri(BEHIND)) * error]
+    low, high = (1 - max(end, 0.0) / float(due) for end in ends)
+    return 1 - max(growth, 0.0) / float(due), low, high
 
 
 def _second_half(one: Arrivals) -> tuple[float, float, float]:

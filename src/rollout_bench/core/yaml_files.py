@@ -1,5 +1,6 @@
 """YAML files from users. Each kind of damage raises a `UserError` of two lines."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key 
 """Remedy for `key:value`."""
 
 _MOST_BYTES = 1 << 20
+_GLUED = re.compile(r"\s*(?:- )?[A-Za-z_]\w*:(?!//)[^\s#]")
+"""Start of a line with a key whose value follows the colon without a space."""
+
 _MOST_VALUES = 100_000
 """Maximum values in a config. Nested aliases multiply: without a limit 300 bytes expand to 10 billion values."""
 
@@ -95,6 +99,10 @@ def mapping_in(
     try:
         content = _content(path, text, twice)
     except yaml.YAMLError as error:
+        glued = _without_space(text)
+        if glued is not None:
+            number, word = glued
+            raise UserError(f"{path}: line {number}: {word}", SPACE_AFTER_COLON) from None
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -109,6 +117,12 @@ def mapping_in(
     if not isinstance(content, dict):
         raise UserError(f"{path}: must have keys at its top{example}", remedy)
     return content
+
+
+def _without_space(text: str) -> tuple[int, str] | None:
+    """Return number and text of the first line that looks like `key:value`; None without one."""
+    lines = enumerate(text.splitlines(), 1)
+    return next(((number, line.strip()) for number, line in lines if _GLUED.match(line)), None)
 
 
 def _content(path: Path, text: str, twice: list[str] | None) -> Any:

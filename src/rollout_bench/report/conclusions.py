@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of
+from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
 from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import LASTING
@@ -60,7 +60,7 @@ def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencie
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if found:
-        found[0] = replace(found[0], items=(*_shared(rows), *found[0].items))
+        found[0] = replace(found[0], items=(*_shared(rows), *_skipped(collection), *found[0].items))
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
         found[-1] = replace(found[-1], items=(*found[-1].items, more))
@@ -72,6 +72,14 @@ def _shared(rows: Sequence[Row]) -> Iterator[str]:
     for code in sorted(shared_flags(rows) - DISTURBED):
         follows = f": {IF_ALL[code]}" if code in IF_ALL else ""
         yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
+
+
+def _skipped(collection: Collection) -> Iterator[str]:
+    """Yield a sentence on each reason for combinations that are not measured."""
+    for reason, names in grouped(
+        (one.reason, with_setting(one.quant, one.setting)) for one in collection.skipped
+    ).items():
+        yield f"Not measured: {some(list(dict.fromkeys(names)))} ({reason.rstrip('.')})."
 
 
 def _is_refused(row: Row) -> bool:
@@ -329,7 +337,7 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
 
 def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
     failed = any(failure.category not in LASTING for row in rows for failure in row.experiment.failures)
-    mend = "mend that, then " if failed else ""
+    mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     steps = (

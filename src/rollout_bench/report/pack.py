@@ -1,5 +1,6 @@
 """A pack: one small file with what a comparison reads of a results folder."""
 
+import argparse
 import atexit
 import io
 import json
@@ -60,3 +61,11 @@ def opened(path: Path) -> Path:
             "give the results folder, the one that holds offline/ or online/, or a file that rollout-bench pack wrote",
         ) from None
     return folder
+
+
+def unpacked(arguments: argparse.Namespace) -> Path:
+    """Return RESULTS_DIR as given; of a pack, its files in a folder of their own take its place in `arguments`."""
+    given: Path = arguments.results
+    if given.is_file():
+        arguments.results = opened(given)
+    return given

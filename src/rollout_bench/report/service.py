@@ -1,15 +1,20 @@
 """What a server sustains, in a sentence for each of its experiments: the rate it keeps up with, and latencies there."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Literal
 
 from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import fell_behind
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import UNKNOWN
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
+from rollout_bench.core.saturation import LONG
 from rollout_bench.plan.serving import Slo
 
 Latencies = Mapping[str, Mapping[str, Distribution]]
@@ -41,19 +46,28 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
 def rate_lines(rows: Sequence[Row]) -> list[str]:
     """Return the rates that each experiment of `rows` keeps up with, of those with loads at a rate."""
     names = _names(rows)
-    found = []
-    for own in grouped((row.experiment.experiment, row) for row in rows if at_a_rate(row.experiment.point)).values():
-        kept, behind, _ = _limits(own)
-        found.append(f"{names[own[0].experiment.experiment]} {_rates(kept, behind)}")
-    return found
+    rated = grouped((row.experiment.experiment, row) for row in rows if at_a_rate(row.experiment.point))
+    return [f"{names[own[0].experiment.experiment]} {_rates(_ordered(own))}" for own in rated.values()]
 
 
-def _limits(rated: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return the loads that the server keeps up with, those with which it fell behind, and all, the lightest first."""
-    ordered = sorted(rated, key=_weight)
-    behind = [row for row in ordered if fell_behind(row.used)]
-    kept = [row for row in ordered if row not in behind and (not behind or _weight(row) < _weight(behind[0]))]
-    return kept, behind, ordered
+State = Literal["keeps up", "falls behind", "undecided"]
+
+
+def state_of(row: Row) -> State:
+    """Return whether a server keeps up with the rate of a load."""
+    if not all(launch.is_sure for launch in row.used):
+        return "undecided"
+    return "falls behind" if fell_behind(row.used) else "keeps up"
+
+
+def _ordered(loads: Sequence[Row]) -> list[Row]:
+    """Return the loads at a rate, the lightest first."""
+    return sorted((row for row in loads if at_a_rate(row.experiment.point)), key=lambda row: _point(row).weight)
+
+
+def _kept(rated: Sequence[Row]) -> list[Row]:
+    """Return the loads up to the heaviest that the server keeps up with, and with all lighter ones."""
+    return list(takewhile(lambda row: state_of(row) == "keeps up", rated))
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -70,7 +84,7 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
-    kept, behind, rated = _limits([row for row in loads if at_a_rate(row.experiment.point)])
+    rated = _ordered(loads)
     if not rated:
         best = max(loads, key=lambda row: row.values["output_tokens_per_s"])
         of = f", the most of {len(loads)} loads" if len(loads) > 1 else ""
@@ -78,26 +92,40 @@ def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
         answers = "" if rate is None else f"{number(rate, 3)} req/s, "
         tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
         return f"answers {tokens} with {_load(best)}{of}{_at(best, latencies, slo)}"
+    kept = _kept(rated)
     where = kept[-1] if kept else rated[0]
     told = _at(where, latencies, slo)
-    at = f"; at {_load(where)}{told}" if told and (behind or len(rated) > 1) else told
-    return f"{_rates(kept, behind)}{at}"
+    return f"{_rates(rated)}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
 
 
-def _rates(kept: Sequence[Row], behind: Sequence[Row]) -> str:
-    if not behind:
-        highest = ", the highest rate that was asked" if len(kept) > 1 else ""
-        return f"keeps up with {_load(kept[-1])}{highest}"
-    first = behind[0]
-    unsure = any(launch.too_short for launch in first.used)
-    limit = f"{_load(first)} is not known, its passes are too short" if unsure else f"not with {_number(first)}"
-    if kept:
-        return f"keeps up with {_load(kept[-1])}{'; ' if unsure else ', '}{limit}"
-    if unsure:
-        return f"is measured too shortly at {_load(first)} to tell whether it keeps up"
-    rate = first.values.get("completed_requests_per_s")
-    answered = "" if rate is None else f": it answers {number(rate, 3)}"
-    return f"does not keep up with {_load(first)}{answered}"
+def _rates(rated: Sequence[Row]) -> str:
+    """Return which of the loads, the lightest first, the server keeps up with."""
+    kept = _kept(rated)
+    behind = next((row for row in rated if state_of(row) == "falls behind"), None)
+    limit = len(rated) if behind is None else rated.index(behind)
+    undecided = [row for row in rated[len(kept) : limit] if state_of(row) == "undecided"]
+    answers = "" if behind is None else f" (it answers {number(behind.values['completed_requests_per_s'], 3)})"
+    if kept and behind is not None:
+        said = f"keeps up with {_load(kept[-1])}, not with {_number(behind)}{answers}"
+    elif kept:
+        highest = ", the highest rate that was asked" if len(kept) > 1 and not undecided else ""
+        said = f"keeps up with {_load(kept[-1])}{highest}"
+    elif behind is not None:
+        said = f"does not keep up with {_load(behind)}{answers}"
+    else:
+        said = "is not shown to keep up"
+    if not undecided:
+        return said
+    names = f"{', '.join(map(_number, undecided))} req/s {'is' if len(undecided) == 1 else 'are'} undecided"
+    return f"{said}; {names}: {_remedy(undecided[0], rated[0])}"
+
+
+def _remedy(row: Row, lightest: Row) -> str:
+    """Return what would decide whether the server keeps up with the load of `row`."""
+    rate = _point(row).request_rate
+    if any(launch.too_short for launch in row.used) and isinstance(rate, float) and "e2el_s" in lightest.values:
+        return f"{math.ceil(lightest.values['e2el_s'] * rate / LONG)} requests or more would tell"
+    return "more requests or iterations would tell"
 
 
 def _at(row: Row, latencies: Latencies, slo: Slo) -> str:
@@ -126,19 +154,16 @@ def _within(row: Row, slo: Slo) -> str:
     return f"{100 * good / ended:.0f} % of requests met the limits ({limits})"
 
 
-def _weight(row: Row) -> tuple[float, float]:
+def _point(row: Row) -> LoadPoint:
     point = row.experiment.point
     assert point is not None
-    return point.weight
+    return point
 
 
 def _load(row: Row) -> str:
-    point = row.experiment.point
-    assert point is not None
-    return point.label
+    return _point(row).label
 
 
 def _number(row: Row) -> str:
-    point = row.experiment.point
-    assert point is not None
-    return f"{point.request_rate:g}" if isinstance(point.request_rate, float) else point.label
+    rate = _point(row).request_rate
+    return f"{rate:g}" if isinstance(rate, float) else _load(row)

@@ -86,7 +86,7 @@ def _worth_trying(job: ScheduledJob) -> list[ScheduledLaunch]:
         if failed is None or Path(launch.record).exists():
             kept.append(launch)
         else:
-            left_out.append(f"{launch.record}: is left out of its block, since launch {failed} failed in this run")
+            left_out.append(f"{launch.record}: is not tried, since launch {failed} failed in this run")
     print(*left_out, sep="\n", end="\n" * bool(left_out), file=sys.stderr, flush=True)
     return kept
 

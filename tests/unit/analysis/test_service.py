@@ -1,5 +1,6 @@
 """Measures of requests to a server, and of sweeps over loads: by hand, and by what must hold of any."""
 
+import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.launches import NO_LIMITS
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.saturation import Arrivals, kept_up
@@ -45,7 +46,7 @@ def served(
     rows: list[SequenceRow], slo: Slo = NO_LIMITS, elapsed_s: float = 2.0
 ) -> tuple[Requests, Mapping[str, float]]:
     requests = requests_of(rows)
-    return requests, service_of(requests, [i for i in launch(elapsed_s, rows).iterations if not i.warmup], slo)[0]
+    return requests, service_of(requests, [i for i in launch(elapsed_s, rows).iterations if not i.warmup], slo).values
 
 
 def launch(elapsed_s: float, rows: list[SequenceRow]) -> Record:
@@ -161,8 +162,13 @@ UNEVEN = np.cumsum(np.random.default_rng(0).exponential(0.25, 400))
     ids=["late", "uneven", "falling behind", "half of the answers", "no answer"],
 )
 def test_a_late_server_keeps_up_unless_it_falls_behind(due: np.ndarray, ends: np.ndarray, share: float) -> None:
-    pass_ = Arrivals(due, np.ones(ends.size), ends, float(ends.max(initial=due[-1])))
-    assert kept_up([pass_]) == pytest.approx((400 / due[-1], share), rel=0.05)
+    pass_ = Arrivals(
+        due, due[:: max(1, due.size // max(1, ends.size))][: ends.size], ends, float(ends.max(initial=due[-1]))
+    )
+    found = kept_up([pass_], KEPT_UP)
+    assert found is not None
+    assert (found.offered_per_s, found.share) == pytest.approx((400 / due[-1], share), rel=0.05)
+    assert found.is_sure
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0])
@@ -172,9 +178,33 @@ def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -
     def arrivals() -> Arrivals:
         due = np.cumsum(generator.exponential(0.1, 200))
         e2el = 0.2 * (due[-1] - due[0]) * np.exp(generator.normal(-(spread**2) / 2, spread, 200))
-        return Arrivals(due, e2el, due + e2el, float((due + e2el).max()))
+        return Arrivals(due, due, due + e2el, float((due + e2el).max()))
 
-    assert sum(kept_up([arrivals() for _ in range(3)])[1] < 0.95 for _ in range(200)) <= 10
+    found = [kept_up([arrivals() for _ in range(3)], KEPT_UP) for _ in range(200)]
+    assert sum(each is not None and each.share < KEPT_UP and each.is_sure for each in found) <= 10
+
+
+def queued(random: np.random.Generator, rate: float, requests: int) -> Arrivals:
+    """Return a pass of a server with 8 places, each of which takes 1.31 s: it answers 6.1 requests per second."""
+    due, free, ends = np.cumsum(random.exponential(1 / rate, requests)), [0.0] * 8, []
+    for each in due:
+        ends.append(max(each, heapq.heappop(free)) + 1.31 * (1 + 0.05 * random.standard_normal()))
+        heapq.heappush(free, ends[-1])
+    return Arrivals(due, due, np.array(ends), max(ends))
+
+
+@pytest.mark.parametrize(("requests", "passes"), [(64, 1), (64, 8), (128, 1), (128, 3)])
+def test_a_server_that_falls_behind_is_not_said_to_keep_up(requests: int, passes: int) -> None:
+    random = np.random.default_rng(2)
+    for rate, kept, behind in ((2.0, 0.9, 0.0), (8.0, 0.0, 0.1), (12.0, 0.0, 0.1)):
+        found = [kept_up([queued(random, rate, requests) for _ in range(passes)], KEPT_UP) for _ in range(50)]
+        sure = [each.share for each in found if each is not None and each.is_sure]
+        assert sum(share >= KEPT_UP for share in sure) >= kept * 50
+        assert sum(share < KEPT_UP for share in sure) >= behind * 50
+        if rate > 6.1:
+            assert sum(share >= KEPT_UP for share in sure) <= 3
+        else:
+            assert sum(share < KEPT_UP for share in sure) <= 1
 
 
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]

@@ -14,6 +14,6 @@ def test_a_server_and_its_model_may_have_any_name(model: str, tmp_path: Path, mo
     monkeypatch.setattr("sys.argv", ["init", "--from", "endpoint", "http://my-model:8000/v1", model])
     assert init.main() == 0
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert written.keys() == {"modes", "models", "workloads", "launches", "endpoints", "workload_settings"}
+    assert {"modes", "models", "workloads", "launches", "slo", "endpoints", "workload_settings"} <= written.keys()
     endpoint = written["endpoints"]["mine"]
     assert (endpoint["url"], endpoint["model"]) == ("http://my-model:8000/v1", model)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.timed.experiments import TimedExperiment, invalid_codes
-from rollout_bench.analysis.timed.service import Requests, anatomies_of, completion_of, service_of
+from rollout_bench.analysis.timed.service import Requests, Service, anatomies_of, completion_of, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Flag, Record
@@ -28,15 +28,16 @@ class Pass:
 class LaunchMeasures:
     """Numbers of one launch.
 
-    `values` has each known number by its name, and `passes` are the measured iterations. `too_short` is whether an
-    iteration under a load is too short to tell a server that falls behind from a slow one. `paired` is False if it is
-    not a fair pair with its partner in the baseline, and `flags` say why.
+    `values` has each known number by its name, and `passes` are the measured iterations. `is_sure` is whether
+    it is shown that a server keeps up with a rate, or falls behind, and `too_short` whether iterations are too short to
+    show it. `paired` is False if it is not a fair pair with its partner in the baseline, and `flags` say why.
     """
 
     record: Record
     values: Mapping[str, float]
     flags: tuple[Flag, ...] = ()
     paired: bool = True
+    is_sure: bool = True
     too_short: bool = False
     passes: tuple[Pass, ...] = ()
 
@@ -98,15 +99,14 @@ def measure(
     If `record` has only the iterations of one load, `whole` is that of the launch.
     """
     counted = [iteration for iteration in record.iterations if not iteration.warmup]
-    service: Mapping[str, float] = {}
-    too_short = False
+    service = Service({})
     anatomies: Mapping[int, dict[str, float]] = {}
     if requests is not None:
         anatomies = anatomies_of(record, requests)
         if mode_of(record.spec.mode).has_loads:
-            service, too_short = service_of(requests.of_iterations(counted), counted, slo)
+            service = service_of(requests.of_iterations(counted), counted, slo)
         else:
-            service = completion_of(requests.of_iterations(counted))
+            service = Service(completion_of(requests.of_iterations(counted)))
     passes = tuple(
         Pass(iteration.round, columns | anatomies.get(iteration.index, {}))
         for iteration, columns in zip(counted, columns_of(record), strict=True)
@@ -116,10 +116,11 @@ def measure(
         values={
             name: float(value)
             for name, number in NUMBERS.items()
-            if (value := _value(number, whole or record, passes, service)) is not None
+            if (value := _value(number, whole or record, passes, service.values)) is not None
         },
         flags=tuple(record.validity),
-        too_short=too_short,
+        is_sure=service.is_sure,
+        too_short=service.too_short,
         passes=passes,
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up, too_short
 from rollout_bench.numbers.number import P99
@@ -196,13 +196,21 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
     return max(1, int(min(found)))
 
 
-def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> tuple[dict[str, float], bool]:
-    """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`.
+@dataclass(frozen=True)
+class Service:
+    """The service under one load: known numbers by the names of the mode's numbers.
 
-    Returns:
-        The known numbers by the names of the mode's numbers, and whether an iteration ended too early to tell a server
-        that falls behind from a slow one; then `kept_up_share` is only a lower bound.
+    `is_sure` is whether it is shown that the server keeps up with the rate of the load, or that it falls behind; else
+    `kept_up_share` is only a lower bound, or may be chance. `too_short` is whether that is because the passes are.
     """
+
+    values: dict[str, float]
+    is_sure: bool = True
+    too_short: bool = False
+
+
+def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
+    """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`."""
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
     e2el_s = requests.known("e2el_s")
@@ -210,7 +218,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
     arriving = [_arrivals(requests.of_iterations([i]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     known_due = all(np.isfinite(one.due_s).all() for one in arriving)
-    offered_requests_per_s, share = (kept_up(arriving) if known_due else None) or (None, None)
+    kept = kept_up(arriving, KEPT_UP) if known_due else None
     found = {
         **{latency: _mean(requests.known(latency)) for latency in LATENCIES},
         P99: p99_s(requests),
@@ -223,14 +231,14 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         else None,
         "in_flight": occupied_s / elapsed_s if e2el_s.size else None,
         "in_flight_most": max((most_at_once(requests.of_iterations([i])) for i in iterations), default=0),
-        "offered_requests_per_s": offered_requests_per_s,
-        "kept_up_share": share,
+        "offered_requests_per_s": None if kept is None else kept.offered_per_s,
+        "kept_up_share": None if kept is None else kept.share,
         "send_delay_s": _mean(delays),
         "send_delay_most_s": float(delays.max()) if delays.size else None,
         "tokens_per_piece": _tokens_per_piece(requests),
     }
     known = {name: value for name, value in found.items() if value is not None}
-    return known, any(too_short(one) for one in arriving)
+    return Service(known, kept is None or kept.is_sure, any(too_short(one) for one in arriving))
 
 
 def completion_of(requests: Requests) -> dict[str, float]:
@@ -290,7 +298,7 @@ def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     good = np.isfinite(requests.e2el_s)
     cut = int(np.isfinite(requests.cut_s).sum())
-    return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s, cut)
+    return Arrivals(due_s, due_s[good], requests.last_s[good], elapsed_s, cut)
 
 
 def _mean(values: Array) -> float | None:

@@ -129,7 +129,8 @@ KNOWN_CAUSES = (
         "check the model's path (a folder with config.json and *.safetensors) or hub id in model_settings",
     ),
     KnownCause(
-        r"SafetensorError|Error while deserializing header|incomplete metadata, file not fully covered",
+        r"SafetensorError|Error while deserializing header|incomplete metadata, file not fully covered"
+        r"|unpack requires a buffer of \d+ bytes",
         "damaged_weights",
         "a weights file is damaged or incomplete",
         "copy or download the model again",

@@ -137,9 +137,10 @@ NUMBERS = (
         name="kept_up_share",
         unit="share",
         header="achieved %",
-        definition="If requests arrive at a rate: the completion rate in the second half of the arrivals, as a share "
-        "of the arrival rate. It is 100 if the number of requests in flight grew no more than by chance. From "
-        f"{plain_percent(KEPT_UP)} on, the server keeps up, and the load determines the throughput.",
+        definition="If requests arrive at a rate: the rate of the answers in the second half of the arrivals, as a "
+        "share of the arrival rate, from the growth of latencies. It is 100 if they grew no more than by chance and no "
+        f"request failed. From {plain_percent(KEPT_UP)} on, the server keeps up, and the load determines the "
+        "throughput; the conclusion says where that is undecided.",
         table=THROUGHPUT,
         factor=100,
         digits=3,

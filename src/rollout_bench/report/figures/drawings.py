@@ -10,14 +10,13 @@ from rollout_bench.analysis.timed.answers import lines_over
 from rollout_bench.analysis.timed.comparison import BOUND, Comparison
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
-from rollout_bench.report.service import rate_lines
+from rollout_bench.report.service import rate_lines, state_of
 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
@@ -165,9 +164,7 @@ def sweep(findings: Findings) -> Chart:
         for title, own in panels_of(used, whole=True).items()
         for measure in measures[:2]
     ]
-    marks = (
-        f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
-    )
+    marks = "Point: a load, mean over launches. Hollow: the server is not shown to keep up with the rate."
     sustained = rate_lines(used)
     title = f"{range_of([mean(_rates(row)) for row in used])} output tok/s over the loads"
     if sustained:
@@ -180,7 +177,7 @@ def _through(rows: Sequence[Row], measure: str) -> list[Line]:
     lines = []
     for label, own in grouped((row.label, row) for row in rows if measure in row.values).items():
         points = [(mean(_rates(row)), 1000 * row.values[measure]) for row in own]
-        kept = [row.values.get("kept_up_share", 1) >= KEPT_UP for row in own]
+        kept = ["kept_up_share" not in row.values or state_of(row) == "keeps up" for row in own]
         hollow = [point for point, kept_up in zip(points, kept, strict=True) if not kept_up]
         lines.append(Line(label, points, hollow=hollow))
     return lines
