@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -158,6 +159,7 @@ def dispatch() -> int:
     if word not in known:
         raise UserError(f"there is no command {word!r}", did_you_mean(word, known.keys() - INTERNAL.keys()))
     sys.argv = [f"{NAME} {word}", *rest]
+    os.environ["PYTHONSAFEPATH"] = "1"  # of all Pythons that are started: the user's folder has no module of theirs
     module, _, function = known[word].partition(":")
     place = module if "." in module else f"rollout_bench.commands.{module}"
     run: Callable[[], int] = getattr(import_module(place), function)

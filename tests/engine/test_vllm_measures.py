@@ -56,7 +56,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 def test_means_medians_rates_and_goodput_agree(answers: Answers, place: int) -> None:
     requests, measured, theirs_of = answers
     theirs = theirs_of[place]
-    ours = service_of(requests, [measured], Slo.model_validate(LIMITS[place]))[0]
+    ours = service_of(requests, [measured], Slo.model_validate(LIMITS[place])).values
     assert ours["failed_share"] == theirs["failed"] / (theirs["completed"] + theirs["failed"])
     assert ours["completed_requests_per_s"] == pytest.approx(theirs["request_throughput"])
     assert ours["goodput_requests_per_s"] == pytest.approx(theirs["request_goodput"])

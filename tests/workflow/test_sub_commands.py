@@ -23,6 +23,17 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
     assert "Nothing to be done" in again.stdout
 
 
+def test_no_file_of_the_users_folder_is_taken_for_a_module(tmp_path: Path) -> None:
+    space = with_stand_in(tmp_path, launches=1, quants=["bf16"])
+    for name in ("platform.py", "secrets.py", "vllm/__init__.py", "yaml/__init__.py"):
+        path = space.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(tmp_path / 'executed')!r}, 'a').write({name!r})\nraise SystemExit({name!r})\n")
+    done = space.bench("run", "--cores", "1")
+    assert not (tmp_path / "executed").exists(), (tmp_path / "executed").read_text()
+    assert done.returncode == 0, done.stdout
+
+
 def test_plan_beside_a_run_touches_nothing(tmp_path: Path) -> None:
     space = with_stand_in(tmp_path)
     assert "\n0 of 12 launches done, 12 to run, time unknown" in space.bench("plan").stdout

@@ -20,18 +20,27 @@ Model = TypeVar("Model", bound=BaseModel)
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: temporary file, fsync, rename.
 
+    A link stays, and the file that it leads to is written; an earlier file's permissions stay. A device or a pipe is
+    written into.
+
     Raises:
         UserError: if the file system refuses. `path` is then unchanged and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.resolve() if path.is_symlink() else path
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(content)
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
+                if target.is_file():
+                    os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

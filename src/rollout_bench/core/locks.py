@@ -44,6 +44,7 @@ def append_whole(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.resolve()  # so that all who append through links take one lock
         with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
             before = path.read_bytes() if path.exists() else b""
             write_whole(path, before + b"\n" * (before[-1:] not in (b"", b"\n")) + text.encode())

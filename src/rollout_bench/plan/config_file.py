@@ -81,6 +81,9 @@ def check_config_file(path: Path) -> None:
             f"{path}: __use_yte__: a config contains only values, no code",
             "leave __use_yte__ out, and write the values",
         )
+    # Snakemake merges a mapping over a list by keeping the list
+    for name in (name for name in ("models", "quants", "modes", "workloads") if content.get(name) == {}):
+        raise UserError(f"{path}: {name}: is empty", f"leave it out, or write a list: {name}: []")
 
 
 def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
+from pathlib import Path
 
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.columns import shared_flags
@@ -381,5 +382,7 @@ def _command(change: str, collection: Collection) -> str:
 
 def run_words(change: str, collection: Collection) -> list[str]:
     """Return the words of the command that measures with `change`; further options of the first call are unknown."""
-    files = ["--configfile", *collection.files] if collection.files else []
+    # of a kit the plan has the paths in it, which a reader's folder lacks
+    names = [file if Path(file).exists() else Path(file).name for file in collection.files]
+    files = ["--configfile", *names] if names else []
     return ["run", *files, "--config", change]

@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import io
 import json
 import lzma
 import shutil
@@ -15,6 +14,9 @@ from rollout_bench.contracts.store import FAILURES, RECORD_REMEDY, check_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_archive, write_whole
 from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
+
+MOST_BYTES = 1 << 30
+"""Maximum size of an unpacked pack; those of this project have less than 10 MiB."""
 
 
 def write_pack(folder: Path, out: Path, *, sequences: bool = False) -> None:
@@ -48,14 +50,21 @@ def opened(path: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="rollout-bench-")) / path.name
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     try:
-        with tarfile.open(fileobj=io.BytesIO(lzma.decompress(path.read_bytes())), mode="r:") as file:
+        left = MOST_BYTES
+        with lzma.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as file:
             for member in file:
                 is_inside = not member.name.startswith("/") and ".." not in member.name.split("/")
-                content = file.extractfile(member) if member.isreg() and is_inside else None
+                is_plain = member.isreg() and not member.issparse()
+                left -= member.size + tarfile.BLOCKSIZE
+                if left < 0:
+                    raise tarfile.TarError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
+                content = file.extractfile(member) if is_plain and is_inside else None
                 if content is None:
                     raise tarfile.TarError(f"it has {member.name!r}")
                 write_whole(folder / member.name, content.read())
-    except (OSError, ValueError, tarfile.TarError, lzma.LZMAError) as error:
+            while left > 0 and (rest := stream.read(1 << 20)):  # to its end, or a cut file would pass for a whole one
+                left -= len(rest)
+    except (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError) as error:
         raise UserError(
             f"{path}: is not a folder, and not a whole pack: {error}",
             "give the results folder, the one that holds offline/ or online/, or a file that rollout-bench pack wrote",

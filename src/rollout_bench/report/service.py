@@ -29,7 +29,7 @@ TOLD_FAILED = 0.005
 
 
 def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[str]:
-    """Return a sentence for each measured experiment of `rows` with loads.
+    """Return a sentence for each measured experiment of `rows` with loads, that with the highest throughput first.
 
     It says which request rates the server kept up with; at the highest of them, or else at the lowest that was
     measured: the median latencies, and the share of requests within the limits of `slo`. Without rates it says the
@@ -37,10 +37,9 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     """
     served = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
     names = _names(served)
-    return [
-        f"{names[own[0].experiment.experiment]} {_service(own, latencies, slo)}."
-        for own in grouped((row.experiment.experiment, row) for row in served).values()
-    ]
+    experiments = grouped((row.experiment.experiment, row) for row in served).values()
+    ordered = sorted(experiments, key=lambda own: -max(row.values["output_tokens_per_s"] for row in own))
+    return [f"{names[own[0].experiment.experiment]} {_service(own, latencies, slo)}." for own in ordered]
 
 
 def rate_lines(rows: Sequence[Row]) -> list[str]:

@@ -57,6 +57,7 @@ def check_call(is_job: bool, config: Path | None = CONFIG) -> None:
         config: the default config; None if another workflow gives the config.
     """
     os.environ["PYTHONPATH"] = python_path()  # of jobs, whose Python need not have this package
+    os.environ["PYTHONSAFEPATH"] = "1"  # a folder vllm/ or a file platform.py of the user's is no module of ours
     if is_job:
         os.environ.pop(VIEW, None)  # of the call that submitted it: the job's log has its progress
     for folder in (RESULTS, Path("logs")):

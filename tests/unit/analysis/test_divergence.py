@@ -103,6 +103,14 @@ def test_rare_tokens_that_gather_in_a_sequence_count_as_fewer():
     assert divergence(list(gathered), 0.95).outside.high > 1.5 * divergence(list(spread), 0.95).outside.high
 
 
+def test_where_none_is_outside_the_largest_say_how_tokens_gather():
+    spread, gathered = np.full((2, 16, 64), 0.001)
+    spread[:, 0], gathered[0, :16] = 0.05, 0.05  # inside of [0.9, 1.1]
+    found = [divergence(list(d), 0.95).outside for d in (spread, gathered)]
+    assert [each.value for each in found] == [0.0, 0.0]
+    assert found[1].high > 1.5 * found[0].high
+
+
 def test_shares_are_of_ratios_that_are_far_from_one():
     found = divergence([[0.0, math.log(0.89), math.log(1.09), math.log(2.1)]], 0.95)
     assert (found.outside.value, found.clipped.value) == (0.5, 0.25)

@@ -12,7 +12,9 @@ from synthetic_records import make_failure, make_plan, make_record, make_sequenc
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.commands import pack
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import write_plan
+from rollout_bench.report import pack as report_pack
 from rollout_bench.report.pack import opened, write_pack
 from rollout_bench.report.summary import summary_of
 
@@ -46,6 +48,16 @@ def packed(folder: Path, results: Path) -> list[Path]:
         write_pack(results, folder / f"{name}.tar.xz", sequences=sequences)
         found.append(opened(folder / f"{name}.tar.xz"))
     return found
+
+
+def test_a_pack_that_unpacks_to_too_much_is_refused_before_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(report_pack, "MOST_BYTES", 1 << 20)
+    with tarfile.open(tmp_path / "bomb", "w:xz") as file:
+        member = tarfile.TarInfo("offline/launch-0.json")
+        member.size = 1 << 40  # of which nothing is there
+        file.addfile(member, None)
+    with pytest.raises(UserError, match="unpacks to more than 1 MiB"):
+        opened(tmp_path / "bomb")
 
 
 def test_a_copy_made_later_has_the_same_pack(tmp_path: Path):

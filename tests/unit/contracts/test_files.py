@@ -10,6 +10,7 @@ from synthetic_records import make_record, make_spec, save
 
 from rollout_bench.contracts.store import read_record, record_path, write_record
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
 
 BF16 = make_spec()
 
@@ -31,6 +32,25 @@ def test_a_record_that_cannot_be_rewritten_stays_as_it_was(
     assert f"cannot be written: {os.strerror(refusal)}" in error.value.problem
     assert ("free some space" in error.value.remedy) == (refusal in (errno.ENOSPC, errno.EDQUOT))
     assert ({each: each.read_bytes() for each in path.parent.iterdir()}, read_record(path).launch) == (before, 0)
+
+
+def test_a_link_and_the_permissions_of_a_file_stay(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", b"after")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "after"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_what_is_no_regular_file_is_written_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        write_whole(tmp_path / "pipe", b"through")
+        assert reader.communicate()[0] == b"through"
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_file_in_place_of_a_folder_gives_two_lines(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ UNREADABLE = {
     "tab": ("models:\n\t- a", "line 2, column 1: is not valid YAML"),
     "a_list": ("- a\n- b", "must have keys at its top"),
     "empty": ("", "must have keys at its top"),
+    "empty_mapping": ("quants: {}", "quants: is empty"),
+    "glued": ("models: [a]\nquants:[bf16]", "line 2: quants:[bf16]"),
     "a_word": ("just words", "must have keys at its top"),
     "key_twice": ("a: 1\na: 2", "key 'a' stands twice"),
     "code": (

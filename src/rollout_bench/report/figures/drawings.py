@@ -127,8 +127,9 @@ def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
 
 
 def iterations(findings: Findings) -> Chart:
-    """Chart output tok/s of each iteration, launch after launch."""
-    shown, swept = _heaviest([row for row in rows_with(findings, "iterations") if row.used])
+    """Chart output tok/s of each iteration, launch after launch, where there are several in a launch."""
+    several = [row for row in rows_with(findings, "iterations") if any(len(each.passes) > 1 for each in row.used)]
+    shown, swept = _heaviest(several)
     panels = []
     for title, own in panels_of(shown, by_model=True).items():
         begins = _begins([launch for row in own for launch in row.used])

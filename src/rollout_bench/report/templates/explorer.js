@@ -49,7 +49,7 @@
   };
 
   const picture = (rows) => {
-    const width = 540, line = 24, left = 130, right = 230;
+    const width = 600, line = 24, left = 190, right = 230;
     const launches = rows.flatMap((row) => row.launches.filter((each) => (each.valid || state.invalid) && each.values[state.number] != null));
     const most = Math.max(...rows.map((row) => row.means[state.number] ?? 0), ...launches.map((each) => each.values[state.number]), 1e-12);
     const x = (value) => left + (width - left - right) * value / most;
@@ -58,7 +58,7 @@
     rows.forEach((row, place) => {
       const y = 10 + line * place, mean = row.means[state.number];
       const name = nameOf(row);
-      svg.append(drawn("text", { x: left - 6, y: y + 15, "text-anchor": "end", fill: "currentColor" }, name.length > 20 ? `${name.slice(0, 10)}…${name.slice(-9)}` : name));
+      svg.append(drawn("text", { x: left - 6, y: y + 15, "text-anchor": "end", fill: "currentColor" }, name.length > 28 ? `${name.slice(0, 14)}…${name.slice(-13)}` : name));
       if (mean != null) svg.append(drawn("rect", { x: left, y: y + 2, width: Math.max(0, x(mean) - left), height: line - 6, fill: row.colour }));
       row.launches.forEach((each, at) => {
         const value = each.values[state.number];
@@ -81,7 +81,7 @@
     const head = element("tr", {}, ...columns().map(([key, text]) => element("th", {}, key === "launches" ? text
       : element("button", { type: "button", onclick: () => change({ sort: key, down: state.sort === key ? !state.down : key !== "name" }) },
         `${text}${state.sort === key ? (state.down ? " ↓" : " ↑") : ""}`))), element("th", {}));
-    const body = rows.map((row) => element("tr", {}, ...columns().map(([, , cell]) => element("td", {}, cell(row))),
+    const body = rows.map((row) => element("tr", {}, ...columns().map(([, text, cell]) => element("td", { "data-head": text }, cell(row))),
       element("td", {}, element("button", { type: "button", title: "hide this row", ariaLabel: `hide ${nameOf(row)}`,
         onclick: () => change({ hidden: [...state.hidden, data.rows.indexOf(row)] }) }, "hide"))));
     return element("div", { className: "wide" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...body)));
