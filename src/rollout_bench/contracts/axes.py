@@ -10,7 +10,7 @@ DEFAULT_SETTING = "default"
 """The setting without changes."""
 
 UNKNOWN = "unknown"
-"""Platform, quantization and engine of a server that somebody else started."""
+"""Platform, quantization, weights and engine of a server that somebody else started."""
 
 
 class Placed(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
@@ -250,10 +251,6 @@ def check_names(config: Config) -> None:
             for model, one in settings.items()
         ),
     )
-
-
-UNKNOWN = "unknown"
-"""Placeholder for an endpoint, whose engine settings and weights are unknown."""
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:

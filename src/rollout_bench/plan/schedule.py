@@ -1,8 +1,9 @@
 """The order of launches, the missing and repeated ones, and their expected duration."""
 
 import contextlib
+import functools
 import secrets
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -233,11 +234,6 @@ class Schedule:
         return selected(self.jobs, MARK.format_map(vars(wildcards)), "launch")
 
     @cached_property
-    def interleaved(self) -> set[str]:
-        """Records that are measured together with others in turn."""
-        return {launch.record for block in self.blocks if len(block.launches) > 1 for launch in block.launches}
-
-    @cached_property
     def experiments(self) -> list[PlannedExperiment]:
         """The experiments in the form of the plan file."""
         return [
@@ -351,8 +347,9 @@ class Schedule:
                 with contextlib.suppress(UserError):  # the summary reports it; here only an estimate is missing
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                     known[launch.experiment.name] = Cost.of(record)
+        first = functools.cache(_first_record)  # experiments of one engine look into the same folders
         for experiment in self.matrix.experiments:
-            if experiment.name not in known and (found := _at_another_load(experiment.spec)) is not None:
+            if experiment.name not in known and (found := _at_another_load(experiment.spec, first)) is not None:
                 known[experiment.name] = found
         usual = Cost(*map(fmean, zip(*map(astuple, known.values()), strict=True))) if known else None
         return {e.name: known.get(e.name, usual) for e in self.matrix.experiments}
@@ -376,19 +373,26 @@ def selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
     return known[path]
 
 
-def _at_another_load(spec: Spec) -> Cost | None:
+def _first_record(folder: Path, mode: str) -> Launched | None:
+    """Return the record of the first launch in an experiment's folder; None without a usable one."""
+    path = min(folder.glob("launch-*.json"), default=None)
+    with contextlib.suppress(UserError):
+        return read_launched(path, mode) if path else None
+    return None
+
+
+def _at_another_load(spec: Spec, first: Callable[[Path, str], Launched | None]) -> Cost | None:
     """Return the cost of a launch of the engine of `spec` from a record of another load; None without one.
 
-    The time of its passes is scaled by the number of output tokens.
+    The time of its passes is scaled by the number of output tokens. `first` returns the first record of a folder.
     """
-    folders = (RESULTS / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")
-    for path in sorted(record for folder in folders for record in folder.glob("launch-*.json")):
-        with contextlib.suppress(UserError):
-            record = read_launched(path, spec.mode)
-            if record.valid and start_of(record.spec) == start_of(spec) is not None:
-                cost = Cost.of(record)
-                counted_s = cost.counted_s * _most_tokens(spec) / _most_tokens(record.spec)
-                return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
+    start = start_of(spec)
+    for folder in sorted((RESULTS / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")) if start else ():
+        record = first(folder, spec.mode)
+        if record is not None and record.valid and start_of(record.spec) == start:
+            cost = Cost.of(record)
+            counted_s = cost.counted_s * _most_tokens(spec) / _most_tokens(record.spec)
+            return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
     return None
 
 

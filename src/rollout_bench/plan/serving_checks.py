@@ -3,11 +3,10 @@
 import math
 from pathlib import Path
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN
 from rollout_bench.contracts.load import EndpointSpec, LoadSpec
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec
-from rollout_bench.plan.checks import UNKNOWN
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import planning_of

@@ -75,16 +75,11 @@ class Summary:
         more = terminal("", self.views[1:], notes, rest)
         return self.answer + ("\n" + more if more.strip() else "")
 
-    @property
-    def status_text(self) -> str:
-        """The status line, with the config that was measured."""
-        return terminal(self.status, (), ())
-
     @cached_property
     def answer(self) -> str:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
         below = [section for section in self.notes if section.heading in (FOOTNOTES, FACTS)]
-        return f"{self.status_text}\n{terminal('', self.views[:1], below, self._first, legend=LEGEND)}"
+        return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
 
     def parts_with(self, words: str) -> str:
         """Return the tables and notes whose titles contain `words`; empty if there is none."""

@@ -43,14 +43,14 @@ def fall_of(values: Sequence[float], least: float, confidence: float) -> Fall | 
         total = max(0.0, total - standardised - REFERENCE)
         if total > THRESHOLD and _shift(values, first, place + 1) < -least:
             found, total = first, 0.0
-    if found is None or _shift(values, found, len(values)) >= -least:
+    if found is None or (shift := _shift(values, found, len(values))) >= -least:
         return None
     before, after = np.asarray(values[:found]), np.asarray(values[found:])
     freedom = len(values) - 2
     squares = float(((before - before.mean()) ** 2).sum() + ((after - after.mean()) ** 2).sum())
     error = math.sqrt(squares / freedom * (1 / before.size + 1 / after.size))
     half_width = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
-    return Fall(found, _shift(values, found, len(values)), half_width)
+    return Fall(found, shift, half_width)
 
 
 def _shift(values: Sequence[float], first: int, end: int) -> float:

@@ -27,15 +27,15 @@ def missing(model: str, load_format: str) -> Cause | None:
         return None
     folder = Path(model).expanduser()
     fix = "correct the model's path in model_settings, or put the weights there"
-    matched = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
-    empty = next((path for path in matched if path.stat().st_size == 0), None)
-    weightless = load_format not in NO_WEIGHTS_NEEDED and not any(any(folder.glob(pattern)) for pattern in WEIGHTS)
+    weights = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
+    is_needed = load_format not in NO_WEIGHTS_NEEDED
+    empty = next((path for path in weights if is_needed and path.stat().st_size == 0), None)
     problems = {
         f"there is no model folder {folder}": not folder.is_dir(),
         f"the model folder {folder} holds no config.json": not (folder / "config.json").is_file(),
-        f"the model folder {folder} holds no weights ({', '.join(WEIGHTS)})": weightless,
+        f"the model folder {folder} holds no weights ({', '.join(WEIGHTS)})": is_needed and not weights,
     }
-    if load_format not in NO_WEIGHTS_NEEDED and empty is not None:
+    if empty is not None:
         return Cause("damaged_weights", f"the weights file {empty} is empty", "copy or download the model again")
     return next((Cause("missing_weights", problem, fix) for problem, found in problems.items() if found), None)
 
