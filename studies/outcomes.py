@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from block_aa import ALPHA, BlockAA
@@ -62,36 +63,58 @@ def _promise(share: Share) -> str:
 
 def simulated_tables(result: BlockTables) -> Sentences:
     """Say under how many kinds of noise whole tables keep the promise."""
-    cells = ((cell.noise, cell.false) for cell in result.simulated if cell.noise != MEASURED)
+    found = by_noise(result)
     return [
-        *_by_noise(cells, "of simulated tables in which nothing differs report a difference"),
+        f"**Kept under {found} kinds of noise**, to within one percentage point.",
+        *(
+            [f"At worst {found.worst} of simulated tables in which nothing differs report a difference: {found.noise}."]
+            if found.kept < found.kinds
+            else []
+        ),
         "So read the single pairs that the summary lists beside a verdict of few launches.",
     ]
 
 
-def _by_noise(found: Iterable[tuple[str, Share]], what: str) -> Sentences:
-    """Say how many kinds of noise keep the promise to within `MATTERS`, and which is the worst."""
-    cells = list(found)
-    kinds = dict.fromkeys(noise for noise, _ in cells)
-    missed = dict.fromkeys(noise for noise, share in cells if share.interval[0] > ALPHA + MATTERS)
-    noise, worst = max(cells, key=lambda cell: cell[1].value)
-    return [
-        f"**Kept under {len(kinds) - len(missed)} of {len(kinds)} kinds of noise**, to within one percentage point.",
-        *([f"At worst {worst} {what}: {noise}."] if missed else []),
-    ]
+@dataclass(frozen=True)
+class ByNoise:
+    """How many `kinds` of noise keep a promise to within `MATTERS`, and the worst share, with its noise."""
+
+    kept: int
+    kinds: int
+    noise: str
+    worst: Share
+
+    def __str__(self) -> str:
+        return f"{self.kept} of {self.kinds}"
+
+
+def by_noise(result: BlockTables) -> ByNoise:
+    """Return under how many kinds of noise whole tables keep the promise."""
+    cells = [cell for cell in result.simulated if cell.noise != MEASURED]
+    missed = {cell.noise for cell in cells if cell.false.interval[0] > ALPHA + MATTERS}
+    worst = max(cells, key=lambda cell: cell.false.value)
+    kinds = len({cell.noise for cell in cells})
+    return ByNoise(kinds - len(missed), kinds, worst.noise, worst.false)
+
+
+def covered_by_noise(result: Coverage) -> ByNoise:
+    """Return under how many kinds of noise intervals hold the truth as often as they say."""
+    short = {cell.noise for cell in result.cells if cell.covered.interval[1] < result.confidence - MATTERS}
+    worst = min(result.cells, key=lambda cell: cell.covered.value)
+    kinds = len({cell.noise for cell in result.cells})
+    return ByNoise(kinds - len(short), kinds, worst.noise, worst.covered)
 
 
 def coverage(result: Coverage) -> Sentences:
     """Say under how many kinds of noise intervals hold the truth as often as they say."""
-    kinds = dict.fromkeys(cell.noise for cell in result.cells)
-    limit = result.confidence - MATTERS
-    short = dict.fromkeys(cell.noise for cell in result.cells if cell.covered.interval[1] < limit)
-    worst = min(result.cells, key=lambda cell: cell.covered.value)
-    promised = percent(result.confidence, 0)
+    found, promised = covered_by_noise(result), percent(result.confidence, 0)
     return [
-        f"**Yes under {len(kinds) - len(short)} of {len(kinds)} kinds of noise**, to within one percentage point of"
-        f" the promised {promised}.",
-        *([f"At worst {worst.covered} of the intervals hold the truth: {worst.noise}."] if short else []),
+        f"**Yes under {found} kinds of noise**, to within one percentage point of the promised {promised}.",
+        *(
+            [f"At worst {found.worst} of the intervals hold the truth: {found.noise}."]
+            if found.kept < found.kinds
+            else []
+        ),
     ]
 
 

@@ -81,8 +81,7 @@ def first_sentences(result: PercentileCoverage) -> list[str]:
     """Say whether intervals hold, with the worst case."""
     worst = max(result.cells, key=lambda one: one.missed.value)
     kept = worst.missed.interval[0] <= 1 - result.confidence
-    shown = [(Share(count=one.missed.count, of=one.shown.count), one) for one in result.cells if one.shown.count]
-    missed, among = max(shown, key=lambda pair: pair[0].value)
+    missed, among = most_missed_of_shown(result)
     return [
         f"**{'Yes' if kept else 'NOT QUITE'}.**",
         f"At worst {worst.missed} of simulated experiments show an interval that misses the truth, where"
@@ -91,6 +90,12 @@ def first_sentences(result: PercentileCoverage) -> list[str]:
         f"Of those that show the percentile at worst {missed} miss: p{among.percentile}, {among.launches}"
         f" launches that hold {percent(among.share, 0)} of the variance.",
     ]
+
+
+def most_missed_of_shown(result: PercentileCoverage) -> tuple[Share, PercentileMisses]:
+    """Return the largest share of intervals without the truth among those that are shown, and its experiments."""
+    shown = [(Share(count=one.missed.count, of=one.shown.count), one) for one in result.cells if one.shown.count]
+    return max(shown, key=lambda pair: pair[0].value)
 
 
 def percentile_coverage(result: PercentileCoverage) -> str:

@@ -1,7 +1,8 @@
-"""Render docs/results.md, and the table "What it found" of README.md, from the records in studies/results.
+"""Render docs/results.md, docs/trust.md, and the table "What it found" of README.md, from studies/results.
 
-Questions, words and layout are in results.md.j2 and readme.md.j2. Ratios, intervals and the words of verdicts come from
-the records, by today's rules of the package. `python studies/results_page.py` writes both pages.
+Questions, words and layout are in results.md.j2, trust.md.j2 and readme.md.j2. Ratios, intervals and the words of
+verdicts come from the records, by today's rules of the package; trust_numbers.py has the numbers of other studies.
+`python studies/results_page.py` writes the pages.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import trust_numbers
 from kept import REPOSITORY, RESULTS, SETTINGS
 
 from rollout_bench.analysis.stats.divergence import mean_size
@@ -36,6 +38,7 @@ from rollout_bench.report.pack import opened
 from rollout_bench.report.state import plan_of_summary
 
 PAGE = REPOSITORY / "docs" / "results.md"
+TRUST = REPOSITORY / "docs" / "trust.md"
 README = REPOSITORY / "README.md"
 
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
@@ -113,6 +116,18 @@ class Pack:
     def by_setting(self, quant: str, settings: Sequence[str]) -> list[Ratio]:
         """Return the ratios of a quantization by setting."""
         return [self.ratio(quant=quant, setting=setting) for setting in settings]
+
+    def devices(self, **names: object) -> str:
+        """Return whether a device ran both a row and its baseline, from the records of all their launches."""
+        row = self.row(**names)
+        if row.against.other is None:
+            raise ValueError("a row without a baseline has one side only")
+        own, base = (
+            {device for record in side.records for device in record.placement.devices}
+            for side in (row.experiment, row.against.other)
+        )
+        both = own & base
+        return f"{len(both) or 'no'} {'GPUs' if len(both) > 1 else 'GPU'} ran both sides"
 
     def farthest(self, model: str) -> float:
         """Return the largest distance of a model's intervals from 1, in per cent."""
@@ -445,7 +460,8 @@ def rendered(template: str) -> str:
     )
     functions = (
         pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
-        predictions, sign, told, claim, changes, kept,
+        predictions, sign, told, claim, changes, kept, trust_numbers.Trust, trust_numbers.OnGpu,
+        trust_numbers.beside_alone,
     )  # fmt: skip
     environment.globals.update({each.__name__.lower(): each for each in functions})
     return environment.get_template(template).render()
@@ -456,7 +472,7 @@ def pages() -> dict[Path, str]:
     readme, tables = TABLE.subn(lambda _: rendered("readme.md.j2"), README.read_text())
     if tables != 1:
         raise ValueError(f"{README}: has {tables} tables between <!-- results --> and <!-- /results -->, not one")
-    return {PAGE: rendered("results.md.j2"), README: readme}
+    return {PAGE: rendered("results.md.j2"), TRUST: rendered("trust.md.j2"), README: readme}
 
 
 def main() -> None:

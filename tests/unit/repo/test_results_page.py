@@ -1,17 +1,21 @@
 """The pages of results say what the records in studies/results say, by today's rules."""
 
 import re
+from pathlib import Path
 
+import pytest
 from docs_pages import REPOSITORY, pages
-from kept import RESULTS
-from results_page import PAGE, README
+from kept import RESULTS, Share
+from results_page import PAGE, README, pack, predictions
 from results_page import pages as rendered
 
 INTERVAL = re.compile(r"\d\.\d+x? \[[\d.]+, [\d.]+\]")
 NO_RECORDS = "records not kept"
+PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
+SHARE = re.compile(r"\d \[\d|\d\.\d+ %|\d\.\d+x|\b\d+ of \d+\b")
 
 
-def test_both_pages_are_what_the_records_say():
+def test_the_pages_are_what_the_records_say():
     differing = [path.name for path, text in rendered().items() if path.read_text() != text]
     assert differing == [], "python studies/results_page.py writes them"
 
@@ -30,7 +34,7 @@ KINDS = (".tar.xz", ".json")
 def test_a_template_has_no_interval_of_records_that_are_kept():
     lines = [
         line
-        for template in ("results.md.j2", "readme.md.j2")
+        for template in ("results.md.j2", "readme.md.j2", "trust.md.j2")
         for line in (REPOSITORY / "studies" / template).read_text().splitlines()
     ]
     assert [line for line in lines if INTERVAL.search(line) and NO_RECORDS not in line] == []
@@ -46,3 +50,24 @@ def test_other_pages_quote_intervals_that_the_results_have():
     ]
     assert quoted
     assert [interval for interval in quoted if interval not in PAGE.read_text()] == []
+
+
+def test_the_template_of_trust_has_no_share_of_its_own():
+    """Numbers that no study gives say that they are not kept, or are settings, which the second half explains."""
+    text, _, _ = (REPOSITORY / "studies" / "trust.md.j2").read_text().partition("## The verdict\n")
+    typed = [line for line in text.splitlines() if SHARE.search(PLACEHOLDER.sub("", line)) and "not kept" not in line]
+    assert typed == []
+
+
+def test_which_gpus_ran_both_sides_is_told_by_the_records():
+    assert pack("h200-online").devices(quant="fp8", at=32) == "no GPU ran both sides"
+    assert pack("h100-online").devices(quant="fp8", at=32) == "1 GPU ran both sides"
+
+
+@pytest.mark.parametrize("archive", sorted(RESULTS.glob("predictions-*.tar.xz")), ids=lambda path: path.name)
+def test_the_shares_of_predictions_are_those_of_their_rows(archive: Path):
+    found = predictions(archive.name.removeprefix("predictions-").removesuffix(".tar.xz"))
+    near, nearer = (Share(count=found.within(percent), of=len(found.errors)) for percent in (5, 8))
+    held = Share(count=found.held, of=len(found.errors))
+    line = f"{archive.name}: within 5 % {near}, within 8 % {nearer}, intervals hold {held}."
+    assert line in (RESULTS / "predictions.md").read_text().splitlines()

@@ -1,0 +1,255 @@
+"""The numbers of docs/trust.md: what the page says of each study, from the study's file in studies/results."""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from aa_tables import EARLIER, Table, drift, shared, spreads, tables_of
+from block_aa import BlockAA, StartEffect, start_effect
+from block_tables import BlockTables
+from drift_section import kept_under, worst
+from drift_verdicts import DriftVerdicts
+from false_verdict_shares import FalseVerdicts
+from fidelity import OURS, THEIRS, Fidelity
+from fidelity_sections import against
+from interval_coverage import Coverage
+from kept import RESULTS, Share, kept
+from online_fidelity import RESULT, OnlineFidelity
+from online_sections import TOLERANCE
+from outcomes import by_noise, covered_by_noise
+from outcomes import fidelity as throughput_words
+from outcomes import power as power_words
+from percentile_coverage import PercentileCoverage, most_missed_of_shown
+from power import Power, promised
+from repeats import Launches
+from scipy import optimize
+
+from rollout_bench.analysis.stats.intervals import RatioInterval
+from rollout_bench.contracts.fields import Strict
+
+T = TypeVar("T", bound=Strict)
+
+NUMBER = re.compile(r"\d+\.\d+")
+
+FOUND = 0.8
+"""Chance to find the difference that `detectable` returns."""
+
+
+def result(name: str, kind: type[T]) -> T:
+    """Return a kept result.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    found = kept(name, kind)
+    if found is None:
+        raise ValueError(f"studies/results/{name}.json is missing")
+    return found
+
+
+def interval(ratio: RatioInterval | None) -> str:
+    """Return a ratio as pages show it."""
+    if ratio is None:
+        raise ValueError("a page has no word for a ratio without an interval")
+    return f"{float(ratio.ratio):.3f} [{float(ratio.low):.3f}, {float(ratio.high):.3f}]"
+
+
+def span(values: Sequence[float], digits: int = 0) -> str:
+    """Return `3 to 5` of fractions, in per cent without its sign; one number if both ends are the same."""
+    least, most = (f"{100 * value:.{digits}f}" for value in (min(values), max(values)))
+    return least if least == most else f"{least} to {most}"
+
+
+class Trust:
+    """Everything that the page says of studies with engines on two cores, and of simulations."""
+
+    def __init__(self) -> None:
+        tables = result("block_aa", BlockAA)
+        self.real: Share = tables.false
+        self.start: StartEffect = start_effect(tables.blocks)
+        self.apart: Share = result("false_verdicts", FalseVerdicts).marked
+        self.launches = len(result("launches", Launches).launches)
+        self.simulated = by_noise(result("block_tables", BlockTables))
+        self.covered = covered_by_noise(result("coverage", Coverage))
+        self.drifts = result("drift_verdicts", DriftVerdicts)
+        self.percentiles = result("percentile_coverage", PercentileCoverage)
+        self.power = result("power", Power)
+        self.throughput = result("fidelity", Fidelity)
+        self.server = result(RESULT, OnlineFidelity)
+
+    def false_with(self, launches: int) -> str:
+        """Return how many per cent of tables with the worst noise are false, over numbers of configurations."""
+        cells = result("block_tables", BlockTables).simulated
+        return span([c.false.value for c in cells if (c.noise, c.blocks) == (self.simulated.noise, launches)])
+
+    @property
+    def kinds_of_drift(self) -> str:
+        """How many kinds of noise keep the promise of `drifts`."""
+        return kept_under(self.drifts)
+
+    @property
+    def worst_drift(self) -> Any:
+        """The simulated tables whose share of false `drifts` is surely the highest."""
+        return worst(self.drifts.false)
+
+    @property
+    def worst_size(self) -> Any:
+        """The simulated tables whose intervals of mean |d| hold the truth least often."""
+        return min(self.drifts.covered, key=lambda one: one.covered.value)
+
+    @property
+    def worst_percentile(self) -> Share:
+        """The largest share of all experiments that show an interval without the truth."""
+        return max((one.missed for one in self.percentiles.cells), key=lambda share: share.value)
+
+    @property
+    def worst_shown(self) -> Any:
+        """The same among the experiments that show an interval."""
+        return most_missed_of_shown(self.percentiles)
+
+    @property
+    def bench(self) -> str:
+        """Throughput here over that of `vllm bench throughput`."""
+        return interval(self.throughput.ratio(OURS, THEIRS))
+
+    def serve(self, measure: str) -> str:
+        """Return a measure of the own client over that of `vllm bench serve`."""
+        return interval(self.server.ratio(measure, "ours", "bench"))
+
+    @property
+    def bench_words(self) -> str:
+        """The outcome of the comparison with `vllm bench throughput`."""
+        return throughput_words(self.throughput)[0].strip("*.")
+
+    @property
+    def serve_words(self) -> str:
+        """The outcome of the comparison with `vllm bench serve` in both measures."""
+        ratios = [self.server.ratio(measure, "ours", "bench") for measure in ("ttft_ms", "output_tokens_per_s")]
+        held = {against(float(ratio.low), float(ratio.high), TOLERANCE) for ratio in ratios}
+        return {"held": "Yes", "FAILED": "No"}.get(held.pop(), "Undecided") if len(held) == 1 else "In part"
+
+    @property
+    def as_computed(self) -> str:
+        """Whether known differences are found as often as computed."""
+        return power_words(self.power)[0].strip("*.")
+
+    @property
+    def found(self) -> str:
+        """In how many comparisons a known difference was found."""
+        each = self.power.differences
+        return f"{sum(one.found.count for one in each)} of {sum(one.found.of for one in each)}"
+
+    @property
+    def more_tokens(self) -> str:
+        """How many more output tokens they have, in per cent."""
+        return span([one.more_tokens for one in self.power.differences])
+
+    def spread(self) -> str:
+        """Return by how much pairs spread, in per cent."""
+        return span([one.log_sd for one in self.power.differences])
+
+    def detectable(self, launches: int) -> str:
+        """Return the difference that so many pairs find with a chance of `FOUND`, at the least spread, in per cent."""
+        log_sd = min(one.log_sd for one in self.power.differences)
+        found = optimize.brentq(lambda size: promised(size, log_sd, launches) - FOUND, 0.001, 3.0)
+        return f"{100 * np.expm1(found):.0f}"
+
+
+class OnGpu:
+    """Six tables of one configuration under three names on an H200."""
+
+    def __init__(self) -> None:
+        self.tables: list[Table] = tables_of(RESULTS / "h200-aa-1.tar.xz")
+        self.false = Share(count=sum(one.found for one in self.tables), of=len(self.tables))
+        self.together = Share(count=self.false.count + EARLIER.count, of=self.false.of + EARLIER.of)
+        parts = [part for one in self.tables for part in one.parts(3)]
+        self.of_three = Share(count=sum(parts), of=len(parts))
+        if not all(one.counts for one in self.tables):
+            raise ValueError("h200-aa-1: a table is not quiet and whole: change the words of trust.md.j2")
+
+    def ratios(self, table: Table) -> list[str]:
+        """Return the ratios of both other names."""
+        return [str(told).partition(" ")[2] for told in table.told.values()]
+
+    @functools.cached_property
+    def spreads(self) -> list[list[str]]:
+        """Standard deviations within launches, between those of a round, of next ones, and of all, for each table."""
+        rows = []
+        for one in self.tables:
+            _, within, _, between, *_ = spreads(one.logs)
+            everything, near, _ = drift(one, self.tables)
+            rows.append([str(each) for each in (within, between, str(near).partition(" (")[0], everything)])
+        return rows
+
+    def most_by_start(self, model: str) -> str:
+        """Return the upper end of what a start decides, over a model's tables, in per cent."""
+        rows = [row for row, one in zip(self.spreads, self.tables, strict=True) if one.model == model]
+        return max((NUMBER.findall(row[1])[-1] for row in rows), key=float)
+
+    def shared(self, model: str) -> str:
+        """Return the correlation of a model's loads."""
+        return f"{shared([one for one in self.tables if one.model == model]):.2f}"
+
+    def near(self, model: str) -> str:
+        """Return the spread of next launches over that of all, in per cent."""
+        rows = [row for row, one in zip(self.spreads, self.tables, strict=True) if one.model == model]
+        return span([float(row[2].removesuffix(" %")) / float(row[3].removesuffix(" %")) for row in rows])
+
+    def with_startup(self, model: str) -> list[str]:
+        """Return the rank correlations of rate and start-up time of a model's tables."""
+        return [str(drift(one, self.tables)[2]) for one in self.tables if one.model == model]
+
+    def throttled(self) -> int:
+        """Return in how many tables all launches are `throttled`."""
+        whole = [sum(map(len, one.records.values())) for one in self.tables]
+        return sum(one.codes["throttled"] == of for one, of in zip(self.tables, whole, strict=True))
+
+    def named(self, table: Table) -> str:
+        """Return the size of a model and the load, as in `8B step`."""
+        return table.name.rpartition("-")[2].replace("b ", "B ")
+
+    @property
+    def launches(self) -> int:
+        """Number of launches of a table; all have as many."""
+        (found,) = {sum(map(len, one.records.values())) for one in self.tables}
+        return found
+
+    @property
+    def pairs(self) -> str:
+        """Number of launches that follow each other."""
+        (found,) = {str(drift(one, self.tables)[1]).partition("(")[2].rstrip(")") for one in self.tables}
+        return found
+
+    @property
+    def white(self) -> str:
+        """Correlation of a pass with the next for white noise."""
+        return f"{-1 / self.tables[0].logs.shape[2]:+.2f}"
+
+    def lags(self, model: str) -> str:
+        """Return the correlations of a pass with the next of a model's tables."""
+        found = sorted(float(str(spreads(one.logs)[2])) for one in self.tables if one.model == model)
+        return f"{found[0]:+.2f} to {found[-1]:+.2f}"
+
+    def passes(self, model: str, digits: int = 1) -> str:
+        """Return by how much passes of a launch spread, over the launches of a model, in per cent."""
+        logs = np.concatenate([one.logs.reshape(-1, one.logs.shape[2]) for one in self.tables if one.model == model])
+        return span(logs.std(axis=1, ddof=1).tolist(), digits)
+
+    def widest(self) -> tuple[str, str]:
+        """Return the least and the largest tok/s of a pass in the launch whose passes are the furthest apart."""
+        launches = [launch for one in self.tables for launch in one.logs.reshape(-1, one.logs.shape[2])]
+        rates = np.exp(max(launches, key=np.ptp))
+        return f"{rates.min():,.0f}", f"{rates.max():,.0f}"
+
+
+def beside_alone() -> float:
+    """Return the time of a pass at 1.7B beside an idle neighbour, over that of one alone, on an H200."""
+    rows = json.loads((RESULTS / "h200-interleaved.json").read_text())["idle_neighbour"]
+    beside, alone = (
+        np.mean([math.log(row["pass_s"]) for row in rows if row["arm"] == arm]) for arm in ("beside", "alone")
+    )
+    return float(math.exp(beside - alone))
