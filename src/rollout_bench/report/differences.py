@@ -39,7 +39,8 @@ LEGEND = (
 class Compared:
     """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and findings.
 
-    `only_in_a` and `only_in_b` are the experiments that the other side lacks.
+    `only_in_a` and `only_in_b` are the experiments that the other side lacks. `alternated` is whether launches of A and
+    B alternated on one machine.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Compared:
     findings: Findings
     only_in_a: tuple[TimedExperiment, ...]
     only_in_b: tuple[TimedExperiment, ...]
+    alternated: bool
 
 
 def compare_folders(
@@ -117,6 +119,8 @@ def _compared(
     rows, settings = findings.rows, findings.collection.comparison
     sides, *alone = about
     answers = conclusions_apart(rows)
+    pairs = [(row.experiment, other) for row in rows if (other := row.against.other)]
+    alternated = bool(pairs) and all(_alternated(*pair) for pair in pairs)
     found = (
         Section("Damaged", damage(damaged)),
         sides,
@@ -126,15 +130,18 @@ def _compared(
         *alone,
     )
     shown = [section for section in found if section.items]
+    values = verdict_values(rows, settings, apart=True) | {"differing": {}, "alternated": alternated}
     methods = [
-        *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
+        *sections("verdicts", **values),
         *definitions("Definitions", views),
     ]
-    amount = len(launched(row.experiment for row in rows if row.against.other is not None))
-    status = (
-        f"{several(amount, 'experiment')} of B compared with A. They were not interleaved: "
-        "whatever drifted between A and B is part of each speed-up."
+    amount = len(launched(own for own, _ in pairs))
+    order = (
+        "Their launches alternated, so slow drift of the machine affected A and B alike."
+        if alternated
+        else "They were not interleaved: whatever drifted between A and B is part of each speed-up."
     )
+    status = f"{several(amount, 'experiment')} of B compared with A. {order}"
     title = "Comparison of two results folders"
     return Compared(
         text=terminal(status, views, shown, answers, legend=LEGEND),
@@ -144,7 +151,20 @@ def _compared(
         findings=findings,
         only_in_a=only_in[0],
         only_in_b=only_in[1],
+        alternated=alternated,
     )
+
+
+def _alternated(*sides: TimedExperiment) -> bool:
+    """Return whether both sides ran on one machine, one launch of either in each round, and none at the same time."""
+    launches = sorted(
+        (record.started_at, side, record.environment.hostname)
+        for side, experiment in enumerate(sides)
+        for record in valid_records(experiment)
+    )
+    times, order, hosts = zip(*launches, strict=True)
+    rounds = ({*order[first : first + 2]} for first in range(0, len(order), 2))
+    return len({*hosts}) == 1 and len({*times}) == len(times) and all(each == {0, 1} for each in rounds)
 
 
 def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> Collection:

@@ -45,7 +45,7 @@ call a number of unchanged results worse, or one at the margin not worse, in at 
 share it equally (Bonferroni)."""
 
 DRIFT = "Measured in another session than A, whose drift is part of the difference: before you act, measure both again."
-"""Sentence of a gate that fails. Where sessions differ by 2 %, an unchanged build fails in 8 % of cases."""
+"""Sentence of a gate that fails without alternating. Where sessions differ by 2 %, an unchanged build fails in 8 %."""
 
 DEFAULT_MARGIN = 0.03
 
@@ -184,8 +184,8 @@ class Finding:
 class Gate:
     """A gate as --json writes it, and --history in a line.
 
-    `a` and `b` are the folders as the user named them, with the engines of their compared launches. `only_in_b` names
-    experiments that A lacks. The worst of the `tests` come first.
+    `a` and `b` are the folders as the user named them, with the engines of their compared launches, which `alternated`
+    or not. `only_in_b` names experiments that A lacks. The worst of the `tests` come first.
     """
 
     when: UtcTime
@@ -194,6 +194,7 @@ class Gate:
     engine_a: str
     b: str
     engine_b: str
+    alternated: bool
     only_in_b: tuple[str, ...]
     tests: tuple[Finding, ...]
 
@@ -217,6 +218,7 @@ def gate_of(made: Compared, limits: Sequence[Limit], a: str, b: str) -> Gate:
         engine_a=engine_a,
         b=b,
         engine_b=engine_b,
+        alternated=made.alternated,
         only_in_b=tuple(map(name_of, made.only_in_b)),
         tests=tuple(tests),
     )
@@ -350,8 +352,9 @@ def lines_of(gate: Gate) -> list[str]:
 
 def _sentence(gate: Gate) -> str:
     count, of = sum(test.outcome == gate.outcome for test in gate.tests), several(len(gate.tests), "test")
+    drift = "" if gate.alternated else f" {DRIFT}"
     return {
-        "worse": f"The gate fails: B is worse than A by more than the margin in {count} of {of}. {DRIFT}",
+        "worse": f"The gate fails: B is worse than A by more than the margin in {count} of {of}.{drift}",
         "undecided": f"The gate is undecided: {count} of {of} do not show whether B is worse by more than the margin.",
         "not worse": f"The gate passes: B is shown not to be worse than A by more than the margin in {of}.",
     }[gate.outcome]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,35 @@ def test_an_experiment_of_one_side_is_named(tmp_path: Path, a: list[Spec], b: li
     sides = [[record for spec in specs for record in launches(spec, rates)] for specs, rates in ((a, OLD), (b, SAME))]
     done = compared(tmp_path, *sides, "--fail-if", f"{RATE} < -20%")
     assert (done.returncode, said in done.flat) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "host", "warns"),
+    [
+        ((30, 90, 150, 210), "bench-1", False),
+        ((-30, 30, 150, 210), "bench-1", False),
+        ((20, 40, 50, 210), "bench-1", True),
+        ((0, 60, 120, 180), "bench-1", True),
+        ((1030, 1090, 1150, 1210), "bench-1", True),
+        ((30, 90, 150, 210), "bench-2", True),
+    ],
+    ids=["ABAB", "BABA", "ABBBA", "at once", "later", "two machines"],
+)
+def test_a_gate_blames_drift_unless_launches_alternated(
+    tmp_path: Path, seconds: tuple[int, ...], host: str, warns: bool
+):
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    times = [f"{start + timedelta(seconds=each):%Y-%m-%dT%H:%M:%SZ}" for each in seconds]
+    b = launches(BF16, SLOWER, {"hostname": host})
+    b = [record.model_copy(update={"started_at": time}) for record, time in zip(b, times, strict=True)]
+    done = compared(tmp_path, launches(BF16, OLD), b, "--fail-if", f"{RATE} < -3%", "--out", "out")
+    methods = (tmp_path / "out/compare.md").read_text()
+    assert done.returncode == 1
+    assert [
+        "in another session" in done.stdout,
+        "Their launches alternated" not in done.flat,
+        "Launches were not interleaved" in methods,
+    ] == [warns] * 3
 
 
 def test_default_leaves_out_what_the_load_sets(tmp_path: Path):

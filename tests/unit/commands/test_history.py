@@ -23,7 +23,9 @@ def gates(values: Sequence[float], number: str = RATE, width: float = 0.01, **la
     found = [Measured(value, value * (1 - width), value * (1 + width), "machine", "load") for value in values]
     found[-1] = replace(found[-1], **last)
     tests = [Finding("bf16", "offline", number, 0.03, "not worse", 1, 1, 1, (6, 6), None, "", each) for each in found]
-    return [Gate("2026-11-26T04:00:00Z", "not worse", "a", "0", "b", f"{n}", (), (t,)) for n, t in enumerate(tests)]
+    return [
+        Gate("2026-11-26T04:00:00Z", "not worse", "a", "0", "b", f"{n}", False, (), (t,)) for n, t in enumerate(tests)
+    ]
 
 
 EARLIER = [100.0, 101.0, 99.0, 100.5, 99.5, 100.2, 99.0, 101.0, 100.0, 99.8]

@@ -1,5 +1,6 @@
 """The scripts of the composite action .ci/gate, run as GitHub's runner would; only measuring is replaced."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,17 @@ def status_of(folder: Path, step: str, values: dict[str, str]) -> int:
     ).returncode
 
 
+def command(folder: Path, measure: str) -> None:
+    """Put a Python and a command rollout-bench where the action installs them; `measure` replaces its `run`."""
+    place = folder / "rollout-bench/bin"
+    place.mkdir(parents=True)
+    (place / "python").symlink_to(sys.executable)
+    (place / "rollout-bench").write_text(
+        f'#!/bin/bash\nif [[ $1 == run ]]; then {measure}\nelse exec {sys.executable} -m rollout_bench "$@"; fi\n'
+    )
+    (place / "rollout-bench").chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("rates", "limits", "undecided", "gate", "end"),
     [
@@ -49,6 +61,8 @@ def test_the_action_ends_as_its_gate(
     values = {
         "inputs.folder": "bench",
         "inputs.python": '/"b',
+        "inputs.baseline-python": "",
+        "inputs.launches": "",
         "inputs.baseline": "earlier $(touch injected)",
         "inputs.fail-if": limits,
         "inputs.undecided": undecided,
@@ -56,19 +70,68 @@ def test_the_action_ends_as_its_gate(
     }
     save(tmp_path / values["inputs.baseline"], *launches(BF16, OLD))
     save(tmp_path / "bench/measured", *launches(BF16, rates))
-    (tmp_path / "rollout-bench/bin").mkdir(parents=True)
-    (tmp_path / "rollout-bench/bin/python").symlink_to(sys.executable)
-    command = tmp_path / "rollout-bench/bin/rollout-bench"
-    command.write_text(
-        "#!/bin/bash\nif [[ $1 == run ]]; then cp -r measured results\n"
-        f'else exec {sys.executable} -m rollout_bench "$@"; fi\n'
-    )
-    command.chmod(0o755)
+    command(tmp_path, "cp -r measured results")
     steps = ("measure", "compare", "decide", "measure")  # earlier results are not judged
     assert [status_of(tmp_path, step, values) for step in steps] == [0, 0, end, 2]
     assert (tmp_path / "output").read_text() == f"pack={tmp_path}/baseline.tar.xz\nstatus={gate}\n"
     assert yaml.safe_load((tmp_path / "engine.yaml").read_text()) == {"engine": {"python": '/"b'}}
     assert list(tmp_path.rglob("injected")) == []
+
+
+@pytest.mark.parametrize(("rate", "status"), [(1.0, 0), (0.9, 1)], ids=["same", "slower"])
+def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_path: Path, rate: float, status: int):
+    values = {
+        "inputs.folder": "bench",
+        "inputs.python": "/own",
+        "inputs.baseline-python": "/baseline",
+        "inputs.launches": "4",
+        "inputs.baseline": "",
+        "inputs.fail-if": "output_tokens_per_s < -3%",
+        "inputs.undecided": "fail",
+        "steps.compare.outputs.status": str(status),
+    }
+    times = ("/baseline", "/own", "/own", "/baseline", "/baseline", "/own", "/own", "/baseline")
+    for engine, rates in (("/baseline", OLD), ("/own", [rate * each for each in OLD[::-1]])):
+        minutes = [minute for minute, each in enumerate(times) if each == engine]
+        for minute, record in zip(minutes, launches(BF16, rates), strict=True):
+            started = {"started_at": f"2025-01-01T00:{minute:02d}:00Z"}
+            save(tmp_path / f"measured{engine}/{record.launch + 1}", record.model_copy(update=started))
+    (tmp_path / "bench").mkdir()
+    command(
+        tmp_path,
+        f"{sys.executable} - \"$@\" <<'END'\n"
+        "import json, pathlib, shutil, sys\n"
+        "engine = json.loads(pathlib.Path(sys.argv[3]).read_text())['engine']['python']\n"
+        "number = sys.argv[5].removeprefix('launches=')\n"
+        "pathlib.Path('../order').open('a').write(f'{engine} {number}\\n')\n"
+        "shutil.copytree(f'../measured{engine}/{number}', 'results', dirs_exist_ok=True)\n"
+        "pathlib.Path('logs').mkdir(exist_ok=True)\n"
+        "END",
+    )
+    assert [status_of(tmp_path, step, values) for step in ("measure", "compare", "decide")] == [0, 0, status]
+    numbers = (1, 1, 2, 2, 3, 3, 4, 4)
+    assert (tmp_path / "order").read_text().split("\n")[:-1] == [
+        f"{engine} {number}" for engine, number in zip(times, numbers, strict=True)
+    ]
+    gate = json.loads((tmp_path / "gate.json").read_text())
+    assert (gate["alternated"], gate["tests"][0]["used"]) == (True, [4, 4])
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "status"),
+    [
+        ("install", {"inputs.baseline": "/", "inputs.baseline-python": "/usr/bin/python3"}, 2),
+        ("install", {"inputs.baseline": "missing"}, 2),
+        ("measure", {"inputs.baseline-python": "/usr/bin/python3", "inputs.launches": "1"}, 2),
+        ("measure", {"inputs.baseline-python": "/usr/bin/python3", "inputs.launches": "x[$(touch injected)]"}, 2),
+    ],
+    ids=["two baselines", "no such baseline", "one launch", "injection"],
+)
+def test_the_action_refuses_inputs_that_give_no_gate(tmp_path: Path, step: str, given: dict[str, str], status: int):
+    (tmp_path / "bench").mkdir()
+    names = ("baseline", "baseline-python", "launches", "python", "workflow-python")
+    assert status_of(tmp_path, step, {**{f"inputs.{name}": "" for name in names}, **given}) == status
+    assert not list(tmp_path.rglob("injected"))
 
 
 def test_no_script_has_an_input_in_its_text():
