@@ -20,6 +20,7 @@ from rollout_bench.plan.fit.architecture import (
     architecture_from,
     bits_of,
     cache_value_bytes,
+    check_declared,
     known_config,
     model_config,
 )
@@ -39,6 +40,9 @@ QWEN2: dict[str, Any] = {
     "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
     "torch_dtype": "bfloat16", "sliding_window": 32768, "use_sliding_window": False,
 }  # fmt: skip
+
+
+MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}
 
 
 def with_quant(weights_format: str, *dtypes: str, **args: Any) -> Spec:
@@ -64,9 +68,12 @@ def test_a_model_holds_the_weights_that_are_built(name: str):
 def test_missing_head_width_and_windows_are_derived():
     found = architecture_from({"text_config": QWEN2, "vision_config": {}})
     assert (found.head_dim, found.whole_layers) == (64, 24)
-    assert architecture_from({**QWEN2, "use_sliding_window": True}).whole_layers == 0
+    assert architecture_from({**QWEN2, "use_sliding_window": None, "layer_types": []}).whole_layers == 0
     mixed = ["sliding_attention"] * 18 + ["full_attention"] * 6
-    assert architecture_from({**QWEN2, "sliding_window": 512, "layer_types": mixed}).whole_layers == 6
+    windows = architecture_from({**QWEN2, "use_sliding_window": True, "sliding_window": 512, "layer_types": mixed})
+    assert (windows.whole_layers, windows.window_layers) == (6, 18)
+    assert windows.cached_values(2048) == 2 * 2 * 64 * (6 * 2048 + 18 * 512)
+    assert windows.cached_values(256) == found.cached_values(256)
     mixtral = architecture_from({**QWEN2, "num_local_experts": 8, "num_experts_per_tok": 2})
     assert mixtral.linear - found.linear == 24 * 7 * 3 * 896 * 4864
 
@@ -74,16 +81,26 @@ def test_missing_head_width_and_windows_are_derived():
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"kv_lora_rank": 512}, "latent attention"),
+        ({"use_sliding_window": True}, "which layers have windows"),
+        ({"vision_config": {"depth": 32}}, "its part for images"),
         ({"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
         ({"decoder_sparse_step": 2}, "layers without experts"),
-        ({"model_type": "gpt_neox"}, "gpt_neox"),
+        ({"model_type": "gpt_neox"}, "the size of its model_type 'gpt_neox' is unknown"),
+        ({"model_type": None}, "no model_type"),
         ({"hidden_size": None}, "hidden_size"),
     ],
 )
 def test_models_whose_work_is_another_sum_get_a_reason(changed: dict[str, Any], why: str):
     with pytest.raises(MemoryUnknownError, match=why):
         architecture_from({**QWEN2, **changed})
+
+
+def test_weights_that_declare_another_width_than_the_quantization_are_not_counted():
+    spec = with_quant("bf16", "bfloat16")
+    with pytest.raises(MemoryUnknownError, match="says quant_method mxfp4, and q has 16 bits"):
+        check_declared(spec, {**QWEN2, **MXFP4})
+    check_declared(with_quant("bf16", "float8_e4m3fn"), {**QWEN2, "quantization_config": {"quant_method": "fp8"}})
+    check_declared(spec, QWEN2)
 
 
 @pytest.mark.parametrize("damaged", [None, "{", "[" * 100_000], ids=["none", "torn", "deep"])
@@ -171,7 +188,7 @@ def test_what_does_not_fit_is_told_with_its_parts():
 
 @pytest.mark.parametrize("heads", [14, None])
 def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, heads: int | None):
-    unknown = {**QWEN2, "kv_lora_rank": 512, "num_attention_heads": heads}
+    unknown = {**QWEN2, "model_type": "deepseek_v3", "num_attention_heads": heads}
     (tmp_path / "config.json").write_text(json.dumps({"text_config": unknown}))
     with (tmp_path / "model.safetensors").open("wb") as weights:
         weights.truncate(100 * GIB)
@@ -180,9 +197,11 @@ def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, hea
 
 
 @pytest.mark.parametrize(
-    ("more", "held"), [({}, 0.92 * GIB), ({"kv_lora_rank": 512}, 10 * GIB)], ids=["known", "other"]
+    ("more", "held"),
+    [({}, 0.92 * GIB), ({"model_type": "deepseek_v3"}, 10 * GIB), (MXFP4, 10 * GIB)],
+    ids=["known", "other", "quantized"],
 )
-def test_weights_count_as_an_engine_loads_them(tmp_path: Path, more: dict[str, int], held: float):
+def test_weights_count_as_an_engine_loads_them(tmp_path: Path, more: dict[str, Any], held: float):
     (tmp_path / "config.json").write_text(json.dumps({**QWEN2, **more, "tie_word_embeddings": True}))
     for name, gib in {"model.safetensors": 10, "pytorch_model.bin": 10, "optimizer.pt": 20}.items():
         with (tmp_path / name).open("wb") as file:  # in float32, with the trainer's state

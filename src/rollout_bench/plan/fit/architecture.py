@@ -14,29 +14,14 @@ from rollout_bench.core.files import read_json
 from rollout_bench.core.model_files import cached_config
 from rollout_bench.core.yaml_files import packaged
 
-PLAIN_MLP = (
-    "bloom",
-    "falcon",
-    "gpt2",
-    "gpt_bigcode",
-    "gpt_neox",
-    "gptj",
-    "mpt",
-    "nemotron",
-    "opt",
-    "phi",
-    "starcoder2",
-)
-"""Model types whose MLP has no gate, which their config does not show."""
+MODEL_TYPES: dict[str, dict[str, Any]] = packaged(Path(__file__).with_name("model_types.yaml"))
+"""`model_type` whose size is counted -> values of its class for keys that a config.json leaves out."""
 
-UNCOUNTED = {
-    "kv_lora_rank": "latent attention",
-    **dict.fromkeys(("mamba_d_state", "ssm_cfg", "state_size", "attn_layer_period"), "state-space layers"),
-    "is_encoder_decoder": "encoders",
-    **dict.fromkeys(("n_shared_experts", "shared_expert_intermediate_size"), "shared experts"),
-    **dict.fromkeys(("mlp_only_layers", "first_k_dense_replace"), "layers without experts"),
-}
-"""Key of a config.json -> the part of a model, whose memory is another sum."""
+BESIDE_TEXT = {"vision_config": "its part for images", "audio_config": "its part for sound"}
+"""Key of a config.json -> a part of the model, whose size is another sum."""
+
+BY_FILES = "name a folder with its weights, whose sizes count then"
+"""Remedy for a model whose sizes do not follow from its config."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -55,7 +40,7 @@ class MemoryUnknownError(Exception):
 
 
 class Architecture(NamedTuple):
-    """The memory of a decoder with grouped-query attention and gated MLPs.
+    """The memory of a decoder with grouped-query attention.
 
     Attributes:
         linear: weights of linear layers, which formats quantize.
@@ -63,6 +48,8 @@ class Architecture(NamedTuple):
         key_value_heads: heads of keys and values.
         head_dim: width of a head.
         whole_layers: layers whose attention has no window, so that they cache every token.
+        window_layers: layers whose attention has one.
+        window: the tokens that these cache.
     """
 
     linear: int
@@ -70,6 +57,13 @@ class Architecture(NamedTuple):
     key_value_heads: int
     head_dim: int
     whole_layers: int
+    window_layers: int
+    window: int
+
+    def cached_values(self, tokens: float) -> float:
+        """Return how many values of all layers and heads the KV cache holds for a sequence of so many tokens."""
+        layers = self.whole_layers * tokens + self.window_layers * min(tokens, self.window)
+        return 2 * self.key_value_heads * self.head_dim * layers
 
 
 def architecture_from(config: Mapping[str, Any]) -> Architecture:
@@ -78,35 +72,60 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
     Raises:
         MemoryUnknownError: the kind of model is not supported here, or a size is missing.
     """
+    others = [part for key, part in BESIDE_TEXT.items() if config.get(key)]
     config = config.get("text_config") or config
-    kind, types = str(config.get("model_type", "")), config.get("layer_types") or []
-    others = [
-        *(what for key, what in UNCOUNTED.items() if config.get(key)),
-        *(f"layers of the type {other}" for other in sorted({*types} - {FULL, SLIDING})),
-        *("layers without experts" for key in ("decoder_sparse_step", "moe_layer_freq") if (config.get(key) or 1) != 1),
-        *([f"the MLP of {kind}"] if kind in PLAIN_MLP else []),
-    ]
+    kind, types = str(config.get("model_type") or ""), config.get("layer_types") or []
+    known = MODEL_TYPES.get(kind)
+    if known is None:
+        named = f"the size of its model_type {kind!r} is unknown" if kind else "its config.json has no model_type"
+        raise MemoryUnknownError(named, BY_FILES)
+    config = {**known, **config}
+    others += [f"layers of the type {other}" for other in sorted({*types} - {FULL, SLIDING})]
+    if (config.get("decoder_sparse_step") or 1) != 1 or config.get("mlp_only_layers"):
+        others.append("layers without experts")
     if others:
-        raise MemoryUnknownError(f"{others[0]} can't be counted here")
+        raise MemoryUnknownError(f"{others[0]} can't be counted here", BY_FILES)
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
     layers, heads, hidden, vocabulary = (size_in(config, name) for name in names)
     key_value_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or hidden // heads)
     experts = experts_in(config)
     own = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
-    windows = config.get("sliding_window") and config.get("use_sliding_window") is not False
+    matrices = 2 if config.get("plain_mlp") else 3
+    whole = _whole_layers(config, layers)
     return Architecture(
-        linear=layers * hidden * (2 * head_dim * (heads + key_value_heads) + 3 * size_in(config, own) * experts),
+        linear=layers * hidden * (2 * head_dim * (heads + key_value_heads) + matrices * size_in(config, own) * experts),
         plain=hidden * vocabulary * (1 if config.get("tie_word_embeddings") else 2),
         key_value_heads=key_value_heads,
         head_dim=head_dim,
-        whole_layers=types.count(FULL) if types else 0 if windows else layers,
+        whole_layers=whole,
+        window_layers=layers - whole,
+        window=size_in(config, "sliding_window") if whole < layers else 0,
     )
+
+
+def _whole_layers(config: Mapping[str, Any], layers: int) -> int:
+    """Return how many layers have no window: by their list, by a pattern of which the last has none, or all alike.
+
+    Raises:
+        MemoryUnknownError: the config says it in a way that is not known.
+    """
+    if not config.get("sliding_window") or config.get("use_sliding_window") is False:
+        return layers
+    if types := config.get("layer_types"):
+        return int(types.count(FULL))
+    if config.get("use_sliding_window"):
+        raise MemoryUnknownError("which layers have windows can't be counted here", BY_FILES)
+    pattern = config.get("sliding_window_pattern")
+    return layers // pattern if isinstance(pattern, int) else 0
+
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 def experts_in(config: Mapping[str, Any]) -> int:
     """Return the number of experts in a layer in the content of a config.json; 1 for a dense model."""
-    return next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), 1)
+    return next((config[k] for k in EXPERTS if config.get(k)), 1)
 
 
 def size_in(config: Mapping[str, Any], key: str) -> int:
@@ -192,8 +211,22 @@ def bits_of(spec: Spec) -> float:
     names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
     if len(names) != 1 or not names <= BYTES.keys():
         said = f"{spec.quant.name} does not say how many bits a weight has"
-        raise MemoryUnknownError(said, "name a folder with its weights, whose sizes count then")
+        raise MemoryUnknownError(said, BY_FILES)
     return 8 * BYTES[names.pop()]
+
+
+def check_declared(spec: Spec, config: Mapping[str, Any]) -> None:
+    """Check that weights which a config.json declares as quantized count as such.
+
+    Raises:
+        MemoryUnknownError: the quantization of the spec has 16 bits.
+    """
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method and bits_of(spec) >= 16:
+        raise MemoryUnknownError(
+            f"its config.json says quant_method {method}, and {spec.quant.name} has {bits_of(spec):g} bits",
+            BY_FILES,
+        )
 
 
 def value_bytes(spec: Spec) -> float:

@@ -19,6 +19,7 @@ from rollout_bench.plan.fit.architecture import (
     architecture_from,
     bits_of,
     cache_value_bytes,
+    check_declared,
     model_config,
     value_bytes,
 )
@@ -62,7 +63,9 @@ def weights_held(spec: Spec, model_path: str) -> float:
         MemoryUnknownError: both are unknown.
     """
     try:
-        return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
+        config = model_config(spec, model_path)
+        check_declared(spec, config)
+        return held_bytes(architecture_from(config), bits_of(spec), value_bytes(spec))
     except MemoryUnknownError:
         has_files = spec.model.synthetic is None and is_local(model_path)
         folder, patterns = Path(model_path).expanduser(), WEIGHT_FILES if has_files else ()
@@ -137,8 +140,8 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
         return None
     tensor = tensor_parallel_size(spec)
     heads = max(1, a.key_value_heads // tensor)  # with more ranks than heads, each rank has a copy of one
-    token = 2 * heads * a.head_dim * cache_value_bytes(spec) * a.whole_layers * tensor / ranks
-    return float(spec.engine.args.get("max_model_len") or 0) * token
+    values = a._replace(key_value_heads=heads).cached_values(float(spec.engine.args.get("max_model_len") or 0))
+    return values * cache_value_bytes(spec) * tensor / ranks
 
 
 @dataclass(frozen=True)

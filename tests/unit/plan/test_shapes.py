@@ -1,0 +1,61 @@
+"""Sizes of models are those that transformers and vLLM see (studies/shapes.py), or unknown."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from kept import REPOSITORY, RESULTS
+
+from rollout_bench.plan.fit.architecture import MODEL_TYPES, MemoryUnknownError, architecture_from
+
+CONFIGS: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "studies" / "shapes.yaml").read_text())
+JUDGED: dict[str, dict[str, Any]] = json.loads((RESULTS / "shapes.json").read_text())["models"]
+
+
+def counted() -> list[str]:
+    """Return the names of models whose size this package counts."""
+    found = []
+    for name, config in CONFIGS.items():
+        try:
+            architecture_from(config)
+        except MemoryUnknownError:
+            continue
+        found.append(name)
+    return found
+
+
+def test_each_kind_of_model_that_is_counted_was_judged():
+    assert CONFIGS.keys() == JUDGED.keys(), "python studies/shapes.py asks anew"
+    assert {CONFIGS[name]["model_type"] for name in counted()} == MODEL_TYPES.keys()
+
+
+@pytest.mark.parametrize("name", counted())
+def test_a_counted_model_has_the_parameters_and_the_cache_that_its_judges_see(name: str):
+    own, judge = architecture_from(CONFIGS[name]), JUDGED[name]
+    assert own.linear + own.plain == pytest.approx(judge["parameters"], rel=0.01)
+    assert own.plain == pytest.approx(judge["ends"], rel=0.01)
+    token = 2 * 2 * own.key_value_heads * own.head_dim  # two values of bf16
+    layers = {kind: (count, bytes_of_token) for kind, bytes_of_token, _, count in judge["cached"]}
+    own_layers = {"FullAttentionSpec": (own.whole_layers, token), "SlidingWindowSpec": (own.window_layers, token)}
+    assert layers == {kind: each for kind, each in own_layers.items() if each[0]}
+    windows = [window for _, _, window, _ in judge["cached"] if window]
+    assert windows == pytest.approx([own.window] * len(windows), abs=1)  # vLLM adds the token itself for cohere2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepseek-ai/DeepSeek-V3",
+        "meta-llama/Llama-4-Maverick, text",
+        "nvidia/Nemotron-H-8B",
+        "swiss-ai/Apertus-8B",
+        "baidu/ERNIE-4.5-21B-A3B",
+        "Qwen/Qwen1.5-MoE-A2.7B",
+        "Qwen/Qwen3-Next-80B-A3B",
+        "google/gemma-3n-E4B-it, text",
+    ],
+)
+def test_a_model_of_another_kind_is_unknown_by_its_kind(name: str):
+    with pytest.raises(MemoryUnknownError, match=repr(CONFIGS[name]["model_type"])):
+        architecture_from(CONFIGS[name])
