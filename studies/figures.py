@@ -39,14 +39,23 @@ def summary(archive: str) -> Summary:
     return summary_of(folder, collect(folder, plan.model_copy(update={"experiments": kept})), drawn=True)
 
 
+def drawn() -> dict[Path, bytes]:
+    """Return the contents of the images and of the example."""
+    images = {
+        IMAGES / f"{image}.svg": next(
+            picture.drawn.svg for picture in summary(archive).pictures if picture.name == figure
+        )
+        for image, (archive, figure) in FIGURES.items()
+    }
+    path, archive = EXAMPLE
+    return {**images, path: summary(archive).placed(Path(), Path("figures")).html.encode()}
+
+
 def main() -> None:
     """Write the images and the example."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for image, (archive, figure) in FIGURES.items():
-        (svg,) = (picture.svg for picture in summary(archive).pictures if picture.name == figure)
-        write_whole(IMAGES / f"{image}.svg", svg)
-    path, archive = EXAMPLE
-    write_whole(path, summary(archive).placed(Path(), Path("figures")).html.encode())
+    for path, content in drawn().items():
+        write_whole(path, content)
     for path in sorted(IMAGES.glob("*")):
         print(f"{path.relative_to(REPOSITORY)}{'' if path.stem in FIGURES else ': from no archive, remove it'}")
 

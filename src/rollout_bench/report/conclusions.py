@@ -56,8 +56,9 @@ def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencie
         found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0]))
     if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
         step, command = _next(untold, [], collection)
-        items = _items(*_doubts(untold), step)
-        found.append(Section("Conclusion: the others", items, lead=refused or "No result.", command=command))
+        lead, *items = _items(refused, *_doubts(untold), step)
+        lead = lead if refused else f"No result: {lead}"
+        found.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command))
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if found:
@@ -70,7 +71,7 @@ def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencie
 
 def _shared(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a sentence on each warning that all launches have, with what follows from it."""
-    for code in sorted(shared_flags(rows) - DISTURBED):
+    for code in sorted(shared_flags([row for row in rows if row.used]) - DISTURBED):
         follows = f": {IF_ALL[code]}" if code in IF_ALL else ""
         yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
 
@@ -297,22 +298,23 @@ def _launches(rows: Sequence[Row]) -> list[LaunchMeasures]:
 
 
 def _doubts(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a sentence on each problem of the launches: a disturbed machine, invalid and failed ones, and others."""
+    """Yield a sentence on each problem of the launches: failed and invalid ones, a disturbed machine, and others."""
     launches = _launches(rows)
-    codes = [{flag.code for flag in one.flags} & DISTURBED for one in launches]
-    if any(codes):
-        why = ", ".join(f"{MEANINGS[code]} ({n})" for code, n in Counter(chain.from_iterable(codes)).most_common())
-        yield f"The machine was disturbed in {sum(map(bool, codes))} of {several(len(launches), 'launch')}: {why}."
-    if invalid := [launch for launch in launches if not launch.valid]:
-        counts = Counter(code for launch in invalid for code in invalid_codes(launch.flags))
-        why = ", ".join(f"{code} ({n})" for code, n in counts.most_common())
-        yield f"{len(invalid)} of {several(len(launches), 'launch')} {_are(invalid)} invalid and in no number: {why}."
     failures = [failure for row in rows for failure in row.experiment.failures]
     causes = list(grouped(((each.category, each.cause, each.fix), each) for each in failures).items())
     for (_, cause, fix), alike in causes[:CAUSES]:
         yield f"{several(len(alike), 'launch')} failed: {cause.rstrip('.')} -> {fix.rstrip('.')}."
     if len(causes) > CAUSES:
         yield f"{several(len(causes) - CAUSES, 'other cause')} of failures: see Failed."
+    if invalid := [launch for launch in launches if not launch.valid]:
+        counts = Counter(code for launch in invalid for code in invalid_codes(launch.flags))
+        why = ", ".join(f"{MEANINGS.get(code, code)} ({code}: {n})" for code, n in counts.most_common())
+        yield f"{len(invalid)} of {several(len(launches), 'launch')} {_are(invalid)} invalid and in no number: {why}."
+    valid = [launch for launch in launches if launch.valid]
+    codes = [{flag.code for flag in one.flags} & DISTURBED for one in valid]
+    if any(codes):
+        why = ", ".join(f"{MEANINGS[code]} ({n})" for code, n in Counter(chain.from_iterable(codes)).most_common())
+        yield f"The machine was disturbed in {sum(map(bool, codes))} of {several(len(valid), 'valid launch')}: {why}."
     if damaged := sum(len(row.experiment.damaged) for row in rows):
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
     if few := [row.label for row in rows if row.comparison.carried_by_few]:

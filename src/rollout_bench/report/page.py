@@ -25,6 +25,9 @@ _STYLE, _UNFOLD, _EXPLORER = (
     (Path(__file__).parent / "templates" / name).read_text() for name in ("page.css", "page.js", "explorer.js")
 )
 
+_LEGEND = ("Definitions", "Flags")
+"""How the headings of notes begin that explain the tables."""
+
 _OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdict"})
 """Notes that are not folded, because they report a problem."""
 
@@ -56,11 +59,16 @@ def page(
         return body + (command if section.command else "")
 
     def folded(heading: str, body: str) -> str:
-        return f"<details><summary>{escape(printable(heading))}</summary>{body}</details>"
+        return f'<details id="{_name(heading)}"><summary>{escape(printable(heading))}</summary>{body}</details>'
+
+    def link(heading: str) -> str:
+        return f'<a href="#{_name(heading)}">{escape(printable(heading))}</a>'
 
     figures = [_figure(picture) for picture in pictures]
     shown = [(view.title, f'<div class="wide">{_table(view)}</div>') for view in tables]
-    first = [f"<h3>{escape(printable(title))}</h3>{body}" for title, body in shown[:1]]
+    legend = ", ".join(link(each.heading) for each in sections if each.heading.startswith(_LEGEND))
+    explained = f'<p class="legend">What columns and flags mean: {legend}</p>' if legend else ""
+    first = [f"<h3>{escape(printable(title))}</h3>{body}{explained}" for title, body in shown[:1]]
     notes = [section for section in sections if section.heading != FACTS]
     facts = [section for section in sections if section.heading == FACTS]
     urgent = [f"<h3>{escape(each.heading)}</h3>{body_of(each)}" for each in notes if each.heading in _OPEN]
@@ -75,9 +83,7 @@ def page(
         ),
         ("Notes", "".join([*urgent, *further])),
     ]
-    contents = " ".join(
-        f'<a href="#{_name(heading)}">{escape(printable(heading))}</a>' for heading, body in parts if body
-    )
+    contents = " ".join(link(heading) for heading, body in parts if body)
     bodies = "\n".join(
         f'<section id="{_name(heading)}"><h2>{escape(printable(heading))}</h2>\n{body}</section>'
         for heading, body in parts

@@ -40,6 +40,7 @@ class Summary:
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
         name: of the config; empty if it is unknown.
+        legend: text below the first table on the terminal; empty if the table has no numbers.
     """
 
     status: str
@@ -53,6 +54,7 @@ class Summary:
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Path = Path("figures")
     name: str = ""
+    legend: str = ""
 
     @cached_property
     def markdown(self) -> str:
@@ -79,7 +81,7 @@ class Summary:
     def answer(self) -> str:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
         below = [section for section in self.notes if section.heading in (FOOTNOTES, FACTS)]
-        return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
+        return terminal(self.status, self.views[:1], below, self._first, legend=self.legend)
 
     def parts_with(self, words: str) -> str:
         """Return the tables and notes whose titles contain `words`; empty if there is none."""
@@ -145,6 +147,7 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
         explored=explored,
         csv=csv_text(findings.frame),
         name=name_after(list(map(Path, collection.files))) if collection.planned else "",
+        legend=LEGEND if any(row.used for row in findings.rows) else "",
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )

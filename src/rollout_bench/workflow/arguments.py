@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file
 from rollout_bench.plan.config_file import check_config_file
 
@@ -55,15 +55,17 @@ class Call:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Check the config files and values in `words` of a call, on whose mistakes Snakemake ends with a traceback.
+    """Check the arguments `words` of a call, on whose mistakes Snakemake ends with a traceback or its whole usage.
 
     Raises:
-        UserError: a file is no config, or a value is not name=value.
+        UserError: a file is no config, a value is not name=value, or Snakemake has no such option.
     """
     try:
-        given, _ = _parser().parse_known_args(with_shipped(words))
+        given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
+    if {word for word in others if word.startswith("-")} - {"-n", "--dry-run"}:
+        _check_options(words)
     for file in given.configfile:
         check_config_file(file)
     for place, entry in enumerate(given.config):
@@ -79,6 +81,27 @@ def check_words(words: Sequence[str]) -> None:
             whole = next((part for part in parts if not _open_brackets(part)), None)
             if whole is not None:
                 raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+
+
+def _check_options(words: Sequence[str]) -> None:
+    from snakemake.cli import get_argument_parser  # loads all plugins: a second
+
+    from rollout_bench.plan.config import Config
+
+    parser = get_argument_parser()
+    parser.exit_on_error = False
+    try:
+        _, others = parser.parse_known_args(list(words))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error), "`snakemake --help` lists the options") from None
+    for word in others:
+        option = word.partition("=")[0]
+        if option.lstrip("-") in Config.model_fields:
+            raise UserError(f"{option}: is a key of the config", f"give it after --config: {option.lstrip('-')}=VALUE")
+        if option.startswith("-"):
+            close = near_miss(option, [name for action in parser._actions for name in action.option_strings])
+            remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
+            raise UserError(f"{option}: Snakemake has no such option", remedy)
 
 
 def _open_brackets(text: str) -> bool:

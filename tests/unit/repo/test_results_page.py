@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from docs_pages import REPOSITORY, pages
+from figures import drawn
 from kept import RESULTS, Share
 from results_page import PAGE, README, pack, predictions
 from results_page import pages as rendered
@@ -18,6 +19,11 @@ SHARE = re.compile(r"\d \[\d|\d\.\d+ %|\d\.\d+x|\b\d+ of \d+\b")
 def test_the_pages_are_what_the_records_say():
     differing = [path.name for path, text in rendered().items() if path.read_text() != text]
     assert differing == [], "python studies/results_page.py writes them"
+
+
+def test_images_and_the_example_are_what_the_records_say():
+    differing = [path.name for path, content in drawn().items() if path.read_bytes() != content]
+    assert differing == [], "python studies/figures.py writes them"
 
 
 def test_rows_without_records_come_last_and_the_others_name_theirs():

@@ -18,6 +18,7 @@ from synthetic_records import (
 )
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.report.summary import summary_of
 
@@ -27,9 +28,8 @@ def test_a_failure_hides_no_value_of_others(tmp_path: Path):
     save(tmp_path, make_record(BF16, rates=[100.0] * 3), make_failure(failing))
     first, second, *_ = summary_of(tmp_path, collect(tmp_path, make_plan([BF16, failing], 1))).answers
     assert first.lead.startswith("qwen3-90m bf16 small: 100")
-    assert second.lead == "No result."
     cause = "no memory is left for KV cache blocks -> raise gpu_memory_utilization or lower max_model_len"
-    assert second.items[0] == f"1 launch failed: {cause}."
+    assert second.lead == f"No result: 1 launch failed: {cause}."
 
 
 def sweep(side: Path, step_s: float, *flags_of_launch_0: object) -> None:
@@ -58,4 +58,5 @@ def test_a_launch_of_several_loads_is_in_doubt_once(tmp_path: Path, invalid: boo
     sweep(tmp_path / "results", 0.01, *([INVALID] if invalid else []))
     (first, *_) = summary_of(tmp_path / "results", collect(tmp_path / "results", None)).answers
     doubts = [item for item in first.items if "is invalid" in item]
-    assert doubts == (["1 of 3 launches is invalid and in no number: cpu_shared (1)."] if invalid else [])
+    invalid_doubt = f"1 of 3 launches is invalid and in no number: {MEANINGS['cpu_shared']} (cpu_shared: 1)."
+    assert doubts == ([invalid_doubt] if invalid else [])

@@ -133,6 +133,9 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         ),
         (["-n", "--config", "launches=2", "all"], "--config all: is not name=value", "a target before --config"),
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
+        (["--confgifile", "one.yaml"], "--confgifile: Snakemake has no such option", "did you mean '--configfile'?"),
+        (["--quants", "bf16"], "--quants: is a key of the config", "--config: quants=VALUE"),
+        (["--cores"], "expected one argument", "`snakemake --help`"),
     ],
 )
 def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
@@ -147,3 +150,4 @@ def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
 
 def test_words_that_snakemake_reads_are_accepted() -> None:
     check_words(["all", "-n", "--configfile", "one.yaml", "--config", "quants=[bf16, w8a8]", "engine={python: null}"])
+    check_words(["all", "--cores", "2", "--executor=slurm", "--keep-going", "--set-resources", "measure:mem_mb=9"])

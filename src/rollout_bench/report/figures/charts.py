@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from rollout_bench.core.numbers import number
 from rollout_bench.report.parts import Drawn
 
-WIDTH_IN, SIZE, TITLE_SIZE = 6.8, 10.5, 15
+WIDTH_IN, SIZE, TITLE_SIZE = 5.4, 10.5, 15
 """Width of every chart in inches; sizes of its text and of its title in points."""
 
 WIDTH = 72 * WIDTH_IN - 16
@@ -319,7 +319,7 @@ def _named(panel: Rows) -> list[tuple[str, Bar | None]]:
 def _draw_rows(axes: Axes, panel: Rows, keys: Mapping[str, str]) -> None:
     rows = _named(panel)
     axes.set(xlim=panel.ends, ylim=(len(rows) - 0.45, -0.55), xlabel=panel.axis)
-    axes.set_yticks(range(len(rows)), [shorten(label, 0.3 * WIDTH) for label, _ in rows])
+    axes.set_yticks(range(len(rows)), [shorten(label, 0.38 * WIDTH) for label, _ in rows])
     for tick, (_, bar) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("normal" if bar else "bold")
     axes.tick_params(axis="y", length=0)
@@ -333,7 +333,7 @@ def _draw_rows(axes: Axes, panel: Rows, keys: Mapping[str, str]) -> None:
                 shorten(bar.text, 0.36 * WIDTH), (1, y), (7, 0), xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points", va="center", color=QUIET if bar.value is None and not bar.parts else INK,
             )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(plain())
 
 

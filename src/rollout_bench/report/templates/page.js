@@ -1,7 +1,10 @@
 // Folded parts are opened for printing, and when a link of the contents leads to them.
 const unfold = (each) => { each.open = true };
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(unfold));
-addEventListener("hashchange", () => document.querySelectorAll(`${location.hash.split("=")[0]} > details`).forEach(unfold));
+addEventListener("hashchange", () => {
+  const part = location.hash.split("=")[0];
+  document.querySelectorAll(`details${part}, ${part} > details`).forEach(unfold);
+});
 // Each command has a button that copies it.
 document.querySelectorAll(".command").forEach((each) => {
   const button = each.appendChild(document.createElement("button"));
