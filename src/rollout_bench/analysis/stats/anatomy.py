@@ -14,14 +14,19 @@ Whole = NDArray[np.int64]
 
 
 def complete_s(ends_s: ArrayLike, percent: int) -> float:
-    """Return the time at which `percent` % of the sequences were complete, in the unit of `ends_s` [n >= 1].
+    """Return the time at which `percent` % of the sequences were complete, in the unit of `ends_s` [n >= 1]."""
+    ordered = np.sort(np.asarray(ends_s, dtype=float))
+    return float(ordered[rank(percent, ordered.size)])
 
-    This is the k-th smallest end, with k = ceil(percent n / 100), as in R's quantile type 1 (Hyndman and Fan, "Sample
+
+def rank(percent: int, sequences: int) -> int:
+    """Return the place, from 0, of the end at which `percent` % of the sequences are complete, the earliest first.
+
+    It is that of the k-th smallest, with k = ceil(percent n / 100), as in R's quantile type 1 (Hyndman and Fan, "Sample
     quantiles in statistical packages", The American Statistician 50, 1996). With fewer than 100 sequences, 99 % are
     all.
     """
-    ordered = np.sort(np.asarray(ends_s, dtype=float))
-    return float(ordered[max(-(-percent * ordered.size // 100), 1) - 1])
+    return max(-(-percent * sequences // 100), 1) - 1
 
 
 def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
