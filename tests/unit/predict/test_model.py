@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from rollout_bench.contracts.steps import StepWork, TimedStep
 from rollout_bench.predict.model import StepModel, _least_squares, fit
+from rollout_bench.predict.prediction import DRAWS
 
 SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
 
@@ -76,6 +77,13 @@ def test_launches_that_differ_widen_the_interval():
     alike, unlike = (fit([[made(0)], [made(1, factor=1 + off)]], ()) for off in (0.0, 0.1))
     widths = [np.ptp(np.percentile(each.total_draws(STEPS, [7])[:, 0], (2.5, 97.5))) for each in (alike, unlike)]
     assert widths[1] > 3 * widths[0]
+
+
+def test_ends_of_an_interval_hardly_depend_on_the_seed():
+    model = fit([[made(number, factor=1 + number / 50)] for number in range(5)], ())
+    seeds = [model.model_copy(update={"seed": seed}) for seed in range(6)]
+    ends = [np.percentile(each.total_draws(STEPS, [len(STEPS) - 1], DRAWS)[:, 0], (2.5, 97.5)) for each in seeds]
+    assert np.std(np.log(ends), axis=0).max() < 0.01
 
 
 def test_only_the_misfit_is_left_in_a_ratio():
