@@ -157,8 +157,8 @@ class KeyRegistry:
         ]
         found = {key.path: key for key in keys}
         assert len(found) == len(keys), "a key has two entries"
-        for path, default in content["versions"][version].items():
-            found[path] = replace(found[path], default=default)
+        for path, row in content["versions"][version].items():
+            found[path] = replace(found[path], **(row if isinstance(row, dict) else {"default": row}))
         return cls(trainer, found, content.get("shared", ()))
 
     def find(self, path: str) -> TrainerKey:

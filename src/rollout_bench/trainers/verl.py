@@ -1,6 +1,7 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": 
 WHOLE_GRAPHS = "FULL_AND_PIECEWISE"
 """verl's default of cudagraph_mode, and vLLM's."""
 
+OLDER = (
+    "data.gen_batch_size is above train_batch_size, so this is a recipe of the older trainer (DAPO), which generates"
+    " gen_batch_size prompts whatever trainer.use_v1 is; verl.trainer.main_ppo sets it to 1 or refuses it:"
+    " ~data.gen_batch_size."
+)
+"""Line about a step whose trainer follows from its sizes."""
+
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
 
@@ -67,6 +75,7 @@ def verl_config(
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
+    _check_batches(settings)
     step, devices = _step(settings, saved=dumps is not None)
     prompt_tokens, output_tokens, longest = _lengths(settings)
     path = settings.get(f"{MODEL}path", needed=True)
@@ -98,6 +107,7 @@ def verl_config(
     }
     head = (
         f"A step: {step.told} on {several(devices, 'device')}.",
+        *((OLDER,) if settings.get("trainer.use_v1") and _is_older(settings) else ()),
         *step.measured(
             one_engine, _dealt(step), "the other engines, verl's router, and the wait for the slowest engine"
         ),
@@ -159,14 +169,55 @@ def _dealt(step: TrainerStep) -> str:
 
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:
     """Return the keys for the number of nodes with engines, and the number of devices of a node."""
-    if settings.get("trainer.use_v1") and settings.get("trainer.v1.trainer_mode") == "separate_async":
-        apart = ROLLOUT
-    else:  # recipes copy a separate section over the rollout's keys
-        apart = "rollout." if settings.has_section("rollout") else ""
+    apart = "rollout." if settings.has_section("rollout") else ""  # recipes copy it over the rollout's keys
     if not apart or not settings.get(f"{apart}nnodes"):
         return "trainer.nnodes", "trainer.n_gpus_per_node"
     followed = settings.get(f"{apart}n_gpus_per_node") is None
     return f"{apart}nnodes", f"{'trainer.' if followed else apart}n_gpus_per_node"
+
+
+def _is_older(settings: TrainerFile) -> bool:
+    """Return whether the older trainer runs: recipes' entry points run it whatever use_v1 is, but sizes tell."""
+    more = (settings.get("data.gen_batch_size") or 0) > settings.get("data.train_batch_size")
+    return not settings.get("trainer.use_v1") or (more and settings.get(MODE) == "sync")
+
+
+MODE = "trainer.v1.trainer_mode"
+"""Key of verl's v1 trainer that lets batches overlap."""
+
+
+def _check_batches(settings: TrainerFile) -> None:
+    """Raise `UserError` if verl generates without waiting for the end of a batch."""
+    samples = settings.get(f"{ROLLOUT}n")
+    if settings.written("data.train_batch_size") == 0:  # fully_async_policy's rollouter demands it
+        _check_stream(settings, samples)
+    mode = settings.get(MODE)
+    if _is_older(settings) or mode == "sync":
+        return
+    batch, warm = settings.get("data.train_batch_size"), settings.get(f"trainer.v1.{mode}.num_warmup_batches")
+    prompts = batch + math.floor(warm * batch)
+    nodes = f" +rollout.nnodes={settings.get(f'{ROLLOUT}nnodes')}" if mode == "separate_async" else ""
+    if nodes and (per_node := settings.get(f"{ROLLOUT}n_gpus_per_node")):
+        nodes += f" +rollout.n_gpus_per_node={per_node}"
+    raise UserError(
+        f"{settings.name}: {MODE}: {mode} has {several(prompts, 'prompt')} under way ({prompts * samples:,} sequences),"
+        f" and a step ends when any {batch} of them are complete, which cannot be measured",
+        f"add {MODE}=sync{nodes} to measure one batch until its last sequence, with data.train_batch_size={prompts}"
+        " as many as are under way",
+    )
+
+
+def _check_stream(settings: TrainerFile, samples: int) -> None:
+    nodes, per_node = _device_keys(settings)
+    size = math.prod(settings.get(f"{ROLLOUT}{name}") for name in SIZES)
+    engines = settings.get(nodes) * settings.get(per_node, needed=True) // size
+    each = settings.get("async_training.concurrent_samples_per_replica")
+    prompts = max(engines, 1) * each
+    raise UserError(
+        f"{settings.name}: data.train_batch_size: 0 is a fully asynchronous training, which has no step:"
+        f" {several(engines, 'engine')} x {each} prompts of {samples} samples are under way",
+        f"add data.train_batch_size={prompts} to measure as many until the last sequence",
+    )
 
 
 def _unread(settings: TrainerFile) -> set[str]:
@@ -202,7 +253,7 @@ def _step(settings: TrainerFile, saved: bool) -> tuple[TrainerStep, int]:
             f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
         )
     prompts, samples = settings.get("data.train_batch_size"), settings.get(f"{ROLLOUT}n")
-    if not settings.get("trainer.use_v1"):
+    if _is_older(settings):
         prompts = settings.get("data.gen_batch_size") or prompts
         samples += settings.get("algorithm.adv_estimator") == "remax" and not saved  # a baseline, which is not saved
     # Each rank of data parallelism has its own scheduler, so it counts as an engine here.
@@ -239,7 +290,12 @@ def _own_argument(name: str, value: Any, where: str) -> Any:
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     written = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
-    own = {name: _own_argument(name, value, settings.name) for name, value in written.items()}
+    lost = settings.registry.keys[f"{ROLLOUT}engine_kwargs.vllm"].left_out
+    own = {
+        name: _own_argument(name, value, settings.name)
+        for name, value in written.items()
+        if not any(value is one for one in lost)
+    }
     check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
     for key, name in {**SIZES, "dtype": "dtype", "quantization": "quantization"}.items():
         if own.get(name) is not None:
