@@ -129,8 +129,8 @@ DatasetFormat = Annotated[
     Literal["trace", "prompts", "messages", "sharegpt"],
     Field(
         description=(
-            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s, prompt_group, or turns; prompts: "
-            "JSON lines with a prompt, or one prompt a line; messages: JSON lines of messages with role and content, "
+            "JSON lines, or a JSON list. trace: prompt_tokens, output_tokens, perhaps arrival_s, "
+            "prompt_group, or turns; prompts: a prompt, or plain text with one a line; messages: role and content, "
             "for the model's chat template; sharegpt: a JSON list of conversations."
         )
     ),

@@ -6,6 +6,7 @@ process.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -24,15 +25,25 @@ ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
 """Names of the speakers in common ShareGPT files."""
 
 SHAPES = {
-    "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, perhaps with '
-    "a prompt_group whose prompt it shares, or with turns: output_tokens [64, 20], tool_tokens [30], tool_ms [800]; "
-    "files of Mooncake, AReaL and NeMo-RL may stay as they are",
-    "prompts": 'prompts are JSON lines as {"prompt": "text or token ids", "output_tokens": 64}, or plain text with one '
-    "prompt a line",
-    "messages": 'messages are JSON lines as {"messages": [{"role": "user", "content": "text"}], "output_tokens": 64}',
+    "trace": 'a trace has JSON lines, or a JSON list, as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, '
+    "perhaps with a prompt_group whose prompt it shares, or with turns: output_tokens [64, 20], tool_tokens [30], "
+    "tool_ms [800]; files of Mooncake, AReaL and NeMo-RL may stay as they are",
+    "prompts": 'prompts are JSON lines, or a JSON list, as {"prompt": "text or token ids", "output_tokens": 64}, or '
+    "plain text (.txt) with one prompt a line",
+    "messages": 'messages are JSON lines, or a JSON list, as {"messages": [{"role": "user", "content": "text"}], '
+    '"output_tokens": 64}',
     "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
     '{"from": "gpt", "value": "..."}]}',
 }
+
+PLAIN = ("", ".txt", ".text", ".md")
+"""Suffixes of files that may hold plain text with one prompt a line."""
+
+PANDAS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".xlsx": "read_excel"}
+"""Suffix of a table -> function of pandas that reads it."""
+
+_JSON_BEGINS = re.compile(r"\s*(\{|\[\s*[\[{\"\]])")
+"""Beginning of JSON lines or a JSON list; a plain prompt may begin as `[INST]`."""
 
 NO_TEMPLATE = "use a model whose tokenizer has one, or format: prompts with the texts"
 """Remedy for messages that no chat template renders."""
@@ -195,8 +206,18 @@ def sha256(content: bytes) -> str:
 
 def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
     """Return all entries in the file's content; raise the errors of `read_dataset`."""
+    suffix = path.suffix.lower()
+    if suffix in PANDAS:
+        problem, column = f"{path}: a table ({suffix}) is not read", ".rename(columns={'COLUMN': 'prompt'})"
+        lines = (
+            f"pandas.{PANDAS[suffix]}('{path}'){column if format == 'prompts' else ''}.to_json('{path.stem}.jsonl', "
+        )
+        raise UserError(problem, f"write JSON lines: {lines}orient='records', lines=True)")
     try:
-        found = list(_READERS[format](content.decode("utf-8-sig")))
+        text = content.decode("utf-8-sig")
+        if format == "prompts" and suffix not in PLAIN and not _JSON_BEGINS.match(text) and text.strip():
+            raise _DamagedError(f"is no JSON, and {suffix} is no suffix of plain text")
+        found = list(_READERS[format](text))
         _check_arrivals([entry.arrival_s for entry in found])
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text", "save the file as UTF-8") from None
@@ -210,21 +231,22 @@ class _DamagedError(Exception):
     """The fault of a file, without the file's name."""
 
 
-def _lines(text: str, read: Callable[[str], Entry]) -> Iterator[Entry]:
+def _rows(text: str, line: type[Line], read: Callable[[Line], Entry]) -> Iterator[Entry]:
+    """Yield the entry of each object in a JSON list, or of each JSON line."""
+    is_list = text.lstrip().startswith("[")
     # not splitlines(): texts in JSON may contain other line separators
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
+    for number, part in enumerate(_json(text) if is_list else text.split("\n"), 1):
+        if is_list or part.strip():
             try:
-                yield read(line.rstrip("\r"))
+                yield read(_checked(part if is_list else _json(part), line))
             except _DamagedError as error:
-                raise _DamagedError(f"line {number}: {error}") from None
+                raise _DamagedError(f"{'entry' if is_list else 'line'} {number}: {error}") from None
 
 
 def _trace(text: str) -> Iterator[Entry]:
     prompts: dict[int | str, int] = {}
 
-    def read(content: str) -> Entry:
-        line = _checked(content, TraceLine)
+    def read(line: TraceLine) -> Entry:
         group, prompt = line.prompt_group, line.prompt_tokens
         if group is not None and prompts.setdefault(group, prompt) != prompt:
             raise _DamagedError(f"prompt_group {_short(group)} has {prompt} prompt_tokens, above {prompts[group]}")
@@ -237,20 +259,20 @@ def _trace(text: str) -> Iterator[Entry]:
         further = tuple(map(TurnLengths, line.tool_ms, line.tool_tokens, answers[1:]))
         return Entry(prompt, answers[0], arrival_s, group, further)
 
-    return _lines(text, read)
+    return _rows(text, TraceLine, read)
 
 
 def _prompts(text: str) -> Iterator[Entry]:
-    def read(content: str) -> Entry:
-        line = _checked(content, PromptLine)
+    def read(line: PromptLine) -> Entry:
         return Entry(line.prompt if isinstance(line.prompt, str) else tuple(line.prompt), line.output_tokens)
 
-    return _lines(text, read if text.lstrip().startswith("{") else lambda line: Entry(line, None))
+    if _JSON_BEGINS.match(text):
+        return _rows(text, PromptLine, read)
+    return (Entry(prompt.rstrip("\r"), None) for prompt in text.split("\n") if prompt.strip())
 
 
 def _messages(text: str) -> Iterator[Entry]:
-    def read(content: str) -> Entry:
-        line = _checked(content, MessagesLine)
+    def read(line: MessagesLine) -> Entry:
         asked, answer = line.messages, line.output_tokens
         if asked[-1].role != "assistant":
             return Entry(asked, answer)
@@ -258,14 +280,14 @@ def _messages(text: str) -> Iterator[Entry]:
             raise _DamagedError("has an answer, but no message before it")
         return Entry(asked[:-1], asked[-1].content if answer is None else answer)
 
-    return _lines(text, read)
+    return _rows(text, MessagesLine, read)
 
 
 def _sharegpt(text: str) -> Iterator[Entry]:
     conversations = _json(text)
     if not isinstance(conversations, list):
         raise _DamagedError(f"is no JSON list, but {_short(conversations)}")
-    for number, conversation in enumerate(conversations):
+    for number, conversation in enumerate(conversations, 1):
         turns = conversation.get("conversations") if isinstance(conversation, dict) else None
         if not isinstance(turns, list):
             raise _DamagedError(f"entry {number}: has no list of conversations")
@@ -306,8 +328,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _checked(content: str, line: type[Line]) -> Line:
-    row = _json(content)
+def _checked(row: Any, line: type[Line]) -> Line:
     if not isinstance(row, dict):
         raise _DamagedError(f"is no JSON object, but {_short(row)}")
     row = line.in_our_keys(row)
@@ -321,7 +342,8 @@ def _checked(content: str, line: type[Line]) -> Line:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         if first["type"] == "missing":
-            raise _DamagedError(f"has no {first['loc'][-1]}") from None
+            keys = f": its keys are {', '.join(map(_short, row))}" if len(first["loc"]) == 1 else ""
+            raise _DamagedError(f"has no {first['loc'][-1]}{keys}") from None
         raise _DamagedError(f"{name} is {_short(row[name])}: {first['msg']}") from None
 
 

@@ -151,7 +151,7 @@ def test_messages_without_a_template_or_against_it_are_refused(tmp_path: Path, m
     [
         ("trace", b"", "contains no prompts"),
         ("trace", b'{"prompt_tokens": 4, "output_tokens": 2}\n{"prompt_tokens"', "line 2: is no JSON"),
-        ("trace", b"[4, 2]", "line 1: is no JSON object"),
+        ("trace", b"[4, 2]", "entry 1: is no JSON object"),
         ("trace", b'{"prompt_tokens": 4}', "line 1: has no output_tokens"),
         ("trace", b'{"prompt_tokens": 4, "output_tokens": 2, "arivals": 1}', 'line 1: has no arrival_s, but "arivals"'),
         ("trace", b'{"prompt_tokens": 4, "prompt_tokens": 9, "output_tokens": 2}', '"prompt_tokens" stands twice'),
@@ -184,13 +184,20 @@ def test_messages_without_a_template_or_against_it_are_refused(tmp_path: Path, m
         ("prompts", b'{"prompt": [1, 2.5]}', "line 1: prompt is [1, 2.5]"),
         ("prompts", b'{"text": "x"}', "line 1: has no prompt"),
         ("prompts", b'{"prompt": "x", "output_tokens": -1}', "output_tokens is -1"),
+        (
+            "prompts",
+            b'[{"prompt": "x"}, {"question": "y", "id": 1}]',
+            'entry 2: has no prompt: its keys are "question"',
+        ),
+        ("prompts", b'[\n{"prompt": "x"},', "is no JSON"),
+        ("prompts", b'["a", "b"]', 'entry 1: is no JSON object, but "a"'),
         ("messages", b'{"messages": []}', "line 1: messages is []"),
         ("messages", b'{"prompt": "x"}', 'line 1: prompt is "x"'),
         ("messages", b'{"messages": [{"role": "user"}]}', "line 1: has no content"),
         ("messages", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message before it"),
         ("sharegpt", b"{}", "is no JSON list"),
         ("sharegpt", b"[", "is no JSON:"),
-        ("sharegpt", b"[{}]", "entry 0: has no list of conversations"),
+        ("sharegpt", b"[{}]", "entry 1: has no list of conversations"),
         ("sharegpt", b'[{"conversations": [{"from": "gpt", "value": "x"}]}]', "contains no prompts"),
         ("sharegpt", b"[" * 100_000, "is nested too deeply"),
     ],
@@ -200,6 +207,43 @@ def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, conten
     with refused(problem, "  -> ") as raised:
         read_dataset(tmp_path / "data", format)
     assert "data: " in raised.value.problem
+
+
+@pytest.mark.parametrize("format", ["trace", "prompts", "messages"])
+def test_a_json_list_holds_the_entries_of_json_lines(tmp_path: Path, format: str):
+    rows: dict[str, list[dict[str, Any]]] = {
+        "trace": [OURS, AREAL],
+        "prompts": [{"prompt": "a"}, {"prompt": [1]}],
+        "messages": [{"messages": said(("user", "Q"))}],
+    }
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(rows[format], indent=2))
+    assert read_dataset(path, format) == read_dataset(lines(tmp_path / "data.jsonl", *rows[format]), format)
+
+
+def test_plain_prompts_may_begin_with_a_bracket(tmp_path: Path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("[INST] a [/INST]\r\n\n- b\n")
+    assert [entry.prompt for entry in read_dataset(path, "prompts")] == ["[INST] a [/INST]", "- b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "problem", "remedy"),
+    [
+        ("p.csv", "prompts", "a table (.csv) is not read", "pandas.read_csv("),
+        ("p.CSV", "trace", "a table (.csv) is not read", "to_json('p.jsonl', orient='records', lines=True)"),
+        ("p.tsv", "prompts", "a table (.tsv) is not read", "rename(columns={'COLUMN': 'prompt'})"),
+        ("p.parquet", "messages", "a table (.parquet) is not read", "pandas.read_parquet("),
+        ("p.yaml", "prompts", "is no JSON, and .yaml is no suffix of plain text", "prompts are JSON lines"),
+        ("p.json", "prompts", "is no JSON, and .json is no suffix of plain text", "prompts are JSON lines"),
+    ],
+)
+def test_a_file_of_another_structure_is_not_read_as_text(
+    tmp_path: Path, name: str, format: str, problem: str, remedy: str
+):
+    (tmp_path / name).write_text("id,question\n1,a\n")
+    with refused(problem, remedy):
+        read_dataset(tmp_path / name, format)
 
 
 def test_token_ids_beyond_the_vocabulary_are_refused(tmp_path: Path):
