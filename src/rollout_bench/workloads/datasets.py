@@ -25,8 +25,8 @@ ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
 """Names of the speakers in common ShareGPT files."""
 
 SHAPES = {
-    "trace": 'a trace has JSON lines, or a JSON list, as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, '
-    "perhaps with a prompt_group whose prompt it shares, or with turns: output_tokens [64, 20], tool_tokens [30], "
+    "trace": 'a trace has JSON lines, or a JSON list, as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5},'
+    " perhaps with a prompt_group whose prompt it shares, or with turns: output_tokens [64, 20], tool_tokens [30], "
     "tool_ms [800]; files of Mooncake, AReaL and NeMo-RL may stay as they are",
     "prompts": 'prompts are JSON lines, or a JSON list, as {"prompt": "text or token ids", "output_tokens": 64}, or '
     "plain text (.txt) with one prompt a line",
@@ -69,35 +69,33 @@ class _Line(BaseModel):
 
 
 class TraceLine(_Line):
-    """A line of a trace, with our keys or Mooncake's; several answers are turns, with a tool between."""
+    """A line of a trace; several answers are turns, with a tool between."""
 
-    KEYS = (
-        ("prompt_tokens", "input_length"),
-        ("output_tokens", "output_length"),
-        ("arrival_s", "timestamp"),
-        ("prompt_group",),
-    )
-    prompt_tokens: Tokens = Field(validation_alias=AliasChoices(*KEYS[0]))
-    output_tokens: Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TURNS)] = Field(
-        validation_alias=AliasChoices(*KEYS[1])
-    )
+    KEYS = (("prompt_tokens",), ("output_tokens",), ("arrival_s",), ("prompt_group",))
+    prompt_tokens: Tokens
+    output_tokens: Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TURNS)]
     arrival_s: float | None = None
-    timestamp_ms: float | None = Field(None, validation_alias="timestamp")
     prompt_group: Id | str | None = None
     tool_tokens: list[Tokens] = []
     tool_ms: list[Annotated[float, Field(ge=0, le=1e10)]] = []
 
     @classmethod
     def in_our_keys(cls, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a sequence of AReaL's dumps (`segments`) or NeMo-RL's (`token_loss_mask`) in our keys.
+        """Return a line of Mooncake's traces, AReaL's dumps (`segments`) or NeMo-RL's (`token_loss_mask`) in our keys.
 
-        Neither has the times of tools: they are 0, unless somebody added `tool_ms`.
+        Dumps have no times of tools: they are 0, unless somebody added `tool_ms`. A line is Mooncake's as a whole or
+        not at all, because a time beside our keys has no known unit.
         """
+        if row.keys() >= {"input_length", "output_length"} and not row.keys() & {"prompt_tokens", "output_tokens"}:
+            return _of_mooncake(row)
         try:
             if "segments" in row:
                 parts = [(part["role"] == "gen", part["len"]) for part in row["segments"]]
             elif "token_loss_mask" in row:  # padded at its end, like a tool without an answer
                 parts = [(bool(sampled), 1) for sampled in row["token_loss_mask"]]
+            elif "timestamp" in row and "arrival_s" not in row:
+                raise _DamagedError("has a timestamp, which is in milliseconds only beside input_length and "
+                                    "output_length: name it arrival_s, in seconds")  # fmt: skip
             else:
                 return row
             if parts[0][0]:
@@ -111,6 +109,14 @@ class TraceLine(_Line):
         times = row.get("tool_ms", [0.0] * len(tools))
         own = {"prompt_tokens": lengths[0], "output_tokens": answers, "tool_tokens": tools, "tool_ms": times}
         return {**own, "prompt_group": group}
+
+
+def _of_mooncake(row: dict[str, Any]) -> dict[str, Any]:
+    own = {"prompt_tokens": row["input_length"], "output_tokens": row["output_length"]}
+    time_ms = row.get("timestamp")
+    if isinstance(time_ms, bool) or not isinstance(time_ms, int | float | None):
+        raise _DamagedError(f"timestamp is {_short(time_ms)}, no number of milliseconds")
+    return own if time_ms is None else {**own, "arrival_s": time_ms / 1000}
 
 
 class PromptLine(_Line):
@@ -254,10 +260,8 @@ def _trace(text: str) -> Iterator[Entry]:
         if not len(line.tool_tokens) == len(line.tool_ms) == len(answers) - 1:
             counts = f"{len(line.tool_tokens)} tool_tokens and {len(line.tool_ms)} tool_ms"
             raise _DamagedError(f"has {counts} between {several(len(answers), 'answer')}")
-        mooncake_s = None if line.timestamp_ms is None else line.timestamp_ms / 1000
-        arrival_s = mooncake_s if line.arrival_s is None else line.arrival_s
         further = tuple(map(TurnLengths, line.tool_ms, line.tool_tokens, answers[1:]))
-        return Entry(prompt, answers[0], arrival_s, group, further)
+        return Entry(prompt, answers[0], line.arrival_s, group, further)
 
     return _rows(text, TraceLine, read)
 

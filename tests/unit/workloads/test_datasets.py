@@ -62,6 +62,20 @@ NEMO_RL = {"token_ids": [*range(16), 0, 0], "token_loss_mask": [0] * 9 + [1] * 4
 OURS = {"prompt_tokens": 9, "output_tokens": [4, 3], "tool_tokens": [2], "tool_ms": [0.0]}
 
 
+def test_a_timestamp_is_in_milliseconds_only_in_a_line_of_mooncakes(tmp_path: Path):
+    row = {"input_length": 9, "output_length": 4, "hash_ids": [1]}
+    found = read_dataset(lines(tmp_path / "t", {**row, "timestamp": 0}, {**row, "timestamp": 2500}), "trace")
+    assert [(one.prompt, one.output, one.arrival_s) for one in found] == [(9, 4, 0.0), (9, 4, 2.5)]
+    assert [one.arrival_s for one in read_dataset(lines(tmp_path / "t", row), "trace")] == [None]
+    ours = {"prompt_tokens": 9, "output_tokens": 4, "timestamp": 0.0}
+    for mixed in (ours, {**ours, "input_length": 9}, {"prompt_tokens": 9, "output_length": 4, "timestamp": 0.0}):
+        with refused("line 1: has a timestamp, which is in milliseconds only beside", "arrival_s"):
+            read_dataset(lines(tmp_path / "t", mixed), "trace")
+    with refused("timestamp is", "arrival_s"):
+        read_dataset(lines(tmp_path / "t", {**row, "timestamp": "2026-11-28"}), "trace")
+    assert [one.arrival_s for one in read_dataset(lines(tmp_path / "t", {**ours, "arrival_s": 2}), "trace")] == [2]
+
+
 @pytest.mark.parametrize("row", [{**OURS, "prompt_group": "p"}, AREAL, NEMO_RL])
 def test_recorded_turns_are_replayed_and_samples_share_prompts(tmp_path: Path, row: dict[str, Any]):
     path = lines(tmp_path / "t", row, {**row, "tool_ms": [250]})
