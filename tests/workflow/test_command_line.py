@@ -82,7 +82,12 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
         ("config.yaml", None, "cannot be read", "docs/reference/config.csv"),
         ("logs", None, "logs: is a link to nowhere", "make that folder"),
         ("results", b"", "results: is a file", "move it away"),
-        (".snakemake/metadata/cmVzdWx0cw==", b"\xff\x00\x80", "cmVzdWx0cw==: is damaged", "rm -r .snakemake/metadata"),
+        (
+            ".snakemake/metadata/cmVzdWx0cw==",
+            b"\xff\x00\x80",
+            "cmVzdWx0cw==: is damaged",
+            "move .snakemake/metadata away",
+        ),
     ],
     ids=["not_utf8", "syntax", "a_list", "missing", "dead_link", "a_file", "metadata"],
 )

@@ -95,7 +95,7 @@ def test_an_edited_record_is_reported_and_the_rest_summarised(measured: Workspac
         assert done.returncode == 1, done.stdout
         assert "Traceback" not in done.stdout
         assert f"{path.relative_to(measured.path)}: sha256: does not match the record" in done.stdout
-        assert "delete it to measure that launch again" in done.stdout
+        assert "move it away to measure that launch again" in done.stdout
         assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in summary.read_text()
         assert (measured.path / "results" / "figures" / "throughput.svg").is_file()
     assert len(stand_in.starts(measured.path)) == 2

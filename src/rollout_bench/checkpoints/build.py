@@ -125,12 +125,12 @@ def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
     if manifest != identity:
         raise UserError(
             f"{destination} contains another checkpoint: {_difference(manifest, identity)}",
-            "name another directory, or delete it and run this again",
+            "name another directory, or move it away and run this again",
         )
     if damaged:
         raise UserError(
             f"{destination} is damaged: {damaged[0]} is missing or has another size",
-            "delete the directory and run this again",
+            "move the directory away and run this again",
         )
     return True
 

@@ -65,7 +65,7 @@ class Owner(Strict):
 
 def read_claim(path: Path) -> Owner:
     """Return the claim at `path`; raise a `UserError` with file and field if it is damaged."""
-    return read_model(path, Owner, "delete the file if nothing measures that launch")
+    return read_model(path, Owner, "move the file away if nothing measures that launch")
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _take(record: Path, ours: Path, own: Owner) -> None:
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(
                     f"{path}: the launch is being measured by {other.holder()}",
-                    "wait for that process or end it; if it is already gone, delete the file",
+                    "wait for that process or end it; if it is already gone, move the file away",
                 ) from None
             else:
                 time.sleep(1.0)

@@ -16,7 +16,7 @@ from rollout_bench.contracts.store import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
 
-_AGAIN = "collect again; if that does not help, delete the file in its source folder and measure the launch again"
+_AGAIN = "collect again; if that does not help, move the file away in its source folder and measure the launch again"
 
 
 @dataclass

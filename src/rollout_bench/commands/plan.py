@@ -110,8 +110,8 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
         )
     if damaged:
         yield (
-            f"damaged: {several(len(damaged), 'record')} of those done: restore them, or delete them to measure their"
-            " blocks again"
+            f"damaged: {several(len(damaged), 'record')} of those done: restore them, or move them away to measure"
+            " their blocks again"
         )
         yield from (f"damaged: {error.problem}" for error in damaged)
     if invalid:

@@ -48,7 +48,7 @@ def forecasts(results: Path) -> dict[str, Forecast]:
     path = results / FORECASTS
     if not path.exists():
         return {}
-    return read_model(path, _File, "delete it, and predict again").forecasts
+    return read_model(path, _File, "move it away, and predict again").forecasts
 
 
 def keep(results: Path, made: Iterable[Forecast]) -> None:

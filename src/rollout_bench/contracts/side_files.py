@@ -19,7 +19,7 @@ from rollout_bench.core.files import write_whole
 
 _Row = TypeVar("_Row", bound=Strict)
 
-ROWS_REMEDY = "restore it, or delete the record too: the launch is then measured again"
+ROWS_REMEDY = "restore it, or move the record away, too: the launch is then measured again"
 """Remedy for a side file without which its record says nothing."""
 
 BATCH_BYTES = 1 << 20
@@ -40,7 +40,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
     Raises:
         UserError: the file is missing, or is not the one that was written with the record.
     """
-    return read_rows(path, record, SequenceRow, "restore it, or delete it: the launch then counts without it")
+    return read_rows(path, record, SequenceRow, "restore it, or move it away: the launch then counts without it")
 
 
 def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> list[_Row]:

@@ -30,7 +30,7 @@ from rollout_bench.core.files import (
 
 _Launched = TypeVar("_Launched", bound=Launched)
 
-RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
+RECORD_REMEDY: Final = "restore the file, or move it away to measure that launch again"
 
 
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
@@ -123,7 +123,7 @@ def read_as(path: Path, model: type[_Launched]) -> _Launched:
     versions = {record.measurement_version, record.spec.measurement_version}
     if other := versions - {MEASUREMENT_VERSION}:
         problem = f"is {min(other)}, and numbers of this version of rollout-bench are {MEASUREMENT_VERSION}"
-        remedy = "read it with the version that measured it, or delete it to measure that launch again"
+        remedy = "read it with the version that measured it, or move it away to measure that launch again"
         raise UserError(f"{path}: measurement_version: {problem}", remedy)
     return record
 

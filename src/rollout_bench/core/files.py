@@ -138,6 +138,6 @@ def validated(path: Path, content: Any, model: type[Model], remedy: str) -> Mode
             expected = first.get("ctx", {}).get("expected")
             raise UserError(
                 f"{path}: schema_version: is {first['input']!r}, this version reads {expected}",
-                "delete it to have it made again, or read it with the version that wrote it",
+                f"read it with the version that wrote it, or {remedy}",
             ) from None
         raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None

@@ -160,7 +160,7 @@ def write(exported: Exported, out: Path) -> None:
         UserError: if there is something at `out`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already, and not empty", "name another folder with --out, or remove it")
+        raise UserError(f"{out}: is there already, and not empty", "name another folder with --out, or move it away")
     for name, report in exported.reports.items():
         write_whole(out / name, yaml_text(report).encode())
     content = {

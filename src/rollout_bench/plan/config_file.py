@@ -39,7 +39,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_symlink() and not folder.exists():
         raise UserError(
             f"{folder}: is a link to {folder.readlink()}, which does not exist",
-            "make that folder (is its disk mounted?), or remove the link",
+            "make that folder (is its disk mounted?), or move the link away",
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file, but the workflow needs a folder with this name", "move it away")
@@ -58,7 +58,7 @@ def check_metadata(folder: Path) -> None:
             continue
         except UnicodeDecodeError:
             remedy = (
-                f"rm -r {folder}: Snakemake's notes on how files were made; results stay, nothing is measured again"
+                f"move {folder} away: Snakemake's notes on how files were made; results stay, nothing is measured again"
             )
             raise UserError(f"{path}: is damaged", remedy) from None
 

@@ -192,7 +192,7 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
         (
             texts and not isinstance(load.output_tokens, int) and outputs,
             f"{where}.output_tokens: is a distribution, but {path} sets the output lengths",
-            "give the longest output as a number, or remove the lengths from the file",
+            "give the longest output as a number, or leave the lengths out of the file",
         ),
         (
             texts and longest_output > longest(load.output_tokens),

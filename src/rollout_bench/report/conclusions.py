@@ -346,7 +346,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
     steps = (
         (
             any(row.experiment.damaged for row in rows),
-            f"delete the records that cannot be read, then {_AGAIN} their blocks",
+            f"move the records that cannot be read away, then {_AGAIN} their blocks",
         ),
         (missing, f"{mend}{_AGAIN} what is missing"),
         (

@@ -56,7 +56,7 @@ def read_history(path: Path) -> list[Gate]:
     except ValidationError as error:
         first = error.errors()[0]
         problem = ": ".join(map(str, (path, f"line {len(gates) + 1}", *first["loc"], first["msg"])))
-        raise UserError(problem, "delete this line, or restore the file") from None
+        raise UserError(problem, "restore the file, or name one that rollout-bench compare --history wrote") from None
     if not gates:
         raise UserError(f"{path}: has no entry", "rollout-bench compare A B --fail-if default --history FILE adds one")
     return gates

@@ -108,7 +108,7 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
         UserError: the state file is not valid.
     """
     path = folder / STATE_FILE
-    remedy = "ask for everything (--all), or delete the file"
+    remedy = "ask for everything (--all), or move the file away"
     if not path.exists():
         return None
     state = read_json(path, remedy)

@@ -351,7 +351,7 @@ class Source:
             raise UserError(
                 f"workload {self._workload.name}: a prompt of its data set has "
                 + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
-                "use prompts that this model's tokenizer made" if own else "remove that prompt",
+                "use prompts that this model's tokenizer made" if own else "leave that prompt out",
             )
         return [*beginning, *own][: longest(self._workload.prompt_tokens)]
 

@@ -70,5 +70,5 @@ def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, said: Calla
     path = record_path(tmp_path, "offline", SPEC.experiment(), 0)
     path.write_text(path.read_text()[:100])
     told = said(make_plan([SPEC], launches=1))
-    assert re.search(r"^damaged: 1 record of those done.*delete them", told, re.MULTILINE)
+    assert re.search(r"^damaged: 1 record of those done.*move them away", told, re.MULTILINE)
     assert f"\ndamaged: {path}: is not whole JSON" in told

@@ -249,7 +249,7 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
         for record, path in zip(same, paths, strict=True):
             others = ", ".join(str(other) for other in paths if other != path)
             problem = f"{path}: holds the same launch as {others}, with all its times"
-            yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
+            yield Damaged(record.launch, UserError(problem, "move the copy away to have that launch measured"))
 
 
 def _must_match(path: Path, inside: Mapping[str, object], places: Mapping[str, object]) -> None:

@@ -107,7 +107,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_symlink():
         raise UserError(
             f"{folder}: is a link, so its owner could redirect the device leases",
-            f"remove the link, or set {VARIABLE} to the folder itself",
+            f"move the link away, or set {VARIABLE} to the folder itself",
         )
     try:
         with contextlib.suppress(FileExistsError):

@@ -124,7 +124,7 @@ def _drifted(
     for each in own:
         problems += [
             f"{each.place}/launch-{index}.json: scored other tokens than launch {base_index} of "
-            f"{reference.experiment.experiment}; delete the record, and run again"
+            f"{reference.experiment.experiment}; move the record away, and run again"
             for index, (scored_tokens, _) in launches[each.place].items()
             if scored_tokens != tokens
         ]

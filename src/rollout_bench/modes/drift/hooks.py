@@ -27,7 +27,9 @@ def obstacle(spec: Spec, record: Path) -> Cause | None:
         return Cause("no_reference", error.problem, error.remedy)
     if any(row.token_ids is not None for row in rows):
         return None
-    return Cause("no_reference", f"{scores_path(reference)}: has no tokens", "delete it with its record, and run again")
+    return Cause(
+        "no_reference", f"{scores_path(reference)}: has no tokens", "move it away with its record, and run again"
+    )
 
 
 HOOKS = Hooks(obstacle=obstacle)

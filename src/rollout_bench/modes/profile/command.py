@@ -55,7 +55,9 @@ def main() -> int:
     from rollout_bench.modes.profile.traces.trace import read_traces
 
     record: Path = arguments.record
-    profile = read_model(record, Profile, "delete it to have the launch made again")
+    profile = read_model(
+        record, Profile, "give the record of a launch in mode profile, as results/profile/.../launch-0.json"
+    )
     events = read_traces(record.parent / profile.traces_folder, profile)
     write_events(arguments.out, events)
     print(f"{arguments.out}: {len(events)} events")

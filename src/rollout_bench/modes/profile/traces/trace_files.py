@@ -11,7 +11,7 @@ import pandas as pd
 
 from rollout_bench.core.errors import UserError
 
-REMEDY: Final = "profile again: delete the record that it belongs to and run the same command"
+REMEDY: Final = "profile again: move the record that it belongs to away and run the same command"
 
 OPERATOR, ANNOTATION, CALL, KERNEL = "operator", "annotation", "call", "kernel"
 """Kinds of spans: an operator on the host, a marked period, a call of the device's runtime, work of the device."""
