@@ -51,7 +51,7 @@ def measured(folder: Path, spec: Any) -> tuple[Launching, Record, list[SequenceR
 def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     monkeypatch.setenv("TEAM", "blue-secret-team")
-    url = stub(api_key=KEY, max_model_len=4096).url
+    url = stub(api_key=KEY, max_model_len=4096, vocabulary=2048).url
     spec = at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"})
     launch, record, rows = measured(tmp_path, spec)
     assert record.engine.weights_bytes_by_dtype is None

@@ -40,7 +40,7 @@ class Summary:
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
         name: of the config; empty if it is unknown.
-        legend: text below the first table on the terminal; empty if the table has no numbers.
+        is_empty: whether no launch counts, so that the short answer needs no table.
     """
 
     status: str
@@ -54,7 +54,7 @@ class Summary:
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Path = Path("figures")
     name: str = ""
-    legend: str = ""
+    is_empty: bool = False
 
     @cached_property
     def markdown(self) -> str:
@@ -74,14 +74,16 @@ class Summary:
         first = self._first
         rest = [section for section in self.answers if section not in first]
         notes = [section for section in self.notes if section.heading not in (FOOTNOTES, FACTS)]
-        more = terminal("", self.views[1:], notes, rest)
+        more = terminal("", self.views[0 if self.is_empty else 1 :], notes, rest)
         return self.answer + ("\n" + more if more.strip() else "")
 
     @cached_property
     def answer(self) -> str:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
+        if self.is_empty:
+            return terminal(self.status, [], [], self._first)
         below = [section for section in self.notes if section.heading in (FOOTNOTES, FACTS)]
-        return terminal(self.status, self.views[:1], below, self._first, legend=self.legend)
+        return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
 
     def parts_with(self, words: str) -> str:
         """Return the tables and notes whose titles contain `words`; empty if there is none."""
@@ -147,7 +149,7 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
         explored=explored,
         csv=csv_text(findings.frame),
         name=name_after(list(map(Path, collection.files))) if collection.planned else "",
-        legend=LEGEND if any(row.used for row in findings.rows) else "",
+        is_empty=bool(findings.rows) and not any(row.used for row in findings.rows),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )

@@ -1,6 +1,7 @@
 """A session with a server, started here or elsewhere: facts about it, single requests, prompts as text."""
 
 import asyncio
+import bisect
 import contextlib
 import json
 import os
@@ -430,7 +431,8 @@ def open_endpoint(spec: Spec) -> Opened:
             if status != 200:
                 refused.append((status, answer))
             elif not token_ids or _took_token_ids(answer):
-                return _found(connection, served, body is full, token_ids, text, answer)
+                vocabulary = _vocabulary(connection, text.vocabulary) if token_ids else text.vocabulary
+                return _found(connection, served, body is full, vocabulary, text if not token_ids else None, answer)
     status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
     raise _failure(status, answer, target)
 
@@ -455,9 +457,22 @@ def _took_token_ids(answer: str) -> bool:
     return len(event.choices or ()) == 1 and counted in (len(PROBE), len(PROBE) + 1)
 
 
+def _vocabulary(connection: Connection, most: int) -> int:
+    """Return how many token ids the server accepts in prompts, at most `most`; it takes a completion for each guess."""
+
+    def is_refused(vocabulary: int) -> bool:
+        return _asked_patiently(connection, [*PROBE[:-1], vocabulary - 1])[0] in NOT_UNDERSTOOD
+
+    if not is_refused(most):
+        return most
+    tried = range(PROBE[-1] + 1, most)
+    return tried[bisect.bisect_left(tried, True, key=is_refused) - 1]
+
+
 def _found(
-    connection: Connection, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
+    connection: Connection, served: Served, full: bool, vocabulary: int, text: PromptText | None, answer: str
 ) -> Opened:
+    token_ids = text is None
     counts = any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
     codes = {"prompts_as_text": not token_ids, "plain_sampling": not full, "tokens_claimed": not counts}
@@ -470,7 +485,7 @@ def _found(
         facts=facts,
         census={},
         world_size=1,
-        vocabulary=text.vocabulary,
-        text=None if token_ids else text,
+        vocabulary=vocabulary,
+        text=text,
         flags=[FLAGS[code] for code, raised in codes.items() if raised],
     )
