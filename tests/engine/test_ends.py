@@ -53,7 +53,7 @@ def assert_failed(launch: Launching, category: str, phase: str, cause: str) -> F
 
 
 def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: Path):
-    launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY))
+    launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True)
     launch.wait_for("iteration 1/")
     launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
     launch.child("guardian").kill()
@@ -62,7 +62,7 @@ def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: P
     left = {process.name() for process in launch.survivors(limit_s=5)}
     assert "VLLM::EngineCore" in left, "nothing is left any more that the next launch would have to end"
     assert launch.left_behind() == launch.claim()
-    again = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY))
+    again = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True)
     again.wait_for("importing")
     assert launch.survivors(limit_s=0) == []
     again.process.terminate()
@@ -78,7 +78,7 @@ def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path
     content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
     content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
     content["engine"]["args"]["max_model_len"] = 2_048
-    launch = Launching(tmp_path, Spec.model_validate(content))
+    launch = Launching(tmp_path, Spec.model_validate(content), plainly=True)
     launch.wait_for("initializing")
     first = launch.child("guardian")
     first.kill()
@@ -98,7 +98,7 @@ def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path
 
 
 def test_a_timeout_names_the_phase_that_hung(tmp_path: Path):
-    launch = Launching(tmp_path, tiny_spec(engine=APART), ["--timeout-s", "5"])
+    launch = Launching(tmp_path, tiny_spec(engine=APART), ["--timeout-s", "5"], plainly=True)
     launch.wait_for("importing")
     launch.child("engine.worker").suspend()
     waiting = [psutil.Process(launch.process.pid), launch.child("guardian")]

@@ -18,7 +18,7 @@ STEPS, BATCHES = 12, [2, 8]
 
 
 ARGS = {**SETTINGS["engine"]["args"], "tensor_parallel_size": 2}
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+ENVIRONMENT = {**SETTINGS["engine"]["environment"], "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 
 
 @dataclass
