@@ -59,13 +59,14 @@ docs: setup ## make docs/reference from the code, and the site in site/
 bench: setup ## time how long a verdict takes
 	@$(IN_VENV) python studies/verdict_time.py
 
-# verl pins dependencies that it needs for training only, so it is installed without them.
+# A trainer pins dependencies that it needs for training only, so it is installed without them.
 VERL ?= 0.8.0 0.9.1
-oracles: setup ## ask verl's own code anew for studies/oracles, print what changed; make oracles VERL=1.0.0 for another
-	@for verl in $(VERL); do at=.venv-oracles/verl-$$verl; \
+TRL ?= 1.16.0
+oracles: setup ## ask verl's and TRL's own code anew for studies/oracles, print what changed; TRL= asks verl only
+	@for it in $(VERL:%=verl-%) $(TRL:%=trl-%); do at=.venv-oracles/$$it; trainer=$${it%%-*}; \
 	$(PYTHON) -m venv $$at && $(BIN)/uv pip install --quiet --python $$at $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} \
-	--requirements studies/oracles/verl.txt && $(BIN)/uv pip install --quiet --python $$at --no-deps verl==$$verl && \
-	$$at/bin/python studies/oracles/verl_facts.py studies/oracles/verl-$$verl.jsonl.xz || exit 1; done
+	--requirements studies/oracles/$$trainer.txt && $(BIN)/uv pip install --quiet --python $$at --no-deps $$trainer==$${it#*-} && \
+	$$at/bin/python studies/oracles/$${trainer}_facts.py studies/oracles/$$it.jsonl.xz || exit 1; done
 
 # Platform, machine of its wheels, conda file. A pin stays as long as the inputs allow it.
 # An additional index may have files for one machine only, and uv takes all files of a version from one index.

@@ -53,6 +53,12 @@ def mapping(value: Any) -> dict[str, Any]:
     return {str(key): inner for key, inner in (value or {}).items()}
 
 
+def other_sampling(value: Any) -> dict[str, Any]:
+    """Return the sampling parameters of a mapping without those that have rows of their own, and without the seed."""
+    known = ("max_tokens", "temperature", "top_p", "top_k", "n", "seed")
+    return {name: inner for name, inner in mapping(value).items() if name not in known}
+
+
 def numbers(value: Any) -> list[int] | None:
     """Return a list of whole numbers, or None for null."""
     if value is not None and not isinstance(value, list):
@@ -66,6 +72,7 @@ READERS: dict[str, Reader[Any]] = {
     "mapping": mapping,
     "number": number,
     "numbers": numbers,
+    "other_sampling": other_sampling,
     "share": share,
     "switch": switch,
     "text": text,
@@ -166,7 +173,7 @@ class KeyRegistry:
         parts = path.split(".")
         for above in (".".join(parts[:length]) for length in range(len(parts), 0, -1)):
             exact = self.keys.get(above)
-            if exact is not None and (above == path or exact.read == "mapping"):
+            if exact is not None and (above == path or exact.read in ("mapping", "other_sampling")):
                 return exact
             if f"{above}.*" in self.keys:
                 return self.keys[f"{above}.*"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,8 @@ LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server"
 COLOCATED_BATCHED_TOKENS = 4096
 """TRL's value of max_num_batched_tokens if its engines share the trainer's devices."""
 
-SERVED_BATCHED_TOKENS = 16_384
-"""vLLM's default of max_num_batched_tokens for LLM, which TRL's server is; that of AsyncLLM here is smaller."""
-
-SERVED = (
-    f"max_num_batched_tokens {SERVED_BATCHED_TOKENS} of a server is vLLM's default on H100, H200 and B200; TRL's server"
-    " has 8192 on other devices: change it there."
-)
+OF_A_SERVER = ("vllm_server_base_url", "vllm_server_host", "vllm_server_port")
+"""Keys that only a training with a server needs; without vllm_mode, TRL since 1.0 starts colocated engines anyway."""
 
 
 def trl_config(
@@ -73,6 +67,9 @@ def trl_config(
             "add use_vllm=true to the command to measure vLLM under the same load",
         )
     mode = _mode(settings)
+    if mode == "server" and settings.get("generation_kwargs.n"):
+        problem = f"generation_kwargs.n: 1 overrides the {settings.get('num_generations')} samples that TRL expects of"
+        raise UserError(f"{settings.name}: {problem} a server", "add ~generation_kwargs.n to the command")
     step, own = _step(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
@@ -92,9 +89,7 @@ def trl_config(
         "workload_settings": {
             WORKLOAD: {
                 **lengths,
-                "temperature": settings.get("temperature"),
-                "top_p": settings.get("top_p"),
-                "top_k": settings.get("top_k"),
+                **{name: _sampled(settings, name) for name in ("temperature", "top_p", "top_k")},
                 "engine_args": _engine_args(settings, mode, own, longest),
             }
         },
@@ -103,7 +98,6 @@ def trl_config(
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
-        *((SERVED,) if mode == "server" and not settings.get("use_cpu") else ()),
         *(() if lines else (FULL_LENGTH,)),
         f"Not measured here: {BESIDE[mode]} and training. --cycle and --placement measure what lies between steps.",
     )
@@ -138,7 +132,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     waves = max(1, together // trained)
     updates = waves * trained / together
     recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
-    config = placement(
+    return placement(
         made,
         account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
         settings.name,
@@ -154,7 +148,6 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
-    return config if settings.get("use_cpu") else replace(config, head=(*config.head, SERVED))
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:
@@ -177,11 +170,28 @@ def _dealt(step: TrainerStep) -> str:
     )
 
 
+def _sampled(settings: TrainerFile, name: str, key: str = "") -> Any:
+    """Return a sampling parameter: generation_kwargs override `key`, by default the key of the same name."""
+    overriding = settings.get(f"generation_kwargs.{name}")
+    return settings.get(key or name) if overriding is None else overriding
+
+
 def _mode(settings: TrainerFile) -> str:
-    """Return the mode, from the newest key that is set: vllm_mode, vllm_colocation, vllm_tp or a `server` section."""
+    """Return the mode, from the newest key that is set: vllm_mode, vllm_colocation, vllm_tp or a `server` section.
+
+    Raises:
+        UserError: if only the address of a server is set.
+    """
     colocated = settings.get("vllm_colocation")
     served = settings.has_section("server") and not settings.get("vllm_tp")
     by_older_keys = served if colocated is None else not colocated
+    is_told = served or settings.get("vllm_mode") or colocated is not None or settings.get("vllm_tp")
+    address = next((key for key in OF_A_SERVER if settings.has(key)), None)
+    if address is not None and not is_told:
+        raise UserError(
+            f"{settings.name}: {address}: only a server has an address, but vllm_mode does not say server",
+            "add vllm_mode=server, as TRL before 1.0 runs this file, or vllm_mode=colocate, as TRL 1.x does",
+        )
     return str(settings.get("vllm_mode") or ("server" if by_older_keys else "colocate"))
 
 
@@ -226,7 +236,6 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
     tensor = among if is_one else settings.get(f"{at}tensor_parallel_size")
     own = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
     if mode == "server":
-        own |= {} if settings.get("use_cpu") else {"max_num_batched_tokens": SERVED_BATCHED_TOKENS}
         return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
     if among % tensor:
         raise UserError(
@@ -244,7 +253,9 @@ def _load(
     if dumps is None:
         prompt, answer, longest = _lengths(settings, mode, 0)
         return part.workload(prompt) | {"prompt_tokens": prompt, "output_tokens": answer}, longest, []
-    keys, lines = traced(dumps, file, model, settings.get("max_completion_length"), part, spread=False)
+    keys, lines = traced(
+        dumps, file, model, _sampled(settings, "max_tokens", "max_completion_length"), part, spread=False
+    )
     return keys, _lengths(settings, mode, max(line["prompt_tokens"] for line in lines))[-1], lines
 
 
@@ -256,7 +267,7 @@ def _lengths(settings: TrainerFile, mode: str, recorded: int) -> tuple[int, int,
     Raises:
         UserError: if the length of prompts is unknown, or the maximum leaves no tokens for them.
     """
-    answer = settings.get("max_completion_length")
+    answer = _sampled(settings, "max_tokens", "max_completion_length")
     most, name = next(((value, name) for name in LONGEST[mode] if (value := settings.get(name))), (None, ""))
     prompt = max(settings.get("max_prompt_length") or 0, recorded)
     if most is not None and most <= answer:
