@@ -4,6 +4,8 @@ verl writes JSON lines into `trainer.rollout_data_dir`, and TRL with `log_comple
 output folder: a file for each step, with the texts of prompt and answer of each sequence, without special tokens.
 """
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby
@@ -14,6 +16,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
 from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.datasets import read_bytes
 from rollout_bench.workloads.lengths import generator
@@ -35,9 +38,22 @@ NO_PARQUET = (
 )
 
 
+TOOLS = re.compile(
+    r"\n(?:user|tool|ipython|environment|observation)\n(?:(?!\nassistant\n).)*\nassistant\n"
+    r"|<(?P<tag>tool_response|tool_output|information|interpreter|observation)>.*?(?:</(?P=tag)>|\Z)",
+    re.DOTALL,
+)
+"""Text of a tool in a saved answer of several turns: between the lines of a chat's roles, or between a tool's marks."""
+
+
 class _Row(BaseModel):
     input: str = Field(validation_alias=AliasChoices("input", "prompt"))
     output: str = Field(validation_alias=AliasChoices("output", "completion"))
+
+    @property
+    def generated(self) -> tuple[str, int]:
+        """The answer without the text of tools, and the number of tool calls in it."""
+        return TOOLS.subn("\n", self.output)
 
 
 def traced(
@@ -82,7 +98,8 @@ def read_dumps(folder: Path, count: Count, longest: int, room: int | None = None
         folder: folder with a file for each step. A step that repeats the one before counts once, because TRL logs a
             generation again at each of its optimizer steps.
         count: function that counts tokens with the model's tokenizer.
-        longest: maximum tokens of an answer. A shorter answer has one more token, its end token, than its text.
+        longest: maximum tokens of an answer. A shorter answer has one more token, its end token, than its text; an
+            answer of several turns has an end token for each, and no tokens of tools, which a warning tells.
         room: maximum tokens of a prompt and its answer; None: without a maximum.
 
     Raises:
@@ -96,19 +113,33 @@ def read_dumps(folder: Path, count: Count, longest: int, room: int | None = None
     if not steps:
         raise UserError(f"--lengths {folder}: contains no rollouts, neither .jsonl nor .parquet", FOLDERS)
     groups: dict[tuple[int, str], int] = {}
-    return [
-        [
-            {
-                "prompt_tokens": max(prompt, 1),
-                "output_tokens": min(answer + 1, longest, longest if room is None else max(room - max(prompt, 1), 1)),
-                "prompt_group": groups.setdefault((step, row.input), len(groups)),
-            }
-            for row, prompt, answer in zip(
-                rows, count([row.input for row in rows]), count([row.output for row in rows]), strict=True
-            )
-        ]
-        for step, rows in enumerate(steps)
-    ]
+    lines: list[list[dict[str, int]]] = []
+    calls = 0
+    for step, rows in enumerate(steps):
+        texts, turns = zip(*(row.generated for row in rows), strict=True)
+        calls += sum(turns)
+        lines.append(
+            [
+                {
+                    "prompt_tokens": max(prompt, 1),
+                    "output_tokens": min(
+                        answer + tools + 1, longest, longest if room is None else max(room - max(prompt, 1), 1)
+                    ),
+                    "prompt_group": groups.setdefault((step, row.input), len(groups)),
+                }
+                for row, prompt, answer, tools in zip(
+                    rows, count([row.input for row in rows]), count(texts), turns, strict=True
+                )
+            ]
+        )
+    if calls:
+        print(
+            f"--lengths {folder}: warning: {several(calls, 'result')} of tools in the answers are left out, because"
+            " they are not generated; a sequence is measured as one answer without waiting for tools. A trace with"
+            " tool_tokens and tool_ms has them: docs/loads.md#a-trace",
+            file=sys.stderr,
+        )
+    return lines
 
 
 def _rows(path: Path) -> list[_Row]:

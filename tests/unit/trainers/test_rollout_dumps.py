@@ -64,6 +64,27 @@ def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
     assert min(one["output_tokens"] for (one, *_) in read_dumps(tmp_path / "d", words, 10, 1)) == 1  # as in verl
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "call it\n<tool_response>\n{page}\n</tool_response>\nthe end",
+        "call it\nuser\n<tool_response>\n{page}\n</tool_response>\nassistant\nthe end",
+        "call it\ntool\n{page}\nassistant\nthe end",
+        "call it <information>{page}</information> the end",
+        "call <interpreter>{page}</interpreter> it the <interpreter>{page}",
+    ],
+)
+def test_the_text_of_tools_is_not_generated(tmp_path: Path, output: str, capsys: pytest.CaptureFixture[str]):
+    rows = [{"input": "ask", "output": output.format(page="page " * 90)}, {"input": "ask", "output": "a user says it"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "1.jsonl").write_text(lines)
+    ((tools, plain),) = read_dumps(tmp_path, words, LONGEST)
+    turns = 1 + output.count("{page}")
+    words_of_it = sum(word in output for word in ("call", "it", "the", "end"))
+    assert (tools["output_tokens"], plain["output_tokens"]) == (words_of_it + turns, 4 + 1)
+    assert f"{turns - 1} result" in capsys.readouterr().err
+
+
 def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
     for step in (1, 2, 10):
         (tmp_path / f"{step}.jsonl").write_text(json.dumps({"input": "ask", "output": "say " * step}))
