@@ -72,8 +72,8 @@ def _launches(value: Any) -> Any:
 def _switch_or_auto(value: Any) -> Any:
     if isinstance(value, bool) or value == "auto":
         return value
-    if value in ("true", "false"):  # values on the command line are text
-        return value == "true"
+    if value in ("true", "True", "false", "False"):  # values on the command line are text
+        return value in ("true", "True")
     raise ValueError(f"{value!r} is neither true, false nor auto")
 
 
@@ -146,7 +146,9 @@ def _typed(value: Any) -> Any:
         return {name: inner if str(name).endswith("revision") else _typed(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_typed(inner) for inner in value]
-    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|true|false|null", value):
+    if isinstance(value, str) and re.fullmatch(
+        r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|[Tt]rue|[Ff]alse|[Nn]ull|~", value
+    ):
         return yaml.safe_load(value)
     return value
 
@@ -199,6 +201,9 @@ Sweep = Annotated[
     Field(max_length=10),
 ]
 """Values of each key, read from text like the values of `Args`."""
+
+ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(_typed)]
+"""A choice of two numbers, also read from text."""
 
 Args = Annotated[dict[Text, Any], BeforeValidator(_typed)]
 """Any values; numbers, true, false and null are also read from text, since values on the command line are text.

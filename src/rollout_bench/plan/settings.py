@@ -74,6 +74,11 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
             for where, name in named
             if name is not None and name not in known
         ),
+        (
+            config.settings is not None and swept and not swept.keys() & {*config.settings},
+            f"sweep of {', '.join(config.sweep)}: settings selects none of its settings",
+            f"write settings: [{', '.join([*(config.settings or ()), *swept])}], or leave sweep out (sweep={{}})",
+        ),
     )
     names = {
         mode: [

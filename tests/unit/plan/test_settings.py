@@ -1,12 +1,15 @@
 """Settings: what they change, what they are called, and which of them are one and the same."""
 
 import dataclasses
+from typing import Annotated, get_args
 
 import pytest
 from planned import merged_with
+from pydantic import BaseModel, TypeAdapter
 
 from rollout_bench.contracts.axes import with_setting
-from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.config_file import _models, read_config
 from rollout_bench.plan.engine import (
     probe_engine,
 )
@@ -42,6 +45,21 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
         [with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in group.members] for group in found
     ] == groups
     assert found[0].name == name
+
+
+def test_each_choice_of_numbers_is_read_from_text():
+    seen, models, numbers = set[type[BaseModel]](), [Config], 0
+    while models:
+        model = models.pop()
+        if model not in seen:
+            seen.add(model)
+            for name, field in model.model_fields.items():
+                models += _models(field.annotation)
+                choices = [each for each in get_args(field.annotation) if isinstance(each, int)]
+                numbers += len(choices)
+                read = TypeAdapter(Annotated[field.annotation, "", *field.metadata])  # type: ignore[name-defined]
+                assert [read.validate_python(str(each)) for each in choices] == choices, name
+    assert numbers >= 2
 
 
 def test_a_setting_leaves_out_loads_its_harness_cannot_send():

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.fields import Count, Seconds, Strict, absent
+from rollout_bench.contracts.fields import Count, Seconds, Strict, ZeroOrOne, absent
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
@@ -42,7 +42,7 @@ class PlacementSettings(Strict):
     generators: Annotated[Count, Field(le=63)] | None = Field(
         None, description="With where: server, number of devices that generate. Null: half of them."
     )
-    overlap: Literal[0, 1] = Field(
+    overlap: ZeroOrOne = Field(
         0,
         description=(
             "0: training devices wait for the step's sequences; 1: they train on the previous step's sequences, "
