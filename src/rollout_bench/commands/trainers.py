@@ -40,11 +40,19 @@ def verl_text() -> str:
     parser = _parser("verl", "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b")
     parser.add_argument(
         "--verl",
-        choices=[*TABLES["verl"]["versions"]],
+        type=_version,
         default=next(iter(TABLES["verl"]["versions"])),
+        metavar="{" + ",".join(TABLES["verl"]["versions"]) + "}",
         help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
+    for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
+        parser.add_argument(hydra, help=argparse.SUPPRESS)
     options = _options(parser)
+    for name in ("config_path", "config_name", "config_dir"):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            problem = f"{option}: chooses one of verl's files, which rollout-bench cannot read"
+            raise UserError(problem, "add --cfg job to verl's command, and use the YAML that it prints")
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
@@ -100,6 +108,19 @@ def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
+
+
+def _version(text: str) -> str:
+    """Return the known version of verl that `text` names, such as v0.9.0."""
+    known: list[str] = [*TABLES["verl"]["versions"]]
+    version = next((one for one in known if f"{text.removeprefix('v')}.".startswith(f"{one}.")), None)
+    if version is None:
+        raise UserError(
+            f"--verl {text}: its defaults are not known here",
+            f"known: {', '.join(known)}; or add --cfg job to verl's command and give the YAML that it prints: it has"
+            " all keys, so that no defaults count",
+        )
+    return version
 
 
 def _options(parser: argparse.ArgumentParser) -> argparse.Namespace:

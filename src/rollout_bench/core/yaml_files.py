@@ -40,6 +40,23 @@ class _NoKeyTwice(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _decimal(loader: _NoKeyTwice, node: yaml.ScalarNode) -> int:
+    if re.match(r"[-+]?0[\d_]|.*:", node.value):
+        read = yaml.SafeLoader.construct_yaml_int(loader, node)
+        base = 60 if ":" in node.value else 8
+        problem = f"{node.value} is {read} to YAML (base {base}): write a plain number, or quotes"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return yaml.SafeLoader.construct_yaml_int(loader, node)
+
+
+_NoKeyTwice.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def value_in(text: str) -> Any:
+    """Return the value in a YAML `text`; raise `yaml.YAMLError` for a key that stands twice, or no decimal number."""
+    return yaml.load(text, _NoKeyTwice)
+
+
 def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> str:
     """Return the text of a file.
 

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
-from rollout_bench.core.yaml_files import packaged, read_mapping
+from rollout_bench.core.yaml_files import packaged, read_mapping, value_in
 
 TABLES: dict[str, Any] = {
     trainer: packaged(Path(__file__).with_name(f"{trainer.lower()}.yaml")) for trainer in ("verl", "TRL")
@@ -251,7 +251,7 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
         remedy = f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
         raise UserError(f"{override}: {trainer} has no key {path}", remedy)
     try:
-        value = _plain(yaml.safe_load(found["value"])) if found["value"] else ""
+        value = _plain(value_in(found["value"])) if found["value"] else ""
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None

@@ -1,5 +1,6 @@
-"""The time of training in a trainer's log: a log history or metrics, as JSON, JSON lines, or lines of the console."""
+"""The time of training in a trainer's log: JSON, JSON lines or CSV of a history or metrics, or lines of the console."""
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ PAIR = re.compile(r"([\w/]+)['\"]?:\s*(?:np\.\w+\()?['\"]?(-?\d[\d.]*(?:e[-+]?\d
 """A number on a line of the console: `timing_s/adv:0.1`, `timing_s/adv:np.float64(0.1)`, `'step_time': 3.2`."""
 
 
+WHOLE = "give verl's metrics (trainer.logger=[console,file]) or TRL's trainer_state.json, or unwrap the lines"
+"""Remedy for a console's lines that a terminal has wrapped."""
+
+
 def verl_time(path: Path, devices: int) -> tuple[float, str]:
     """Return the time of verl's training, and a line about it: the median over later steps of the sum of its parts.
 
@@ -30,10 +35,15 @@ def verl_time(path: Path, devices: int) -> tuple[float, str]:
         devices: number of devices that trained.
 
     Raises:
-        UserError: if the log cannot be read or has too few steps.
+        UserError: if the log cannot be read, or has too few steps or a part of one.
     """
     rows = [row for row in _rows(path) if "timing_s/update_actor" in row]
     parts = [part for part in VERL_PARTS if any(f"timing_s/{part}" in row for row in rows)]
+    for number, row in enumerate(rows, 1):
+        if torn := [part for part in parts if f"timing_s/{part}" not in row]:
+            raise UserError(
+                f"--log {path}: step {number} of {len(rows)} lacks timing_s/{torn[0]}, which others have", WHOLE
+            )
     steps = [sum(row.get(f"timing_s/{part}", 0.0) for part in parts) for row in rows]
     later = _later(steps, path, "timing_s/update_actor", "give verl's metrics: trainer.logger=[console,file]")
     return _told(
@@ -99,18 +109,50 @@ def _column(rows: Sequence[dict[str, float]], name: str) -> list[float]:
 
 def _rows(path: Path) -> list[dict[str, float]]:
     """Return the finite numbers of each entry of a log, with those that verl's logger `file` puts below `data`."""
+    if path.suffix.lower() == ".csv":
+        return _from_csv(path)
     text = read_bytes(path).decode(errors="replace")
     whole = _json(text)
     if isinstance(whole, dict):
         whole = whole.get("log_history", [whole])
     if not isinstance(whole, list):
-        whole = [_json(line) or dict(PAIR.findall(line)) for line in text.splitlines()]
+        whole = [
+            _json(line) or _of_console(line, f"--log {path}: line {n}") for n, line in enumerate(text.splitlines(), 1)
+        ]
     entries = [
         {**entry, **(data if isinstance(data := entry.get("data"), dict) else {})}
         for entry in whole
         if isinstance(entry, dict)
     ]
     return [{name: number for name, value in one.items() if (number := finite(value)) is not None} for one in entries]
+
+
+def _of_console(line: str, where: str) -> dict[str, str]:
+    """Return the numbers on a line of the console; raise `UserError` for a part of a step, whose rest is elsewhere."""
+    is_part = "timing_s/" in line and not re.search(r"(?<![\w/])step:\d", line)
+    if is_part or (re.match(r"\s*\{['\"]", line) and "}" not in line):
+        raise UserError(f"{where}: is a part of a step: the log's lines are wrapped", WHOLE)
+    return dict(PAIR.findall(line))
+
+
+def _from_csv(path: Path) -> list[dict[str, float]]:
+    """Return the finite numbers of each row of a CSV of wandb, where `RUN - ` may stand before a name.
+
+    Raises:
+        UserError: if it is no CSV, or has several runs.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(io.BytesIO(read_bytes(path)))
+    except ValueError as error:
+        raise UserError(f"--log {path}: is no CSV: {error}", WHOLE) from None
+    table = table.drop(columns=[name for name in table if str(name).endswith(("__MIN", "__MAX"))])
+    names = [str(name).rpartition(" - ")[2] for name in table]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"--log {path}: has {twice} of several runs", "export one run")
+    rows = table.set_axis(names, axis=1).to_dict("records")
+    return [{str(name): number for name, value in row.items() if (number := finite(value)) is not None} for row in rows]
 
 
 def _json(text: str) -> Any:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from planned import planned
 from refusals import refused
@@ -105,6 +106,41 @@ def test_trl_s_training_is_the_median_of_later_steps(tmp_path: Path, content: st
     train_s, told = trl_time(written(tmp_path, content), devices=4, updates=1)
     assert train_s == 4 * 22.0
     assert "too long by the generation in it" in told
+
+
+STEP = "(TaskRunner pid=7) step:{} - timing_s/old_log_prob:3.0 - timing_s/ref:2.0 - timing_s/update_actor:20.0"
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "problem"),
+    [
+        (
+            verl_time,
+            "\n".join(STEP.format(n).replace("0 - timing_s/ref", "0\n- timing_s/ref") for n in range(3)),
+            "line 2",
+        ),
+        (verl_time, "\n".join(STEP.format(n).replace("log_prob", "log_\nprob") for n in range(3)), "line 2"),
+        (verl_time, "\n".join(STEP.format(n).replace("update_", "update\n_") for n in range(3)), "has 0 steps"),
+        (
+            verl_time,
+            "\n".join(STEP.format(n).replace("/ref", "/r" if n == 1 else "/ref") for n in range(3)),
+            "lacks timing_s/ref",
+        ),
+        (trl_time, "{'loss': '0.1', 'step_time': '2\n2.0'}\n" * 3, "line 1: is a part of a step"),
+    ],
+)
+def test_a_wrapped_line_is_no_step(tmp_path: Path, read: Any, content: str, problem: str):
+    with refused(problem, "give verl's metrics"):
+        read(written(tmp_path, content), *([1, 1] if read is trl_time else [1]))
+
+
+def test_a_csv_of_wandb_holds_the_steps_of_one_run(tmp_path: Path):
+    path, steps = tmp_path / "wandb.csv", verl_steps()
+    pd.DataFrame(steps).rename(columns=lambda name: f"run - {name}").assign(**{"run - x__MIN": 1}).to_csv(path)
+    assert verl_time(path, devices=1)[0] == 1.0 + 1.5 + 0.5 + 9.0
+    pd.DataFrame({"a - step_time": [1, 2, 3], "b - step_time": [1, 2, 3]}).to_csv(path)
+    with refused("has step_time of several runs", "export one run"):
+        trl_time(path, 1, 1)
 
 
 def test_trl_s_generation_is_no_training(tmp_path: Path):
