@@ -7,6 +7,7 @@ from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
+from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TABLES, TrainerFile, account
 from rollout_bench.trainers.step import (
@@ -126,7 +127,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     Raises:
         UserError: if the log or the model can't be used, or the processes can't be divided among engines.
     """
-    processes, (served, server) = settings.get("num_processes"), _step(settings, "server")
+    processes, (served, server) = _processes(settings), _step(settings, "server")
     generators = served.engines * server["tensor_parallel_size"]
     devices = processes + (generators if _mode(settings) == "server" else 0)
     _, colocated = _step(settings, "colocate", devices)
@@ -151,6 +152,20 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
+
+
+def _processes(settings: TrainerFile) -> int:
+    """Return the number of processes, which accelerate's file has where the settings lack it.
+
+    Raises:
+        UserError: if neither has it, or the file can't be read.
+    """
+    file = settings.get("accelerate_config")
+    if settings.has("num_processes") or file is None:
+        return int(settings.get("num_processes", needed=True))
+    remedy = "give the file of accelerate launch --config_file"
+    content = read_mapping(Path(file), "settings of accelerate", f"accelerate_config: {remedy}")
+    return int(settings.registry.keys["num_processes"].value(content.get("num_processes"), file))
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:
@@ -210,7 +225,7 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
         UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the processes can't
             be divided by the size of tensor parallelism.
     """
-    processes, per_device = settings.get("num_processes", needed=True), settings.get("per_device_train_batch_size")
+    processes, per_device = _processes(settings), settings.get("per_device_train_batch_size")
     at_once = processes * per_device
     steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
     if steps is not None and batch is not None:

@@ -71,6 +71,14 @@ def test_the_engines_have_nothing_of_the_other_mode_s_keys(made: Made, mode: str
     assert all(key[1:].partition("=")[0] in other for key in keys.split())
 
 
+@pytest.mark.parametrize("trainer", ["trl"])
+@pytest.mark.parametrize(("override", "engines"), [("~num_processes", 4), ("num_processes=2", 2)])
+def test_accelerates_file_has_the_number_of_processes(made: Made, tmp_path: Path, override: str, engines: int):
+    (tmp_path / "zero3.yaml").write_text("{distributed_type: DEEPSPEED, num_processes: 4}")
+    made_config = made(f"{override} +accelerate_config={tmp_path / 'zero3.yaml'}")
+    assert made_config["rollout"]["replicas"] == engines
+
+
 VERL_FILE = "{actor_rollout_ref: {model: {path: a/b}}, trainer: {n_gpus_per_node: 8}}"
 TRL_FILE = "{model_name_or_path: a/b, use_vllm: true, num_processes: 8, max_prompt_length: 512}"
 
