@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,13 @@ class KeyRegistry:
         trainer: the trainer's name in messages.
         keys: path -> key.
         shared: paths that other trainers have, too, so that they do not identify the trainer of a file.
+        foreign: another trainer -> keys that only its settings have.
     """
 
     trainer: str
     keys: Mapping[str, TrainerKey]
     shared: Collection[str] = ()
+    foreign: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trainer: str, version: str) -> "KeyRegistry":
@@ -166,7 +168,12 @@ class KeyRegistry:
         assert len(found) == len(keys), "a key has two entries"
         for path, row in content["versions"][version].items():
             found[path] = replace(found[path], **(row if isinstance(row, dict) else {"default": row}))
-        return cls(trainer, found, content.get("shared", ()))
+        return cls(trainer, found, content.get("shared", ()), content["foreign"])
+
+    @property
+    def told(self) -> str:
+        """The trainer in words, with its kinds."""
+        return "TRL's GRPO or RLOO" if self.trainer == "TRL" else self.trainer
 
     def find(self, path: str) -> TrainerKey:
         """Return the entry for `path`, or the nearest one above it for all keys below; else an unknown key."""
@@ -289,7 +296,13 @@ class TrainerFile:
             name, content, overrides = COMMAND_LINE, {}, [*words]
         else:
             content = _read(Path(name), registry.trainer)
-            keys = [registry.find(path) for path, _ in _leaves(content)]
+            paths = [path for path, _ in _leaves(content)]
+            for other, foreign_keys in registry.foreign.items():
+                begins = tuple(f"{key}." for key in foreign_keys)
+                if path := next((path for path in paths if f"{path}.".startswith(begins)), None):
+                    more = f", or run rollout-bench from-{other.lower()}" if other in TABLES else ""
+                    raise UserError(f"{name}: {path}: is a key of {other}", f"give settings of {registry.told}{more}")
+            keys = [registry.find(path) for path in paths]
             own = {key.path for key in keys if key.influence in (Influence.HONOURED, Influence.UNSUPPORTED)}
             if foreign and own.issubset(registry.shared):
                 raise UserError(f"{name}: has no key for {registry.trainer}'s generation", foreign)

@@ -252,6 +252,13 @@ def _step(settings: TrainerFile, saved: bool) -> tuple[TrainerStep, int]:
             f"{settings.name}: {ROLLOUT}{said} does not divide the {devices} devices",
             f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
         )
+    node = settings.get(per_node, needed=True)
+    if tensor * pipeline > node:
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}tensor_model_parallel_size: an engine has {tensor * pipeline} devices and a"
+            f" node {node}, and an engine over several nodes cannot be measured, also not with --one-engine",
+            f"set sizes whose product is {node} or less; on a machine with more devices, set {per_node} to that number",
+        )
     prompts, samples = settings.get("data.train_batch_size"), settings.get(f"{ROLLOUT}n")
     if _is_older(settings):
         prompts = settings.get("data.gen_batch_size") or prompts

@@ -110,6 +110,14 @@ def test_each_key_has_an_entry_that_explains_it(trainer: str, version: str):
         assert key.influence is Influence.UNSUPPORTED or not key.unless
 
 
+@pytest.mark.parametrize("trainer", ["verl", "TRL"])
+def test_a_key_of_another_trainer_is_none_of_this_one(trainer: str):
+    registry = KeyRegistry.of(trainer, "0.9" if trainer == "verl" else "grpo")
+    keys = [key for keys in registry.foreign.values() for key in keys]
+    assert len(keys) > 5
+    assert [key for key in keys if registry.keys.keys() & {key, f"{key}.*"} or registry.below(key)] == []
+
+
 def test_no_key_of_transformers_own_training_is_unknown():
     from transformers import TrainingArguments  # seconds, and only here
 
