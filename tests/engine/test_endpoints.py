@@ -140,8 +140,8 @@ def test_a_server_that_stops_answering_fails_the_launch_in_time(
 ) -> None:
     server = stub(**options)
     launch = Launching(tmp_path, at(server.url, MANY), ["--timeout-s", "20"])
+    launch.wait_for("warmup" if kill is None else "iteration 1/")  # it is in the middle of the next pass
     if kill is not None:
-        launch.wait_for("iteration 1/")  # it is in the middle of the next pass
         server.process.send_signal(kill)
     assert (launch.finish(), launch.survivors()) == (1, [])
     assert launch.failure().category in categories

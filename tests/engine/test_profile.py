@@ -107,6 +107,7 @@ def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
     content = online_spec(measuring={"iterations": 1}).model_dump(mode="json")
     content |= {"mode": "profile", "profile": {"steps": 4, "through": "server"}}
     launch = Launching(tmp_path, Spec.model_validate(content))
+    launch.wait_for("measuring")
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     record = read_launched(launch.out, "profile")
     assert [(trace.phase, trace.rank) for trace in record.traces] == [("prefill", 0), ("decode", 0)]

@@ -31,6 +31,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     turns = Turns(count=3, tool_ms=400, tool_tokens=60)
     first = {"prompts": 2, "output_tokens": 20, "turns": turns}
     launch = Launching(tmp_path_factory.mktemp("rollout"), spec, is_second=True, first=first)
+    launch.wait_for("measuring")
     assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
     return launch
 
