@@ -23,6 +23,10 @@ SAVED = {
 """Trainer -> where it saves rollouts."""
 
 
+OWN_FILES, OWN_FOLDERS = ("ppo_trainer", "ppo_megatron_trainer"), ("config", "./config")
+"""hydra's --config-name and --config-path of verl's own files, which have the same defaults of generation."""
+
+
 def from_verl() -> int:
     """Print the config of verl's settings."""
     print(verl_text(), end="")
@@ -48,7 +52,8 @@ def verl_text() -> str:
     for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
         parser.add_argument(hydra, help=argparse.SUPPRESS)
     options = _options(parser)
-    for name in ("config_path", "config_name", "config_dir"):
+    own = Path(options.config_name or "").stem in OWN_FILES and options.config_path in (None, *OWN_FOLDERS)
+    for name in ("config_dir",) if own else ("config_path", "config_name", "config_dir"):
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             problem = f"{option}: chooses one of verl's files, which rollout-bench cannot read"

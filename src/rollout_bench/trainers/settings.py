@@ -109,6 +109,16 @@ class TrainerKey:
     unless: Sequence[Any] = ()
     remedy: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a value may be a mapping, whose keys have no entries of their own."""
+        return self.is_inert or self.read in ("mapping", "other_sampling")
+
+    @property
+    def is_inert(self) -> bool:
+        """Whether no value of the key has an effect here."""
+        return self.influence is Influence.NEUTRAL and self.read is None
+
     def value(self, written: Any, where: str) -> Any:
         """Return a written value, converted by the reader.
 
@@ -180,7 +190,7 @@ class KeyRegistry:
         parts = path.split(".")
         for above in (".".join(parts[:length]) for length in range(len(parts), 0, -1)):
             exact = self.keys.get(above)
-            if exact is not None and (above == path or exact.read in ("mapping", "other_sampling")):
+            if exact is not None and (above == path or exact.is_whole):
                 return exact
             if f"{above}.*" in self.keys:
                 return self.keys[f"{above}.*"]
@@ -252,16 +262,20 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
         above, _, name = path.rpartition(".")
         del (OmegaConf.select(tree, above) if above else tree)[name]
         return
-    is_known = registry.find(path).influence is not Influence.UNKNOWN or registry.below(path)
+    key = registry.find(path)
+    is_known = key.influence is not Influence.UNKNOWN or registry.below(path)
     if not found["sign"] and not is_there and (registry.misspelt(path) or not is_known):
         near = registry.misspelt(path) or near_miss(path, [key for key in registry.keys if not key.endswith("*")])
+        near = near if near and near_miss(path.rpartition(".")[2], [near.rpartition(".")[2]]) else None
         remedy = f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
         raise UserError(f"{override}: {trainer} has no key {path}", remedy)
     try:
         value = _plain(value_in(found["value"])) if found["value"] else ""
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
+        if not key.is_inert:
+            raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
+        value = found["value"]  # to hydra a text, such as 0112 as an experiment's name
     OmegaConf.update(tree, path, value)
 
 
@@ -321,7 +335,8 @@ class TrainerFile:
         """Raise `UserError` for a value in place of a section, or a key that is probably misspelt."""
         leaves = self.leaves
         for path, value in leaves.items():
-            if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
+            # {a:1}, which hydra's own grammar reads as {a: 1}
+            if value is None and ":" in path and not self.registry.find(path).is_inert:
                 problem = f"{self.name}: {path}: has no value, because YAML reads it as one word"
                 raise UserError(problem, "write a space after each colon")
             is_section = path not in self.registry.keys and self.registry.below(path) - {Influence.NEUTRAL}
