@@ -38,9 +38,11 @@ NO_PARQUET = (
 )
 
 
+ANSWERS = "\nassistant\n"
+
+MARKED = r"<(?P<tag>tool_response|tool_output|information|interpreter|observation)>.*?(?:</(?P=tag)>|\Z)"
 TOOLS = re.compile(
-    r"\n(?:user|tool|ipython|environment|observation)\n(?:(?!\nassistant\n).)*\nassistant\n"
-    r"|<(?P<tag>tool_response|tool_output|information|interpreter|observation)>.*?(?:</(?P=tag)>|\Z)",
+    rf"\n(?:user|tool|ipython|environment|observation)\n(?:(?!{ANSWERS}).)*{ANSWERS}|{MARKED}",
     re.DOTALL,
 )
 """Text of a tool in a saved answer of several turns: between the lines of a chat's roles, or between a tool's marks."""
@@ -53,7 +55,11 @@ class _Row(BaseModel):
     @property
     def generated(self) -> tuple[str, int]:
         """The answer without the text of tools, and the number of tool calls in it."""
-        return TOOLS.subn("\n", self.output)
+        # a line of a role counts only before an answer; to look for one after the last takes quadratic time
+        before, answers, last = self.output.rpartition(ANSWERS)
+        begin, calls = TOOLS.subn("\n", before + answers)
+        end, more = re.subn(MARKED, "\n", last, flags=re.DOTALL)
+        return begin + end, calls + more
 
 
 def traced(

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from rollout_bench.contracts.load import DatasetSpec
 from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.engine.vllm import sequence_rows
-from rollout_bench.trainers.rollout_dumps import read_dumps, trace
+from rollout_bench.trainers.rollout_dumps import _Row, read_dumps, trace
 from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.requests import Source, sharing
 
@@ -83,6 +84,13 @@ def test_the_text_of_tools_is_not_generated(tmp_path: Path, output: str, capsys:
     words_of_it = sum(word in output for word in ("call", "it", "the", "end"))
     assert (tools["output_tokens"], plain["output_tokens"]) == (words_of_it + turns, 4 + 1)
     assert f"{turns - 1} result" in capsys.readouterr().err
+
+
+def test_an_answer_that_repeats_a_role_takes_no_quadratic_time():
+    output = "call\ntool\npage\nassistant\n" + "\nuser\n" * 50_000  # minutes, where each looks for an answer after it
+    began_s = time.monotonic()
+    assert _Row(input="ask", output=output).generated == ("call\n" + "\nuser\n" * 50_000, 1)
+    assert time.monotonic() - began_s < 20
 
 
 def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
