@@ -100,6 +100,8 @@ def test_weights_that_declare_another_width_than_the_quantization_are_not_counte
     with pytest.raises(MemoryUnknownError, match="says quant_method mxfp4, and q has 16 bits"):
         check_declared(spec, {**QWEN2, **MXFP4})
     check_declared(with_quant("bf16", "float8_e4m3fn"), {**QWEN2, "quantization_config": {"quant_method": "fp8"}})
+    with pytest.raises(MemoryUnknownError, match="says quant_method fp8"):
+        check_declared(spec, {**QWEN2, "quantization_config": "fp8"})
     check_declared(spec, QWEN2)
 
 
@@ -186,10 +188,16 @@ def test_what_does_not_fit_is_told_with_its_parts():
         check_fits(matrix_of(LARGE, "cuda")[1].experiments, 80 * GIB, "one H100")
 
 
-@pytest.mark.parametrize("heads", [14, None])
-def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, heads: int | None):
-    unknown = {**QWEN2, "model_type": "deepseek_v3", "num_attention_heads": heads}
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": unknown}))
+OTHER = {**QWEN2, "model_type": "deepseek_v3"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*({"text_config": {**OTHER, "num_attention_heads": heads}} for heads in (14, None)), {"text_config": 7}, None],
+)
+def test_large_local_models_without_plain_sizes_get_a_remedy(tmp_path: Path, config: dict[str, Any] | None):
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
     with (tmp_path / "model.safetensors").open("wb") as weights:
         weights.truncate(100 * GIB)
     own = LARGE.replace("hub:Qwen/Qwen2.5-72B", str(tmp_path)) + "engine_args: {gpu_memory_utilization: 0.9}"

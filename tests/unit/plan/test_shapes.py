@@ -59,3 +59,18 @@ def test_a_counted_model_has_the_parameters_and_the_cache_that_its_judges_see(na
 def test_a_model_of_another_kind_is_unknown_by_its_kind(name: str):
     with pytest.raises(MemoryUnknownError, match=repr(CONFIGS[name]["model_type"])):
         architecture_from(CONFIGS[name])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("num_key_value_heads", odd) for odd in ([8], "8", -1, True, 1.5, float("nan"))),
+        *(("head_dim", odd) for odd in ([8], "8", -1, True, float("inf"))),
+        *(("num_experts", odd) for odd in ([8], "8", -1, 8.0, float("nan"))),
+        *(("layer_types", odd) for odd in (7, True, "full_attention", [None], ["full_attention"])),
+        *(("text_config", odd) for odd in (7, "text", [8])),
+    ],
+)
+def test_a_config_with_an_absurd_size_is_unknown_by_its_key(key: str, value: Any):
+    with pytest.raises(MemoryUnknownError, match=key):
+        architecture_from({**CONFIGS["Qwen/Qwen3-0.6B"], key: value})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, shown
 from rollout_bench.core.files import read_json
 from rollout_bench.core.model_files import cached_config
 from rollout_bench.core.yaml_files import packaged
@@ -22,6 +22,9 @@ BESIDE_TEXT = {"vision_config": "its part for images", "audio_config": "its part
 
 BY_FILES = "name a folder with its weights, whose sizes count then"
 """Remedy for a model whose sizes do not follow from its config."""
+
+BY_CONFIG = "give the model a config.json with its sizes"
+"""Remedy for a config.json that lacks sizes, or has wrong ones."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -73,13 +76,15 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
         MemoryUnknownError: the kind of model is not supported here, or a size is missing.
     """
     others = [part for key, part in BESIDE_TEXT.items() if config.get(key)]
-    config = config.get("text_config") or config
+    config = text_config(config)
     kind, types = str(config.get("model_type") or ""), config.get("layer_types") or []
     known = MODEL_TYPES.get(kind)
     if known is None:
         named = f"the size of its model_type {kind!r} is unknown" if kind else "its config.json has no model_type"
         raise MemoryUnknownError(named, BY_FILES)
     config = {**known, **config}
+    if not isinstance(types, list) or not all(isinstance(each, str) for each in types):
+        raise MemoryUnknownError("its config.json has a layer_types that is no list of names", BY_CONFIG)
     others += [f"layers of the type {other}" for other in sorted({*types} - {FULL, SLIDING})]
     if (config.get("decoder_sparse_step") or 1) != 1 or config.get("mlp_only_layers"):
         others.append("layers without experts")
@@ -87,8 +92,10 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
         raise MemoryUnknownError(f"{others[0]} can't be counted here", BY_FILES)
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
     layers, heads, hidden, vocabulary = (size_in(config, name) for name in names)
-    key_value_heads = int(config.get("num_key_value_heads") or heads)
-    head_dim = int(config.get("head_dim") or hidden // heads)
+    key_value_heads = size_in(config, "num_key_value_heads") if config.get("num_key_value_heads") else heads
+    head_dim = size_in(config, "head_dim") if config.get("head_dim") else hidden // heads
+    if types and len(types) != layers:
+        raise MemoryUnknownError(f"its config.json has {layers} layers and {len(types)} layer_types", BY_CONFIG)
     experts = experts_in(config)
     own = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
     matrices = 2 if config.get("plain_mlp") else 3
@@ -123,20 +130,37 @@ def _whole_layers(config: Mapping[str, Any], layers: int) -> int:
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config.json that describes the decoder of text: the whole one in most models.
+
+    Raises:
+        MemoryUnknownError: it is no mapping.
+    """
+    found = config.get("text_config") or config
+    if not isinstance(found, Mapping):
+        raise MemoryUnknownError("its config.json has a text_config that is no mapping", BY_CONFIG)
+    return found
+
+
 def experts_in(config: Mapping[str, Any]) -> int:
-    """Return the number of experts in a layer in the content of a config.json; 1 for a dense model."""
-    return next((config[k] for k in EXPERTS if config.get(k)), 1)
+    """Return the number of experts in a layer in the content of a config.json; 1 for a dense model.
+
+    Raises:
+        MemoryUnknownError: it is no size.
+    """
+    return next((size_in(config, key) for key in EXPERTS if config.get(key)), 1)
 
 
 def size_in(config: Mapping[str, Any], key: str) -> int:
     """Return a size in the content of a config.json.
 
     Raises:
-        MemoryUnknownError: it is missing.
+        MemoryUnknownError: it is missing, or no whole number from 1 up.
     """
     value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise MemoryUnknownError(f"its config.json has no {key}", "give the model a config.json with its sizes")
+    if type(value) is not int or value < 1:
+        said = f"no {key}" if value is None else f"no size as {key}: {shown(value)}"
+        raise MemoryUnknownError(f"its config.json has {said}", BY_CONFIG)
     return value
 
 
@@ -221,7 +245,8 @@ def check_declared(spec: Spec, config: Mapping[str, Any]) -> None:
     Raises:
         MemoryUnknownError: the quantization of the spec has 16 bits.
     """
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    declared = config.get("quantization_config")
+    method = declared.get("quant_method") if isinstance(declared, Mapping) else declared
     if method and bits_of(spec) >= 16:
         raise MemoryUnknownError(
             f"its config.json says quant_method {method}, and {spec.quant.name} has {bits_of(spec):g} bits",

@@ -21,6 +21,8 @@ from rollout_bench.plan.fit.architecture import (
     cache_value_bytes,
     check_declared,
     model_config,
+    size_in,
+    text_config,
     value_bytes,
 )
 from rollout_bench.plan.matrix import Experiment
@@ -201,9 +203,9 @@ def ranks_of(spec: Spec) -> int:
 
 def smallest_tensor_parallel(spec: Spec, path: str, device_bytes: float) -> int | None:
     """Return the smallest larger power of two that, as tensor_parallel_size, makes all fit; None if none does."""
-    config = model_config(spec, path)
-    # without a known number of heads each size may do
-    heads = (config.get("text_config") or config).get("num_attention_heads") or 0
+    heads = 0  # unknown: each size may do
+    with suppress(MemoryUnknownError):
+        heads = size_in(text_config(model_config(spec, path)), "num_attention_heads")
     sizes = (size for power in range(1, 11) if (size := 1 << power) > tensor_parallel_size(spec) and heads % size == 0)
     return next((size for size in sizes if (fit := fit_of(spec, path, device_bytes, size)) and fit.lacks <= 0), None)
 
