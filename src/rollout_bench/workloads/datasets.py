@@ -7,6 +7,7 @@ process.
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -19,6 +20,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from rollout_bench.contracts.load import MOST_TURNS, DatasetFormat
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import several
+from rollout_bench.core.readers import finite
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
@@ -114,9 +116,11 @@ class TraceLine(_Line):
 def _of_mooncake(row: dict[str, Any]) -> dict[str, Any]:
     own = {"prompt_tokens": row["input_length"], "output_tokens": row["output_length"]}
     time_ms = row.get("timestamp")
-    if isinstance(time_ms, bool) or not isinstance(time_ms, int | float | None):
+    if time_ms is None:
+        return own
+    if not isinstance(time_ms, int | float) or finite(time_ms) is None:
         raise _DamagedError(f"timestamp is {_short(time_ms)}, no number of milliseconds")
-    return own if time_ms is None else {**own, "arrival_s": time_ms / 1000}
+    return {**own, "arrival_s": time_ms / 1000}
 
 
 class PromptLine(_Line):
@@ -196,13 +200,15 @@ def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
 
 def read_bytes(path: Path) -> bytes:
     """Return the file's content; raise `UserError` if it cannot be read."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # pipes and /dev/zero never end
-        raise UserError(f"{path}: cannot be read: it is not a regular file", "name a file")
+    remedy = "correct the path: it is relative to where snakemake runs"
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # pipes and /dev/zero never end
+            problem = "Is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
+            raise UserError(f"{path}: cannot be read: {problem}", "name a file")
         return path.read_bytes()
-    except OSError as error:
-        remedy = "name a file" if path.is_dir() else "correct the path: it is relative to where snakemake runs"
-        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}", remedy) from None
 
 
 def sha256(content: bytes) -> str:

@@ -73,6 +73,8 @@ def test_a_timestamp_is_in_milliseconds_only_in_a_line_of_mooncakes(tmp_path: Pa
             read_dataset(lines(tmp_path / "t", mixed), "trace")
     with refused("timestamp is", "arrival_s"):
         read_dataset(lines(tmp_path / "t", {**row, "timestamp": "2026-11-28"}), "trace")
+    with refused("timestamp is 9999", "arrival_s"):
+        read_dataset(lines(tmp_path / "t", {**row, "timestamp": int("9" * 400)}), "trace")
     assert [one.arrival_s for one in read_dataset(lines(tmp_path / "t", {**ours, "arrival_s": 2}), "trace")] == [2]
 
 
@@ -272,3 +274,9 @@ def test_what_never_ends_is_no_data_set(tmp_path: Path, kind: str) -> None:
     os.mkfifo(path)
     with pytest.raises(UserError, match="it is not a regular file"):
         read_bytes(path if kind == "fifo" else Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(("name", "problem"), [("x" * 300, "File name too long"), ("x\0", "embedded null byte")])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    with refused(problem, "correct the path"):
+        read_bytes(tmp_path / name)
