@@ -16,7 +16,14 @@ from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 from rollout_bench.measure.server.paced import questions
 from rollout_bench.measure.server.served import rows_of
-from rollout_bench.measure.server.session import Connection, _took_token_ids, check_answer, identity, reaching
+from rollout_bench.measure.server.session import (
+    Connection,
+    _took_token_ids,
+    _vocabulary,
+    check_answer,
+    identity,
+    reaching,
+)
 from rollout_bench.measure.server.stream import Answer, LoadPass, Question, RequestOutcome, Target, open_session, send
 from rollout_bench.workloads.requests import Request
 
@@ -339,3 +346,21 @@ def test_without_the_key_every_path_is_refused(path: str, given: bytes | None):
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 def test_with_the_key_a_request_passes(kind: str):
     assert asked([(b"authorization", f"Bearer {OWN_KEY}".encode())], "/health", kind) == ([], ["/health"])
+
+
+def out_of(vocabulary: int, status: int = 400) -> dict[str, Any]:
+    return {"vocabulary": vocabulary, "vocabulary_status": status}
+
+
+@pytest.mark.parametrize("options", [out_of(2048), out_of(2048, 200), out_of(79), out_of(32_000)])
+def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, Any]):
+    with running_stub(**options) as stub:
+        assert _vocabulary(Connection(target(stub.url)), 32_000) == options["vocabulary"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(out_of(2048, 500), "answers 500: Token"), (out_of(70), "answers 400: Token")]
+)
+def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], said: str):
+    with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=said):
+        _vocabulary(Connection(target(stub.url)), 32_000)

@@ -458,15 +458,30 @@ def _took_token_ids(answer: str) -> bool:
 
 
 def _vocabulary(connection: Connection, most: int) -> int:
-    """Return how many token ids the server accepts in prompts, at most `most`; it takes a completion for each guess."""
+    """Return how many token ids the server accepts in prompts, at most `most`; it takes a completion for each guess.
+
+    Raises:
+        MeasuringFailed: the server fails, or it refuses prompts for another reason than their ids.
+    """
+    refused = 200, ""
 
     def is_refused(vocabulary: int) -> bool:
-        return _asked_patiently(connection, [*PROBE[:-1], vocabulary - 1])[0] in NOT_UNDERSTOOD
+        nonlocal refused
+        status, answer = _asked_patiently(connection, [*PROBE[:-1], vocabulary - 1])
+        if status not in NOT_UNDERSTOOD:
+            check_answer(status, answer, connection.target)
+            if _took_token_ids(answer):
+                return False
+        refused = status, answer
+        return True
 
     if not is_refused(most):
         return most
     tried = range(PROBE[-1] + 1, most)
-    return tried[bisect.bisect_left(tried, True, key=is_refused) - 1]
+    first = bisect.bisect_left(tried, True, key=is_refused)
+    if first < 2:  # only the ids of the probe itself, which was accepted before
+        raise _failure(*refused, connection.target)
+    return tried[first - 1]
 
 
 def _found(
