@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from snakemake.utils import update_config
@@ -83,17 +83,25 @@ def check_words(words: Sequence[str]) -> None:
                 raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
 
 
+def _refuse(problem: str) -> NoReturn:
+    raise UserError(problem, "`snakemake --help` lists the options") from None
+
+
 def _check_options(words: Sequence[str]) -> None:
     from snakemake.cli import get_argument_parser  # loads all plugins: a second
+    from snakemake.exceptions import CliException, ResourceError, WorkflowError
 
     from rollout_bench.plan.config import Config
 
     parser = get_argument_parser()
     parser.exit_on_error = False
+    parser.error = _refuse  # its own prints the whole usage
     try:
         _, others = parser.parse_known_args(list(words))
-    except argparse.ArgumentError as error:
-        raise UserError(str(error), "`snakemake --help` lists the options") from None
+    except (argparse.ArgumentError, CliException, WorkflowError) as error:
+        _refuse(str(error))
+    except (ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
+        _refuse(f"the value of an option can't be read: {error}")
     for word in others:
         option = word.partition("=")[0]
         if option.lstrip("-") in Config.model_fields:

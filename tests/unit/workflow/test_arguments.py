@@ -136,6 +136,9 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--confgifile", "one.yaml"], "--confgifile: Snakemake has no such option", "did you mean '--configfile'?"),
         (["--quants", "bf16"], "--quants: is a key of the config", "--config: quants=VALUE"),
         (["--cores"], "expected one argument", "`snakemake --help`"),
+        (["--cores", "four", "-p"], "cores", "`snakemake --help`"),
+        (["--resources", "gpu", "-p"], "the value of an option can't be read", "`snakemake --help`"),
+        (["--k"], "ambiguous option: --k could match --keep-going", "`snakemake --help`"),
     ],
 )
 def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
