@@ -45,7 +45,7 @@ def check() -> NoReturn:
     _, made, engine = planned_call(check.__doc__, is_check=True)
     models = dict.fromkeys(
         (
-            "synthetic" if e.checkpoint else "hub" if (e.spec.model.weights or "").startswith("hub:") else "weights",
+            "synthetic" if e.checkpoint else "hub" if e.spec.model.is_on_hub else "weights",
             f"{e.spec.model.name}/{e.spec.quant.name}",
             e.model_path,
         )

@@ -49,6 +49,11 @@ class ModelSpec(Strict):
         None, description="The full shape of a synthetic model. Null if weights are named."
     )
 
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the engine loads the weights from the model hub."""
+        return (self.weights or "").startswith("hub:")
+
 
 class Quantization(Strict):
     """Quantization of the weights, and its proof."""

@@ -144,7 +144,7 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> No
     if config.kubernetes.image is not None:
         return
     for model, path in models:
-        if model.weights is None or model.weights.startswith("hub:"):
+        if model.weights is None or model.is_on_hub:
             continue
         folder = Path(path)
         below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)

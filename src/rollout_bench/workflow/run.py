@@ -74,7 +74,7 @@ def _refuse_what_cannot_run(plan: Schedule, engine: InstalledEngine) -> None:
     for platform in {spec.platform for spec in specs if spec.endpoint is None}:
         if (refusal := engine.refusal(platform)) is not None:
             raise refusal
-    on_hub = dict.fromkeys(e.model_path for e in missing if (e.spec.model.weights or "").startswith("hub:"))
+    on_hub = dict.fromkeys(e.model_path for e in missing if e.spec.model.is_on_hub)
     if not endpoints and not on_hub:
         return
     places = Places(endpoints=tuple(endpoints.values()), hub=tuple(on_hub))

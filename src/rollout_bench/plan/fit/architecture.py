@@ -183,7 +183,7 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     if spec.model.synthetic is not None:
         return hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
     file = Path(model_path).expanduser() / "config.json"
-    if not file.parent.is_dir() and (spec.model.weights or "").startswith("hub:"):
+    if not file.parent.is_dir() and spec.model.is_on_hub:
         file = cached_config(model_path) or file
         if not file.is_file():
             return known_config(model_path)
