@@ -123,5 +123,9 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     default = None if call.alone else default_config(call.configfiles)
     check_call(is_job=False, config=default)
     merged = {} if default is None else load(default)
+    below = sorted(merged.keys() - given.keys())
+    if below and call.configfiles and default == Path("config.yaml"):
+        over = ", ".join(file.name for file in call.configfiles)
+        print(f"{over}: laid over config.yaml, from which come {', '.join(below)}")
     update_config(merged, given)
     return merged, *plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)

@@ -48,6 +48,7 @@ DISTURBED = frozenset({"cpu_steal", "cpu_shared", "device_shared", "memory_press
 
 IF_ALL = {
     "engine_fallback": "ratios hold for machines that lack the same kernel; elsewhere all are faster",
+    "generator_bound": "latencies are too high by that, so free cores for the sender, or ask from another machine",
     "plain_sampling": "texts may end early, so compare only with servers that have this flag",
     "preemptions": "the speeds are those of a KV cache that is too small for the load",
     "prompts_as_text": "compare only with servers that have this flag",

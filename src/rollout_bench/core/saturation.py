@@ -16,8 +16,12 @@ KEEPS, BEHIND = 0.95, 0.995
 rates: none of them should fall behind by chance."""
 
 LONG = 0.4
-"""Maximum ratio of the mean latency of the first quarter of the arrivals, which hardly queue, to the time of all
-arrivals. Above it, a pass is too short for this check."""
+"""Maximum ratio of the mean latency of the first quarter of the arrivals to the time of all arrivals. Above it, a pass
+is too short for this check, unless latencies grow so much that the server is `FAR` behind."""
+
+FAR = 0.8
+"""Share of the rate that a server answers at most if it falls behind even in a pass that is too short: latencies also
+grow while the first batch fills, but not on and on."""
 
 BATCHES = 4
 """Parts of the second half of a pass whose mean latencies are compared if there are fewer than `ALONE` passes."""
@@ -80,8 +84,9 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
     neighbours do (batch means: A. M. Law, Simulation Modeling and Analysis, 5th ed. 2015, section 9.5.3).
     Failed requests count as unanswered, requests that were cut off do not count.
     If requests were cut off, the latest latencies are unknown, and the growth of the number of running requests counts.
-    If early latencies of a pass exceed `LONG` * (b - a), the growth can't be measured. The share is then a lower
-    bound: answers per second of the passes, divided by the offered rate.
+    If early latencies of a pass exceed `LONG` * (b - a), the growth may be that of the first batch. If it is too large
+    for that, the server falls behind. Otherwise the share is a lower bound: answers per second of the passes, divided
+    by the offered rate.
     The result is None if a pass has fewer than four requests, or if all its requests were due simultaneously.
     """
     if not passes or any(one.due_s.size < 4 or np.ptp(one.due_s) <= 0 for one in passes):
@@ -89,11 +94,11 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
     offered = float(np.mean([(one.due_s.size - 1) / np.ptp(one.due_s) for one in passes]))
     answers = sum(one.end_s.size for one in passes)
     served = answers / max(1, sum(one.due_s.size - one.cut for one in passes))
-    if any(too_short(one) for one in passes):
-        least = min(1.0, answers / sum(one.elapsed_s for one in passes) / offered)
-        return KeptUp(offered, least, least >= enough or served < enough)
     cut = any(one.cut for one in passes)
     share, low, high = _by_running(passes) if cut else _by_latency(passes)
+    if any(too_short(one) for one in passes) and high > FAR:
+        least = min(1.0, answers / sum(one.elapsed_s for one in passes) / offered)
+        return KeptUp(offered, least, least >= enough or served < enough)
     found = served if high >= 1 else min(served, share)
     # what failed is no chance
     is_sure = served < enough or served * low >= enough or (high < 1 and share < enough)

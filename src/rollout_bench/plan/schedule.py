@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of, with_setting
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Glance, glance, has_failed
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, start_of
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, replicas, start_of
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
@@ -61,7 +62,11 @@ ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the time of the move; no command reads them."""
 
 USUAL_S = 60.0, 240.0
-"""Usual shortest and longest duration of a launch on an accelerator, in seconds, before anything is measured."""
+"""Usual shortest and longest duration of a launch without its passes on an accelerator, in seconds."""
+
+USUAL_TOKENS_PER_S = 15_000.0, 3_000.0
+"""Output tokens per second of an engine on an accelerator, with which passes take their usual shortest and longest
+time: the first is that of Qwen3-8B in bf16 on one H100 with 256 sequences; larger models and longer ones are slower."""
 
 TIMEOUT_S = 1800
 """Default time limit of a launch, in seconds."""
@@ -391,15 +396,16 @@ def _at_another_load(spec: Spec, first: Callable[[Path, str], Launched | None]) 
         record = first(folder, spec.mode)
         if record is not None and record.valid and start_of(record.spec) == start:
             cost = Cost.of(record)
-            counted_s = cost.counted_s * _most_tokens(spec) / _most_tokens(record.spec)
+            tokens, measured = (_tokens_of_pass(each) * each.measuring.iterations for each in (spec, record.spec))
+            counted_s = cost.counted_s * tokens / measured
             return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
     return None
 
 
-def _most_tokens(spec: Spec) -> int:
-    """Return the maximum number of output tokens of the measured passes of a launch."""
+def _tokens_of_pass(spec: Spec) -> int:
+    """Return the maximum number of output tokens of a pass of a launch, on all of its engines."""
     load = spec.workload
-    return load.prompts * load.samples_per_prompt * load.longest_pair[1] * spec.measuring.iterations
+    return load.prompts * load.samples_per_prompt * load.longest_pair[1]
 
 
 def _held_s(spec: Spec) -> float:
@@ -417,7 +423,15 @@ def _usual_s(spec: Spec) -> Span | None:
     held_s = round(_held_s(spec), 1)
     if spec.endpoint is not None:
         return (held_s, held_s) if held_s else None
-    return (USUAL_S[0] + held_s, USUAL_S[1] + held_s) if spec.platform != "cpu" else None
+    if spec.platform == "cpu":
+        return None
+    passes = spec.measuring.warmup_iterations + spec.measuring.iterations
+    repeated = mode_of(spec.mode).passes == "repeated" and not held_s
+    tokens = _tokens_of_pass(spec) * passes / replicas(spec) if repeated else 0.0
+    least_s, most_s = (
+        start_s + held_s + tokens / rate for start_s, rate in zip(USUAL_S, USUAL_TOKENS_PER_S, strict=True)
+    )
+    return round(least_s, 1), round(most_s, 1)
 
 
 def _least_s(spec: Spec, point: LoadPoint) -> float:

@@ -343,6 +343,8 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
     mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
+    disturbed = any(DISTURBED.intersection(own) for own in codes)
+    free = "keep others off the machine, then " if disturbed else ""
     steps = (
         (
             any(row.experiment.damaged for row in rows),
@@ -351,7 +353,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
         (missing, f"{mend}{_AGAIN} what is missing"),
         (
             any(own and not LASTING.intersection(own) for own in codes),
-            f"{_AGAIN} invalid launches anew, with all of their blocks",
+            f"{free}{_AGAIN} invalid launches anew, with all of their blocks",
         ),
         (
             any(not launch.paired for row in rows for launch in row.launches),

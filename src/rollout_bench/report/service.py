@@ -23,6 +23,8 @@ Latencies = Mapping[str, Mapping[str, Distribution]]
 TOLD = {"ttft_s": "TTFT", "tpot_s": "TPOT"}
 """Measures that a sentence has, with their names."""
 
+TOLD_PERCENTS = (50, 99)
+"""Percentiles of these that a sentence has."""
 
 TOLD_FAILED = 0.005
 """Share of failed requests from which a sentence has it."""
@@ -32,7 +34,7 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     """Return a sentence for each measured experiment of `rows` with loads, that with the highest throughput first.
 
     It says which request rates the server kept up with; at the highest of them, or else at the lowest that was
-    measured: the median latencies, and the share of requests within the limits of `slo`. Without rates it says the
+    measured: percentiles of latencies, and the share of requests within the limits of `slo`. Without rates it says the
     throughput of the best load.
     """
     served = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
@@ -65,8 +67,9 @@ def _ordered(loads: Sequence[Row]) -> list[Row]:
 
 
 def _kept(rated: Sequence[Row]) -> list[Row]:
-    """Return the loads up to the heaviest that the server keeps up with, and with all lighter ones."""
-    return list(takewhile(lambda row: state_of(row) == "keeps up", rated))
+    """Return the loads up to the heaviest that the server keeps up with, none of which it is shown to fall behind."""
+    possible = list(takewhile(lambda row: state_of(row) != "falls behind", rated))
+    return possible[: max((place for place, row in enumerate(possible, 1) if state_of(row) == "keeps up"), default=0)]
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -123,24 +126,29 @@ def _remedy(row: Row, lightest: Row) -> str:
     """Return what would decide whether the server keeps up with the load of `row`."""
     rate = _point(row).request_rate
     if any(launch.too_short for launch in row.used) and isinstance(rate, float) and "e2el_s" in lightest.values:
-        return f"{math.ceil(lightest.values['e2el_s'] * rate / LONG)} requests or more would tell"
+        load = row.used[0].record.spec.workload
+        sent = _point(row).requests or load.prompts * load.samples_per_prompt
+        return f"{max(math.ceil(lightest.values['e2el_s'] * rate / LONG), 2 * sent)} requests or more would tell"
     return "more requests or iterations would tell"
 
 
 def _at(row: Row, latencies: Latencies, slo: Slo) -> str:
-    """Return median latencies and the share of requests within the limits, after a colon; empty if none is known."""
+    """Return percentiles of latencies and the share of requests within the limits, after a colon; empty if unknown."""
     failed = row.values.get("failed_share", 0.0)
     failures = f"{100 * failed:.0f} % of requests failed" if failed >= TOLD_FAILED else ""
-    told = "; ".join(filter(None, (", ".join(_medians(row, latencies)), failures, _within(row, slo))))
+    told = "; ".join(filter(None, (*_percentiles(row, latencies), failures, _within(row, slo))))
     return f": {told}" if told else ""
 
 
-def _medians(row: Row, latencies: Latencies) -> Iterator[str]:
+def _percentiles(row: Row, latencies: Latencies) -> Iterator[str]:
     for measure, name in TOLD.items():
         found = latencies.get(row.experiment.place, {}).get(measure)
         if found is not None and found.by_launch:
-            about = "" if 50 in found.proven_by_launch else "about "
-            yield f"{name} p50 {about}{number(1000 * found.by_launch[50], 3)} ms"
+            yield f"{name} " + ", ".join(
+                f"p{percent} {'' if percent in found.proven_by_launch else 'about '}{number(1000 * value, 3)} ms"
+                for percent, value in found.by_launch.items()
+                if percent in TOLD_PERCENTS
+            )
 
 
 def _within(row: Row, slo: Slo) -> str:

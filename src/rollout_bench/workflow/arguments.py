@@ -88,7 +88,7 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def _check_options(words: Sequence[str]) -> None:
-    from snakemake.cli import get_argument_parser  # loads all plugins: a second
+    from snakemake.cli import get_argument_parser, parse_cores, parse_jobs  # loads all plugins: a second
     from snakemake.exceptions import CliException, ResourceError, WorkflowError
 
     from rollout_bench.plan.config import Config
@@ -97,7 +97,10 @@ def _check_options(words: Sequence[str]) -> None:
     parser.exit_on_error = False
     parser.error = _refuse  # its own prints the whole usage
     try:
-        _, others = parser.parse_known_args(list(words))
+        given, others = parser.parse_known_args(list(words))
+        for value, parse in ((given.cores, parse_cores), (given.jobs, parse_jobs)):
+            if value is not None:
+                parse(value)
     except (argparse.ArgumentError, CliException, WorkflowError) as error:
         _refuse(str(error))
     except (ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name

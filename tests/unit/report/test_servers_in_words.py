@@ -31,8 +31,9 @@ def test_the_conclusion_has_the_rate_and_latencies_and_limits_there(tmp_path: Pa
     lead = summary(tmp_path, *rates(2, 8, 30), requests=512, ttft_ms=200).answers[0].lead
     assert re.fullmatch(
         r"bf16 keeps up with 8 req/s, not with 30 \(it answers 2\d(\.\d)?\); "
-        r"at 8 req/s: TTFT p50 (about )?5\d(\.\d)? ms, "
-        r"TPOT p50 (about )?10\.?\d? ms; (100|9\d) % of requests met the limits \(TTFT 200 ms\)\.",
+        r"at 8 req/s: TTFT p50 (about )?5\d(\.\d)? ms, p99 (about )?\d\d(\.\d)? ms; "
+        r"TPOT p50 (about )?10\.?\d? ms, p99 (about )?10\.?\d? ms; "
+        r"(100|9\d) % of requests met the limits \(TTFT 200 ms\)\.",
         lead,
     ), lead
 
@@ -53,6 +54,12 @@ def test_passes_that_are_too_short_to_tell_are_no_limit(tmp_path: Path):
     lead = summary(tmp_path, *rates(8, 60), requests=16).answers[0].lead
     assert "8 req/s" in lead
     assert "not with" not in lead, lead
+
+
+def test_a_lighter_load_that_is_undecided_hides_no_heavier_one(tmp_path: Path):
+    points = [LoadPoint(request_rate=1.0, requests=8), LoadPoint(request_rate=8.0, requests=256)]
+    lead = summary(tmp_path, *points, requests=256).answers[0].lead
+    assert lead.startswith("bf16 keeps up with 8 req/s for 256 requests, the highest rate that was asked; at 8"), lead
 
 
 def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):

@@ -135,6 +135,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
         (["--confgifile", "one.yaml"], "--confgifile: Snakemake has no such option", "did you mean '--configfile'?"),
         (["--quants", "bf16"], "--quants: is a key of the config", "--config: quants=VALUE"),
+        (["--cores", "two"], "must be integer or 'all'", "`snakemake --help`"),
         (["--cores"], "expected one argument", "`snakemake --help`"),
         (["--cores", "four", "-p"], "cores", "`snakemake --help`"),
         (["--resources", "gpu", "-p"], "the value of an option can't be read", "`snakemake --help`"),
