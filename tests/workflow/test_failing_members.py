@@ -88,7 +88,7 @@ def test_where_all_fail_for_one_cause_the_rest_is_left_out(tmp_path: Path):
     assert "CalledProcessError" not in done.stdout
     assert not space.records
     (told,) = [line for line in done.stdout.splitlines() if " launches failed: " in line]
-    assert told.startswith("  - 3 launches failed: the stand-in was told to fail -> "), told
+    assert told.startswith("  No result: 3 launches failed: the stand-in was told to fail -> "), told
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("leases")
 
 def test_passes_never_overlap_and_records_name_their_rounds(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 4).start()
+    made.wait_for("importing|initializing|measuring")
     assert made.finish() == 0, made.said
     records = made.records()
     assert set(records) == set("abc")
@@ -98,6 +99,7 @@ def test_memory_held_by_other_engines_of_the_block_is_unflagged(
 )
 def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Path, how: str, cause: str) -> None:
     made = block(tmp_path, 4, b=how).start("--timeout-s", "8")
+    made.wait_for("importing|initializing|measuring")
     assert made.finish() == 1
     assert {name: len(record.iterations) for name, record in made.records().items()} == {"a": 5, "c": 5}
     assert [sorted(order) for order in made.records()["a"].block.order[-2:]] == [[0, 2]] * 2
@@ -128,7 +130,8 @@ def test_a_kill_in_a_shared_start_loses_one_workload(
 ) -> None:
     made = block(tmp_path, 4, **how)
     made.in_turn = True
-    assert made.start().finish() == len(how), made.said
+    made.start().wait_for("importing|initializing|measuring")
+    assert made.finish() == len(how), made.said
     assert {name: len(record.after or ()) for name, record in made.records().items()} == after
     assert failure_path(made.outs["b"]).exists() == bool(how)
     check_all_over(made, leases)
