@@ -85,6 +85,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory, config: pytest.Config)
 def kept_out(elsewhere: Path) -> Iterator[None]:
     """Fail a test that touched what the clone or its user holds, or left something where all tests work."""
     yield
+    os.environ.pop("PYTHONSAFEPATH", None)  # a command called in this process sets it for all that it starts
     refused = elsewhere / "refused"
     if refused.exists():
         lines = refused.read_text()
