@@ -10,7 +10,6 @@ Not reached: the model's own loading (dtype, quantization by bitsandbytes, adapt
 of weights to a server; turns with tools; the distribution of requests inside vLLM.
 """
 
-import argparse
 import contextlib
 import importlib
 import importlib.abc
@@ -20,20 +19,22 @@ import io
 import itertools
 import json
 import logging
-import lzma
 import os
 import random
 import sys
 import tempfile
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from oracle_table import refusal, write_table
 
 TRL = importlib.metadata.version("trl")
 NEWEST = TRL.split(".")[1] != "0"
 VLLM = "0.24.0" if NEWEST else "0.17.0"
-SEED, DRAWS = 84, 300
+DRAWS = 300
 
 
 class Kept(Exception):  # noqa: N818
@@ -441,38 +442,16 @@ def recorded(kind: str, draw: dict[str, Any], folder: Path) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return facts(kind, draw, folder)
     except REFUSALS as error:
-        return {"refused": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"}
+        return refusal(error)
 
 
-def main() -> None:
-    """Write the table, and print the draws whose facts have changed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="FILE.jsonl.xz with a line for each draw")
-    parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--seed", type=int, default=SEED)
-    asked = parser.parse_args()
-    before = {}
-    if asked.table.exists():
-        with lzma.open(asked.table, "rt") as lines:
-            before = {json.dumps([row["trainer"], row["settings"]]): row for row in map(json.loads, lines)}
-    rows, changed = [], 0
+def rows(number: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the row of each draw."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, draw in enumerate([ALWAYS, ALWAYS, *draws(asked.draws, asked.seed)]):
-            kind = "rloo" if number % 4 == 1 else "grpo"
-            row = {"trainer": kind, "settings": draw, **recorded(kind, draw, Path(folder))}
-            row = json.loads(json.dumps(row, sort_keys=True))
-            rows.append(row)
-            old = before.get(json.dumps([kind, row["settings"]]))
-            if old is not None and old != row:
-                changed += 1
-                names = [name for name in sorted(old | row) if old.get(name) != row.get(name)]
-                print(draw, *(f"  {name}: {old.get(name)} -> {row.get(name)}" for name in names), sep="\n")
-            print(f"\r{number + 1} draws", end="", file=sys.stderr)
-    with lzma.open(asked.table, "wt", preset=9) as file:
-        file.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    refused = sum("refused" in row for row in rows)
-    print(f"TRL {TRL}: {len(rows)} draws, {refused} that TRL refuses; {changed} of {len(before)} have changed")
+        for place, draw in enumerate([ALWAYS, ALWAYS, *draws(number, seed)]):
+            kind = "rloo" if place % 4 == 1 else "grpo"
+            yield {"trainer": kind, "settings": draw, **recorded(kind, draw, Path(folder))}
 
 
 if __name__ == "__main__":
-    main()
+    write_table(__doc__, f"TRL {TRL}", ("trainer", "settings"), DRAWS, rows)

@@ -10,7 +10,6 @@ ray (a worker is a number here); the choice of a replica for a request; `validat
 the recipes of other repositories, of which only the older trainer that they inherit runs.
 """
 
-import argparse
 import asyncio
 import contextlib
 import copy
@@ -24,7 +23,6 @@ import io
 import itertools
 import json
 import logging
-import lzma
 import random
 import sys
 import tempfile
@@ -34,13 +32,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from oracle_table import refusal, write_table
+
 VLLM = {"0.8": "0.12.0", "0.9": "0.24.0"}
 """verl -> a version of vLLM that it is made for."""
 
 MODEL_LENGTH = 40_960
 """Longest sequence of the model in the draws, in tokens, as Qwen3-8B has it."""
 
-SEED, DRAWS = 84, 410
+DRAWS = 410
 
 
 class Anything:
@@ -433,7 +433,7 @@ def recorded(overrides: list[str], model: Path) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             found = asyncio.run(facts(composed(overrides, model)))
     except REFUSALS as error:
-        return {"refused": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"}
+        return refusal(error)
     found["arguments"] = {name: value for name, value in found["arguments"].items() if name not in LEFT_OUT}
     return found
 
@@ -539,35 +539,14 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def main() -> None:
-    """Write the table, and print the draws whose facts have changed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="FILE.jsonl.xz with a line for each draw")
-    parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--seed", type=int, default=SEED)
-    asked = parser.parse_args()
-    before = {}
-    if asked.table.exists():
-        with lzma.open(asked.table, "rt") as lines:
-            before = {tuple(row["words"]): row for row in map(json.loads, lines)}
-    rows, changed = [], 0
+def rows(number: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the row of each draw."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(MODEL))
-        for number, draw in enumerate([ALWAYS, *draws(asked.draws, asked.seed)]):
+        for draw in (ALWAYS, *draws(number, seed)):
             words = [word(key, value) for key, value in draw.items()]
-            row = {"words": words, **recorded(words, Path(folder))}
-            rows.append(row)
-            old = before.get(tuple(words))
-            if old is not None and old != row:
-                changed += 1
-                names = [name for name in sorted(old | row) if old.get(name) != row.get(name)]
-                print(" ".join(words), *(f"  {name}: {old.get(name)} -> {row.get(name)}" for name in names), sep="\n")
-            print(f"\r{number + 1} draws", end="", file=sys.stderr)
-    with lzma.open(asked.table, "wt", preset=9) as file:
-        file.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    refused = sum("refused" in row for row in rows)
-    print(f"verl {VERL}: {len(rows)} draws, {refused} that verl refuses; {changed} of {len(before)} have changed")
+            yield {"words": words, **recorded(words, Path(folder))}
 
 
 if __name__ == "__main__":
-    main()
+    write_table(__doc__, f"verl {VERL}", ("words",), DRAWS, rows)
