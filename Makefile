@@ -64,8 +64,8 @@ VERL ?= 0.8.0 0.9.1
 TRL ?= 1.16.0
 oracles: setup ## ask verl's and TRL's own code anew for studies/oracles, print what changed; TRL= asks verl only
 	@for it in $(VERL:%=verl-%) $(TRL:%=trl-%); do at=.venv-oracles/$$it; trainer=$${it%%-*}; \
-	$(PYTHON) -m venv $$at && $(BIN)/uv pip install --quiet --python $$at $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} \
-	--requirements studies/oracles/$$trainer.txt && $(BIN)/uv pip install --quiet --python $$at --no-deps $$trainer==$${it#*-} && \
+	$(PYTHON) -m venv --without-pip $$at && $(BIN)/python -m rollout_bench.commands.environment .venv uv \
+	pip install --quiet --no-deps --python $$at --requirements studies/oracles/$$trainer.txt $$trainer==$${it#*-} && \
 	$$at/bin/python studies/oracles/$${trainer}_facts.py studies/oracles/$$it.jsonl.xz || exit 1; done
 
 # Platform, machine of its wheels, conda file. A pin stays as long as the inputs allow it.

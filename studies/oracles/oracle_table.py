@@ -58,4 +58,6 @@ def write_table(
     with lzma.open(asked.table, "wt", preset=9) as file:
         file.writelines(json.dumps(row, sort_keys=True) + "\n" for row in found)
     refused = sum("refused" in row for row in found)
-    print(f"{trainer}: {len(found)} draws, {refused} that it refuses; {changed} of {len(before)} have changed")
+    new = len({identity(row) for row in found} - before.keys())
+    gone = len(before.keys() - {identity(row) for row in found})
+    print(f"\r{trainer}: {len(found)} draws, {refused} that it refuses; {changed} have changed, {new} new, {gone} gone")

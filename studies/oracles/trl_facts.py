@@ -11,17 +11,12 @@ of weights to a server; turns with tools; the distribution of requests inside vL
 """
 
 import contextlib
-import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.metadata
 import io
 import itertools
-import json
 import logging
 import os
 import random
-import sys
 import tempfile
 import types
 import warnings
@@ -30,15 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from oracle_table import refusal, write_table
+from stand_ins import Kept, read_command_line, stand_in
 
 TRL = importlib.metadata.version("trl")
 NEWEST = TRL.split(".")[1] != "0"
 VLLM = "0.24.0" if NEWEST else "0.17.0"
 DRAWS = 300
-
-
-class Kept(Exception):  # noqa: N818
-    """TRL's code has come as far as it is needed."""
 
 
 class SamplingParams:
@@ -95,35 +87,7 @@ class LLM:
 made: list[LLM] = []
 
 
-class Standing(types.ModuleType):
-    """Module in which every other name is an empty class."""
-
-    __path__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds each module of vLLM as a `Standing` one."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.partition(".")[0] == "vllm":
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        return None
-
-    def create_module(self, spec: Any) -> types.ModuleType:
-        return Standing(spec.name)
-
-    def exec_module(self, module: Any) -> None:
-        module.__version__ = VLLM
-        for known in (LLM, SamplingParams, StructuredOutputsParams):
-            setattr(module, known.__name__, known)
-
-
-sys.meta_path.insert(0, Finder())
+stand_in(("vllm",), VLLM, LLM=LLM, SamplingParams=SamplingParams, StructuredOutputsParams=StructuredOutputsParams)
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
 os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -279,24 +243,6 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
     connection = types.SimpleNamespace(send=lambda _: None, recv=lambda: {"type": "shutdown"})
     serve_module.llm_worker(script, 0, 0, connection)
     return {"command": {**made.pop().named, "data_parallel_size": script.data_parallel_size}, "of": "LLM"}
-
-
-def read_command_line(words: list[str]) -> dict[str, Any]:
-    """Return argument -> value: --no-NAME is false, a name without a value true."""
-    found: dict[str, Any] = {}
-    starts = [index for index, word in enumerate(words) if word.startswith("--")]
-    for start, end in itertools.pairwise([*starts, len(words)]):
-        name, values = words[start].removeprefix("--"), words[start + 1 : end]
-        value = _json(values[0]) if values else not name.startswith("no-")
-        found[name.removeprefix("no-").replace("-", "_")] = value
-    return found
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def plain(value: Any) -> Any:

@@ -16,15 +16,12 @@ import copy
 import dataclasses
 import functools
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.metadata
 import io
 import itertools
 import json
 import logging
 import random
-import sys
 import tempfile
 import types
 import warnings
@@ -33,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from oracle_table import refusal, write_table
+from stand_ins import Anything, Kept, read_command_line, stand_in
 
 VLLM = {"0.8": "0.12.0", "0.9": "0.24.0"}
 """verl -> a version of vLLM that it is made for."""
@@ -41,19 +39,6 @@ MODEL_LENGTH = 40_960
 """Longest sequence of the model in the draws, in tokens, as Qwen3-8B has it."""
 
 DRAWS = 410
-
-
-class Anything:
-    """Stand-in for whatever vLLM or TransferQueue has."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __await__(self) -> Iterator[None]:
-        yield from ()
-
-    def __class_getitem__(cls, _: Any) -> type:
-        return cls
 
 
 @dataclasses.dataclass
@@ -65,50 +50,13 @@ class AsyncEngineArgs(Anything):
     async_scheduling: bool | None = None
 
 
-class Open(type):
-    """Class of stand-ins: each attribute is a stand-in, too."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Anything
-
-
-class Standing(types.ModuleType):
-    """Module in which every name is a class of its own."""
-
-    __path__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        setattr(self, name, Open(name, (Anything,), {}))
-        return getattr(self, name)
-
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds each module of vLLM and TransferQueue as a `Standing` one."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.partition(".")[0] in ("vllm", "transfer_queue"):
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        return None
-
-    def create_module(self, spec: Any) -> types.ModuleType:
-        return Standing(spec.name)
-
-    def exec_module(self, module: Any) -> None:
-        module.__version__ = VLLM[VERSION]
-
-
 real_version = importlib.metadata.version
 VERL = real_version("verl")
 VERSION = ".".join(VERL.split(".")[:2])
 importlib.metadata.version = lambda name: VLLM[VERSION] if name == "vllm" else real_version(name)
-sys.meta_path.insert(0, Finder())
+stand_in(("vllm", "transfer_queue"), VLLM[VERSION], AsyncEngineArgs=AsyncEngineArgs)
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
-importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs = AsyncEngineArgs
 
 import ray  # noqa: E402
 import torch  # noqa: E402
@@ -117,6 +65,7 @@ import verl.workers.rollout.vllm_rollout.vllm_async_server as server_module  # n
 from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra._internal.config_loader_impl import ConfigLoaderImpl  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
+from hydra.errors import HydraException  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import AgentLoopWorker  # noqa: E402
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager  # noqa: E402
@@ -129,10 +78,6 @@ with contextlib.suppress(ImportError):  # verl 0.8 has only the older trainer
 
 CONFIGS = Path(importlib.import_module("verl").__file__).parent / "trainer/config"
 R = "actor_rollout_ref.rollout."
-
-
-class Kept(Exception):  # noqa: N818
-    """A call has reached vLLM or ray; its arguments are the exception's."""
 
 
 def keep(*arguments: Any, **named: Any) -> Any:
@@ -202,27 +147,6 @@ async def engines(config: Any, apart: bool, start: int = 0) -> list[Replica]:
     manager = Manager(config, worker_group=group)
     await (manager._initialize_llm_servers(start) if start else manager._initialize_llm_servers())
     return manager.rollout_replicas
-
-
-def read_command_line(words: list[str]) -> dict[str, Any]:
-    """Return argument -> value: --no-NAME is false, a name without a value true, JSON is read."""
-    found: dict[str, Any] = {}
-    starts = [index for index, word in enumerate(words) if word.startswith("--")]
-    for start, end in itertools.pairwise([*starts, len(words)]):
-        flag, *values = words[start:end]
-        name = flag.removeprefix("--")
-        read = [_json(value) for value in values]
-        found[name.removeprefix("no-")] = (
-            not name.startswith("no-") if not read else read[0] if len(read) == 1 else read
-        )
-    return found
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"True": True, "False": False}.get(text, text)
 
 
 class Prompts(torch.utils.data.Dataset):
@@ -465,11 +389,14 @@ VALUES: dict[str, list[Any]] = {
     f"{R}top_p": [0.7, 0.95, 1.0],
     f"{R}top_k": [-1, 20],
     "actor_rollout_ref.model.trust_remote_code": SWITCH,
-    f"{R}quantization": [None, "fp8"],
+    "actor_rollout_ref.model.lora_rank": [0, 16],
+    "actor_rollout_ref.model.lora.rank": [0, 8],
+    "actor_rollout_ref.model.lora.merge": SWITCH,
+    f"{R}quantization": [None, "fp8", "'fp8'"],
     f"{R}tensor_model_parallel_size": [1, 2, 4],
     f"{R}expert_parallel_size": [1, 2, 4],
     f"{R}pipeline_model_parallel_size": [1],
-    f"{R}gpu_memory_utilization": [0.4, 0.85],
+    f"{R}gpu_memory_utilization": [0.4, 0.85, "6e-1"],
     f"{R}max_num_seqs": [64, 1024],
     f"{R}max_num_batched_tokens": [1024, 16384],
     f"{R}enforce_eager": SWITCH,
@@ -486,6 +413,7 @@ VALUES: dict[str, list[Any]] = {
         {"max_num_seqs": 33, "block_size": None},
         {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
         {"decode_context_parallel_size": 2},
+        "{kv_cache_dtype:fp8,max_num_seqs:48,compilation_config:{cudagraph_mode:PIECEWISE}}",
     ],
     f"{R}free_cache_engine": SWITCH,
     f"{R}enable_sleep_mode": SWITCH,
@@ -501,10 +429,35 @@ VALUES: dict[str, list[Any]] = {
 ALWAYS = {
     "actor_rollout_ref.model.path": "Qwen/Qwen3-8B",
     f"{R}name": "vllm",
-    "trainer.n_gpus_per_node": 8,
     "data.train_batch_size": 32,
 }
 """Key -> value in every draw that does not draw the key."""
+
+SPELT = (
+    *("on", "off", "yes", "TRUE", "false", "Null", "None", "???"),
+    *("1e-3", "1E3", "1.", "5e", "+1", "-1", "1_000", "0512", "0x10", "1:30", "10%", "inf"),
+    *(
+        "'a b'",
+        '"x"',
+        "'it\\'s'",
+        "a b",
+        " x ",
+        "a,b",
+        "a\\,b",
+        "a'b",
+        "x=y",
+        "a:b",
+        "a#b",
+        "a;b",
+        "~/x",
+        "$HOME",
+        "@x",
+        "#x",
+    ),
+    *("[]", "[1,2]", "[[1,2],[3]]", "[a b, 'c d']", "['a','b']", "[1,", "{}", "{a:1}", "{a: 1}", "{a:1,b:{c:[x,y]}}"),
+    *('{"a": 1}', "'{\"a\": 1}'", "${a.b}/c", "[${a},1]", "${oc.env:X}", "hdfs://a/b", "2026-11-22", "a{b", "(a)", ""),
+)
+"""Values of an override, as users write them."""
 
 KEYS_OF_A_DRAW = 8
 
@@ -539,8 +492,19 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def as_hydra_reads(written: str) -> dict[str, Any]:
+    """Return the value of an override, or that hydra refuses it or runs a sweep."""
+    try:
+        override = OverridesParser.create().parse_override(f"++value={written}")
+    except HydraException as error:
+        return refusal(error)
+    return {"refused": "a sweep"} if override.is_sweep_override() else {"value": override.value()}
+
+
 def rows(number: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield the row of each draw."""
+    """Yield how hydra reads each value of `SPELT`, then the row of each draw."""
+    for written in SPELT:
+        yield {"words": [f"++value={written}"], "written": written, **as_hydra_reads(written)}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(MODEL))
         for draw in (ALWAYS, *draws(number, seed)):
