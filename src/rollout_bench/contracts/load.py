@@ -131,7 +131,7 @@ DatasetFormat = Annotated[
         description=(
             "JSON lines, or a JSON list. trace: prompt_tokens, output_tokens, perhaps arrival_s, "
             "prompt_group, or turns; prompts: a prompt, or plain text with one a line; messages: role and content, "
-            "for the model's chat template; sharegpt: a JSON list of conversations."
+            "for the model's chat template; sharegpt: conversations, as a JSON list or JSON lines."
         )
     ),
 ]

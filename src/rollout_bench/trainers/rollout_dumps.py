@@ -40,12 +40,18 @@ NO_PARQUET = (
 
 ANSWERS = "\nassistant\n"
 
-MARKED = r"<(?P<tag>tool_response|tool_output|information|interpreter|observation)>.*?(?:</(?P=tag)>|\Z)"
+MARKED = (
+    r"<(?P<tag>tool_response|tool_output|information|interpreter|observation)>"
+    rf"(?:(?:(?!<(?P=tag)>).)*?</(?P=tag)>|.*?(?:{ANSWERS}|\Z))"
+)
 TOOLS = re.compile(
     rf"\n(?:user|tool|ipython|environment|observation)\n(?:(?!{ANSWERS}).)*{ANSWERS}|{MARKED}",
     re.DOTALL,
 )
-"""Text of a tool in a saved answer of several turns: between the lines of a chat's roles, or between a tool's marks."""
+"""Text of a tool in a saved answer of several turns: between the lines of a chat's roles, or between a tool's marks.
+
+A mark without its end lasts until the next answer: the end may be cut off, or be a token that is not saved.
+"""
 
 
 class _Row(BaseModel):

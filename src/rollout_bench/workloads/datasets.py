@@ -34,8 +34,8 @@ SHAPES = {
     "plain text (.txt) with one prompt a line",
     "messages": 'messages are JSON lines, or a JSON list, as {"messages": [{"role": "user", "content": "text"}], '
     '"output_tokens": 64}',
-    "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
-    '{"from": "gpt", "value": "..."}]}',
+    "sharegpt": 'a ShareGPT file is a JSON list, or JSON lines, of {"conversations": [{"from": "human", '
+    '"value": "..."}, {"from": "gpt", "value": "..."}]}',
 }
 
 PLAIN = ("", ".txt", ".text", ".md")
@@ -43,6 +43,9 @@ PLAIN = ("", ".txt", ".text", ".md")
 
 PANDAS = {".csv": "read_csv", ".tsv": "read_table", ".parquet": "read_parquet", ".xlsx": "read_excel"}
 """Suffix of a table -> function of pandas that reads it."""
+
+UNPACK = {".gz": "gunzip -k", ".xz": "unxz -k", ".bz2": "bunzip2 -k", ".zst": "unzstd"}
+"""Suffix of a compressed file -> command that writes the plain file beside it."""
 
 _JSON_BEGINS = re.compile(r"\s*(\{|\[\s*[\[{\"\]])")
 """Beginning of JSON lines or a JSON list; a plain prompt may begin as `[INST]`."""
@@ -225,6 +228,9 @@ def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
             f"pandas.{PANDAS[suffix]}('{path}'){column if format == 'prompts' else ''}.to_json('{path.stem}.jsonl', "
         )
         raise UserError(problem, f"write JSON lines: {lines}orient='records', lines=True)")
+    if suffix in UNPACK:
+        remedy = f"unpack it ({UNPACK[suffix]} {path.name}), and name {path.with_suffix('').name}"
+        raise UserError(f"{path}: is compressed ({suffix})", remedy)
     try:
         text = content.decode("utf-8-sig")
         if format == "prompts" and suffix not in PLAIN and not _JSON_BEGINS.match(text) and text.strip():
@@ -245,14 +251,26 @@ class _DamagedError(Exception):
 
 def _rows(text: str, line: type[Line], read: Callable[[Line], Entry]) -> Iterator[Entry]:
     """Yield the entry of each object in a JSON list, or of each JSON line."""
-    is_list = text.lstrip().startswith("[")
+    for place, part in _parts(text):
+        try:
+            yield read(_checked(part, line))
+        except _DamagedError as error:
+            raise _DamagedError(f"{place}: {error}") from None
+
+
+def _parts(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of each part of a JSON list, or of each JSON line."""
+    if text.lstrip().startswith("["):
+        yield from ((f"entry {number}", part) for number, part in enumerate(_json(text), 1))
+        return
     # not splitlines(): texts in JSON may contain other line separators
-    for number, part in enumerate(_json(text) if is_list else text.split("\n"), 1):
-        if is_list or part.strip():
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
             try:
-                yield read(_checked(part if is_list else _json(part), line))
+                part = _json(line)
             except _DamagedError as error:
-                raise _DamagedError(f"{'entry' if is_list else 'line'} {number}: {error}") from None
+                raise _DamagedError(f"line {number}: {error}") from None
+            yield f"line {number}", part
 
 
 def _trace(text: str) -> Iterator[Entry]:
@@ -294,13 +312,10 @@ def _messages(text: str) -> Iterator[Entry]:
 
 
 def _sharegpt(text: str) -> Iterator[Entry]:
-    conversations = _json(text)
-    if not isinstance(conversations, list):
-        raise _DamagedError(f"is no JSON list, but {_short(conversations)}")
-    for number, conversation in enumerate(conversations, 1):
+    for place, conversation in _parts(text):
         turns = conversation.get("conversations") if isinstance(conversation, dict) else None
         if not isinstance(turns, list):
-            raise _DamagedError(f"entry {number}: has no list of conversations")
+            raise _DamagedError(f"{place}: has no list of conversations")
         pair = _first_pair(turns)
         if pair is not None:
             yield Entry(*pair)

@@ -73,6 +73,8 @@ def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
         "call it\ntool\n{page}\nassistant\nthe end",
         "call it <information>{page}</information> the end",
         "call <interpreter>{page}</interpreter> it the <interpreter>{page}",
+        "call\n<tool_response>\n{page}\nassistant\nit\n<tool_response>\n{page}\nassistant\nthe end",
+        "call <information>{page}\nassistant\n</information> it\nuser\n{page}\nassistant\nthe end",
     ],
 )
 def test_the_text_of_tools_is_not_generated(tmp_path: Path, output: str, capsys: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 """Data sets are read whole, in order and again from their beginning; damaged ones are told in two lines."""
 
+import gzip
 import json
 import os
 import shutil
@@ -122,9 +123,10 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
     asks += [("gpt", "no question"), ("human", "and no answer")], []
     turns = [{"conversations": [{"from": who, "value": said} for who, said in conversation]} for conversation in asks]
     path = tmp_path / "s"
-    path.write_text(json.dumps(turns))
-    found = source(path, "sharegpt", model, prompts=2, samples_per_prompt=1, output_tokens=5).requests(0, 0)
-    assert ([r.output_tokens for r in found], len(found[0].prompt_token_ids)) == ([3, 5], 3)
+    for content in (json.dumps(turns), "\n".join(map(json.dumps, turns))):
+        path.write_text(content)
+        found = source(path, "sharegpt", model, prompts=2, samples_per_prompt=1, output_tokens=5).requests(0, 0)
+        assert ([r.output_tokens for r in found], len(found[0].prompt_token_ids)) == ([3, 5], 3)
 
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] + m.content }}{% endfor %}{% if add_generation_prompt %}a{% endif %}"
@@ -211,7 +213,7 @@ def test_messages_without_a_template_or_against_it_are_refused(tmp_path: Path, m
         ("messages", b'{"prompt": "x"}', 'line 1: prompt is "x"'),
         ("messages", b'{"messages": [{"role": "user"}]}', "line 1: has no content"),
         ("messages", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no message before it"),
-        ("sharegpt", b"{}", "is no JSON list"),
+        ("sharegpt", b'{"conversations": []}\n{}', "line 2: has no list of conversations"),
         ("sharegpt", b"[", "is no JSON:"),
         ("sharegpt", b"[{}]", "entry 1: has no list of conversations"),
         ("sharegpt", b'[{"conversations": [{"from": "gpt", "value": "x"}]}]', "contains no prompts"),
@@ -223,6 +225,13 @@ def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, conten
     with refused(problem, "  -> ") as raised:
         read_dataset(tmp_path / "data", format)
     assert "data: " in raised.value.problem
+
+
+def test_a_compressed_file_is_refused_with_the_command_that_unpacks_it(tmp_path: Path):
+    path = tmp_path / "chats.json.gz"
+    path.write_bytes(gzip.compress(b"[]"))
+    with refused("chats.json.gz: is compressed (.gz)", "gunzip -k chats.json.gz), and name chats.json"):
+        read_dataset(path, "sharegpt")
 
 
 @pytest.mark.parametrize("format", ["trace", "prompts", "messages"])
