@@ -52,16 +52,31 @@ def verl_text() -> str:
     for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
         parser.add_argument(hydra, help=argparse.SUPPRESS)
     options = _options(parser)
-    own = Path(options.config_name or "").stem in OWN_FILES and options.config_path in (None, *OWN_FOLDERS)
-    for name in ("config_dir",) if own else ("config_path", "config_name", "config_dir"):
-        if getattr(options, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            problem = f"{option}: chooses one of verl's files, which rollout-bench cannot read"
-            raise UserError(problem, "add --cfg job to verl's command, and use the YAML that it prints")
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
-    settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
+    words = [*_hydras_file(options), options.file, *options.overrides]
+    settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
     return _told(options, settings, made, verl_cycle, verl_placement)
+
+
+def _hydras_file(options: argparse.Namespace) -> list[str]:
+    """Return the user's file that hydra's options name, if any.
+
+    Raises:
+        UserError: if the options name a file that is neither there nor verl's own.
+    """
+    name, folder = options.config_name, options.config_dir or options.config_path
+    own = Path(name or "").stem in OWN_FILES and folder in (None, *OWN_FOLDERS)
+    if own or not (name or folder):
+        return []
+    file = Path(folder or ".") / f"{(name or OWN_FILES[0]).removesuffix('.yaml')}.yaml"
+    if not file.is_file():
+        raise UserError(
+            f"--config-name: there is no {file} here",
+            "name its folder with --config-path, as seen from here; or add --cfg job to verl's command, and use the"
+            " YAML that it prints",
+        )
+    return [str(file)]
 
 
 def trl_text() -> str:

@@ -17,7 +17,9 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.grammar_parser import parse
+from omegaconf.grammar_visitor import GrammarVisitor
 
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
@@ -152,12 +154,14 @@ class KeyRegistry:
         keys: path -> key.
         shared: paths that other trainers have, too, so that they do not identify the trainer of a file.
         foreign: another trainer -> keys that only its settings have.
+        parts: group of hydra's files ("": files at the top) -> the trainer's own, which have the defaults of `keys`.
     """
 
     trainer: str
     keys: Mapping[str, TrainerKey]
     shared: Collection[str] = ()
     foreign: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trainer: str, version: str) -> "KeyRegistry":
@@ -178,7 +182,19 @@ class KeyRegistry:
         assert len(found) == len(keys), "a key has two entries"
         for path, row in content["versions"][version].items():
             found[path] = replace(found[path], **(row if isinstance(row, dict) else {"default": row}))
-        return cls(trainer, found, content.get("shared", ()), content["foreign"])
+        return cls(trainer, found, content.get("shared", ()), content["foreign"], content.get("parts", {}))
+
+    def check_own(self, name: str, paths: Collection[str]) -> None:
+        """Raise `UserError` if one of the paths, of the settings `name`, is a key that only another trainer has."""
+        for other, foreign_keys in self.foreign.items():
+            begins = tuple(f"{key}." for key in foreign_keys)
+            if path := next((path for path in paths if f"{path}.".startswith(begins)), None):
+                more = f", or run rollout-bench from-{other.lower()}" if other in TABLES else ""
+                raise UserError(f"{name}: {path}: is a key of {other}", f"give settings of {self.told}{more}")
+
+    def read_value(self, written: str) -> Any:
+        """Return the value of an override as the trainer reads it: verl through hydra, TRL as YAML."""
+        return hydra_value(written) if self.trainer == "verl" else value_in(written) if written else ""
 
     @property
     def told(self) -> str:
@@ -234,9 +250,41 @@ def _read(path: Path, trainer: str) -> dict[str, Any]:
     return content
 
 
+def _check_parts(name: str, content: Mapping[str, Any], registry: KeyRegistry) -> None:
+    """Raise `UserError` if hydra lays the file over one that is not the trainer's own."""
+    listed = content.get("defaults")
+    entries = [one if isinstance(one, dict) else {"": one} for one in (listed if isinstance(listed, list) else ())]
+    for group, part in (item for entry in entries for item in entry.items()):
+        own = registry.parts.get(str(group).strip("/").partition("@")[0])
+        if own is not None and part not in own:
+            raise UserError(
+                f"{name}: defaults: lays the file over {part}, which is none of {registry.trainer}'s own",
+                f"add --cfg job to {registry.trainer}'s command, and use the YAML that it prints",
+            )
+
+
 def _plain(content: Any) -> Any:
     """Return YAML content without dates, which OmegaConf and hydra lack."""
     return json.loads(json.dumps(content, default=str))
+
+
+class _Written(GrammarVisitor):
+    """Reads a value in the grammar that hydra and OmegaConf share; interpolations stay as they are written."""
+
+    def visitInterpolation(self, ctx: Any) -> str:  # noqa: N802
+        return str(ctx.getText())
+
+
+def hydra_value(written: str) -> Any:
+    """Return the value of an override as hydra reads it: `on`, `yes` and `0512` are texts, `1e-3` is a number.
+
+    Raises:
+        GrammarParseError: if hydra reads no value there. A sweep (`1,2`) or a function (`int(x)`) is none here.
+    """
+    if not written.strip():
+        return ""
+    tree = parse(written.strip(), parser_rule="singleElement", lexer_mode="VALUE_MODE")
+    return _Written(None, None, None).visit(tree)
 
 
 def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
@@ -270,12 +318,13 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
         remedy = f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
         raise UserError(f"{override}: {trainer} has no key {path}", remedy)
     try:
-        value = _plain(value_in(found["value"])) if found["value"] else ""
-    except (yaml.YAMLError, ValueError) as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        value = _plain(registry.read_value(found["value"]))
+    except (yaml.YAMLError, ValueError, GrammarParseError) as error:
+        problem = getattr(error, "problem", None) or str(error).strip().splitlines()[0]
         if not key.is_inert:
-            raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
-        value = found["value"]  # to hydra a text, such as 0112 as an experiment's name
+            likeness = "in a YAML file" if trainer == "TRL" else "hydra reads it: [a, b] is a list, '...' a text"
+            raise UserError(f"{override}: its value can't be read: {problem}", f"write it as {likeness}") from None
+        value = found["value"]
     OmegaConf.update(tree, path, value)
 
 
@@ -310,16 +359,15 @@ class TrainerFile:
             name, content, overrides = COMMAND_LINE, {}, [*words]
         else:
             content = _read(Path(name), registry.trainer)
+            _check_parts(name, content, registry)
             paths = [path for path, _ in _leaves(content)]
-            for other, foreign_keys in registry.foreign.items():
-                begins = tuple(f"{key}." for key in foreign_keys)
-                if path := next((path for path in paths if f"{path}.".startswith(begins)), None):
-                    more = f", or run rollout-bench from-{other.lower()}" if other in TABLES else ""
-                    raise UserError(f"{name}: {path}: is a key of {other}", f"give settings of {registry.told}{more}")
+            registry.check_own(name, paths)
             keys = [registry.find(path) for path in paths]
             own = {key.path for key in keys if key.influence in (Influence.HONOURED, Influence.UNSUPPORTED)}
             if foreign and own.issubset(registry.shared):
                 raise UserError(f"{name}: has no key for {registry.trainer}'s generation", foreign)
+        laid = filter(None, map(OVERRIDE.fullmatch, overrides))
+        registry.check_own(name, [word["path"] for word in laid if word["sign"] != "~"])
         place = name
         try:
             found = cls(name, registry, OmegaConf.create(_plain(content)))
@@ -355,15 +403,17 @@ class TrainerFile:
         """Return whether the settings have a mapping `name` at their top."""
         return OmegaConf.is_dict(self.tree.get(name))
 
-    def written(self, path: str) -> Any:
+    def written(self, path: str, *, needed: bool = False) -> Any:
         """Return the value at `path` with resolved interpolations, or `NOT_THERE` if there is none.
 
         Raises:
-            UserError: if an interpolation can't be resolved.
+            UserError: if an interpolation can't be resolved, or if the value is `needed` and written as `???`.
         """
         try:
-            found = OmegaConf.select(self.tree, path, default=NOT_THERE)
+            found = OmegaConf.select(self.tree, path, default=NOT_THERE, throw_on_missing=needed)
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        except MissingMandatoryValue:
+            raise self._missing(path) from None
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
             raise UserError(
@@ -381,11 +431,14 @@ class TrainerFile:
         Raises:
             UserError: if the value can't be resolved or is invalid, or if it is `needed` and there is none.
         """
-        key, value = self.registry.keys[path], self.written(path)
+        key, value = self.registry.keys[path], self.written(path, needed=needed)
         found = key.default if value is NOT_THERE else key.value(value, self.name)
         if needed and found is None:
-            raise UserError(f"{self.name}: {path}: is missing", key.remedy)
+            raise self._missing(path)
         return found
+
+    def _missing(self, path: str) -> UserError:
+        return UserError(f"{self.name}: {path}: is missing", self.registry.keys[path].remedy)
 
     def engine_args(self, unread: Collection[str] = ()) -> dict[str, Any]:
         """Return the engine arguments that receive keys unchanged, without the keys that the run does not read."""
@@ -429,8 +482,10 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
     for path, number_of in below.items():
         groups[Influence.NEUTRAL][settings.registry.keys[path].says].append(f"{path} ({number_of})")
     for key in settings.registry.keys.values():
+        if key.influence is Influence.NEUTRAL:
+            continue
         written = settings.has(key.path)
-        if key.influence is Influence.NEUTRAL or (key.path in unread and not written):
+        if key.path in unread and not written:
             continue
         value = None if key.path in unread else settings.get(key.path)
         influence = Influence.NEUTRAL if key.path in unread or value in key.unless else key.influence

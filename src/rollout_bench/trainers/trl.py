@@ -9,7 +9,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.rollout_dumps import traced
-from rollout_bench.trainers.settings import TABLES, TrainerFile, account
+from rollout_bench.trainers.settings import TrainerFile, account
 from rollout_bench.trainers.step import (
     FULL_LENGTH,
     QUANT_OF_DTYPE,
@@ -62,9 +62,6 @@ def trl_config(
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
-    for other, keys in TABLES["TRL"]["foreign"].items():
-        if key := next((key for key in keys if settings.has(key)), None):
-            raise UserError(f"{settings.name}: {key}: is a key of {other}", "give settings of TRL's GRPO or RLOO")
     if not settings.get("use_vllm"):
         raise UserError(
             f"{settings.name}: use_vllm: is not true, but rollout-bench measures only generation with vLLM",

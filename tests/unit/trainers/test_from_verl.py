@@ -137,6 +137,13 @@ def test_what_verl_s_command_line_says_needs_no_file(made: Made):
     assert made.call(*words.split()) == from_file
 
 
+def test_hydras_options_name_a_file_of_the_users_own(made: Made, tmp_path: Path):
+    expected = made("data.train_batch_size=64")
+    (tmp_path / "mine.yaml").write_text("defaults: [ppo_trainer, _self_]\n" + VERL)
+    for name in ("mine", "mine.yaml"):
+        assert made.call(f"--config-path={tmp_path}", "--config-name", name, "data.train_batch_size=64") == expected
+
+
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", str(path)])
