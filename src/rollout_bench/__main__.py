@@ -11,6 +11,7 @@ from importlib import import_module
 
 from rollout_bench import __version__
 from rollout_bench.core.errors import UserError, did_you_mean, run_command
+from rollout_bench.core.options import Parser
 
 NAME = "rollout-bench"
 
@@ -128,14 +129,14 @@ def all_commands() -> dict[str, str]:
     return {**COMMANDS, **{name: place for group in all_groups().values() for name, (place, _, _) in group.items()}}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the options before a sub-command."""
     lines = []
     for title, group in all_groups().items():
         lines += ["", f"{title}:"]
         for name, (_, purpose, example) in group.items():
             lines += [f"  {name:<11} {purpose}", f"{'':14}$ {NAME} {example}"]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=NAME,
         usage="%(prog)s COMMAND [ARGUMENT ...]",
         description=__doc__,

@@ -21,6 +21,7 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
     again = space.bench("run", "--cores", "1")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+    assert again.stdout.count("\nConclusion\n  ") == 1
 
 
 def test_no_file_of_the_users_folder_is_taken_for_a_module(tmp_path: Path) -> None:
@@ -62,6 +63,18 @@ def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> Non
     assert f"problem: {nowhere}: no model there: no such folder" in said
     assert any(line.startswith("engine: ") for line in said), "all that a bug report needs, not the problem alone"
     assert [words for words in ("RuleException", "CalledProcessError", "Traceback") if words in done.stdout] == []
+
+
+def test_plan_names_what_run_refuses(tmp_path: Path) -> None:
+    nowhere = tmp_path / "downloaded" / "model"
+    own = {"own": {"weights": {"bf16": str(nowhere)}}}
+    space = with_stand_in(tmp_path, models=["own"], quants=["bf16"], launches=1, model_settings=own)
+    problem = f"{nowhere}: no model there: no such folder"
+    assert f"problem here: {problem}" in space.bench("plan").stdout.splitlines()
+    run = space.bench("run", "--cores", "1")
+    assert run.returncode == 1
+    assert run.stdout.count(problem) == 1
+    assert not any(space.records)
 
 
 def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """All uses of Snakemake's internals, in one place."""
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -47,12 +48,15 @@ class Internals:
         """Return the outputs of all jobs to run. No directive lists them before the first job begins."""
         return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
 
-    def hide_progress(self) -> None:
+    def hide_progress(self, nothing_to_do: Callable[[], None]) -> None:
         """Stop printing the choice, start and end of jobs; warnings and errors stay, and Snakemake's log has all.
+
+        A run with nothing to do calls `nothing_to_do` after it has said so; Snakemake calls no handler then.
 
         The run prints its own progress. `--quiet` hides only some of these lines. Rules and commands, which the profile
         hides, stay if a user asks for them; so does everything that a dry run prints.
         """
+        self._nothing_to_do = nothing_to_do
         for handler in self._workflow.logger_manager.logger.handlers:
             if handler.name == "DefaultStreamHandler":
                 handler.addFilter(self._is_shown)
@@ -63,7 +67,12 @@ class Internals:
             return True
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")
-        return plugin.common_settings.dryrun_exec or text.startswith("Nothing to be done")
+        if plugin.common_settings.dryrun_exec:
+            return True
+        if text.startswith("Nothing to be done"):
+            print(text, file=sys.stderr, flush=True)
+            self._nothing_to_do()
+        return False
 
     def drop_default_rate_limit(self) -> None:
         """Remove Snakemake's default limit of 100 jobs a second. A limit that the user set stays.

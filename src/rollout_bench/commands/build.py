@@ -13,6 +13,7 @@ from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import FORMATS
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel, wrong_field
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.options import Parser
 
 
 def main() -> int:
@@ -43,8 +44,8 @@ def read_shape(text: str) -> ResolvedShape:
         raise UserError(f"--shape: {wrong_field(error, known)}", remedy) from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shape",
         required=True,

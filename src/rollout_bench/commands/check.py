@@ -17,6 +17,7 @@ import psutil
 from rollout_bench.contracts.load import EndpointSpec, Places
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.numbers import several
+from rollout_bench.core.options import Parser
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.checks import absent_model
@@ -29,7 +30,7 @@ ANSWERS_S = 60.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--platform", choices=("auto", "cpu", "cuda", "ascend"), default="auto", help="kind of device")
     parser.add_argument(
         "--model",

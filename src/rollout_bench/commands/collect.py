@@ -11,13 +11,14 @@ from rollout_bench.cluster.retrieval import collect, is_linked
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.locks import locked
+from rollout_bench.core.options import Parser
 from rollout_bench.report.pack import opened
 from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 when the local results have every launch of FOLDER, 1 when a launch was refused.",

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.core.locks import append_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -40,11 +41,11 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 """Variable that names the file to which a gate appends its Markdown block."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
     default = ComparisonSettings()
     of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when the folders are compared, 1 on an error, 2 on an invalid option, 3 when they are "
         "compared without damaged records, which are listed on stderr. With --fail-if: 0 when B is not worse, 1 when "

@@ -4,7 +4,6 @@ The engine is installed into .venv of this folder, unless it is there. It takes 
 processor without AVX-512 emulates bf16, so it measures a smaller model.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from rollout_bench.commands import environment
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.core.places import home
 
 NEXT = """
@@ -27,9 +27,7 @@ What was measured is kept. To go on:
 
 def main() -> int:
     """Install, measure and show; return the exit status of the run."""
-    argparse.ArgumentParser(
-        description=__doc__, epilog="Exit status: 0 when everything is measured, 1 on an error."
-    ).parse_args()
+    Parser(description=__doc__, epilog="Exit status: 0 when everything is measured, 1 on an error.").parse_args()
     folder, config = Path(".venv"), Path("config.yaml")
     environment.make(folder)
     if not config.exists():

@@ -4,7 +4,6 @@ Each valid launch has one file, and each experiment has one file for all its lau
 load. Failed and invalid launches are not exported: stderr and index.json list them.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,14 +11,15 @@ from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named
 from rollout_bench.core.numbers import several
+from rollout_bench.core.options import Parser
 from rollout_bench.report.state import plan_of_summary, results_of
 
 FORMATS = ("benchmark-report",)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when damaged records or side files "
         "were left out; stderr names them.",

@@ -1,14 +1,14 @@
 """Print and draw the gates that `rollout-bench compare --history` appended to a file."""
 
-import argparse
 from pathlib import Path
 
 from rollout_bench.core.files import folder_named, write_whole
+from rollout_bench.core.options import Parser
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, epilog="Exit status: 0 when the history is printed, 1 on an error, as in a damaged line."
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="file that compare --history wrote")

@@ -1,6 +1,5 @@
 """Write a config, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import yaml
 from rollout_bench.commands.trainers import trl_text, verl_text
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.core.places import home
 from rollout_bench.plan.config_file import read_config
 
@@ -19,7 +19,7 @@ CONFIG = Path("config.yaml")
 
 def main() -> int:
     """Write the config that the arguments ask for, and print the next command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when the config is written, 1 on an error, such as a file of that name.",
     )
@@ -29,12 +29,18 @@ def main() -> int:
         nargs="+",
         default=["demo"],
         metavar=("KIND", "WHAT"),
-        help="verl FILE or trl FILE, each with overrides of its keys: the trainer's settings; "
+        help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
+        "`from-trl`: the trainer's settings; "
         "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL MODEL: a server that is up; "
         "example NAME: NAME.yaml from configs/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
-    kind, *words = parser.parse_args().source
+    options, trainers = parser.parse_known_args()
+    kind, *words = options.source
+    if kind in ("verl", "trl"):
+        words += trainers
+    elif trainers:
+        parser.error(f"unrecognized arguments: {' '.join(trainers)}")
     if kind == "example":
         return _write_example(words)
     if kind not in SOURCES:
@@ -104,7 +110,8 @@ def _endpoint(words: Sequence[str]) -> str:
 
 def _take(words: Sequence[str], *names: str) -> Sequence[str]:
     if len(words) != len(names):
-        raise UserError(f"--from: has {' '.join(words) or 'nothing'}", f"give {' '.join(names) or 'nothing'}")
+        problem = f"--from: needs {' and '.join(names) or 'no more words'}, and has {' '.join(words) or 'none'}"
+        raise UserError(problem, "`rollout-bench init --help` has each kind of source with its words")
     return words
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
+from rollout_bench.core.options import Parser
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.yaml_files import read_mapping, read_text
 from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
@@ -33,7 +34,7 @@ ENDING_S = 60.0
 
 def main() -> int:
     """Make a kit, or measure with one."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="Exit status: 1 on an error."
     )
     parser.add_argument("what", choices=("pack", "run"), help="pack: make the parts here; run: measure there")

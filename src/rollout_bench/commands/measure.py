@@ -24,6 +24,7 @@ from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
+from rollout_bench.core.options import Parser
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import (
     COMMON,
@@ -62,7 +63,7 @@ class Member(Alone):
 
 def parse_arguments() -> argparse.Namespace:
     """Return the parsed arguments of the command line, with a member for each launch."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 if all launches are measured; else the status of the first failed launch: 1 if failed "

@@ -5,18 +5,16 @@ lacks traces and figures, and without --sequences the times of other sequences, 
 group_p90_s are not in it. The same folder always gives the same bytes. Records name the machine.
 """
 
-import argparse
 from pathlib import Path
 
+from rollout_bench.core.options import Parser
 from rollout_bench.report.pack import write_pack
 from rollout_bench.report.state import add_results
 
 
 def main() -> int:
     """Write the pack, and print its size."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error."
-    )
+    parser = Parser(description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error.")
     add_results(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file, such as baseline.tar.xz")
     parser.add_argument(

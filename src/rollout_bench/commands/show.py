@@ -1,16 +1,15 @@
 """Print the answer of a results folder again, or any of its tables."""
 
-import argparse
-
 from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
 from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, results_of
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when something is printed, 1 on an error, 3 when damaged records are left out.",
     )

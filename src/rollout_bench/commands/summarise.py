@@ -1,6 +1,5 @@
 """Make summary.md, .html, .csv, .txt and figures/*.svg from the records in a results folder."""
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -9,14 +8,15 @@ from rollout_bench import __version__
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
 from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
         "records, which are listed on stderr; with --check 1 when it is written and incomplete.",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
@@ -95,8 +96,8 @@ def trl_text() -> str:
     return _told(options, settings, made, trl_cycle, trl_placement)
 
 
-def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(trainer: str, overrides: str) -> Parser:
+    parser = Parser(
         description=f"Make a config from {trainer}'s settings: one rollout step with all its engines, or a whole step. "
         "The config goes to stdout. The treatment of each key goes to stderr, and into the config as comments.",
         epilog="Exit status: 0 when the config is written, 1 on an error.",
@@ -143,7 +144,7 @@ def _version(text: str) -> str:
     return version
 
 
-def _options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def _options(parser: Parser) -> argparse.Namespace:
     options = parser.parse_intermixed_args()
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.options import Parser
 from rollout_bench.core.places import home
 
 
@@ -28,15 +29,17 @@ def run() -> NoReturn:
 
 def plan() -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
-    made = planned_call(plan.__doc__)[1]
+    _, made, engine = planned_call(plan.__doc__)
     # Not earlier: --help need not wait for these.
     from rollout_bench.commands.plan import show, wanted_now
     from rollout_bench.plan.schedule import RESULTS
-    from rollout_bench.workflow.run import keep_plan
+    from rollout_bench.workflow.run import keep_plan, problems_here
 
     again = sorted(made.again)
     keep_plan(made)
     show(wanted_now(made.shown_file(again), RESULTS), RESULTS)
+    for problem in problems_here(made, engine):  # with which `rollout-bench run` ends
+        print(f"problem here: {problem}")
     return 0
 
 
@@ -83,10 +86,10 @@ def _check_call(purpose: str | None, *, measures: bool = False) -> None:
         )
 
 
-def _parser(purpose: str | None, measures: bool) -> argparse.ArgumentParser:
+def _parser(purpose: str | None, measures: bool) -> Parser:
     """Return a parser that prints the common arguments of `snakemake`; Snakemake itself reads them."""
     called = "This calls `snakemake` with the same arguments" if measures else "The arguments are those of `snakemake`"
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="%(prog)s [ARGUMENT ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",

@@ -195,14 +195,25 @@ class LoadPoint(Strict):
 
     @property
     def label(self) -> str:
-        """Name in tables: `all at once`, `8 at once`, `4 req/s`, `as traced`, `stage 2: 8 at once for 30 s`."""
+        """Name in tables: `all at once`, `8 at once`, `4 req/s`, `as traced`, `stage 2: 8 at once for 30 s`.
+
+        Only a stage says how long it lasts: other loads differ in rate or concurrency.
+        """
+        return self._pace if self.stage is None else f"stage {self.stage}: {self.asked}"
+
+    @property
+    def asked(self) -> str:
+        """The load with its length: `4 req/s for 30 s`, `8 at once for 100 requests`."""
+        lasting = "" if self.duration_s is None else f" for {self.duration_s:g} s"
+        lasting += "" if self.requests is None else f" for {self.requests} requests"
+        return self._pace + lasting
+
+    @property
+    def _pace(self) -> str:
         rate = {"inf": "", "trace": "as traced"}.get(str(self.request_rate), f"{self.request_rate} req/s")
         rate = rate.replace(".0 req/s", " req/s")
         limit = "" if self.concurrency is None else f"{self.concurrency} at once"
-        lasting = "" if self.duration_s is None else f" for {self.duration_s:g} s"
-        lasting += "" if self.requests is None else f" for {self.requests} requests"
-        stage = "" if self.stage is None else f"stage {self.stage}: "
-        return stage + (", ".join(filter(None, [rate, limit])) or "all at once") + lasting
+        return ", ".join(filter(None, [rate, limit])) or "all at once"
 
     @property
     def weight(self) -> tuple[float, float]:

@@ -257,7 +257,7 @@ def _rows_of_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | 
         *(  # no prompt is sent twice in an iteration
             (
                 due > drawn,
-                f"{where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.label} needs {due} "
+                f"{where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.asked} needs {due} "
                 f"requests, but {load.prompts} prompts{per} give only {drawn}, so prompts would be repeated",
                 f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
             )

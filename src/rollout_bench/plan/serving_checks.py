@@ -116,7 +116,7 @@ def check_time(config: Config, name: str) -> None:
     """
     points, measuring = config.workload_settings[name].online.points, measuring_of(config, with_loads(config))
     passes = measuring.warmup_iterations + measuring.iterations
-    label = points[0].label if len(points) == 1 else f"{len(points)} loads"
+    label = points[0].asked if len(points) == 1 else f"{len(points)} loads"
     whole_s = sum(point.least_s for point in points) * passes
     refuse(
         (

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rollout_bench.core.locks import locked
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
 from rollout_bench.core.terminal import print_answer
-from rollout_bench.plan.checks import dropped_variables
+from rollout_bench.plan.checks import absent_model, dropped_variables
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
 from rollout_bench.report.state import kept_answer
@@ -38,7 +38,8 @@ def start(plan: Schedule, engine: InstalledEngine, workflow: Any) -> None:
     """Begin the run of a call that measures something, as Snakemake's onstart."""
     _refuse_jobs_here(plan, workflow)
     if not workflow.touch and workflow.resource_settings.nodes is None:  # the nodes of a cluster may reach other places
-        _refuse_what_cannot_run(plan, engine)
+        for problem in problems_here(plan, engine):
+            raise problem
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
     internals.ask_again_after_silence_of_slurm()
@@ -66,15 +67,20 @@ def _refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
             raise UserError(problem, "measure endpoints in a call of their own without a cluster's profile")
 
 
-def _refuse_what_cannot_run(plan: Schedule, engine: InstalledEngine) -> None:
-    """Raise `UserError` if the engine is of another platform, or a server or the hub does not give what it should."""
+def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError]:
+    """Yield what keeps missing launches from running on this machine.
+
+    The engine is of another platform, a model's folder has no model, or a server or the hub does not give what it
+    should.
+    """
     missing = [launch.experiment for launch in plan.launches if plan.is_missing(launch.record)]
     specs = [experiment.spec for experiment in missing]
     endpoints = {spec.endpoint.model_dump_json(): spec.endpoint for spec in specs if spec.endpoint is not None}
-    for platform in {spec.platform for spec in specs if spec.endpoint is None}:
-        if (refusal := engine.refusal(platform)) is not None:
-            raise refusal
-    on_hub = dict.fromkeys(e.model_path for e in missing if e.spec.model.is_on_hub)
+    refusals = {spec.platform: engine.refusal(spec.platform) for spec in specs if spec.endpoint is None}
+    loaded = [e for e in missing if e.spec.endpoint is None and e.checkpoint is None]
+    on_hub = dict.fromkeys(e.model_path for e in loaded if e.spec.model.is_on_hub)
+    folders = dict.fromkeys(e.model_path for e in loaded if not e.spec.model.is_on_hub)
+    yield from filter(None, (*refusals.values(), *(absent_model(Path(folder)) for folder in folders)))
     if not endpoints and not on_hub:
         return
     places = Places(endpoints=tuple(endpoints.values()), hub=tuple(on_hub))
@@ -84,7 +90,7 @@ def _refuse_what_cannot_run(plan: Schedule, engine: InstalledEngine) -> None:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{engine.python}: cannot ask servers and the hub: {said}", "see `rollout-bench check`")
     for problem, remedy in json.loads(done.stdout):
-        raise UserError(problem, remedy)
+        yield UserError(problem, remedy)
 
 
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
@@ -141,12 +147,12 @@ def end_well(plan: Schedule) -> None:
     (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
     if not has_begun():
-        _print_answer(plan)
+        tell_answer(plan)
         return
     failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
     if not failed:
         _clean()
-        _print_answer(plan)
+        tell_answer(plan)
         return
     end_with_errors(plan)
     causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
@@ -155,7 +161,7 @@ def end_well(plan: Schedule) -> None:
     sys.exit(1)
 
 
-def _print_answer(plan: Schedule) -> None:
+def tell_answer(plan: Schedule) -> None:
     """Print the answer of the summary, unless the user asked for something else and it is not up to date."""
     if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file(estimate=False))) is not None:
         print_answer(answer)
@@ -173,7 +179,7 @@ def end_with_errors(plan: Schedule) -> None:
     if is_empty:
         return
     if not is_summary_stale(plan):  # no job failed, so that the summary is written already
-        _print_answer(plan)
+        tell_answer(plan)
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)

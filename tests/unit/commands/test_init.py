@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from rollout_bench.commands import init
+from rollout_bench.core.errors import UserError
 
 
 @pytest.mark.parametrize("model", ["org/name", "a: b", "123", "true", 'the "best" #1', "\N{SNOWMAN} 🚀"])
@@ -17,3 +18,32 @@ def test_a_server_and_its_model_may_have_any_name(model: str, tmp_path: Path, mo
     assert {"modes", "models", "workloads", "launches", "slo", "endpoints", "workload_settings"} <= written.keys()
     endpoint = written["endpoints"]["mine"]
     assert (endpoint["url"], endpoint["model"]) == ("http://my-model:8000/v1", model)
+
+
+def test_a_trainers_settings_are_read_with_the_options_of_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = ["actor_rollout_ref.model.path=Qwen/Qwen3-8B", "trainer.n_gpus_per_node=8"]
+    monkeypatch.setattr("sys.argv", ["init", "--from", "verl", *keys, "--one-engine"])
+    assert init.main() == 0
+    assert "--one-engine" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--form", "verl"], "did you mean --from?"),
+        (["--from", "endpoint", "http://my-model:8000/v1"], "needs URL and MODEL"),
+        (["--from", "example", "online", "--one-engine"], "unrecognized arguments: --one-engine"),
+    ],
+)
+def test_wrong_arguments_are_named_with_their_remedy(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["init", *words])
+    with pytest.raises(UserError) as raised:
+        init.main()
+    assert said in str(raised.value)
+    assert not (tmp_path / "config.yaml").exists()

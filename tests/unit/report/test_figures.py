@@ -11,17 +11,28 @@ from drawn import assert_texts_are_apart
 from every_mode import save_every_mode
 from made_traces import make_profiled
 from matplotlib.figure import Figure
-from synthetic_records import BF16, W8A8, make_plan, make_record, make_spec, save
+from synthetic_records import (
+    BF16,
+    W8A8,
+    Server,
+    make_online,
+    make_online_spec,
+    make_plan,
+    make_record,
+    make_spec,
+    save,
+)
 
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.profile.findings import profile_report
 from rollout_bench.modes.profile.report import Found
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.figures.charts import draw, plain, settings
+from rollout_bench.report.figures.charts import Lines, draw, plain, settings
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
 
@@ -88,6 +99,33 @@ def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:
     save(tmp_path, record.model_copy(update={"iterations": nothing}))
     for name in ("throughput", "iterations"):
         assert drawn(name, Findings(collect(tmp_path, None), tmp_path)).axes != []
+
+
+@pytest.mark.parametrize(
+    ("loads", "axis", "places"),
+    [
+        ([LoadPoint(request_rate=2), LoadPoint(request_rate=30)], "requests/s asked", [2, 30]),
+        ([LoadPoint(concurrency=4), LoadPoint(concurrency=16)], "requests at once", [4, 16]),
+        ([LoadPoint(concurrency=4), LoadPoint(request_rate=8)], "output tok/s", []),
+    ],
+)
+def test_latencies_are_drawn_over_what_the_loads_differ_in(
+    loads: list[LoadPoint], axis: str, places: list[float], tmp_path: Path
+) -> None:
+    save(tmp_path, make_online(make_online_spec(points=loads), 0, Server(), requests=128))
+    ttft = drawings()["sweep"](Findings(collect(tmp_path, None), tmp_path)).panels[0]
+    assert isinstance(ttft, Lines)
+    assert ttft.x == axis
+    assert list(ttft.ticks) == places
+    if places:
+        assert [x for x, _ in ttft.lines[0].points] == places
+
+
+def test_throughput_is_drawn_of_the_load_with_the_most(tmp_path: Path) -> None:
+    loads = [LoadPoint(concurrency=count, stage=stage) for stage, count in enumerate((2, 16, 1), 1)]
+    save(tmp_path, make_online(make_online_spec(points=loads), 0, Server(), requests=64))
+    chart = drawings()["throughput"](Findings(collect(tmp_path, None), tmp_path))
+    assert "stage 2: 16 at once" in chart.content
 
 
 def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:

@@ -68,7 +68,13 @@ NUMBER = re.compile(r"[\d.,]+(?!\w)")
 def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
     drawn = pictures_of(Findings(collect(results, None), results))
-    return [(each.name, [text for text in labels(each.drawn.svg.decode()) if NUMBER.match(text)]) for each in drawn]
+    return [
+        (
+            each.name,
+            [text for text in labels(each.drawn.svg.decode()) if NUMBER.match(text) and text not in each.drawn.below],
+        )
+        for each in drawn
+    ]
 
 
 @EACH

@@ -22,6 +22,8 @@ docs/why-faster.md lists the categories of events and their rules.
 import argparse
 from pathlib import Path
 
+from rollout_bench.core.options import Parser
+
 COMMAND = (
     "trace",
     f"{__name__}:main",
@@ -31,9 +33,9 @@ COMMAND = (
 """Name of the command, its function, its purpose, and an example."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Exit status: 0 when the table is written, 1 on an error (no table is written).",
         formatter_class=argparse.RawDescriptionHelpFormatter,

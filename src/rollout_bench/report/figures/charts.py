@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from rollout_bench.core.numbers import number
 from rollout_bench.report.parts import Drawn
@@ -376,6 +376,8 @@ def _draw_lines(axes: Axes, panel: Lines, keys: Mapping[str, str]) -> None:
         axes.set_xscale("log", base=2)
     if "y" in panel.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
     elif panel.from_zero:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(FixedLocator(list(panel.ticks)) if panel.ticks else MaxNLocator(8, integer=True))

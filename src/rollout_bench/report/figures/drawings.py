@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, compress
-from operator import itemgetter
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -24,7 +23,7 @@ VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown"
 
 def throughput(findings: Findings) -> Chart:
     """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
-    shown, swept = _heaviest(rows_with(findings, "throughput"))
+    shown, swept = _busiest(rows_with(findings, "throughput"))
     used = [row for row in shown if row.used]
     colours = row_colours(findings)
     panels = [
@@ -60,7 +59,7 @@ def _rate(row: Row, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
 
 def speedup(findings: Findings) -> Chart:
     """Chart speed-ups over the baseline with their intervals; the metric of a panel is the one with most speed-ups."""
-    rows, swept = _heaviest(rows_with(findings, "speedup"))
+    rows, swept = _busiest(rows_with(findings, "speedup"))
     name = ", ".join(findings.collection.baseline.values()) or "the baseline"
     settings, colours = findings.collection.comparison, row_colours(findings)
     panels: list[Rows] = []
@@ -129,7 +128,7 @@ def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
 def iterations(findings: Findings) -> Chart:
     """Chart output tok/s of each iteration, launch after launch, where there are several in a launch."""
     several = [row for row in rows_with(findings, "iterations") if any(len(each.passes) > 1 for each in row.used)]
-    shown, swept = _heaviest(several)
+    shown, swept = _busiest(several)
     panels = []
     for title, own in panels_of(shown, by_model=True).items():
         begins = _begins([launch for row in own for launch in row.used])
@@ -156,12 +155,12 @@ def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
 
 
 def sweep(findings: Findings) -> Chart:
-    """Chart mean latencies over output tok/s: a line for each quantization through the loads of a sweep."""
+    """Chart mean latencies over the loads of a sweep: a line for each quantization."""
     used = [row for row in rows_with(findings, "sweep") if row.experiment.part is not None and row.used]
     names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
     measures = [measure for measure in names if any(measure in row.values for row in used)]
     panels = [
-        Lines(title, "output tok/s", names[measure], _through(own, measure))
+        _latencies(title, own, measure, names[measure])
         for title, own in panels_of(used, whole=True).items()
         for measure in measures[:2]
     ]
@@ -173,15 +172,35 @@ def sweep(findings: Findings) -> Chart:
     return Chart(title, content_of(findings, used, whole=True), marks, panels, row_colours(findings))
 
 
-def _through(rows: Sequence[Row], measure: str) -> list[Line]:
-    """Return a line through the loads of each label; loads with which the server did not keep up are hollow."""
-    lines = []
-    for label, own in grouped((row.label, row) for row in rows if measure in row.values).items():
-        points = [(mean(_rates(row)), 1000 * row.values[measure]) for row in own]
-        kept = ["kept_up_share" not in row.values or state_of(row) == "keeps up" for row in own]
-        hollow = [point for point, kept_up in zip(points, kept, strict=True) if not kept_up]
-        lines.append(Line(label, points, hollow=hollow))
-    return lines
+WIDE = 8
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
+
+
+def _latencies(title: str, rows: Sequence[Row], measure: str, name: str) -> Lines:
+    """Return a line through the loads of each label; loads with which the server did not keep up are hollow.
+
+    The horizontal axis is what the loads differ in, or the throughput where that is no single number.
+    """
+    loads = [row.experiment.point for row in rows]
+    rates = [load.request_rate for load in loads if load is not None and isinstance(load.request_rate, float)]
+    limits = [float(load.concurrency) for load in loads if load is not None and load.concurrency is not None]
+    count = len({row.experiment.point_label for row in rows})
+    axis, places, ticks = "output tok/s", [mean(_rates(row)) for row in rows], list[float]()
+    for asked, known in (("requests at once", limits), ("requests/s asked", rates)):
+        if len(known) == len(rows) and len(set(known)) == count:
+            axis, places, ticks = asked, known, sorted(set(known))
+    drawn = [
+        (row.label, (place, 1000 * row.values[measure]), "kept_up_share" in row.values and state_of(row) != "keeps up")
+        for row, place in zip(rows, places, strict=True)
+        if measure in row.values
+    ]
+    lines = [
+        Line(label, [point for point, _ in own], hollow=[point for point, behind in own if behind])
+        for label, own in grouped((label, (point, behind)) for label, point, behind in drawn).items()
+    ]
+    heights = [height for _, (_, height), _ in drawn]
+    log = "".join(axis for axis, of in (("x", ticks), ("y", heights)) if of and max(of) >= WIDE * min(of))
+    return Lines(title, axis, name, lines, ticks, log)
 
 
 def over_setting(findings: Findings) -> Chart:
@@ -196,7 +215,7 @@ def over_setting(findings: Findings) -> Chart:
         line = Line(one.label, [(value, mean(each)) for value, each in rates], bands, circles)
         panels.setdefault(joined(one.mode, one.platform, one.model, one.workload), []).append(line)
     values = sorted({value for one in lines for value, _ in one.rows})
-    log = "x" if values and values[0] > 0 and values[-1] / values[0] >= 8 else ""
+    log = "x" if values and 0 < values[0] <= values[-1] / WIDE else ""
     marks = (
         f"Point: mean over launches. Band: {plain_percent(confidence)} interval of that mean alone. Circle: one "
         "launch. The tables say which of them differ."
@@ -245,12 +264,23 @@ def joined(*names: str) -> str:
     return ", ".join(filter(None, names))
 
 
-def _heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return `rows` with only the last load of each sweep, since each load would need a panel; and a note about it."""
-    loads = [(row.experiment.part.number, row) for row in rows if row.experiment.part is not None]
-    last = {row.experiment.whole.place: row for _, row in sorted(loads, key=itemgetter(0))}
-    shown = [row for row in rows if last.get(row.experiment.whole.place, row) is row]
-    return shown, "Of a sweep its heaviest load." if len(shown) < len(rows) else ""
+def _busiest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Return `rows` with one load of each sweep, that with the most output tok/s of any row; and a note about it.
+
+    Each load would need a panel.
+    """
+    best: dict[tuple[str, ...], tuple[float, str]] = {}
+    for row in rows:
+        if row.experiment.part is not None and row.used:
+            sweep = _names(row, by_model=True, whole=True)
+            best[sweep] = max(best.get(sweep, (0.0, "")), (mean(_rates(row)), row.experiment.point_label))
+    shown = [
+        row
+        for row in rows
+        for sweep in [_names(row, by_model=True, whole=True)]
+        if row.experiment.part is None or row.experiment.point_label == best.get(sweep, (0.0, ""))[1]
+    ]
+    return shown, "Of a sweep its load with the highest throughput." if len(shown) < len(rows) else ""
 
 
 def after_one_another(lengths: Mapping[str, float]) -> list[tuple[str, float, float]]:
