@@ -461,7 +461,6 @@ def rendered(template: str) -> str:
     functions = (
         pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
         predictions, sign, told, claim, changes, kept, trust_numbers.Trust, trust_numbers.OnGpu,
-        trust_numbers.beside_alone,
     )  # fmt: skip
     environment.globals.update({each.__name__.lower(): each for each in functions})
     return environment.get_template(template).render()

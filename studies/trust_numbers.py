@@ -1,8 +1,6 @@
 """The numbers of docs/trust.md: what the page says of each study, from the study's file in studies/results."""
 
 import functools
-import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -175,6 +173,11 @@ class OnGpu:
         """Return the ratios of both other names."""
         return [str(told).partition(" ")[2] for told in table.told.values()]
 
+    def reach(self, model: str) -> str:
+        """Return how far intervals of a model reach above the ratio, in per cent."""
+        found = [NUMBER.findall(text) for one in self.tables if one.model == model for text in self.ratios(one)]
+        return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
+
     @functools.cached_property
     def spreads(self) -> list[list[str]]:
         """Standard deviations within launches, between those of a round, of next ones, and of all, for each table."""
@@ -244,12 +247,3 @@ class OnGpu:
         launches = [launch for one in self.tables for launch in one.logs.reshape(-1, one.logs.shape[2])]
         rates = np.exp(max(launches, key=np.ptp))
         return f"{rates.min():,.0f}", f"{rates.max():,.0f}"
-
-
-def beside_alone() -> float:
-    """Return the time of a pass at 1.7B beside an idle neighbour, over that of one alone, on an H200."""
-    rows = json.loads((RESULTS / "h200-interleaved.json").read_text())["idle_neighbour"]
-    beside, alone = (
-        np.mean([math.log(row["pass_s"]) for row in rows if row["arm"] == arm]) for arm in ("beside", "alone")
-    )
-    return float(math.exp(beside - alone))

@@ -142,7 +142,7 @@ def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list
     ("words", "problem", "remedy"),
     [
         (["verk", "x"], "--from verk: is no kind of source", "did you mean 'verl'?"),
-        (["endpoint", "http://x/v1"], "--from: has http://x/v1", "give URL MODEL"),
+        (["endpoint", "http://x/v1"], "--from: needs URL and MODEL, and has http://x/v1", "init --help` has each kind"),
         (["example", "onlin"], "--from example onlin: there is no such example", "did you mean 'online'?"),
         (["llm-d", "guidelm/x"], "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
         (["verl", "missing.yaml"], "missing.yaml: cannot be read", "give the YAML that verl is started with"),

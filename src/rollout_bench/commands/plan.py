@@ -89,9 +89,11 @@ def show(plan: PlanFile, results: Path) -> None:
         )
     missing = len(plan.launches) - done_total
     every = [launch for launches_left in left.values() for launch in launches_left]
+    devices = max((experiment.devices for experiment in plan.experiments), default=1)
     console.print(
         f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
-        f" {missing} to run, {cost_in_words(every, least=plan.precision is not None)};"
+        f" {missing} to run{f', on up to {devices} devices' if devices > 1 else ''},"
+        f" {cost_in_words(every, least=plan.precision is not None)};"
         f" {several(len(plan.skipped), 'combination')} skipped"
     )
 

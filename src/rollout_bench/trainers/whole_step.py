@@ -142,7 +142,8 @@ def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if name not in SHAPES:
         raise UserError(
             f"{name}: is on the hub, but the trainer of a placement reads a folder",
-            "download it, and name its folder as the model",
+            "download it, and name its folder as the model; or name one of these, whose shapes are known:"
+            f" {', '.join(SHAPES)}",
         )
     told = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
     return {"synthetic": {"preset": SHAPES[name]}}, (told,)
