@@ -27,7 +27,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from oracle_table import refusal, write_table
 from stand_ins import Anything, Kept, read_command_line, stand_in
@@ -37,6 +37,9 @@ VLLM = {"0.8": "0.12.0", "0.9": "0.24.0"}
 
 MODEL_LENGTH = 40_960
 """Longest sequence of the model in the draws, in tokens, as Qwen3-8B has it."""
+
+LARGEST_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM accepts as max_lora_rank."""
 
 DRAWS = 410
 
@@ -54,7 +57,9 @@ real_version = importlib.metadata.version
 VERL = real_version("verl")
 VERSION = ".".join(VERL.split(".")[:2])
 importlib.metadata.version = lambda name: VLLM[VERSION] if name == "vllm" else real_version(name)
-stand_in(("vllm", "transfer_queue"), VLLM[VERSION], AsyncEngineArgs=AsyncEngineArgs)
+stand_in(
+    ("vllm", "transfer_queue"), VLLM[VERSION], AsyncEngineArgs=AsyncEngineArgs, MaxLoRARanks=Literal[LARGEST_RANKS]
+)
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
 

@@ -137,6 +137,9 @@ class Workload(Strict):
         ),
     )
     shared_prefix: SharedPrefix | None = absent("Tokens at the beginning of several prompts.")
+    caveat: Annotated[str, Field(min_length=1, max_length=200)] | None = absent(
+        "What this load leaves out of the one that it stands for, in words; plan, record and summary say it."
+    )
     turns: Turns | None = absent(
         "Turns of each sequence, with a tool between: {count: 3, tool_ms: 500, tool_tokens: 64}. Only mode rollout has "
         "them. Null: one answer."

@@ -22,7 +22,7 @@ from rollout_bench.contracts.spec import (
     QuantSpec,
     Spec,
 )
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.plan.checks import (
@@ -236,6 +236,12 @@ def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
             against = theirs if label != theirs else other.title
             found.setdefault(f"{label} differs from {against} also in: {also}", []).append(spec.title)
     return [f"{line} ({first_few(titles)})" for line, titles in found.items()]
+
+
+def caveat_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each workload with a caveat."""
+    loads = {one.spec.workload.name: one.spec.workload.caveat for one in matrix.experiments}
+    return [f"workload {name}: {printable(caveat)}" for name, caveat in loads.items() if caveat]
 
 
 def _with_references(experiments: list[Experiment], skipped: list[Skipped], config: Config) -> list[Experiment]:

@@ -27,7 +27,7 @@ from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import Interleaving
-from rollout_bench.plan.matrix import Experiment, Matrix, differing_lines
+from rollout_bench.plan.matrix import Experiment, Matrix, caveat_lines, differing_lines
 from rollout_bench.plan.order import block_orders, round_orders
 from rollout_bench.plan.planfile import (
     InterleavedGroup,
@@ -286,7 +286,11 @@ class Schedule:
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan to print, with records to measure `again` and the interpretation of profiles."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
-        differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
+        differing = [
+            *caveat_lines(self.matrix),
+            *differing_lines(self.matrix, self.config.baseline.named),
+            *idle_lines(self.config),
+        ]
         shown = {
             "again": again,
             "changed": self.changed,

@@ -20,7 +20,7 @@ from rollout_bench.contracts.axes import UNKNOWN, label_of, title_of, with_setti
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusions
@@ -85,7 +85,8 @@ def _load(workload: WorkloadSpec) -> str:
     lengths = [workload.prompt_tokens, workload.output_tokens, workload.turns.count if workload.turns else 1]
     prompt, output, count = (str(n) if isinstance(n, int) else f"{n.low} to {n.high}" for n in lengths)
     samples, turns = several(workload.samples_per_prompt, "sample"), f", {count} turns" if workload.turns else ""
-    return f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens{turns}"
+    load = f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens{turns}"
+    return load if workload.caveat is None else f"{load}; {printable(workload.caveat)}"
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:

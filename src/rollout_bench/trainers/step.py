@@ -12,6 +12,7 @@ from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import absent_model
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.settings import LONGEST_NAME
 from rollout_bench.trainers.settings import LONGEST_VALUE, WIDTH
 
@@ -127,6 +128,17 @@ class StepPart:
             return alone
         return {**alone, "shared_prefix": {"tokens": prompt_tokens - 1, "groups": self.distinct}}
 
+
+def found_device() -> Literal["cuda", "ascend"]:
+    """Return the platform of a trainer that takes the device it finds: that of an engine for NPUs here, else cuda."""
+    try:
+        return "ascend" if probe_engine(None).platform() == "ascend" else "cuda"
+    except UserError:
+        return "cuda"
+
+
+FOUND = "The settings name no device, and {} takes the one that it finds: platform is {} here. {}."
+"""Line about a platform that no key names: trainer, platform, and the way to another one."""
 
 FULL_LENGTH = "Each answer is generated to its full length, the longest that a step can take."
 """Line about answers whose lengths are the settings' maximum."""

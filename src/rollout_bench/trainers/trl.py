@@ -11,11 +11,13 @@ from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import TrainerFile, account
 from rollout_bench.trainers.step import (
+    FOUND,
     FULL_LENGTH,
     QUANT_OF_DTYPE,
     MadeConfig,
     StepPart,
     TrainerStep,
+    found_device,
     model_name,
     quant_keys,
     weights,
@@ -38,6 +40,9 @@ LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server"
 
 COLOCATED_BATCHED_TOKENS = 4096
 """TRL's value of max_num_batched_tokens if its engines share the trainer's devices."""
+
+NPUS = "For NPUs, lay --config platform=ascend over it"
+"""The way to another platform, which no key of TRL names."""
 
 OF_A_SERVER = ("vllm_server_base_url", "vllm_server_host", "vllm_server_port")
 """Keys that only a training with a server needs; without vllm_mode, TRL since 1.0 starts colocated engines anyway."""
@@ -79,8 +84,10 @@ def trl_config(
     name, place = model_name(path), weights(path, key)
     model = (place, passed_on.get("trust_remote_code", False))
     lengths, longest, lines = _load(settings, mode, step.part(one_engine), model, dumps, file)
+    on_cpu = settings.get("use_cpu")
+    platform = "cpu" if on_cpu else found_device()
     config: dict[str, Any] = {
-        "platform": "cpu" if settings.get("use_cpu") else "cuda",
+        "platform": platform,
         "models": [name],
         "quants": [quant],
         "workloads": [WORKLOAD],
@@ -97,6 +104,7 @@ def trl_config(
     }
     head = (
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
+        *(() if on_cpu else (FOUND.format("TRL", platform, NPUS),)),
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
         *(() if lines else (FULL_LENGTH,)),
@@ -108,7 +116,8 @@ def trl_config(
 def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
     sleeps = _mode(settings) == "colocate" and settings.get("vllm_enable_sleep_mode")
-    return cycle(made, account(settings, _unread(settings, _mode(settings), WHOLE_STEP)), sleeps, settings.name)
+    told = account(settings, _unread(settings, _mode(settings), WHOLE_STEP))
+    return cycle(made, told, None if sleeps else "none", settings.name)
 
 
 def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
@@ -144,7 +153,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         trl_time(log, processes, updates, waves) if log else None,
         devices=devices,
         generators=generators,
-        sleeps=settings.get("vllm_enable_sleep_mode"),
+        sleep="2" if settings.get("vllm_enable_sleep_mode") else None,
         shards=any(settings.has(key) and settings.written(key) for key in ("fsdp", "deepspeed")),
         served=server["tensor_parallel_size"] == 1,
         waves=waves,

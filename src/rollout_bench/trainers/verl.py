@@ -12,11 +12,13 @@ from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.rollout_dumps import traced
 from rollout_bench.trainers.settings import Influence, TrainerFile, account
 from rollout_bench.trainers.step import (
+    FOUND,
     FULL_LENGTH,
     QUANT_OF_DTYPE,
     MadeConfig,
     TrainerStep,
     distinct_prompts,
+    found_device,
     model_name,
     quant_keys,
     weights,
@@ -30,6 +32,9 @@ MODEL = "actor_rollout_ref.model."
 
 PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
 """verl's device -> platform."""
+
+NPUS = "For NPUs, trainer.device=npu gives the platform ascend, with verl's environment for them"
+"""The way to another platform, where no key names one."""
 
 SIZES = {
     "tensor_model_parallel_size": "tensor_parallel_size",
@@ -56,6 +61,9 @@ OLDER = (
     " ~data.gen_batch_size."
 )
 """Line about a step whose trainer follows from its sizes."""
+
+ADAPTER = "the base model is measured, without the LoRA adapter (rank {}) that verl's engines apply: it is overstated"
+"""Caveat of a load whose engines apply an adapter in verl."""
 
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
@@ -92,8 +100,11 @@ def verl_config(
         model, room = (place, settings.get(f"{MODEL}trust_remote_code")), settings.get(f"{ROLLOUT}max_model_len")
         lengths, lines = traced(dumps, file, model, longest, part, one_engine and step.engines > 1, room)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
+    if rank := _adapter_rank(settings):
+        workload["caveat"] = ADAPTER.format(rank)
     workload["engine_args"] = engine_args
-    name, platform = model_name(path), PLATFORMS[settings.get("trainer.device")]
+    name, device = model_name(path), settings.get("trainer.device")
+    platform = PLATFORMS[device] if device else found_device()
     config = {
         "platform": platform,
         "models": [name],
@@ -107,6 +118,7 @@ def verl_config(
     }
     head = (
         f"A step: {step.told} on {several(devices, 'device')}.",
+        *(() if device else (FOUND.format("verl", platform, NPUS),)),
         *((OLDER,) if settings.get("trainer.use_v1") and _is_older(settings) else ()),
         *step.measured(
             one_engine, _dealt(step), "the other engines, verl's router, and the wait for the slowest engine"
@@ -120,7 +132,8 @@ def verl_config(
 
 def verl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
-    return cycle(made, _account(settings), _sleeps(settings), settings.name)
+    sleep = ("1" if _adapter_rank(settings) else None) if _sleeps(settings) else "none"
+    return cycle(made, _account(settings), sleep, settings.name)
 
 
 def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
@@ -149,10 +162,18 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
         verl_time(log, training) if log else None,
         devices=training + apart,
         generators=apart or max(training // 2 // tensor, 1) * tensor,
-        sleeps=_sleeps(settings) and settings.get("trainer.device") == "cuda",
+        sleep=("1" if _adapter_rank(settings) else "2")
+        if _sleeps(settings) and made.config["platform"] == "cuda"
+        else None,
         shards=True,
         served=False,
     )
+
+
+def _adapter_rank(settings: TrainerFile) -> int:
+    """Return the rank of the adapter that engines apply; 0 without one, or if it is merged into the weights."""
+    merged = settings.get(f"{MODEL}lora.merge")
+    return 0 if merged else settings.get(f"{MODEL}lora.rank") or settings.get(f"{MODEL}lora_rank") or 0
 
 
 def _sleeps(settings: TrainerFile) -> bool:

@@ -30,13 +30,13 @@ STAND_IN = (
 SHARDED, WHOLE = " sharded by FSDP2", " whole on each device (placement.strategy: fsdp2 shards it)"
 
 
-def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig:
+def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeConfig:
     """Return the config that compares quantizations with their weight updates.
 
     Args:
         made: the config of one engine's part of the generation.
         account: the treatment of each key.
-        sleeps: whether the trainer's engines sleep between generations, at their usual level.
+        sleep: how deep the trainer's engines sleep between generations; None: at their usual level.
         file: name of the settings, for messages.
 
     Raises:
@@ -44,7 +44,7 @@ def cycle(made: MadeConfig, account: str, sleeps: bool, file: str) -> MadeConfig
     """
     quants = made.config["quants"]
     _check_bf16(quants[0], file)
-    config = made.config | {"modes": ["cycle"]} | ({} if sleeps else {"cycle": {"sleep": "none"}})
+    config = made.config | {"modes": ["cycle"]} | ({"cycle": {"sleep": sleep}} if sleep else {})
     if len(quants) > 1:
         return replace(made, config=config, account=account)
     other = COMPARED[made.config["platform"]]
@@ -61,7 +61,7 @@ def placement(
     *,
     devices: int,
     generators: int,
-    sleeps: bool,
+    sleep: str | None,
     shards: bool,
     served: bool,
     waves: int = 1,
@@ -76,7 +76,7 @@ def placement(
         training: seconds of training in the trainer's log, summed over its devices, and a line about them.
         devices: all devices.
         generators: devices that generate if they are parted.
-        sleeps: whether a colocated engine sleeps while its device trains.
+        sleep: how deep a colocated engine sleeps while its device trains; None: it stays awake.
         shards: whether the trainer is sharded over its devices.
         served: whether engines that stand apart are reached over HTTP.
         waves: generations of a step.
@@ -96,7 +96,7 @@ def placement(
     # with the values of colocated engines, because planning checks the config without a setting, too
     both = {key: value for key, value in engine_args["colocated"].items() if key in engine_args["server"]}
     more: dict[str, dict[str, Any]] = {
-        "colocated": {"sleep": "2"} if sleeps else {},
+        "colocated": {"sleep": sleep} if sleep else {},
         "server": {"generators": generators, **({"through": "server"} if served else {})},
     }
     load = made.config["workload_settings"][workload] | {"engine_args": both}
@@ -119,7 +119,7 @@ def placement(
     head = (
         made.head[0],
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
-        f" generates and trains{', its engine asleep meanwhile' if sleeps else ''}.",
+        f" generates and trains{', its engine asleep meanwhile' if sleep else ''}.",
         f"Setting server: {generators} generate{', over HTTP' if served else ''}, {devices - generators} train.",
         *(
             (f"A whole step has {waves} of these generations, each followed by its training, and one update.",)

@@ -505,6 +505,16 @@ def test_a_mode_says_its_part_of_a_workload(tmp_path: Path) -> None:
     assert "workload small in startup: 1 prompt x 1 sample, 64" in said
 
 
+def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
+    record = make_record()
+    load = record.spec.workload.model_copy(update={"caveat": "measured <b>without</b> its adapter"})
+    save(tmp_path, make_record(record.spec.model_copy(update={"workload": load})))
+    summary = summary_of(tmp_path, collect(tmp_path, None), drawn=True)
+    assert "its adapter" in summary.markdown
+    assert "its adapter" in summary.html
+    assert "<b>without" not in summary.html + summary.markdown
+
+
 @pytest.mark.parametrize(
     ("gains", "said"),
     [

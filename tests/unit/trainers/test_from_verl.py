@@ -12,10 +12,13 @@ from training_runs import ROLLOUT, VERL
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.matrix import caveat_lines
 from rollout_bench.trainers.settings import Influence
 from rollout_bench.trainers.step import StepPart, TrainerStep
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import prompts
+
+MODEL = "actor_rollout_ref.model"
 
 METHODS_OF_FP8 = {
     "Fp8PerBlockOnlineLinearMethod": True,
@@ -135,6 +138,15 @@ def test_what_verl_s_command_line_says_needs_no_file(made: Made):
     words = "trainer.n_gpus_per_node=8 data.train_batch_size=256 actor_rollout_ref.model.path=a/b"
     from_file = made(words, "actor_rollout_ref: {}\n".replace("{}", "{rollout: {n: 1}}"))
     assert made.call(*words.split()) == from_file
+
+
+def test_plan_and_spec_say_that_an_adapters_speed_is_overstated(made: Made):
+    made(f"+{MODEL}.lora_rank=16")
+    assert "without the LoRA adapter (rank 16)" in str(made.experiment().spec.workload.caveat)
+    (line,) = caveat_lines(planned(made.text))
+    assert line.startswith("workload verl-step: the base model is measured, without the LoRA adapter (rank 16)")
+    made(f"+{MODEL}.lora_rank=16 +{MODEL}.lora.merge=true")
+    assert caveat_lines(planned(made.text)) == []
 
 
 def test_hydras_options_name_a_file_of_the_users_own(made: Made, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from refusals import refusals, refused
 from trainer_commands import USUAL, Made, rows
 from training_runs import FILES
 
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.trainers import step
 from rollout_bench.trainers.settings import READERS, Influence, KeyRegistry
 
 
@@ -77,6 +80,15 @@ def test_accelerates_file_has_the_number_of_processes(made: Made, tmp_path: Path
     (tmp_path / "zero3.yaml").write_text("{distributed_type: DEEPSPEED, num_processes: 4}")
     made_config = made(f"{override} +accelerate_config={tmp_path / 'zero3.yaml'}")
     assert made_config["rollout"]["replicas"] == engines
+
+
+@pytest.mark.parametrize("trainer", ["verl", "trl"])
+def test_where_an_engine_for_npus_is_installed_the_platform_is_ascend(made: Made, monkeypatch: pytest.MonkeyPatch):
+    engine = InstalledEngine("vllm", "0.23.0", {"vllm-ascend": "0.23.0"}, frozenset(), sys.executable)
+    monkeypatch.setattr(step, "probe_engine", lambda _: engine)
+    config = made()
+    assert (config["platform"], "VLLM_ASCEND_ENABLE_NZ" in str(config)) == ("ascend", made.command == "from-verl")
+    assert "platform is ascend here" in made.account
 
 
 VERL_FILE = "{actor_rollout_ref: {model: {path: a/b}}, trainer: {n_gpus_per_node: 8}}"

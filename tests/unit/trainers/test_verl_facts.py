@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf.errors import GrammarParseError
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.trainers.settings import KeyRegistry, TrainerFile
+from rollout_bench.trainers.settings import KeyRegistry, TrainerFile, hydra_value
 from rollout_bench.trainers.verl import OLDER, verl_config, verl_cycle
 
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
@@ -32,8 +33,14 @@ NOT_MEASURED = {
     "data_parallel_size_local",
     "data_parallel_start_rank",
     "enable_expert_parallel",
+    "enable_lora",
+    "max_loras",
+    "max_lora_rank",
 }
 """verl's engine arguments that a config says in another way, seen to below, or that leave the load as it is."""
+
+USUAL_LEVEL = "2"
+"""Sleep level of a cycle on a GPU whose config names none."""
 
 VLLM_DEFAULTS = {"enforce_eager": False, "trust_remote_code": False, "pipeline_parallel_size": 1, "block_size": None}
 """Engine arguments that verl leaves out of vLLM's command line if they have these values."""
@@ -56,6 +63,7 @@ def compared(ours: dict[str, Any], row: dict[str, Any], settings: TrainerFile) -
         "prompt_tokens": (load["prompt_tokens"], row["prompt_tokens"]),
         "output_tokens": (load["output_tokens"], row["sampling"]["max_tokens"]),
         "quantization": ("fp8-block" in ours["quants"], verls.get("quantization") == "fp8"),
+        "adapter": ("caveat" in load, verls.get("enable_lora", False)),
         **{name: (load[name], row["sampling"][name]) for name in ("temperature", "top_p", "top_k")},
     }
     if ranks == 1:
@@ -78,10 +86,22 @@ def compared(ours: dict[str, Any], row: dict[str, Any], settings: TrainerFile) -
 
 
 @pytest.mark.parametrize("version", sorted(TABLES))
+def test_a_value_of_an_override_is_read_as_hydra_reads_it(version: str):
+    rows = [row for row in facts(version) if "written" in row]
+    assert len(rows) > 50
+    for row in rows:
+        if "refused" in row:
+            with pytest.raises(GrammarParseError):
+                hydra_value(row["written"])
+        else:
+            assert hydra_value(row["written"]) == row["value"], row
+
+
+@pytest.mark.parametrize("version", sorted(TABLES))
 def test_every_value_is_verls_or_refused_with_a_reason(version: str):
     registry, wrong, refused, held = KeyRegistry.of("verl", version), [], 0, 0
     for row in facts(version):
-        if "refused" in row:
+        if "refused" in row or "written" in row:
             continue
         settings = TrainerFile.read(row["words"], registry, None)
         try:
@@ -99,9 +119,9 @@ def test_every_value_is_verls_or_refused_with_a_reason(version: str):
         values = compared(made.config, row, settings)
         wrong += [(row["words"], name, both) for name, both in values.items() if both[0] != both[1]]
         if made.config["quants"] == ["bf16"]:
-            awake = "cycle" in verl_cycle(settings, made).config
-            sleeps = row["sleep_level"] == 2 and row["arguments"].get("enable_sleep_mode", False)
-            wrong += [(row["words"], "sleep", sleeps)] if awake == sleeps else []
+            sleep = verl_cycle(settings, made).config.get("cycle", {}).get("sleep", USUAL_LEVEL)
+            level = row["sleep_level"] if row["arguments"].get("enable_sleep_mode", False) else None
+            wrong += [(row["words"], "sleep", (sleep, level))] if sleep != str(level or "none") else []
         for key, measured in (
             ("calculate_log_probs", row["sampling"]["logprobs"] == 0),
             ("ignore_eos", row["sampling"].get("ignore_eos", False)),
