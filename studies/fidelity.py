@@ -106,9 +106,13 @@ AIMS = {
 
 
 class FidelityRound(Strict):
-    """Seconds of the pass of each arm, in the order of their turns."""
+    """Seconds of the pass of each arm, in the order of their turns.
+
+    `machine` counts from 1 where rounds of several machines were put together; those of one share it.
+    """
 
     index: int
+    machine: int = 1
     passes_s: dict[str, float]
     output_tokens: int
 
@@ -125,6 +129,15 @@ class Fidelity(Strict):
     load: dict[str, int]
     drawn: bool
     rounds: list[FidelityRound]
+
+    @property
+    def machines(self) -> int:
+        """Number of machines that the rounds ran on."""
+        return len({one.machine for one in self.rounds})
+
+    def rates(self, arm: str) -> list[float]:
+        """Return output tokens per second of an arm's passes."""
+        return [one.output_tokens / one.passes_s[arm] for one in self.rounds]
 
     def ratio(self, side: str, base: str) -> RatioInterval | None:
         """Throughput of one arm over another's; None with fewer than two rounds that have both."""

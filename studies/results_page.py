@@ -21,6 +21,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import trust_numbers
+from fidelity import COMMAND, OURS
 from kept import REPOSITORY, RESULTS, SETTINGS
 
 from rollout_bench.analysis.stats.divergence import mean_size
@@ -338,6 +339,16 @@ def fidelity() -> tuple[float, float, Ratio]:
     return fmean(ours), fmean(theirs), Ratio(value, low, high, "", len(ours))
 
 
+def in_turn() -> tuple[float, float, Ratio]:
+    """Return output tok/s of launches and of `vllm bench throughput` that took turns on an H200, and their ratio."""
+    found = trust_numbers.Trust().on_gpu
+    ours, theirs = (fmean(found.rates(arm)) for arm in (OURS, COMMAND))
+    ratio = found.ratio(OURS, COMMAND)
+    assert ratio is not None
+    pairs = len(found.rounds)
+    return ours, theirs, Ratio(float(ratio.ratio), float(ratio.low), float(ratio.high), "", pairs, digits=4)
+
+
 TENTH = Decimal("0.1")
 
 
@@ -460,7 +471,7 @@ def rendered(template: str) -> str:
     )
     functions = (
         pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
-        predictions, sign, told, claim, changes, kept, trust_numbers.Trust, trust_numbers.OnGpu,
+        in_turn,        predictions, sign, told, claim, changes, kept, trust_numbers.Trust, trust_numbers.OnGpu,
     )  # fmt: skip
     environment.globals.update({each.__name__.lower(): each for each in functions})
     return environment.get_template(template).render()

@@ -14,7 +14,7 @@ from design_sections import block_aa
 from drift_section import drift_verdicts
 from drift_verdicts import DriftVerdicts
 from false_verdict_shares import FalseVerdicts
-from fidelity import Fidelity
+from fidelity import GPU_RESULT, Fidelity
 from fidelity_sections import fidelity
 from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
@@ -174,6 +174,13 @@ def page(results: Path = RESULTS) -> str:
                 " `rollout-bench measure`, in turn, each in a process of its own: the same weights, token ids, lengths,"
                 " sampling, engine arguments and environment.",
                 body("fidelity", Fidelity, fidelity),
+            ),
+            section(
+                "Does the command see the same on a GPU?",
+                ["python studies/fidelity.py --platform cuda"],
+                "`vllm bench throughput` with its own options against `rollout-bench measure`, in turn, each in a"
+                " process of its own, with dummy weights.",
+                body(GPU_RESULT, Fidelity, fidelity),
             ),
             section(
                 "Do other clients see the same latencies?",
