@@ -15,10 +15,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from kept import RESULTS, Share
+from scipy import stats
 
 from rollout_bench.commands.predict import Predicted, ranked
 from rollout_bench.contracts.store import read_record
@@ -30,6 +32,10 @@ from rollout_bench.predict.prediction import MODE, Prediction, Predictor, Replay
 CELLS = (
     "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s | aiconfigurator |"
 )
+
+
+FEWEST = 4
+"""Launches of a load from which on the spread of its time is known: Student's t has one from three degrees on."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,31 @@ def repeats_of(cells: list[Cell]) -> Iterator[str]:
         yield ""
 
 
+def ratios_of(cells: list[Cell]) -> Iterator[str]:
+    """Yield how far measured ratios of settings lie from predicted ones, in the spread that is stated.
+
+    That of a measured ratio comes from few launches: with n of them a perfect prediction gives the standard deviation
+    of Student's t with n - 1 degrees of freedom.
+    """
+    distances, degrees = list[float](), list[int]()
+    for own in grouped((each.made.spec.workload.name, each) for each in cells).values():
+        for one, other in combinations(own, 2):
+            launches = len(one.launches_s)
+            if one.made.steps == other.made.steps or launches != len(other.launches_s) or launches < FEWEST:
+                continue
+            measured = np.log(np.array(one.means_s) / np.array(other.means_s))
+            predicted = np.log(one.made.complete_s[100] / other.made.complete_s[100])
+            spread = np.hypot(measured.std(ddof=1) / np.sqrt(launches), predicted.std())
+            distances.append((measured.mean() - np.log(one.made.step.value / other.made.step.value)) / spread)
+            degrees.append(launches - 1)
+    if distances:
+        yield (
+            f"- Ratios of settings: {len(distances)} pairs err by {float(np.sqrt(np.mean(np.square(distances)))):.2f} "
+            "times the spread of prediction and measurement together; from so few launches alone "
+            f"{stats.t(min(degrees)).std():.2f} is usual."
+        )
+
+
 def main() -> None:
     """Predict the loads of each archive and write the tables."""
     lines = list[str]()
@@ -150,7 +181,7 @@ def main() -> None:
             held = Share(count=sum(each.predicted.held for each in cells), of=len(cells))
             lines += [f"{archive.name}: within 5 % {shares[0]}, within 8 % {shares[1]}, intervals hold {held}.", ""]
             lines += [*repeats_of(cells), CELLS, "|---|--:|--:|--:|--:|---|--:|--:|", *rows, ""]
-            lines += [*refused, *choices_of(cells), ""]
+            lines += [*refused, *choices_of(cells), *ratios_of(cells), ""]
     text = "\n".join(lines)
     (RESULTS / "predictions.md").write_text(text)
     print(text, end="")

@@ -144,17 +144,9 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_no_secrets(config)
     if config.endpoints:
         check_online(config, engine)
-    settings: dict[str, Config] = {}
-    for name in dict.fromkeys(itertools.chain.from_iterable(names.values())):
-        try:
-            changed = settings[name] = under(config, name)
-            check_online(changed, engine)
-            for mode in config.modes:
-                planning_of(mode).check(changed, engine)
-        except UserError as error:
-            if name == DEFAULT_SETTING:
-                raise
-            raise UserError(f"{error.problem}, under setting {name}", error.remedy) from None
+    settings = {
+        name: _under(config, name, engine) for name in dict.fromkeys(itertools.chain.from_iterable(names.values()))
+    }
     for mode in config.modes:
         planning_of(mode).check_all([settings[name] for name in names[mode]])
     experiments: list[Experiment] = []
@@ -180,6 +172,24 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     _check_something(experiments, skipped)
     _check_one_model(config, experiments)
     return Matrix(platform, experiments, skipped)
+
+
+def _under(config: Config, setting: str, engine: InstalledEngine) -> Config:
+    """Return the config under a setting, checked for every mode.
+
+    Raises:
+        UserError: a mode cannot be measured so; the message names the setting.
+    """
+    try:
+        changed = under(config, setting)
+        check_online(changed, engine)
+        for mode in config.modes:
+            planning_of(mode).check(changed, engine)
+    except UserError as error:
+        if setting == DEFAULT_SETTING:
+            raise
+        raise UserError(f"{error.problem}, under setting {setting}", error.remedy) from None
+    return changed
 
 
 def _check_something(experiments: list[Experiment], skipped: list[Skipped]) -> None:

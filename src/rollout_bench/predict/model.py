@@ -56,6 +56,9 @@ HULL = {
 Prefilling sequences are not among them: they cost little beside their tokens.
 """
 
+DEVIATION = float(np.sqrt(np.pi / 2))
+"""Standard deviation of a normal distribution, divided by its mean absolute deviation: a misfit is the latter."""
+
 SLACK = 1.01
 """A range reaches this much further: the largest step of a calibration is often a token short of its limit."""
 
@@ -159,7 +162,7 @@ class StepModel(Strict):
         )
         rng = np.random.default_rng(self.seed)
         own = np.random.default_rng([self.seed, len(works)])
-        logs = self.misfit(works) * _even(stats.norm, draws, own)
+        logs = DEVIATION * self.misfit(works) * _even(stats.norm, draws, own)
         for deviation, number in self.spreads:
             logs += deviation * np.sqrt(1 + 1 / number) * _even(stats.t(number - 1), draws, rng)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
