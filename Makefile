@@ -61,7 +61,7 @@ bench: setup ## time how long a verdict takes
 
 # A trainer pins dependencies that it needs for training only, so it is installed without them.
 VERL ?= 0.8.0 0.9.1
-TRL ?= 1.16.0
+TRL ?= 1.0.0 1.16.0
 oracles: setup ## ask verl's and TRL's own code anew for studies/oracles, print what changed; TRL= asks verl only
 	@for it in $(VERL:%=verl-%) $(TRL:%=trl-%); do at=.venv-oracles/$$it; trainer=$${it%%-*}; \
 	$(PYTHON) -m venv --without-pip $$at && $(BIN)/python -m rollout_bench.commands.environment .venv uv \

@@ -358,7 +358,7 @@ OF_A_MODE: dict[str, list[Any]] = {
 
 ALWAYS = {"model_name_or_path": "Qwen/Qwen3-8B", "use_vllm": True, "num_processes": 4, "max_prompt_length": 512}
 KEYS_OF_A_DRAW = 8
-REFUSALS = (ValueError, TypeError)
+REFUSALS = (ValueError, TypeError, SystemExit)
 """TRL's refusals; another error is a fault of the stand-ins here."""
 
 

@@ -13,7 +13,7 @@ from rollout_bench.trainers.settings import KeyRegistry, TrainerFile
 from rollout_bench.trainers.trl import trl_config, trl_cycle
 
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
-TABLES = {"1.16": "trl-1.16.0.jsonl.xz"}
+TABLES = {"1.0": "trl-1.0.0.jsonl.xz", "1.16": "trl-1.16.0.jsonl.xz"}
 
 OLDER_ANSWERS = 256
 """Default of max_completion_length up to TRL 1.9."""
