@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError
@@ -12,6 +12,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
+from rollout_bench.trainers.launch_scripts import is_script, trl_words
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -88,7 +89,7 @@ def trl_text() -> str:
         choices=[*TABLES["TRL"]["versions"]],
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
-    options = _options(parser)
+    options = _options(parser, trl_words)
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
@@ -125,7 +126,8 @@ def _parser(trainer: str, overrides: str) -> Parser:
         metavar="FILE",
         help="file for these lengths, which the config names (default: %(default)s)",
     )
-    file = f"the YAML that {trainer} is started with, or an override: then {trainer}'s defaults replace the file"
+    started = "the YAML or shell script" if trainer == "TRL" else "the YAML"
+    file = f"{started} that {trainer} is started with, or an override: then {trainer}'s defaults replace the file"
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
@@ -144,8 +146,13 @@ def _version(text: str) -> str:
     return version
 
 
-def _options(parser: Parser) -> argparse.Namespace:
+def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], list[str]] | None = None) -> argparse.Namespace:
+    """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     options = parser.parse_intermixed_args()
+    if in_script is not None and is_script(options.file):
+        own = vars(options).pop("overrides")
+        options = parser.parse_intermixed_args(in_script(Path(options.file), own), options)
+        options.overrides += own
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
     options.one_engine = options.measured in ("engine", "cycle")

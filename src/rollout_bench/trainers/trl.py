@@ -9,7 +9,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.rollout_dumps import traced
-from rollout_bench.trainers.settings import TrainerFile, account
+from rollout_bench.trainers.settings import NOT_THERE, TrainerFile, account, mapping
 from rollout_bench.trainers.step import (
     FOUND,
     FULL_LENGTH,
@@ -154,7 +154,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         devices=devices,
         generators=generators,
         sleep="2" if settings.get("vllm_enable_sleep_mode") else None,
-        shards=any(settings.has(key) and settings.written(key) for key in ("fsdp", "deepspeed")),
+        shards=_shards(settings),
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
@@ -166,12 +166,37 @@ def _processes(settings: TrainerFile) -> int:
     Raises:
         UserError: if neither has it, or the file can't be read.
     """
-    file = settings.get("accelerate_config")
-    if settings.has("num_processes") or file is None:
+    if settings.has("num_processes") or settings.get("accelerate_config") is None:
         return int(settings.get("num_processes", needed=True))
-    remedy = "give the file of accelerate launch --config_file"
-    content = read_mapping(Path(file), "settings of accelerate", f"accelerate_config: {remedy}")
-    return int(settings.registry.keys["num_processes"].value(content.get("num_processes"), file))
+    written = _accelerate(settings).get("num_processes")
+    return int(settings.registry.keys["num_processes"].value(written, settings.get("accelerate_config")))
+
+
+def _accelerate(settings: TrainerFile) -> dict[str, Any]:
+    """Return the content of accelerate's file, empty without one; raise `UserError` if it can't be read."""
+    file = settings.get("accelerate_config")
+    remedy = "add accelerate_config=FILE to the command: that of accelerate launch --config_file"
+    return {} if file is None else read_mapping(Path(file), "settings of accelerate", remedy)
+
+
+def _shards(settings: TrainerFile) -> bool:
+    """Return whether each training device has only a part of the parameters: with FSDP, or DeepSpeed's ZeRO 3.
+
+    Raises:
+        UserError: if accelerate's file or DeepSpeed's can't be read.
+    """
+    accelerate, (fsdp, deepspeed) = _accelerate(settings), map(settings.written, ("fsdp", "deepspeed"))
+    if deepspeed is NOT_THERE and accelerate.get("distributed_type") == "DEEPSPEED":
+        deepspeed = mapping(accelerate.get("deepspeed_config"))
+        deepspeed = deepspeed.get(
+            "deepspeed_config_file", {"zero_optimization": {"stage": deepspeed.get("zero_stage")}}
+        )
+    if isinstance(deepspeed, str):
+        deepspeed = read_mapping(Path(deepspeed), "settings of DeepSpeed", "add deepspeed=FILE to the command")
+    if fsdp is NOT_THERE and accelerate.get("distributed_type") == "FSDP":
+        fsdp = mapping(accelerate.get("fsdp_config")).get("fsdp_sharding_strategy", "FULL_SHARD")
+    has_zero_3 = isinstance(deepspeed, dict) and mapping(deepspeed.get("zero_optimization")).get("stage") == 3
+    return has_zero_3 or (fsdp is not NOT_THERE and bool(fsdp) and str(fsdp).upper() not in ("NO_SHARD", "3"))
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:

@@ -1,0 +1,227 @@
+"""The command that starts a training, in a shell script: its words, as the trainer gets them."""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.yaml_files import read_text, value_in
+from rollout_bench.trainers.settings import OVERRIDE, Influence, KeyRegistry
+
+SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
+"""Ends of the names of shell scripts."""
+
+_VARIABLE = r"\$\(\(.*?\)\)|\$\([^()]*\)|`[^`]*`|\$\{[^}]*\}|\$[\w@*\#?]+|\$\("
+_PART = re.compile(
+    rf"""(?P<join>\\\n)|(?P<comment>(?<![^\s;&|(])\#[^\n]*)|(?P<redirection>&?\d*[<>]+&?[ \t]*[^\s;&|()]*)
+    |(?P<end>[\n;&|()]+)|(?P<space>[ \t]+)|'(?P<quoted>[^']*)'|"(?P<expanded>(?:\\.|[^"\\])*)"|\\(?P<escaped>.)
+    |(?P<variable>{_VARIABLE})|(?P<bare>[^\s'"\\;&|()<>$`]+|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?[ \t]*['\"]?(\w+)['\"]?([^\n]*\n).*?^\s*\1$", re.DOTALL | re.MULTILINE)
+_EXPANDED = re.compile(rf"\\(?P<escaped>[\"\\$`\n])|(?P<variable>{_VARIABLE})", re.DOTALL)
+
+_ARGUMENTS_OF_THE_SCRIPT = ("$@", "$*", "${@}", "${@:1}")
+"""Words in place of which the script has its own arguments: here they are the overrides after its name."""
+
+_SEVERAL_WORDS = re.compile(r"[@*]|arg|extra|flag|opt|param", re.IGNORECASE)
+"""In the name of a variable that stands for several words of a command, not for the value of one option."""
+
+_OF_A_LAUNCH = {
+    "num_processes": "num_processes",
+    "config_file": "accelerate_config",
+    "deepspeed_config_file": "deepspeed",
+    "zero_stage": "deepspeed.zero_optimization.stage",
+    "use_fsdp": "fsdp",
+}
+"""Option of accelerate launch -> the key here that has its value."""
+
+_FILES = ("accelerate_config", "deepspeed")
+"""Keys whose value names a file."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a command.
+
+    Attributes:
+        text: the word without quotes; a variable stays as it is written.
+        variable: the first variable in it, such as $NAME or $(command); empty without one.
+    """
+
+    text: str
+    variable: str = ""
+
+
+def commands(script: str) -> list[list[Word]]:
+    """Return the words of each simple command in a shell script, in turn."""
+    found: list[list[Word]] = [[]]
+    parts: list[str] = []
+    variables: list[str] = []
+    open_word = False
+    for part in _PART.finditer(_HERE_DOCUMENT.sub(r"\2", script.replace("\r\n", "\n")) + "\n"):
+        kind, piece = str(part.lastgroup), str(part[str(part.lastgroup)])
+        if kind == "join":
+            continue
+        if kind in ("comment", "redirection", "end", "space"):
+            if open_word:
+                found[-1].append(Word("".join(parts), next(iter(variables), "")))
+            parts, variables, open_word = [], [], False
+            if kind == "end":
+                found.append([])
+            continue
+        open_word = True
+        if kind == "expanded":
+            variables += [one["variable"] for one in _EXPANDED.finditer(piece) if one["variable"]]
+            piece = _EXPANDED.sub(lambda one: one["variable"] or str(one["escaped"]).replace("\n", ""), piece)
+        elif kind == "variable":
+            variables.append(piece)
+        parts.append(piece)
+    return [command for command in found if command]
+
+
+def is_script(name: str) -> bool:
+    """Return whether a word of the command line names a shell script."""
+    return name.endswith(SUFFIXES) and "=" not in name
+
+
+_WRITTEN_OUT = "write the words of this command out in the script; or give the YAML, and num_processes=N"
+"""Remedy for a command that only the shell can read."""
+
+_Options = list[tuple[str, list[Word]]]
+"""Options of a command with their values, in turn."""
+
+_STARTS = (("accelerate", "launch"), ("trl", "grpo"), ("trl", "rloo"))
+"""Words that start a training with TRL."""
+
+
+def trl_words(script: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the words for from-trl that the training in a script stands for, and its `trl vllm-serve`, if any.
+
+    Args:
+        script: the user's script. Files that it names are looked for here, then beside it.
+        overrides: the user's own, which replace the values of variables.
+
+    Raises:
+        UserError: if the script has no training or several, or a value that matters is a variable of the shell.
+    """
+    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    trainings = [(start, words) for start in _STARTS for words in _after(found, *start)]
+    servers = _after(found, "trl", "vllm-serve")
+    if len(trainings) != 1 or len(servers) > 1:
+        begun = " or ".join(" ".join(start) for start in _STARTS)
+        problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
+        raise UserError(problem, "give a script with one training; or its YAML, and num_processes=N")
+    ((command, kind), words), options = trainings[0], []
+    if command == "accelerate":
+        places = [
+            place for place, word in enumerate(words) if word.text.endswith(".py") or word.text in ("-m", "--module")
+        ]
+        if not places:
+            raise UserError(f"{script}: accelerate launch: starts no file of Python", _WRITTEN_OUT)
+        launch = dict(_options(script, words[: places[0]]))
+        options += [(key, launch[option]) for option, key in _OF_A_LAUNCH.items() if option in launch]
+        words = words[places[0] + (1 if words[places[0]].text.endswith(".py") else 2) :]
+    options += _options(script, words)
+    options += [(f"server.{name}", values) for server in servers for name, values in _options(script, server)]
+    file = [values for name, values in options if name == "config"]
+    registry, own = (
+        KeyRegistry.of("TRL", "grpo"),
+        {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found},
+    )
+    _check_names(script, options, registry)
+    _check_variables(script, [(name, word) for name, words in options for word in words], registry, own)
+    return [
+        *(["--trainer", kind] if kind == "rloo" else []),
+        *(str(_found(script, values[0].text)) for values in file[-1:] if values),
+        *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
+    ]
+
+
+def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:
+    """Return what follows the words `start` in each command that has them, without the script's own arguments."""
+    rest = []
+    for command in found:
+        texts = tuple(word.text for word in command)
+        place = next((at for at in range(len(texts)) if texts[at : at + len(start)] == start), None)
+        if place is not None:
+            rest.append([word for word in command[place + len(start) :] if word.text not in _ARGUMENTS_OF_THE_SCRIPT])
+    return rest
+
+
+def _options(script: Path, words: Sequence[Word]) -> _Options:
+    """Return name and values of each option, its name as TRL's argparse has it.
+
+    Raises:
+        UserError: if a variable stands for several words, which may be options.
+    """
+    found: _Options = []
+    for word in words:
+        name, equals, value = word.text.partition("=")
+        if word.text == word.variable and _SEVERAL_WORDS.search(word.variable):
+            raise UserError(f"{script}: {word.text}: stands for words that are not known here", _WRITTEN_OUT)
+        if name.startswith("--"):
+            found.append((name[2:].replace("-", "_"), [Word(value, word.variable)] if equals else []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None:
+    """Raise `UserError` for the short form of a key, which argparse takes for it, or one that is misspelt."""
+    for name, _ in options:
+        if name == "server.config":
+            raise UserError(f"{script}: trl vllm-serve: --config: is not read", "write its keys as options there")
+        if registry.find(name).influence is Influence.UNKNOWN and not name.startswith("no_"):
+            longer = [key for key in registry.keys if key.startswith(name) and "." not in key[len(name) :]]
+            near = longer[0] if longer else registry.misspelt(name)
+            if near and name != "config":
+                raise UserError(f"{script}: --{name}: there is no such key", f"write it in full: --{near}")
+
+
+def _check_variables(
+    script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, own: Collection[str]
+) -> None:
+    """Raise `UserError` if a variable is the value of a key that matters, and not of the user's `own` keys."""
+    unknown = {name: word.variable for name, word in named if word.variable and name not in own}
+    matters = {
+        name: variable
+        for name, variable in unknown.items()
+        if name == "config" or not (registry.find(name).is_inert or registry.find(name).influence is Influence.UNKNOWN)
+    }
+    if not matters:
+        return
+    told = ", ".join(f"{name} ({variable})" for name, variable in matters.items())
+    files = "write the name of its file in the script, and " if "config" in matters else ""
+    added = " ".join(f"{name}=VALUE" for name in matters if name != "config")
+    remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
+    raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {told}", remedy)
+
+
+def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyRegistry) -> list[str]:
+    """Return an option of TRL's command line as overrides in YAML, which replace a mapping as a whole."""
+    if not values:
+        positive = name.removeprefix("no_")
+        is_off = positive != name and registry.find(name).influence is Influence.UNKNOWN
+        return [f"++{positive}=false" if is_off else f"++{name}=true"]
+    texts = [str(_found(script, word.text)) if name in _FILES else word.text for word in values]
+    written = _as_yaml(texts[0]) if len(texts) == 1 else json.dumps(texts)
+    return [*([f"++{name}=null"] if written.startswith("{") else []), f"++{name}={written}"]
+
+
+def _as_yaml(text: str) -> str:
+    """Return YAML for a word, which argparse reads as a text unless it is a number, a switch or JSON."""
+    try:
+        return text if isinstance(value_in(text), (bool, int, float, dict)) else json.dumps(text)
+    except (yaml.YAMLError, ValueError):
+        return json.dumps(text)
+
+
+def _found(script: Path, name: str) -> Path:
+    """Return a file that the script names, as seen from here, or else beside the script."""
+    beside = script.parent / name
+    return beside if not Path(name).exists() and beside.exists() else Path(name)
