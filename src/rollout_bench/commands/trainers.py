@@ -12,7 +12,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.trainers.launch_scripts import is_script, trl_words
+from rollout_bench.trainers.launch_scripts import is_script, trl_words, verl_words
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -53,7 +53,7 @@ def verl_text() -> str:
     )
     for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
         parser.add_argument(hydra, help=argparse.SUPPRESS)
-    options = _options(parser)
+    options = _options(parser, verl_words)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     words = [*_hydras_file(options), options.file, *options.overrides]
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
@@ -68,8 +68,8 @@ def _hydras_file(options: argparse.Namespace) -> list[str]:
         UserError: if the options name a file that is neither there nor verl's own.
     """
     name, folder = options.config_name, options.config_dir or options.config_path
-    own = Path(name or "").stem in OWN_FILES and folder in (None, *OWN_FOLDERS)
-    if own or not (name or folder):
+    own = Path(name or OWN_FILES[0]).stem in OWN_FILES and folder in (None, *OWN_FOLDERS)
+    if own:
         return []
     file = Path(folder or ".") / f"{(name or OWN_FILES[0]).removesuffix('.yaml')}.yaml"
     if not file.is_file():
@@ -126,8 +126,7 @@ def _parser(trainer: str, overrides: str) -> Parser:
         metavar="FILE",
         help="file for these lengths, which the config names (default: %(default)s)",
     )
-    started = "the YAML or shell script" if trainer == "TRL" else "the YAML"
-    file = f"{started} that {trainer} is started with, or an override: then {trainer}'s defaults replace the file"
+    file = f"the YAML or shell script that {trainer} is started with, or an override of {trainer}'s defaults"
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
@@ -146,10 +145,10 @@ def _version(text: str) -> str:
     return version
 
 
-def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], list[str]] | None = None) -> argparse.Namespace:
+def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], list[str]]) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     options = parser.parse_intermixed_args()
-    if in_script is not None and is_script(options.file):
+    if is_script(options.file):
         own = vars(options).pop("overrides")
         options = parser.parse_intermixed_args(in_script(Path(options.file), own), options)
         options.overrides += own

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import yaml
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.yaml_files import read_text, value_in
-from rollout_bench.trainers.settings import OVERRIDE, Influence, KeyRegistry
+from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
@@ -39,6 +39,9 @@ _OF_A_LAUNCH = {
     "use_fsdp": "fsdp",
 }
 """Option of accelerate launch -> the key here that has its value."""
+
+MAIN_PPO = "verl.trainer.main_ppo"
+"""verl's module whose command line is read; others lay their own defaults below it."""
 
 _FILES = ("accelerate_config", "deepspeed")
 """Keys whose value names a file."""
@@ -129,17 +132,46 @@ def trl_words(script: Path, overrides: Sequence[str]) -> list[str]:
     options += _options(script, words)
     options += [(f"server.{name}", values) for server in servers for name, values in _options(script, server)]
     file = [values for name, values in options if name == "config"]
-    registry, own = (
-        KeyRegistry.of("TRL", "grpo"),
-        {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found},
-    )
+    registry = KeyRegistry.of("TRL", "grpo")
     _check_names(script, options, registry)
-    _check_variables(script, [(name, word) for name, words in options for word in words], registry, own)
+    _check_variables(script, [(name, word) for name, words in options for word in words], registry, overrides)
     return [
         *(["--trainer", kind] if kind == "rloo" else []),
         *(str(_found(script, values[0].text)) for values in file[-1:] if values),
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
+
+
+def verl_words(script: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the words of verl's command line in a script: overrides, and hydra's options.
+
+    Args:
+        script: the user's script.
+        overrides: the user's own, which replace the values of variables.
+
+    Raises:
+        UserError: if the script does not start verl.trainer.main_ppo once, or a value that matters is a variable of
+            the shell.
+    """
+    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    trainings = _after(found, "-m", MAIN_PPO)
+    if len(trainings) != 1:
+        problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read"
+        raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
+    named: list[tuple[str, Word]] = []
+    words: list[str] = []
+    for word in trainings[0]:
+        override = OVERRIDE.fullmatch(word.text)
+        if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
+            problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows"
+            raise UserError(problem, "write its words out in the script")
+        if word.variable and override is not None:
+            named.append((override["path"], word))
+            words.append(f"{override['sign'] or ''}{override['path']}=null")
+        else:
+            words.append(word.text)
+    _check_variables(script, named, KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"]))), overrides)
+    return words
 
 
 def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:
@@ -168,6 +200,8 @@ def _options(script: Path, words: Sequence[Word]) -> _Options:
             found.append((name[2:].replace("-", "_"), [Word(value, word.variable)] if equals else []))
         elif found:
             found[-1][1].append(word)
+        elif word.variable:
+            raise UserError(f"{script}: {word.text}: stands for words that are not known here", _WRITTEN_OUT)
     return found
 
 
@@ -184,9 +218,10 @@ def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None
 
 
 def _check_variables(
-    script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, own: Collection[str]
+    script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, overrides: Sequence[str]
 ) -> None:
-    """Raise `UserError` if a variable is the value of a key that matters, and not of the user's `own` keys."""
+    """Raise `UserError` if a variable is the value of a key that matters and is not among the user's overrides."""
+    own = {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found}
     unknown = {name: word.variable for name, word in named if word.variable and name not in own}
     matters = {
         name: variable
@@ -208,6 +243,8 @@ def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyReg
         positive = name.removeprefix("no_")
         is_off = positive != name and registry.find(name).influence is Influence.UNKNOWN
         return [f"++{positive}=false" if is_off else f"++{name}=true"]
+    if any(word.variable for word in values):
+        return [f"++{name}=null"]
     texts = [str(_found(script, word.text)) if name in _FILES else word.text for word in values]
     written = _as_yaml(texts[0]) if len(texts) == 1 else json.dumps(texts)
     return [*([f"++{name}=null"] if written.startswith("{") else []), f"++{name}={written}"]

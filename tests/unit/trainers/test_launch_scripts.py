@@ -26,7 +26,7 @@ It's no command: accelerate launch x.py
 EOF
 trl vllm-serve --model a/b --tensor-parallel-size 2 --data_parallel_size=2 > server.log 2>&1 &
 nohup accelerate launch --config_file "zero3.yaml" --multi_gpu train.py --config training.yaml \\
-  --output_dir "$OUT/x y" --reward_funcs accuracy format --system-prompt "You are: 'good'" --top_k -1 \\
+  --output_dir "${OUT:-out}/x y" --reward_funcs accuracy format --system-prompt "You are: 'good'" --top_k -1 \\
   --vllm_mode server --temperature 5e-1 --no_shuffle_dataset --generation_kwargs '{"top_p": 0.5}' "$@" 2>&1 | tee log
 """
 
@@ -105,6 +105,7 @@ LAUNCH = "accelerate launch --num_processes 4 train.py --config training.yaml"
          "add num_generations=VALUE top_k=VALUE to the command"),
         (f"{LAUNCH.replace('4', '$(nvidia-smi -L | wc -l)')}", "num_processes ($(nvidia-smi", "num_processes=VALUE"),
         (f"{LAUNCH.replace('training', '$NAME')}", "config ($NAME)", "write the name of its file in the script"),
+        (LAUNCH.replace("--config", "$MORE --config"), "$MORE: stands for words", "write the words"),
         (f"{LAUNCH} --bf16 $EXTRA_ARGS", "$EXTRA_ARGS: stands for words that are not known", "write the words"),
         (f'{LAUNCH} "${{MORE[@]}}"', "${MORE[@]}: stands for words", "write the words"),
         (f"{LAUNCH}\n{LAUNCH}", "has 2 commands accelerate launch or trl grpo", "a script with one training"),
@@ -136,3 +137,51 @@ p"""
     texts = [[word.text for word in command] for command in commands(script)]
     assert texts == [["a", "b c", 'd "e" $X', "f g", "h#i", "j"], ["k"], ["l"], ["m"], ["p"]]
     assert [word.variable for word in commands(script)[0]] == ["", "", "$X", "", "", ""]
+
+
+GRPO_OF_VERL = r"""set -x
+gsm8k=$HOME/data/gsm8k/train.parquet
+python3 -m verl.trainer.main_ppo --config-path=./config \
+    data.train_files="['$gsm8k']" data.train_batch_size=64 data.max_prompt_length=512 \
+    actor_rollout_ref.model.path=Qwen/Qwen3-8B +trainer.note="${NOTE:-none}" \
+    actor_rollout_ref.rollout.n=5 'actor_rollout_ref.rollout.prompt_length=${data.max_prompt_length}' \
+    actor_rollout_ref.rollout.tensor_model_parallel_size=$TP trainer.n_gpus_per_node=8 $@ 2>&1 | tee log
+"""
+
+
+@pytest.fixture
+def verls(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.chdir(tmp_path)
+    return Made("from-verl", tmp_path, capsys, monkeypatch)
+
+
+def test_a_script_of_verl_is_what_its_overrides_are(verls: Made, tmp_path: Path):
+    written(tmp_path, grpo_sh=GRPO_OF_VERL)
+    tensor = "actor_rollout_ref.rollout.tensor_model_parallel_size=2"
+    typed = verls.call(
+        "data.train_batch_size=64",
+        "actor_rollout_ref.model.path=Qwen/Qwen3-8B",
+        "actor_rollout_ref.rollout.n=5",
+        tensor,
+    )
+    assert verls.call("grpo.sh", tensor) == typed
+    assert (typed["rollout"]["replicas"], typed["workload_settings"]["verl-step"]["prompts"]) == (4, 64)
+
+
+@pytest.mark.parametrize(
+    ("script", "problem", "remedy"),
+    [
+        (GRPO_OF_VERL, "tensor_model_parallel_size ($TP)", "tensor_model_parallel_size=VALUE to the command"),
+        (GRPO_OF_VERL.replace("$@", '"${ARGS[@]}"'), "${ARGS[@]}: has a variable", "write its words out"),
+        (GRPO_OF_VERL.replace("./config", "$HERE/config"), "--config-path=$HERE/config: has a", "write its words out"),
+        (GRPO_OF_VERL.replace("verl.trainer.main_ppo", "recipe.dapo.main_dapo"), "has 0 commands python -m verl",
+         "--cfg job"),
+        (GRPO_OF_VERL * 2, "has 2 commands", "--cfg job"),
+    ],
+)  # fmt: skip
+def test_what_only_the_shell_knows_of_verl_is_refused(
+    verls: Made, tmp_path: Path, script: str, problem: str, remedy: str
+):
+    written(tmp_path, grpo_sh=script)
+    with refused(problem, remedy):
+        verls.call("grpo.sh")
