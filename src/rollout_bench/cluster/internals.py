@@ -5,6 +5,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
+from rollout_bench.core.interrupts import INTERRUPTED
+
 
 class Internals:
     """The internals of Snakemake 9.27 that we use, each with the reason.
@@ -64,7 +66,7 @@ class Internals:
     def _is_shown(self, record: logging.LogRecord) -> bool:
         text, plugin = record.getMessage(), self._workflow.executor_plugin
         if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
-            return True
+            return f"returned non-zero exit status {INTERRUPTED}." not in text  # the job itself says that it was
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")
         if plugin.common_settings.dryrun_exec:

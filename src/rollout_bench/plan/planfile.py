@@ -34,15 +34,21 @@ def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = 
         high_s += span[1]
         device_s += span[1] * devices
     if low_s < high_s:
-        ends = [_time(low_s), _time(high_s)] if high_s / 60 >= LONG_MIN else [f"{low_s / 60:.0f}", _time(high_s)]
-        return f"usually {' to '.join(ends)}{', and more as is needed' if least else ''}"
-    hours = f"; {number(max(device_s / 3600, 0.01), 2)} device hours" if device_s else ""
+        (low, unit), (high, last) = _time(low_s).split(), _time(high_s).split()
+        low = low if unit == last else f"{low} {unit}"
+        return f"usually {low} to {high} {last}{', and more as is needed' if least else ''}"
+    hours = f"; {number(device_s / 3600, 2)} device hours" if device_s >= FEW_S else ""
     return f"{'at least' if least else 'about'} {_time(low_s)}{hours}"
 
 
 def _time(seconds: float) -> str:
+    if seconds < SHORT_S:
+        return f"{max(5, 5 * round(seconds / 5))} s"
     return f"{seconds / 60:.0f} min" if seconds / 60 < LONG_MIN else f"{number(seconds / 3600, 2)} h"
 
+
+FEW_S, SHORT_S = 360, 90
+"""Seconds of devices from which on they are told as hours, and of a time below which it is told in seconds."""
 
 LONG_MIN = 120
 """Minutes from which the time is given in hours."""
@@ -138,6 +144,7 @@ class PlanFile(Strict):
         [], description="Differences besides the compared ones, and settings without effect; only shown by plan."
     )
     files: list[str] = Field([], description="Configs that were merged over the default one.")
+    overrides: list[str] = Field([], description="Values of the command line that were laid over them, KEY=VALUE.")
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -162,6 +162,7 @@ class Schedule:
     changed: list[str] = field(default_factory=list)
     """A line for each model whose files have changed since some of these records were measured."""
     files: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     """Configs that are merged over the default one."""
     fits: tuple[str, ...] = ()
     """Lines about what fits a device; only shown by plan."""
@@ -323,6 +324,7 @@ class Schedule:
             not_interleaved=list(self.interleaving.reasons),
             launches=[self._planned(launch, estimate=estimate) for launch in self.launches],
             files=list(self.files),
+            overrides=list(self.overrides),
         )
 
     @cached_property

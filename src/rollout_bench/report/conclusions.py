@@ -385,8 +385,9 @@ def _command(change: str, collection: Collection) -> str:
 
 
 def run_words(change: str, collection: Collection) -> list[str]:
-    """Return the words of the command that measures with `change`; further options of the first call are unknown."""
+    """Return the words of the command that measures with `change`, and else as the first call."""
     # of a kit the plan has the paths in it, which a reader's folder lacks
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
-    return ["run", *files, "--config", change]
+    kept = [word for word in collection.overrides if word.partition("=")[0] != change.partition("=")[0]]
+    return ["run", *files, "--config", *kept, change]

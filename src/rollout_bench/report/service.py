@@ -14,7 +14,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
-from rollout_bench.core.saturation import LONG
+from rollout_bench.core.saturation import FAR, LONG
 from rollout_bench.plan.serving import Slo
 
 Latencies = Mapping[str, Mapping[str, Distribution]]
@@ -66,10 +66,32 @@ def _ordered(loads: Sequence[Row]) -> list[Row]:
     return sorted((row for row in loads if at_a_rate(row.experiment.point)), key=lambda row: _point(row).weight)
 
 
+NO_MORE = 1.1
+"""Ratio of answers per second up to which twice the rate, or more, brought no more of them."""
+
+
+def _states(rated: Sequence[Row]) -> list[State]:
+    """Return the state of each load, the lightest first.
+
+    Where a pass is too short to show that latencies grow, loads together can: a server that answers no more requests a
+    second at twice a rate has no more to give.
+    """
+    found = list[State]()
+    for place, row in enumerate(rated):
+        answered = row.values["completed_requests_per_s"]
+        is_full = answered < FAR * _asked(row) and any(
+            2 * _asked(other) <= _asked(row) and answered <= NO_MORE * other.values["completed_requests_per_s"]
+            for other in rated[:place]
+        )
+        state = state_of(row)
+        found.append("falls behind" if state == "undecided" and is_full else state)
+    return found
+
+
 def _kept(rated: Sequence[Row]) -> list[Row]:
     """Return the loads up to the heaviest that the server keeps up with, none of which it is shown to fall behind."""
-    possible = list(takewhile(lambda row: state_of(row) != "falls behind", rated))
-    return possible[: max((place for place, row in enumerate(possible, 1) if state_of(row) == "keeps up"), default=0)]
+    possible = list(takewhile(lambda state: state != "falls behind", _states(rated)))
+    return list(rated[: max((place for place, state in enumerate(possible, 1) if state == "keeps up"), default=0)])
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -102,10 +124,10 @@ def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
 
 def _rates(rated: Sequence[Row]) -> str:
     """Return which of the loads, the lightest first, the server keeps up with."""
-    kept = _kept(rated)
-    behind = next((row for row in rated if state_of(row) == "falls behind"), None)
-    limit = len(rated) if behind is None else rated.index(behind)
-    undecided = [row for row in rated[len(kept) : limit] if state_of(row) == "undecided"]
+    kept, states = _kept(rated), _states(rated)
+    limit = states.index("falls behind") if "falls behind" in states else len(rated)
+    behind = rated[limit] if limit < len(rated) else None
+    undecided = [rated[place] for place in range(len(kept), limit) if states[place] == "undecided"]
     answers = "" if behind is None else f" (it answers {number(behind.values['completed_requests_per_s'], 3)})"
     if kept and behind is not None:
         said = f"keeps up with {_load(kept[-1])}, not with {_number(behind)}{answers}"
@@ -174,3 +196,8 @@ def _load(row: Row) -> str:
 def _number(row: Row) -> str:
     rate = _point(row).request_rate
     return f"{rate:g}" if isinstance(rate, float) else _load(row)
+
+
+def _asked(row: Row) -> float:
+    """Return the rate of a load, in requests per second."""
+    return _point(row).weight[0]

@@ -89,8 +89,8 @@ class TrainerStep:
 
     def rollout(self, one_engine: bool) -> dict[str, Any]:
         """Return the config keys that measure the step, or one engine's part of it."""
-        shared = {} if one_engine else {"rollout": {"replicas": self.engines, "router": self.router}}
-        return {"modes": ["rollout"], **shared}
+        engines = {"replicas": 1} if one_engine else {"replicas": self.engines, "router": self.router}
+        return {"modes": ["rollout"], "rollout": engines}  # also of one, or a config below would say how many
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:

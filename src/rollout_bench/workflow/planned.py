@@ -1,5 +1,6 @@
 """From the merged config to the plan of a call of Snakemake, with all checks that come before the first launch."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,10 +108,18 @@ def plan_of_call(
     if config.models == [AUTO] and matrix.platform == "cpu" and emulates_bf16():
         choice = f"this processor has no AVX-512 and emulates bf16, so the model is {automatic_model(matrix.platform)}"
         plan = replace(plan, choice=choice)
-    plan = replace(plan, files=tuple(name_of(file) for file in given.configfiles), fits=fits)
+    files = tuple(map(name_of, given.configfiles))
+    overrides = tuple(override(key, value) for key, value in given.config.items())
+    plan = replace(plan, files=files, overrides=overrides, fits=fits)
     if is_main:
         plan.again.update(_measured_again(plan))
     return plan, engine
+
+
+def override(key: str, value: object) -> str:
+    """Return the word KEY=VALUE that gives this value after `--config`, as `value_of` reads it."""
+    is_plain = isinstance(value, str | int | float)
+    return f"{key}={value if is_plain else '' if value is None else json.dumps(value)}"
 
 
 def _measured_again(plan: Schedule) -> set[str]:

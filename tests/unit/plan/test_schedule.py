@@ -115,6 +115,8 @@ def test_a_first_plan_says_what_it_usually_costs(overlay: str, said: str) -> Non
 
 
 def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
+    assert cost_in_words([((8.0, 8.0), 1)] * 3) == "about 25 s"
+    assert cost_in_words([((20.0, 80.0), 1)] * 3) == "usually 60 s to 4 min"
     assert cost_in_words([((240.0, 240.0), 1)] * 3) == "about 12 min; 0.20 device hours"
     assert cost_in_words([((720.0, 720.0), 0)], least=True) == "at least 12 min"
     assert cost_in_words([((33000.0, 33000.0), 8)], least=True) == "at least 9.2 h; 73 device hours"

@@ -1,6 +1,7 @@
 """What a summary concludes if little can be compared, and a comparison of two folders if much can."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ from synthetic_records import (
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.report.conclusions import run_words
 from rollout_bench.report.summary import summary_of
+from rollout_bench.workflow.arguments import value_of
+from rollout_bench.workflow.planned import override
 
 
 def test_a_failure_hides_no_value_of_others(tmp_path: Path):
@@ -60,3 +64,14 @@ def test_a_launch_of_several_loads_is_in_doubt_once(tmp_path: Path, invalid: boo
     doubts = [item for item in first.items if "is invalid" in item]
     invalid_doubt = f"1 of 3 launches is invalid and in no number: {MEANINGS['cpu_shared']} (cpu_shared: 1)."
     assert doubts == ([invalid_doubt] if invalid else [])
+
+
+@pytest.mark.parametrize("value", [6, 0.5, True, None, "auto", ["bf16", "w8a8"], {"demo": {"prompts": 16}}])
+def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: object, tmp_path: Path) -> None:
+    save(tmp_path, make_record(make_spec()))
+    word = override("asked", value)
+    found = replace(collect(tmp_path, None), files=("mine.yaml",), overrides=(word, "launches=2"))
+    assert run_words("launches=6", found) == ["run", "--configfile", "mine.yaml", "--config", word, "launches=6"]
+    assert value_of(word.partition("=")[2]) == (
+        value if not isinstance(value, dict) else {"demo": {"prompts": "16"}}  # read as Snakemake does
+    )

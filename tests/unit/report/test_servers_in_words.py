@@ -62,6 +62,14 @@ def test_a_lighter_load_that_is_undecided_hides_no_heavier_one(tmp_path: Path):
     assert lead.startswith("bf16 keeps up with 8 req/s, the highest rate that was asked; at 8"), lead
 
 
+def test_a_server_that_answers_no_more_at_twice_the_rate_falls_behind(tmp_path: Path):
+    full, slow = Server(slots=64, together_s=40.0), Server(slots=64, step_s=0.5)
+    lead = summary(tmp_path / "full", *rates(2, 4), server=full).answers[0].lead
+    assert lead.startswith("bf16 does not keep up with 4 req/s (it answers 1.60); 2 req/s is undecided"), lead
+    lead = summary(tmp_path / "slow", *rates(2, 4), server=slow).answers[0].lead
+    assert lead.startswith("bf16 is not shown to keep up; 2, 4 req/s are undecided"), lead
+
+
 def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):
     lead = summary(tmp_path, LoadPoint(concurrency=2), LoadPoint(concurrency=8)).answers[0].lead
     assert re.match(

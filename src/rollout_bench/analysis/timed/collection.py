@@ -98,6 +98,7 @@ def collect(
         not_selected=sum(wanted is None for _, wanted in places),
         others=others,
         files=tuple(plan.files),
+        overrides=tuple(plan.overrides),
     )
 
 

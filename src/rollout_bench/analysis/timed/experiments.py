@@ -228,6 +228,7 @@ class Collection:
     slo: Slo = field(default_factory=Slo)
     others: tuple[Selected[Launched], ...] = ()
     files: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
     @property
     def launched(self) -> list[Selected[Launched]]:
