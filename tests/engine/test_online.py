@@ -84,7 +84,7 @@ def test_each_row_has_the_times_of_request_and_tokens(rows: list[SequenceRow]) -
 
 def test_the_points_of_a_sweep_share_one_server(record: Record, rows: list[SequenceRow]) -> None:
     labels = [it.point.label for it in record.iterations if it.point is not None and not it.warmup]
-    lasting = ["3 at once for 1 s"] * 2 + ["stage 2: 8 req/s for 1 s"] * 2
+    lasting = ["3 at once"] * 2 + ["stage 2: 8 req/s for 1 s"] * 2
     assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2 + lasting
     assert all(row.due_s <= row.sent_s for row in rows)
     for it in (it for it in record.iterations if it.point.concurrency == 2):

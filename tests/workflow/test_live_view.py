@@ -81,6 +81,7 @@ def test_the_view_is_erased_after_failure_and_ctrl_c(failed: tuple[list[str], st
     space.behave({1: "hang"})
     status, written = run_in_terminal(space, interrupt_at="initializing")
     assert status == interrupts.INTERRUPTED, written
+    assert "CalledProcessError" not in written
     assert DRAWN.findall(written)[-1] == ERASED
 
 

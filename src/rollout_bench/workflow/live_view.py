@@ -15,7 +15,7 @@ from statistics import fmean
 
 from rollout_bench.cluster.ownership import under_way
 from rollout_bench.contracts.progress import LaunchProgress
-from rollout_bench.contracts.store import read_launched
+from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
@@ -162,8 +162,9 @@ class RunState:
     def _outcome(self, record: str) -> str:
         """Count a launch that has ended, and return its speed and flags."""
         if not Path(record).is_file():
-            self._failed += 1
-            return "failed"
+            has_failed = failure_path(Path(record)).is_file()  # else it was interrupted
+            self._failed += has_failed
+            return "failed" if has_failed else "not measured"
         made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
         self._flagged += bool(flags)

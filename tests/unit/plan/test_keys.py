@@ -7,6 +7,7 @@ import pytest
 from planned import REPOSITORY, merged_with
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan import matrix
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
@@ -41,4 +42,5 @@ def test_every_config_names_the_same_experiments_tomorrow(platform: str):
 
 
 if __name__ == "__main__":
+    matrix.emulates_bf16 = lambda: False  # as in tests: whatever processor writes the pins
     PINNED.write_text(json.dumps({platform: named(platform) for platform in ENGINES}, indent=1) + "\n")
