@@ -272,15 +272,19 @@ def _busiest(rows: Sequence[Row]) -> tuple[list[Row], str]:
     best: dict[tuple[str, ...], tuple[float, str]] = {}
     for row in rows:
         if row.experiment.part is not None and row.used:
-            sweep = _names(row, by_model=True, whole=True)
-            best[sweep] = max(best.get(sweep, (0.0, "")), (mean(_rates(row)), row.experiment.point_label))
+            key = _sweep(row)
+            best[key] = max(best.get(key, (0.0, "")), (mean(_rates(row)), row.experiment.point_label))
     shown = [
         row
         for row in rows
-        for sweep in [_names(row, by_model=True, whole=True)]
-        if row.experiment.part is None or row.experiment.point_label == best.get(sweep, (0.0, ""))[1]
+        if row.experiment.part is None or row.experiment.point_label == best.get(_sweep(row), (0.0, ""))[1]
     ]
     return shown, "Of a sweep its load with the highest throughput." if len(shown) < len(rows) else ""
+
+
+def _sweep(row: Row) -> tuple[str, ...]:
+    """Return what the loads of a sweep share, over all quantizations."""
+    return _names(row, by_model=True, whole=True)
 
 
 def after_one_another(lengths: Mapping[str, float]) -> list[tuple[str, float, float]]:
