@@ -37,12 +37,16 @@ HASHED = 16
 
 
 class Load(Strict):
-    """What each pass sends."""
+    """What each pass sends.
+
+    With `text`, `vllm bench serve` sends its prompts as text: up to vLLM 0.23 it has no data set of token ids.
+    """
 
     requests: int
     concurrency: int
     prompt_tokens: int
     output_tokens: int
+    text: bool = False
 
 
 class Seen(Strict):
@@ -53,6 +57,7 @@ class Seen(Strict):
     itl_ms: float
     output_tokens_per_s: float
     output_tokens: int
+    prompt_tokens: int | None = None
     steps: int | None = None
 
 
@@ -95,12 +100,9 @@ def bench(aim: Aim) -> Callable[[int], Seen]:
 
     def sent(index: int) -> Seen:
         with tempfile.TemporaryDirectory() as folder:
-            trace = Path(folder) / "trace.jsonl"
-            trace.write_text("\n".join(_trace(load, index)))
             words = ["--base-url", aim.url.removesuffix("/v1"), "--model", aim.model, "--served-model-name", NAME]
             words += ["--num-prompts", load.requests, "--max-concurrency", load.concurrency, "--request-rate", "inf"]
-            # The one data set of token ids; the server has no tokenizer, as it has none under rollout-bench.
-            words += ["--dataset-name", "timed_trace", "--dataset-path", trace, "--no-self-timed"]
+            words += _random(load, index) if load.text else _timed(load, index, Path(folder) / "trace.jsonl")
             words += ["--temperature", 1.0, "--top-p", 1.0, "--ignore-eos", "--disable-tqdm"]
             words += ["--save-result", "--save-detailed", "--result-dir", folder, "--result-filename", "result.json"]
             main(parser.parse_args([str(word) for word in words]))
@@ -113,12 +115,25 @@ def bench(aim: Aim) -> Callable[[int], Seen]:
             itl_ms=found["mean_itl_ms"],
             output_tokens_per_s=found["output_throughput"],
             output_tokens=found["total_output_tokens"],
+            prompt_tokens=found["total_input_tokens"],
         )
 
     return sent
 
 
 CLIENTS = {"ours": ours, "bench": bench}
+
+
+def _random(load: Load, index: int) -> list[object]:
+    """Return the options of a data set of text."""
+    lengths = ["--random-input-len", load.prompt_tokens, "--random-output-len", load.output_tokens]
+    return ["--dataset-name", "random", *lengths, "--seed", index + 1]
+
+
+def _timed(load: Load, index: int, trace: Path) -> list[object]:
+    """Return the options of the one data set of token ids, which is written: the server needs no tokenizer for it."""
+    trace.write_text("\n".join(_trace(load, index)))
+    return ["--dataset-name", "timed_trace", "--dataset-path", trace, "--no-self-timed"]
 
 
 def _trace(load: Load, index: int) -> list[str]:
@@ -163,6 +178,7 @@ def seen(done: LoadPass) -> Seen:
         itl_ms=1e3 * statistics.fmean(gaps),
         output_tokens_per_s=tokens / done.elapsed_s,
         output_tokens=tokens,
+        prompt_tokens=sum(outcome.prompt_tokens or 0 for outcome in done.outcomes),
     )
 
 

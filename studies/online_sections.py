@@ -45,7 +45,7 @@ def online_fidelity(result: OnlineFidelity) -> str:
 {summary}
 
 Ratios are geometric means with their 95 % t interval, from the log ratio of each round. {len(result.rounds)} rounds of
-{result.model} in bf16: {load.requests} prompts of {load.prompt_tokens} token ids, {load.output_tokens} tokens each,
+{result.model} in bf16: {load.requests} prompts of {load.prompt_tokens} tokens, {load.output_tokens} tokens each,
 {load.concurrency} at once. The order of the clients is drawn anew for each round. They live through all rounds, each
 having sent one load that is not kept; so nobody's imports are timed. The server:
 `python -m vllm.entrypoints.openai.api_server` with
@@ -59,7 +59,7 @@ What differs by definition, and is not taken out:
   done; here it is the time from when the first request may be sent until the last answer ended.
 - guidellm is not among the clients: its own command, which `harness: guidellm` runs, sends text and has no time of
   each piece.
-- `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1;
+- {_TEXT if load.text else _TOKEN_IDS} It sends a `repetition_penalty` of 1;
   rollout-bench asks for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the
   server's count.
 
@@ -67,9 +67,18 @@ Milliseconds, and output tokens per second, of each client, in the order of thei
 
 {table(["round", "client", *MEASURES.values()], rounds)}
 
-Not shown: an accelerator, a server on another machine, a rate of arrivals, a server that makes text.
+Not shown: {_NOT_ON_CPU if result.device is None else "other loads"}, a server on another machine, a rate of arrivals.
 
-Measured on {result.place}."""
+Measured on {"" if result.device is None else f"{result.device}, "}{result.place}."""
+
+
+_TOKEN_IDS = "`vllm bench serve` draws its own token ids, with as many in each prompt."
+
+_TEXT = """\
+`vllm bench serve` sends text, which the server tokenizes and which can be some tokens longer or shorter; rollout-bench
+  sends token ids."""
+
+_NOT_ON_CPU = "an accelerator, a server that makes text"
 
 
 def _steps(result: OnlineFidelity) -> list[str]:

@@ -19,6 +19,7 @@ from fidelity_sections import fidelity
 from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
+from online_fidelity import GPU_RESULT as ONLINE_ON_GPU
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import online_fidelity
 from outcomes import outcomes
@@ -188,6 +189,12 @@ def page(results: Path = RESULTS) -> str:
                 "`vllm bench serve`, called as one types it, against rollout-bench's own sender: in turn,"
                 " on one server that was started by hand, each in a process of its own.",
                 body(RESULT, OnlineFidelity, online_fidelity),
+            ),
+            section(
+                "Do they on a GPU?",
+                ["python studies/online_fidelity.py --platform cuda"],
+                "The same with dummy weights. The server has a tokenizer, as `vllm bench serve` sends text.",
+                body(ONLINE_ON_GPU, OnlineFidelity, online_fidelity),
             ),
             not_yet_shown(results),
         ]

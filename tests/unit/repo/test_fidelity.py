@@ -3,8 +3,10 @@
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from fidelity import COMMAND, GPU_RESULT, OURS, Fidelity, throughput_words
 from kept import kept
+from online_fidelity import SUBJECTS, server_words
 from synthetic_records import make_record
 
 
@@ -31,3 +33,8 @@ def test_the_kept_rounds_have_both_arms_and_one_number_of_tokens():
     load = result.load
     tokens = load["prompts"] * load["samples_per_prompt"] * load["output_tokens"]
     assert {one.output_tokens for one in result.rounds} == {tokens}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+def test_a_server_has_a_tokenizer_where_a_client_sends_text(subject):
+    assert ("--skip-tokenizer-init" in server_words(subject)) is not subject.load.text
