@@ -55,6 +55,10 @@ def test_the_wheel_has_the_version_and_every_file(installed: Installed):
     shared = {name for name in packed if name.startswith("rollout_bench/share/")}
     assert packed - shared == {path.relative_to(sources).as_posix() for path in files}
     assert "rollout_bench/share/workflow/rules/measure.smk" in shared
+    remedy = installed.bench("plan", "--config", "=1").stdout.splitlines()[1]
+    page = remedy.removeprefix("  -> ").partition(" ")[0]
+    assert page.endswith("share/docs/reference/config.csv"), "a page that is named is there"
+    assert Path(page).is_file()
 
 
 def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, tmp_path: Path):

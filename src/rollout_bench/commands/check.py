@@ -6,10 +6,11 @@ Run it with the engine's own Python. The exit status is 1 if a problem keeps the
 import argparse
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -49,9 +50,13 @@ def main() -> int:
         default=[],
         help="a server to ask for its models; can be given several times",
     )
+    parser.add_argument(
+        "--memory-share", type=float, default=0.0, metavar="X", help="share of a device's memory that an engine takes"
+    )
     arguments = parser.parse_args()
     problems: list[UserError] = []
     facts = [*_machine(), *_engine(arguments.platform, problems), *_devices(arguments.platform, problems)]
+    problems += _without_room(facts, arguments.memory_share)
     facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
         print(f"{name + ':':<22} {value}")
@@ -116,6 +121,17 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             problems.append(UserError(f"{command[0]} fails: {said[-1]}", "check the driver"))
+
+
+def _without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[UserError]:
+    """Yield the problem that no NVIDIA GPU has the `share` of its memory free that an engine takes."""
+    sizes = [re.findall(r"(\d+) MiB", text) for name, text in facts if name == "cuda device"]
+    used = [int(numbers[1]) / int(numbers[0]) for numbers in sizes if len(numbers) == 2]
+    if used and min(used) > 1 - share:
+        yield UserError(
+            f"no GPU has {share:g} of its memory free, as an engine needs: {100 * min(used):.0f} % or more is in use",
+            "end what holds it, which `nvidia-smi` lists, or lower gpu_memory_utilization",
+        )
 
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ the file that comes back.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -89,11 +90,13 @@ def run(folder: Path, limit_s: float) -> int:
     """Measure what a kit asks for until the time is over, and write the file that is brought back."""
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder", "give the folder of the kit")
-    if limit_s < 2 * ENDING_S:
-        raise UserError(f"--minutes {limit_s / 60:g}: is too short for a launch", "give 3 or more")
+    if not 2 * ENDING_S <= limit_s < math.inf:
+        raise UserError(f"--minutes {limit_s / 60:g}: is no time for a launch", "give 3 or more")
     if not (home() / GIVEN).is_dir():
         raise UserError(f"{folder}: its own package runs a kit", f"start it: python3 {folder / 'kit.py'}")
     work = folder / "work"
+    if work.exists() and not work.is_dir():
+        raise UserError(f"{work}: is in the way: it is no folder", "move it away")
     work.mkdir(exist_ok=True)
     shutil.copy(home() / "config.yaml", work)
     shutil.copytree(home() / FILES, work, dirs_exist_ok=True)

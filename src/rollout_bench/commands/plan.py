@@ -129,7 +129,9 @@ def _minutes(left: Iterable[tuple[Span | None, int]]) -> str:
     known = [span for span in spans if span is not None]
     if len(known) < len(spans):
         return MISSING
-    low, high = (sum(ends) / 60 for ends in zip(*known, strict=True)) if known else (0.0, 0.0)
+    low, high = (sum(end or 0.0 for end in ends) / 60 for ends in zip(*known, strict=True)) if known else (0.0, 0.0)
+    if any(longest is None for _, longest in known):
+        return f"{low:.1f} or more"
     return f"{high:.1f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 

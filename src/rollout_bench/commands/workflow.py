@@ -46,6 +46,8 @@ def plan() -> int:
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     _, made, engine = planned_call(check.__doc__, is_check=True)
+    from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
+
     models = dict.fromkeys(
         (
             "synthetic" if e.checkpoint else "hub" if e.spec.model.is_on_hub else "weights",
@@ -58,6 +60,9 @@ def check() -> NoReturn:
     words = [word for model in models for word in ("--model", *model)]
     asked = dict.fromkeys(e.spec.endpoint.model_dump_json() for e in made.matrix.experiments if e.spec.endpoint)
     words += [word for endpoint in asked for word in ("--endpoint", endpoint)]
+    engines = [e.spec for e in made.matrix.experiments if e.spec.endpoint is None]
+    share = max(map(utilization, engines), default=0.0) if made.matrix.platform == "cuda" else 0.0
+    words += ["--memory-share", str(share)]
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
     os.execvp(engine.python, [engine.python, *words])
 
@@ -129,6 +134,6 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     below = sorted(merged.keys() - given.keys())
     if below and call.configfiles and default == Path("config.yaml"):
         over = ", ".join(file.name for file in call.configfiles)
-        print(f"{over}: laid over config.yaml, from which come {', '.join(below)}")
+        print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")
     update_config(merged, given)
     return merged, *plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)

@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from rollout_bench.core.interrupts import INTERRUPTED
 
@@ -15,6 +16,12 @@ _LONGEST = 10_000
 
 _NOT_ASCII = re.compile(r"[^ -~\n\t]")
 """Characters that may be unprintable."""
+
+
+_DOCS = Path(__file__).parents[1] / "share" / "docs"
+"""The pages in an installed package; a clone has them in its folder."""
+
+_PAGE = re.compile(r"\bdocs/(?=[\w/-]+\.(?:md|csv))")
 
 
 def printable(text: str, most: int = 300) -> str:
@@ -53,6 +60,7 @@ class UserError(Exception):
     def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
         self.status = status
         self.problem = printable(" ".join(problem.split()), _LONGEST)
+        remedy = _PAGE.sub(f"{_DOCS}/", remedy) if _DOCS.is_dir() else remedy
         self.remedy = printable(" ".join(remedy.split()), _LONGEST)
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 
@@ -73,10 +81,11 @@ class MeasuringFailed(Exception):  # noqa: N818 (an outcome)
         super().__init__(self.cause)
 
 
-def near_miss(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word closest to `word`, or None if none is similar."""
-    matches = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
-    return next((k for k in known if matches and k.lower() == matches[0]), None)
+def near_miss(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """Return the known word closest to `word`, or None if none has at least the similarity `least` (0 to 1)."""
+    names = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower(), names, n=1, cutoff=least)
+    return names[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

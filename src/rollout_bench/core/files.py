@@ -112,14 +112,20 @@ def read_model(path: Path, model: type[Model], remedy: str) -> Model:
     return validated(path, read_json(path, remedy), model, remedy)
 
 
+def read_regular(path: Path, remedy: str) -> bytes:
+    """Return the content of a file; raise `UserError` if it can't be read or never ends, as a pipe or /dev/zero."""
+    try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise UserError(f"{path}: cannot be read: it is not a regular file", remedy)
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Return the content of the JSON file at `path`; raise `UserError` if it can't be read or is not JSON."""
     try:
-        if not path.is_file() and path.exists() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
-            raise UserError(f"{path}: cannot be read: it is not a regular file", remedy)
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+        return json.loads(read_regular(path, remedy))
     except RecursionError:
         raise UserError(f"{path}: is not valid JSON: it is nested too deeply", remedy) from None
     except ValueError as error:

@@ -116,10 +116,7 @@ def mapping_in(
     try:
         content = _content(path, text, twice)
     except yaml.YAMLError as error:
-        glued = _without_space(text)
-        if glued is not None:
-            number, word = glued
-            raise UserError(f"{path}: line {number}: {word}", SPACE_AFTER_COLON) from None
+        _refuse_glued(path, text)
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -132,14 +129,16 @@ def mapping_in(
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply for a {what}", remedy) from None
     if not isinstance(content, dict):
+        _refuse_glued(path, text)
         raise UserError(f"{path}: must have keys at its top{example}", remedy)
     return content
 
 
-def _without_space(text: str) -> tuple[int, str] | None:
-    """Return number and text of the first line that looks like `key:value`; None without one."""
-    lines = enumerate(text.splitlines(), 1)
-    return next(((number, line.strip()) for number, line in lines if _GLUED.match(line)), None)
+def _refuse_glued(path: Path, text: str) -> None:
+    """Raise `UserError` for the first line that looks like `key:value`."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if _GLUED.match(line):
+            raise UserError(f"{path}: line {number}: {line.strip()}", SPACE_AFTER_COLON) from None
 
 
 def _content(path: Path, text: str, twice: list[str] | None) -> Any:

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -21,7 +22,7 @@ def parts_of(folder: Path) -> list[Path]:
     if not (folder / SUMS).is_file():
         sys.exit(f"{folder}: {SUMS} is missing\n  -> bring it from the folder of the kit")
     parts = []
-    for line in (folder / SUMS).read_text().splitlines():
+    for line in filter(str.strip, (folder / SUMS).read_text(errors="replace").splitlines()):
         wanted, _, name = line.partition("  ")
         part = folder / name
         found = hashlib.sha256(part.read_bytes()).hexdigest() if part.is_file() else ""
@@ -36,23 +37,31 @@ def site_of(python: str, machine: str) -> str:
     return f"site-python{python}-{machine}"
 
 
+def unpack(folder: Path, tree: Path) -> None:
+    """Unpack the parts in `folder`, so that `tree` is whole or does not exist."""
+    half = folder / "unfinished"
+    half.mkdir(exist_ok=True)
+    archive = half / "kit.tar.gz"
+    with archive.open("wb") as whole:
+        whole.writelines(part.read_bytes() for part in parts_of(folder))
+    with tarfile.open(archive) as file:
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4; 3.12 warns without a filter
+            file.extraction_filter = tarfile.data_filter
+        file.extractall(half)
+    archive.unlink()
+    (half / "tree").rename(tree)
+
+
 def main() -> None:
     """Unpack the kit once, then run `rollout-bench kit run` with the arguments."""
     folder = Path(__file__).resolve().parent
     tree = folder / "tree"
     if not tree.exists():
         print(f"kit: unpacks into {tree}", flush=True)
-        half = folder / "unfinished"
-        half.mkdir(exist_ok=True)
-        archive = half / "kit.tar.gz"
-        with archive.open("wb") as whole:
-            whole.writelines(part.read_bytes() for part in parts_of(folder))
-        with tarfile.open(archive) as file:
-            if hasattr(tarfile, "data_filter"):  # Python 3.11.4; 3.12 warns without a filter
-                file.extraction_filter = tarfile.data_filter
-            file.extractall(half)
-        archive.unlink()
-        (half / "tree").rename(tree)
+        try:
+            unpack(folder, tree)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            sys.exit(f"{folder}: can't be unpacked: {error}\n  -> bring the kit again, into an empty folder")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     site = site_of(python, platform.machine())
     for packed in tree.glob("site-*"):

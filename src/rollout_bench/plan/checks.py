@@ -18,7 +18,7 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, did_you_mean, shown
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
@@ -282,6 +282,10 @@ def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"setting_settings.{name}.engine.environment", setting.get("engine", {}).get("environment", {})
 
 
+MISSPELT = 0.85
+"""Similarity to a listed value from which on another value is a misspelling, although a plugin may add values."""
+
+
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
     """Check the value of the argument `name` at `where`.
 
@@ -298,7 +302,8 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     )
     if value is None:
         return
-    choices = engine.choices(name)
+    choices, is_open = engine.choices(name)
+    is_misspelt = near_miss(str(value), map(str, choices), MISSPELT) is not None
     refuse(
         (
             name == "hf_token" and not isinstance(value, bool | str),
@@ -326,7 +331,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             "give a number above 0 and up to 1",
         ),
         (
-            choices and _plain(value) not in map(_plain, choices),
+            choices and _plain(value) not in map(_plain, choices) and (is_misspelt or not is_open),
             f"{where}: {engine.name} {engine.version} does not accept {shown(value)}",
             did_you_mean(str(value), map(str, choices)),
         ),

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,16 +45,17 @@ class InstalledEngine:
     harnesses: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
-    def choices(self, argument: str) -> list[Any]:
-        """Return the values that the type of an argument lists; none if others are possible, also by a plugin."""
-        if self.folder is None or self.plugins:
-            return []
+    def choices(self, argument: str) -> tuple[list[Any], bool]:
+        """Return the values that the type of an argument lists, and whether it admits others, also by a plugin."""
+        if self.folder is None:
+            return [], True
         try:
             tree = _tree(self.folder / "engine" / "arg_utils.py")
             types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
-            return [value for node in types for value in _literals(node, tree, self.folder.parent)]
+            values = [value for node in types for value in _literals(node, tree, self.folder.parent)]
         except (LookupError, OSError, SyntaxError):
-            return []
+            return [], True
+        return [value for value in values if value is not str], bool(self.plugins) or str in values
 
     def platform(self) -> Platform:
         """Return the platform that this engine was built for."""
@@ -163,7 +165,9 @@ def _engine_fields(tree: ast.Module) -> list[Any]:
 
 
 def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
-    """Return the values of a type that consists of Literal and None, and of names of such types.
+    """Return the values of a type that consists of Literal, None and str, and of names of such types.
+
+    If it admits any text, `str` is one of the values.
 
     Args:
         node: the type.
@@ -182,18 +186,27 @@ def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
             parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
             nested = ([p.value] if isinstance(p, ast.Constant) else _literals(p, tree, packages) for p in parts)
             return [value for values in nested for value in values]
+        case ast.Name(id="str"):
+            return [str]
         case ast.Name(id=name):
             return _named_literals(name, tree, packages)
     raise LookupError(ast.unparse(node))
 
 
 def _named_literals(name: str, tree: ast.Module, packages: Path) -> list[Any]:
-    for node in tree.body:
+    for node in (*tree.body, *_for_type_checking(tree)):
         match node:
             case ast.Assign(targets=[ast.Name(id=known)], value=value) if known == name:
                 return _literals(value, tree, packages)
             case ast.ImportFrom(module=str(module), names=names, level=0):
-                file = packages.joinpath(*module.split(".")).with_suffix(".py")
+                place = packages.joinpath(*module.split("."))
+                file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
                 for original in (one.name for one in names if name == (one.asname or one.name)):
                     return _named_literals(original, _tree(file), packages)
     raise LookupError(name)
+
+
+def _for_type_checking(tree: ast.Module) -> Iterator[ast.stmt]:
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from node.body

@@ -17,8 +17,8 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-Span = tuple[float, float]
-"""Shortest and longest expected seconds; equal if something like it was measured."""
+Span = tuple[float, float | None]
+"""Shortest and longest expected seconds; equal if something like it was measured. None: no longest is known."""
 
 
 def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = False) -> str:
@@ -27,12 +27,17 @@ def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = 
     `least`: the time is a lower limit.
     """
     low_s = high_s = device_s = 0.0
+    is_open = False
     for span, devices in launches:
         if span is None:
             return "time unknown, since nothing was measured yet"
-        low_s += span[0]
-        high_s += span[1]
-        device_s += span[1] * devices
+        shortest, longest = span
+        is_open |= longest is None
+        low_s += shortest
+        high_s += longest or shortest
+        device_s += (longest or shortest) * devices
+    if is_open:
+        return f"at least {_time(low_s)}, longer where requests arrive faster than they are answered"
     if low_s < high_s:
         (low, unit), (high, last) = _time(low_s).split(), _time(high_s).split()
         low = low if unit == last else f"{low} {unit}"

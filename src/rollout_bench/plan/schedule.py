@@ -352,9 +352,9 @@ class Schedule:
         Without both it is the mean of the known, None without any.
         """
         known: dict[str, Cost] = {}
-        missing = set(self.missing)
+        absent = set(self.missing) - self.again
         for launch in self.launches:
-            if launch.record not in missing and launch.experiment.name not in known:
+            if launch.record not in absent and launch.experiment.name not in known:
                 with contextlib.suppress(UserError):  # the summary reports it; here only an estimate is missing
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                     known[launch.experiment.name] = Cost.of(record)
@@ -428,7 +428,7 @@ def _usual_s(spec: Spec) -> Span | None:
     """Return the usual shortest and longest seconds of a launch before anything is measured; None if unknown."""
     held_s = round(_held_s(spec), 1)
     if spec.endpoint is not None:
-        return (held_s, held_s) if held_s else None
+        return (held_s, None) if held_s else None
     if spec.platform == "cpu":
         return None
     passes = spec.measuring.warmup_iterations + spec.measuring.iterations
@@ -437,7 +437,7 @@ def _usual_s(spec: Spec) -> Span | None:
     least_s, most_s = (
         start_s + held_s + tokens / rate for start_s, rate in zip(USUAL_S, USUAL_TOKENS_PER_S, strict=True)
     )
-    return round(least_s, 1), round(most_s, 1)
+    return round(least_s, 1), None if held_s else round(most_s, 1)
 
 
 def _least_s(spec: Spec, point: LoadPoint) -> float:
@@ -561,9 +561,9 @@ def joined_lines(plan: Schedule, looks: Mapping[str, Glance]) -> Iterator[str]:
             whole = plan.cost_of(record for e in group.members for record in records[e.name])
             alone = plan.cost_of(record for e in new for record in records[e.name])
             yield (
-                f"{names}: to compare it with the others, engines alternate, so their {several(len(there), 'launch')}"
-                f" are measured again ({whole}); --config interleave=false keeps them, and gives {names} numbers"
-                f" without a verdict ({alone})"
+                f"{names}: to compare it with the others, engines alternate, so theirs too are measured again"
+                f" ({several(len(there), 'launch')}; {whole}); --config interleave=false keeps them, and gives"
+                f" {names} numbers without a verdict ({alone})"
             )
 
 

@@ -368,7 +368,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):
         command = _command(f"launches={max(launches, MIN_PAIRS) + 1}", collection)
-        return f"measure at least {MIN_PAIRS + 1} launches", command
+        return f"measure {MIN_PAIRS + 1} launches or more: {MIN_PAIRS} give an interval, but a wide one", command
     widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
     if not widths:
         return "", ""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rollout_bench.analysis.stats.changepoint import Fall, fall_of
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import read_regular
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
@@ -48,11 +49,8 @@ def read_history(path: Path) -> list[Gate]:
     """
     gates: list[Gate] = []
     try:
-        for line in path.read_bytes().splitlines():
+        for line in read_regular(path, "name a file that rollout-bench compare --history wrote").splitlines():
             gates.append(GATE.validate_json(line))
-    except OSError as error:
-        remedy = "name a file that rollout-bench compare --history wrote"
-        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = ": ".join(map(str, (path, f"line {len(gates) + 1}", *first["loc"], first["msg"])))

@@ -493,7 +493,7 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
             default = "" if written else " (default)"
             groups[influence][key.says].append(f"{key.path} = {_shown(value)}{default}")
         elif influence is Influence.NEUTRAL and written:
-            reason = "read by other runs than this one" if key.path in unread else "switched off, or as it is measured"
+            reason = "not read with these settings" if key.path in unread else "switched off, or as it is measured"
             groups[influence][reason].append(key.path)
     return "\n".join(_section(influence, entries) for influence, entries in groups.items() if any(entries.values()))
 

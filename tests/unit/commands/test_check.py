@@ -28,3 +28,12 @@ def test_a_harness_without_its_interpreter_is_not_there(tmp_path: Path, monkeypa
     monkeypatch.setattr(installed.sys, "executable", str(tmp_path / "python3"))  # its folder comes before PATH
     assert installed.python_of("inference-perf") == f"{tmp_path}/gone/python3"
     assert "inference-perf" not in installed.look()["harnesses"]
+
+
+def test_gpus_whose_memory_others_hold_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script(tmp_path, "nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 79000 MiB'\necho 'A, 100 MiB, 15 MiB'\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    facts = list(check._devices("cuda", []))
+    assert list(check._without_room(facts, 0.8)) == []
+    (problem,) = check._without_room(facts, 0.9)
+    assert problem.problem == "no GPU has 0.9 of its memory free, as an engine needs: 15 % or more is in use"

@@ -1,5 +1,6 @@
 """The history of gates: whole lines, from which entry on a number is worse, and figures."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ from comparing import BF16, OLD, OTHER_ENGINE, Done, compared, launches, run
 
 from rollout_bench.analysis.stats.changepoint import fall_of
 from rollout_bench.commands import history
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import append_whole
 from rollout_bench.report.gate import Finding, Gate, Measured
 from rollout_bench.report.history import conclusion_of, read_history, series_of, worse_from
@@ -115,3 +117,9 @@ def test_gates_that_append_together_lose_no_line(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: append_whole(tmp_path / "h", line), range(40)))
     assert len(read_history(tmp_path / "h")) == 42
+
+
+def test_a_pipe_is_refused(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is not a regular file"):
+        read_history(tmp_path / "pipe")

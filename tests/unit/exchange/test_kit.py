@@ -1,6 +1,9 @@
 """What a kit holds, and where its packages come from."""
 
+import gzip
+import hashlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,7 @@ import yaml
 
 from rollout_bench.commands import kit as command
 from rollout_bench.core.errors import UserError
-from rollout_bench.exchange import kit
+from rollout_bench.exchange import kit, there
 
 
 @pytest.mark.parametrize(("platform", "backends"), [("cpu", [[], ["--torch-backend", "cpu"]]), ("cuda", [[]])])
@@ -55,3 +58,44 @@ def test_a_data_set_that_cannot_be_packed_is_named(path: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="is no file below this folder"):
         list(kit.files_named({"workload_settings": {"own": {"dataset": {"path": path}}}}))
+
+
+def damaged(part: bytes, sums: str | bytes) -> Callable[[Path], None]:
+    """Return what writes a kit's folder with one part and its checksums."""
+
+    def write(folder: Path) -> None:
+        (folder / "kit.00").write_bytes(part)
+        (folder / there.SUMS).write_bytes(sums if isinstance(sums, bytes) else sums.encode())
+
+    return write
+
+
+NO_ARCHIVE = f"{hashlib.sha256(b'no archive').hexdigest()}  kit.00\n"
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (damaged(b"", ""), "can't be unpacked"),
+        (damaged(b"", b"\xff\xfe"), "is missing"),
+        (damaged(b"no archive", f"{NO_ARCHIVE}\n"), "can't be unpacked"),
+        (damaged(b"no archive", NO_ARCHIVE), "can't be unpacked"),
+        (damaged(gzip.compress(b"x" * 9999)[:-9], NO_ARCHIVE), "is damaged"),
+        (lambda folder: (folder / "unfinished").touch(), "can't be unpacked"),
+    ],
+    ids=["no_parts", "binary_sums", "blank_line", "foreign_archive", "cut", "unfinished_is_a_file"],
+)
+def test_a_damaged_kit_is_named_and_leaves_no_tree(
+    write: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    monkeypatch.setattr(there, "__file__", str(tmp_path / "kit.py"))
+    with pytest.raises(SystemExit, match=said):
+        there.main()
+    assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf"), 1])
+def test_a_kit_refuses_a_time_that_is_none(minutes: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no time for a launch"):
+        command.run(tmp_path, 60 * minutes)

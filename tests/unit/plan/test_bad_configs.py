@@ -70,6 +70,7 @@ def multiplied(first: str, line: str, levels: int = 9) -> str:
 UNREADABLE = {
     "aliases": (multiplied("[x, x]", "NAME: &NAME [ALIASES]\n"), "holds more than 100,000 values"),
     "merged_keys": (multiplied("{x: 1}", "NAME: &NAME {<<: [ALIASES]}\n"), "holds more than 100,000 values"),
+    "one_word": ("launches:3\n", "line 1: launches:3"),
     "itself": ("a: &a [*a]", "holds more than 100,000 values"),
     "deep": (f"a: {'[' * 100_000}{']' * 100_000}", "is nested too deeply for a config"),
     "ten_megabytes": (f"a: {'x' * 10_000_000}", "is larger than 1 MiB"),

@@ -106,7 +106,7 @@ def test_the_expected_time_of_another_load_is_scaled_by_its_tokens() -> None:
         ("platform: cuda\nlaunches: 3\nquants: [bf16, fp8]", "usually 6 to 24 min"),
         ("endpoints: {mine: {url: 'http://127.0.0.1:8000/v1', model: m}}\nmodels: []\nmodes: [online]\nlaunches: 2\n"
          "iterations: 8\nwarmup_iterations: 1\nworkload_settings: {demo: {prompts: 121, samples_per_prompt: 1, "
-         "online: {request_rate: 2}}}", "about 18 min"),
+         "online: {request_rate: 2}}}", "at least 18 min, longer"),
     ],
 )  # fmt: skip
 def test_a_first_plan_says_what_it_usually_costs(overlay: str, said: str) -> None:
@@ -122,6 +122,7 @@ def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
     assert cost_in_words([((33000.0, 33000.0), 8)], least=True) == "at least 9.2 h; 73 device hours"
     assert cost_in_words([((33000.0, 33000.0), 8), (None, 8)]) == "time unknown, since nothing was measured yet"
     assert cost_in_words([((60.0, 240.0), 1)] * 12) == "usually 12 to 48 min"
+    assert cost_in_words([((240.0, None), 0)]).startswith("at least 4 min, longer where requests arrive faster")
     assert cost_in_words([((60.0, 240.0), 1)] * 60) == "usually 60 min to 4.0 h"
 
 

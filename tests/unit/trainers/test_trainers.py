@@ -70,7 +70,7 @@ def test_the_account_says_what_its_row_says(made: Made, row: list[Any]):
 def test_the_engines_have_nothing_of_the_other_mode_s_keys(made: Made, mode: str, keys: str):
     expected = made(f"vllm_mode={mode}")
     assert made(f"vllm_mode={mode} {keys}") == expected
-    other = made.account.partition("read by other runs than this one:\n")[2]
+    other = made.account.partition("not read with these settings:\n")[2]
     assert all(key[1:].partition("=")[0] in other for key in keys.split())
 
 

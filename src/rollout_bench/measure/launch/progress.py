@@ -34,6 +34,7 @@ class Progress:
     record: Path
     _now: LaunchProgress = field(default_factory=lambda: LaunchProgress(text="begun"))
     _point: str = ""
+    _loads: int = 0
     _first: int = 0
     _printed_at: float = -QUIET_S
 
@@ -47,14 +48,16 @@ class Progress:
         """Report an iteration; print the first ones of a load, then one of every `QUIET_S`."""
         point = "" if done.point is None else done.point.label
         if point != self._point:
-            self._point, self._first = point, done.index
+            self._point, self._first, self._loads = point, done.index, self._loads + 1
         place, warmup = done.index - self._first + 1, self.spec.measuring.warmup_iterations
         what = f"warm-up {place}/{warmup}"
         if not done.warmup:
             what = f"iteration {place - warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
-        text = f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
+        load = self.spec.load
+        of = f" (load {self._loads} of {len(load.points)})" if load is not None and len(load.points) > 1 else ""
+        text = f"{f'{point}{of}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
         self._now = self._now.model_copy(update={"done": self._now.done + 1, "pass_s": round(done.elapsed_s, 3)})
         is_due = place <= warmup + 1 or failed or time.monotonic() - self._printed_at > QUIET_S
         self._report(text, is_printed=bool(is_due))

@@ -289,7 +289,8 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
         fits = [(fit.lacks, e) for e in own if (fit := fit_of(e.spec, e.model_path, there)) is not None]
         wrong = [error for _, e in fits if (error := unfit(e, there, name)) is not None]
         if len(fits) > len(wrong):
-            whole = f"all {len(fits)} experiments fit" if not wrong else f"{len(fits) - len(wrong)} of {len(fits)} fit"
+            every = "both" if len(fits) == 2 else f"all {len(fits)}"
+            whole = f"{every} experiments fit" if not wrong else f"{len(fits) - len(wrong)} of {len(fits)} fit"
             _, tightest = max(((lacks, e) for lacks, e in fits if lacks <= 0), key=itemgetter(0))
             told = whole if len(fits) > 1 else "it fits"
             yield f"memory: {name} ({number(there / 1e9, 3)} GB): {told}{_cache_words(tightest, there)}"
