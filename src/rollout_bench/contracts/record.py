@@ -293,10 +293,10 @@ class Environment(Strict):
     kernel: str = Field(description="Operating system and kernel release.")
     device_model: str = Field(description="Name of the device; on cpu the processor.")
     device_memory_bytes: int | None = Field(None, description="Memory of one device; on cpu the machine's memory.")
-    device_count: int = Field(description="Devices of the launch, over all replicas; 1 on cpu.")
+    device_count: int = Field(ge=0, description="Devices of the launch, over all replicas; 1 on cpu.")
     cpu_model: str = Field(description="Name of the processor.")
-    cpu_cores: int = Field(description="Cores that the launch may run on.")
-    memory_bytes: int = Field(description="Memory of the machine.")
+    cpu_cores: int = Field(ge=1, description="Cores that the launch may run on.")
+    memory_bytes: int = Field(ge=1, description="Memory of the machine.")
     variables: dict[str, str] = Field(
         {},
         description=(
@@ -443,6 +443,10 @@ class Drafting(Strict):
         )
 
 
+MOST_TOKENS = 10**12
+"""Bound of the tokens of an iteration: no engine generates as many in a year."""
+
+
 class _Iteration(Strict):
     """One iteration of the workload."""
 
@@ -466,6 +470,7 @@ class _Iteration(Strict):
     )
     prompt_tokens: int = Field(
         ge=0,
+        le=MOST_TOKENS,
         description=(
             "Prompt tokens of all sequences, counted from the engine's answers (n sequences of one prompt count "
             "n times)."
@@ -474,7 +479,7 @@ class _Iteration(Strict):
     cached_prompt_tokens: int | None = Field(
         None, ge=0, description="Prompt tokens from the engine's prefix cache. Null if unknown."
     )
-    output_tokens: int = Field(ge=0, description="Generated tokens, counted from the engine's answers.")
+    output_tokens: int = Field(ge=0, le=MOST_TOKENS, description="Generated tokens, counted from the engine's answers.")
     host: HostUse | None = Field(
         None, description="Other activity of the machine. Null in records of earlier versions."
     )

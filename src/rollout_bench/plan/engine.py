@@ -91,6 +91,11 @@ def probe_engine(python: str | None) -> InstalledEngine:
             f"engine.python: there is no vLLM in {python}",
             "name an interpreter with vLLM as engine.python, or put its command vllm on PATH; in a clone: make setup",
         )
+    if stray := found.get("stray"):
+        raise UserError(
+            f"engine.python: {python} imports vLLM from {stray}, not the installed {found['name']} {found['version']}",
+            f"take that folder out of PYTHONPATH, or install it: pip install --editable {Path(stray).parent}",
+        )
     source = Path(found["arg_utils"]) if found["arg_utils"] else None
     return InstalledEngine(
         found["name"],
@@ -108,8 +113,8 @@ def probe_engine(python: str | None) -> InstalledEngine:
 def _look_elsewhere(python: str) -> dict[str, Any]:
     """Return what another interpreter finds, or found earlier if nothing has changed there since.
 
-    Not kept is the answer of a script that starts an interpreter, since it may start another one next time, and one
-    with inference-perf, which is of an environment of its own.
+    Not kept is the answer of a script that starts an interpreter, since it may start another one next time, one with
+    inference-perf, which is of an environment of its own, and one of an editable source.
     """
     interpreter = os.path.realpath(shutil.which(python) or python)
     variables = {name: value for name, value in os.environ.items() if name in _PLACES or name.startswith("PYTHON")}
@@ -124,7 +129,8 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
     answer = _ask(python)
     found: dict[str, Any] = answer["found"]
     is_itself = os.path.realpath(answer["executable"]) == interpreter
-    if place is not None and is_itself and "inference-perf" not in found["harnesses"]:
+    is_steady = is_itself and not found.get("is_changing") and "inference-perf" not in found["harnesses"]
+    if place is not None and is_steady:
         with suppress(UserError):
             write_whole(place, json.dumps({"asked": asked, **answer}).encode())
     return found

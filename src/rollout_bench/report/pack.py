@@ -11,12 +11,15 @@ from pathlib import Path
 
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.store import FAILURES, RECORD_REMEDY, check_results_folder, find_results
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, shown
 from rollout_bench.core.files import write_archive, write_whole
 from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
 
 MOST_BYTES = 1 << 30
 """Maximum size of an unpacked pack; those of this project have less than 10 MiB."""
+
+DEEPEST = 20
+"""Maximum number of folders around a file in a pack, and the file itself."""
 
 
 def write_pack(folder: Path, out: Path, *, sequences: bool = False) -> None:
@@ -53,14 +56,15 @@ def opened(path: Path) -> Path:
         left = MOST_BYTES
         with lzma.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as file:
             for member in file:
-                is_inside = not member.name.startswith("/") and ".." not in member.name.split("/")
+                parts = member.name.split("/")
+                is_inside = not member.name.startswith("/") and ".." not in parts and len(parts) <= DEEPEST
                 is_plain = member.isreg() and not member.issparse()
                 left -= member.size + tarfile.BLOCKSIZE
                 if left < 0:
                     raise tarfile.TarError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
                 content = file.extractfile(member) if is_plain and is_inside else None
                 if content is None:
-                    raise tarfile.TarError(f"it has {member.name!r}")
+                    raise tarfile.TarError(f"it has {shown(member.name)}")
                 write_whole(folder / member.name, content.read())
             while left > 0 and (rest := stream.read(1 << 20)):  # to its end, or a cut file would pass for a whole one
                 left -= len(rest)

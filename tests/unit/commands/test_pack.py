@@ -77,6 +77,7 @@ def test_a_copy_made_later_has_the_same_pack(tmp_path: Path):
         ("summary.json", tarfile.REGTYPE, 0.9, "ended before the end-of-stream marker"),
         ("/etc/passwd", tarfile.REGTYPE, 1, "it has '/etc/passwd'"),
         ("offline/../../launch-0.json", tarfile.REGTYPE, 1, "it has 'offline/../../launch-0.json'"),
+        (f"{'a/' * 1_500}launch-0.json", tarfile.REGTYPE, 1, "it has 'a/a/"),
         ("summary.json", tarfile.SYMTYPE, 1, "it has 'summary.json'"),
         ("summary.json", tarfile.REGTYPE, 1, "contains no record"),
     ],

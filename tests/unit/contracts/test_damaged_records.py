@@ -99,6 +99,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text(path.read_text().replace('"launch": 0', f'"launch": {"9" * 5000}')),
         "is not whole JSON: ",
     ),
+    "a_time_of_nothing": (
+        lambda path: edit(path, lambda record: last(record).update(elapsed_s=5e-324), hashed=True),
+        "has 5e-324, which nothing here measures",
+    ),
+    "a_time_without_end": (
+        lambda path: edit(path, lambda record: record.update(wall_s=1e308), hashed=True),
+        "has 1e+308, which nothing here measures",
+    ),
     "a_list": (lambda path: path.write_text("[]"), "file: "),
     "a_folder": (lambda path: in_place(path, path.mkdir), "cannot be read: Is a directory"),
     "a_pipe": (lambda path: in_place(path, lambda: os.mkfifo(path)), "cannot be read: it is not a regular file"),
@@ -130,6 +138,8 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
     "field_too_much": (lambda record: record.update(comment="edited"), "comment"),
     "schema": (lambda record: record.update(schema_version=0), "schema_version"),
     "tokens_below_0": (lambda record: last(record).update(output_tokens=-1), "iterations.3.output_tokens"),
+    "tokens_beyond_all": (lambda record: last(record).update(output_tokens=10**18), "iterations.3.output_tokens"),
+    "no_cores": (lambda record: record["environment"].update(cpu_cores=-1), "environment.cpu_cores"),
     "infinite": (lambda record: last(record).update(elapsed_s=float("inf")), "iterations.3.elapsed_s"),
     "no_time": (lambda record: last(record).update(elapsed_s=0.0), "iterations.3.elapsed_s"),
     "nan": (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),

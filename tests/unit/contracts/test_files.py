@@ -78,3 +78,12 @@ def test_a_full_disk_has_whole_records_and_gives_the_remedy(tmp_path: Path) -> N
         assert list(tmp_path.glob(".*")) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("name", [".", "made"])
+def test_a_folder_is_not_written_over(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("made").mkdir()
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        write_whole(Path(name), b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

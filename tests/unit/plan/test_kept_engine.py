@@ -1,5 +1,8 @@
 """What an engine's Python answers is kept, and asked for again once its environment has changed."""
 
+import json
+import re
+import subprocess
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -115,3 +118,34 @@ def test_a_damaged_answer_is_asked_for_again(there: Environment, asked: list[str
     (kept,) = tmp_path.glob("engine-*.json")
     kept.write_text(content)
     assert (there.version, len(asked)) == ("0.30.0", 2)
+
+
+def commit(folder: Path) -> None:
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+
+
+def test_an_editable_source_is_asked_again_and_told_with_its_changes(there: Environment, tmp_path: Path):
+    source = tmp_path / "source"
+    (source / "vllm").mkdir(parents=True)
+    (source / "vllm" / "__init__.py").touch()
+    commit(source)
+    said = {"url": source.as_uri(), "dir_info": {"editable": True}}
+    (there.packages / "vllm-0.30.0.dist-info" / "direct_url.json").write_text(json.dumps(said))
+    (there.packages / "source.pth").write_text(str(source))
+    plain = there.version
+    assert re.fullmatch(r"0\.30\.0 \(editable, git [0-9a-f]{7,}\)", plain)
+    (source / "vllm" / "__init__.py").write_text("faster = True")
+    assert re.fullmatch(re.escape(plain[:-1]) + r", changed [0-9a-f]{8}\)", there.version)
+
+
+def test_another_vllm_on_the_path_is_not_measured_as_the_installed_one(
+    there: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stray = tmp_path / "src" / "vllm"
+    stray.mkdir(parents=True)
+    (stray / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(stray.parent))
+    with pytest.raises(UserError, match=rf"imports vLLM from {stray}, not the installed vllm 0\.30\.0"):
+        probe_engine(there.python)

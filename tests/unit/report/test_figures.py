@@ -32,6 +32,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.profile.findings import profile_report
 from rollout_bench.modes.profile.report import Found
 from rollout_bench.plan.serving import Slo
+from rollout_bench.report.figures import charts
 from rollout_bench.report.figures.charts import Lines, draw, plain, settings
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
@@ -150,3 +151,11 @@ def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:
 )
 def test_a_tick_keeps_all_of_its_digits(tick: float, text: str) -> None:
     assert plain()(tick) == text
+
+
+def test_a_long_name_keeps_both_ends_and_is_measured_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(charts, "width_of", lambda text, *_: measured.append(text) or float(len(text)))
+    assert charts.shorten("a" * 10_000 + "b" * 10_000, 10) == "aaaaaa…bbb"
+    assert charts.shorten("short", 10) == "short"
+    assert len(measured) < 20

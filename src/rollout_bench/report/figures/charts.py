@@ -6,6 +6,7 @@ its rows need, narrow enough to be read on a telephone, and has a dark style for
 
 import io
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -279,12 +280,16 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
 
 def shorten(text: str, room: float, size: float = SIZE, weight: str = "normal") -> str:
     """Return `text`, with its middle replaced if it is wider than `room` points: both ends of a name matter most."""
-    short, characters = text, len(text)
-    while width_of(short, size, weight) > room and characters > 3:
-        characters -= 1
+
+    def of(characters: int) -> str:
         head = (characters - 1) * 2 // 3
-        short = f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
-    return short
+        return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+
+    if width_of(text, size, weight) <= room:
+        return text
+    lengths = range(3, len(text))
+    fitting = bisect_right(lengths, room, key=lambda characters: width_of(of(characters), size, weight))
+    return of(lengths[max(fitting - 1, 0)]) if lengths else text
 
 
 def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list[str]:
