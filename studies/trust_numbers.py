@@ -16,6 +16,7 @@ from fidelity import COMMAND, GPU_RESULT, OURS, THEIRS, Fidelity
 from fidelity_sections import CRITERIA, against
 from interval_coverage import Coverage
 from kept import RESULTS, Share, kept
+from online_fidelity import GPU_RESULT as ONLINE_ON_GPU
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import TOLERANCE
 from outcomes import by_noise, covered_by_noise
@@ -79,6 +80,7 @@ class Trust:
         self.throughput = result("fidelity", Fidelity)
         self.on_gpu = result(GPU_RESULT, Fidelity)
         self.server = result(RESULT, OnlineFidelity)
+        self.server_on_gpu = result(ONLINE_ON_GPU, OnlineFidelity)
 
     def false_with(self, launches: int) -> str:
         """Return how many per cent of tables with the worst noise are false, over numbers of configurations."""
@@ -130,19 +132,18 @@ class Trust:
         words = {"held": "Yes, to within", "FAILED": "No, not to within", "not decided": "Undecided to within"}
         return f"{words[said]} {100 * limit:g} %"
 
-    def serve(self, measure: str) -> str:
+    def serve(self, measure: str, server: OnlineFidelity) -> str:
         """Return a measure of the own client over that of `vllm bench serve`."""
-        return interval(self.server.ratio(measure, "ours", "bench"))
+        return interval(server.ratio(measure, "ours", "bench"))
 
     @property
     def bench_words(self) -> str:
         """The outcome of the comparison with `vllm bench throughput`."""
         return throughput_words(self.throughput)[0].strip("*.")
 
-    @property
-    def serve_words(self) -> str:
-        """The outcome of the comparison with `vllm bench serve` in both measures."""
-        ratios = [self.server.ratio(measure, "ours", "bench") for measure in ("ttft_ms", "output_tokens_per_s")]
+    def serve_words(self, server: OnlineFidelity) -> str:
+        """Return the outcome of the comparison with `vllm bench serve` in both measures."""
+        ratios = [server.ratio(measure, "ours", "bench") for measure in ("ttft_ms", "output_tokens_per_s")]
         held = {against(float(ratio.low), float(ratio.high), TOLERANCE) for ratio in ratios}
         return {"held": "Yes", "FAILED": "No"}.get(held.pop(), "Undecided") if len(held) == 1 else "In part"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fidelity import COMMAND, GPU_RESULT, OURS, Fidelity, throughput_words
 from kept import kept
-from online_fidelity import SUBJECTS, server_words
+from online_clients import CLIENTS
+from online_fidelity import SUBJECTS, OnlineFidelity, server_words
 from synthetic_records import make_record
 
 
@@ -33,6 +34,20 @@ def test_the_kept_rounds_have_both_arms_and_one_number_of_tokens():
     load = result.load
     tokens = load["prompts"] * load["samples_per_prompt"] * load["output_tokens"]
     assert {one.output_tokens for one in result.rounds} == {tokens}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+def test_kept_rounds_of_clients_are_continued_by_the_same_server_and_load(subject):
+    result = kept(subject.result, OnlineFidelity)
+    assert result is not None
+    assert (result.model, result.server, result.load) == (subject.preset, server_words(subject), subject.load)
+    load = subject.load
+    for one in result.rounds:
+        assert set(CLIENTS) <= set(one.clients)
+        assert {seen.output_tokens for seen in one.clients.values()} == {load.requests * load.output_tokens}
+        asked = load.requests * load.prompt_tokens
+        prompts = [seen.prompt_tokens for seen in one.clients.values() if seen.prompt_tokens is not None]
+        assert prompts == pytest.approx([asked] * len(prompts), rel=0.02)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
