@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import filelock
 import psutil
-from scipy import stats
+from scipy import special
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.core.files import read_model, write_json
@@ -48,8 +48,10 @@ class Share(Strict):
     @property
     def interval(self) -> tuple[float, float]:
         """Its 95 % interval, never narrower than it says (Clopper and Pearson, Biometrika 26, 1934)."""
-        found = stats.binomtest(self.count, self.of).proportion_ci(0.95, "exact")
-        return float(found.low), float(found.high)
+        count, missed = self.count, self.of - self.count
+        low = special.betaincinv(count, missed + 1, 0.025) if count else 0.0
+        high = special.betaincinv(count + 1, missed, 0.975) if missed else 1.0
+        return float(low), float(high)
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -460,6 +460,14 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
     return f"{'less' if last == lowest else 'more'} at {places[last]} than at {places[first]}"
 
 
+FUNCTIONS = (
+    pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
+    in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
+    functools.cache(trust_numbers.OnGpu),
+)  # fmt: skip
+"""What templates call, by their names in lower case."""
+
+
 def rendered(template: str) -> str:
     """Return a page, or a part of one, from its template."""
     environment = jinja2.Environment(
@@ -469,11 +477,7 @@ def rendered(template: str) -> str:
         trim_blocks=True,
         autoescape=False,
     )
-    functions = (
-        pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
-        in_turn,        predictions, sign, told, claim, changes, kept, trust_numbers.Trust, trust_numbers.OnGpu,
-    )  # fmt: skip
-    environment.globals.update({each.__name__.lower(): each for each in functions})
+    environment.globals.update({each.__name__.lower(): each for each in FUNCTIONS})
     return environment.get_template(template).render()
 
 

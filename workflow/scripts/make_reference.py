@@ -4,12 +4,17 @@ With --check it writes nothing, and the exit status is 1 if a file is out of dat
 """
 
 import argparse
+import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from rollout_bench.__main__ import all_commands
+from rollout_bench.__main__ import main as bench
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import (
     commands_text,
@@ -46,21 +51,17 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "modes.csv", modes_table()
     yield reference / "numbers.csv", numbers_table()
     yield reference / "records.csv", records_table()
-    helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
-    helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in all_commands()}
+    helps = {"rollout-bench": _help_of("rollout-bench")}
+    helps |= {f"rollout-bench {name}": _help_of("rollout-bench", name) for name in all_commands()}
     yield reference / "commands.txt", commands_text(helps, _rules())
 
 
 def _help_of(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command, "--help"],
-        cwd=REPOSITORY / "src",
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"COLUMNS": "100", "PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(REPOSITORY / "src")},
-    )
-    return done.stdout
+    printed = io.StringIO()
+    words, width = patch.object(sys, "argv", [*command, "--help"]), patch.dict(os.environ, {"COLUMNS": "100"})
+    with words, width, redirect_stdout(printed), suppress(SystemExit):
+        bench()
+    return printed.getvalue()
 
 
 def _rules() -> str:
