@@ -5,7 +5,7 @@ IN_VENV := PATH="$(BIN):$$PATH"
 # Each job is a new interpreter: without bytecode on disk every `import vllm` takes 17 s, with it 8.5 s.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick golden lint format docs bench oracles pins clean
+.PHONY: help setup demo test test-quick golden lint format docs bench oracles load-oracles pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,16 @@ oracles: setup ## ask verl's and TRL's own code anew for studies/oracles, print 
 	$(PYTHON) -m venv --without-pip $$at && $(BIN)/python -m rollout_bench.commands.environment .venv uv \
 	pip install --quiet --no-deps --python $$at --requirements studies/oracles/$$trainer.txt $$trainer==$${it#*-} && \
 	$$at/bin/python studies/oracles/$${trainer}_facts.py studies/oracles/$$it.jsonl.xz || exit 1; done
+
+# inference-perf says that it needs Python 3.12, and runs with 3.11.
+LOAD_GENERATORS ?= vllm-0.32.0 inference-perf-0.7.0
+load-oracles: setup ## ask the commands of llm-d's harnesses anew for studies/oracles, print what changed; some 15 minutes
+	@at=.venv-oracles/inference-perf && $(PYTHON) -m venv --without-pip $$at && install() { \
+	$(BIN)/python -m rollout_bench.commands.environment .venv uv pip install --quiet --no-deps --python $$at "$$@"; } && \
+	install --requirements studies/oracles/inference-perf.txt && \
+	install --python-version 3.12 inference-perf==$(patsubst inference-perf-%,%,$(filter inference-perf-%,$(LOAD_GENERATORS)))
+	@for it in $(LOAD_GENERATORS); do \
+	$(BIN)/python studies/oracles/harness_facts.py studies/oracles/$$it.jsonl.xz || exit 1; done
 
 # Platform, machine of its wheels, conda file. A pin stays as long as the inputs allow it.
 # An additional index may have files for one machine only, and uv takes all files of a version from one index.

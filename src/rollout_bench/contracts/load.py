@@ -28,8 +28,8 @@ PAUSE_S = 1.0
 
 
 class _Bounded(Strict):
-    low: Tokens = Field(1, description="Minimum length; shorter draws are repeated.")
-    high: Tokens = Field(description="Maximum length; longer draws are repeated.")
+    low: Tokens = Field(1, description="Minimum length; shorter draws are repeated, unless beyond says otherwise.")
+    high: Tokens = Field(description="Maximum length; longer draws are repeated, unless beyond says otherwise.")
 
     @model_validator(mode="after")
     def _order(self) -> "_Bounded":
@@ -44,7 +44,13 @@ class Uniform(_Bounded):
     distribution: Literal["uniform"] = Field(description="Name of the distribution.")
 
 
-class Normal(_Bounded):
+class _Bell(_Bounded):
+    beyond: Literal["clipped"] | None = absent(
+        "clipped: draws beyond the bounds become the bound itself, as in load generators. Null: they are repeated."
+    )
+
+
+class Normal(_Bell):
     """Normally distributed lengths, rounded."""
 
     distribution: Literal["normal"] = Field(description="Name of the distribution.")
@@ -54,7 +60,7 @@ class Normal(_Bounded):
     )
 
 
-class LogNormal(_Bounded):
+class LogNormal(_Bell):
     """Log-normally distributed lengths: many short ones and a long tail, as in real answers."""
 
     distribution: Literal["lognormal"] = Field(description="Name of the distribution.")

@@ -31,6 +31,9 @@ CUT = (
 )
 UNLIMITED = "load.worker_max_concurrency: limits nothing without num_workers, which inference-perf takes from its cores"
 
+LEFT_TO_THE_SERVER = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
+"""Sampling of every request here -> its default. Harnesses send what the profile names, and no profile of some can."""
+
 DATA = "data.input_distribution", "data.output_distribution"
 
 SPREAD = 5
@@ -118,7 +121,7 @@ def lengths(kind: str, low: int, high: int, mean: float = 0.0, std: float = 0.0)
     """Return a distribution of lengths within bounds, `kind` uniform or normal; a number if all lengths are equal."""
     if low == high or (kind == "normal" and std == 0):
         return min(max(round(mean), low), high)
-    middle = {"mean": _plain(mean), "std": _plain(std)} if kind == "normal" else {}
+    middle = {"mean": _plain(mean), "std": _plain(std), "beyond": "clipped"} if kind == "normal" else {}
     return {"distribution": kind, **middle, "low": low, "high": high}
 
 
@@ -154,17 +157,19 @@ def inference_perf(keys: Keys) -> list[HeldLoad]:
 
 
 def _inference_perf_stage(keys: Keys, path: str) -> HeldLoad:
-    """Return a stage, with the limit of the workers: their number, and the requests of each."""
-    stage = HeldLoad(
-        keys[f"{path}rate"], keys[f"{path}concurrency_level"], keys[f"{path}duration"], keys[f"{path}num_requests"]
-    )
+    """Return a stage; one with a rate has the limit of the workers: their number, and the requests of each."""
+    rate, duration_s, users = (keys[f"{path}{name}"] for name in ("rate", "duration", "concurrency_level"))
+    if rate and duration_s:  # a request that would not have all of its time is not sent
+        duration_s = (int(rate * duration_s) or rate * duration_s) / rate
+    stage = HeldLoad(rate, users, duration_s, keys[f"{path}num_requests"])
+    if users:  # replaces the workers' limit
+        return stage
     workers, each = keys["load.num_workers"], keys["load.worker_max_concurrency"]
     if workers is None:
         keys.meaning.notes += [UNLIMITED] if each and UNLIMITED not in keys.meaning.notes else []
         return stage
     most = workers * (each or 100)
-    limits = stage.sent(1, 1) > most and (stage.concurrency or most + 1) > most
-    return replace(stage, concurrency=most) if limits else stage
+    return replace(stage, concurrency=most) if stage.sent(1, 1) > most else stage
 
 
 def _conversations(keys: Keys) -> None:
@@ -226,7 +231,8 @@ def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any
         raise keys.error(f"{path}type", problem, "write type: normal or uniform, or min: 1")
     sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
     median = mean / math.exp(sigma**2 / 2)
-    return {"distribution": "lognormal", "median": round(median, 6), "sigma": round(sigma, 6), "low": low, "high": high}
+    middle = {"median": round(median, 6), "sigma": round(sigma, 6), "beyond": "clipped"}
+    return {"distribution": "lognormal", **middle, "low": low, "high": high}
 
 
 def variants(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -402,6 +408,11 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
             raise UserError(f"{where}: benchmarks[{number}]: {problem}", "make a profile of each such benchmark")
     if stages:
         arriving(first, stages)
+        left = {name: value for name, value in LEFT_TO_THE_SERVER.items() if name not in first.workload}
+        if left:
+            sent = ", ".join(f"{name} {value}" for name, value in left.items())
+            told = "leaves these to the server, and here they are sent, unless set beside profile"
+            first.notes.append(f"sampling: {harness} {told}: {sent}")
     return first
 
 

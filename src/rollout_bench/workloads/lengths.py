@@ -36,6 +36,8 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
     if isinstance(length, Uniform):
         return [int(tokens) for tokens in generator(label).integers(length.low, length.high, count, endpoint=True)]
     bell, below, above = _bell(length)
+    if length.beyond == "clipped":
+        below, above = 0.0, 1.0
     found = []
     for share in generator(label).random(count).tolist():
         # Kept away from 0 and 1, which have no inverse.

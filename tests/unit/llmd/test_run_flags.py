@@ -45,7 +45,7 @@ def test_the_first_example_of_the_guide_is_planned():
     endpoint = yaml.safe_load(named_configs(PAGE)["mine.yaml"])
     experiments = expand(read_config(merged_with(endpoint | given)), probe_engine(None)).experiments
     [spec] = [experiment.spec for experiment in experiments]
-    normal = {"distribution": "normal", "mean": 50.0, "std": 10.0, "low": 20, "high": 100}
+    normal = {"distribution": "normal", "mean": 50.0, "std": 10.0, "low": 20, "high": 100, "beyond": "clipped"}
     lengths = spec.workload.model_dump(include={"prompt_tokens", "output_tokens"}, exclude_none=True)
     assert lengths == {"prompt_tokens": normal, "output_tokens": normal}
     assert spec.endpoint is not None
