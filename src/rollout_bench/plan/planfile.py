@@ -17,6 +17,9 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
+PLAN = "plan.json"
+"""Name of the plan of the last run in a results folder."""
+
 Span = tuple[float, float | None]
 """Shortest and longest expected seconds; equal if something like it was measured. None: no longest is known."""
 

@@ -30,6 +30,7 @@ from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix, caveat_lines, differing_lines
 from rollout_bench.plan.order import block_orders, round_orders
 from rollout_bench.plan.planfile import (
+    PLAN,
     InterleavedGroup,
     PlanFile,
     PlannedExperiment,
@@ -45,7 +46,7 @@ from rollout_bench.plan.settings import idle_lines
 
 RESULTS = Path("results")
 
-PLAN_FILE = RESULTS / "plan.json"
+PLAN_FILE = RESULTS / PLAN
 
 MARKS = RESULTS / "blocks"
 """Empty files, one for each block that a job has measured; removed at the end of the run.

@@ -15,7 +15,7 @@ from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.core.places import newest_source
-from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.plan.planfile import PLAN, PlanFile, is_plan, read_plan
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 """Files of a summary, besides its state."""
@@ -154,7 +154,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="plan file: which experiments and launches are selected "
-        "(default: the plan of the summary in RESULTS_DIR, if there is one)",
+        "(default: the plan of the summary in RESULTS_DIR, else of the last run there, if there is one)",
     )
     selection.add_argument(
         "--all", action="store_true", help="take every experiment that is found, whatever was planned"
@@ -169,4 +169,9 @@ def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
     """
     if arguments.all:
         return None
-    return read_plan(arguments.plan) if arguments.plan else plan_of_summary(arguments.results)
+    if arguments.plan:
+        return read_plan(arguments.plan)
+    of_run = arguments.results / PLAN
+    if not (arguments.results / STATE_FILE).exists() and is_plan(of_run):  # of a run that wrote no summary
+        return read_plan(of_run)
+    return plan_of_summary(arguments.results)

@@ -187,3 +187,10 @@ def test_show_prints_what_is_kept_until_something_changes(project: Path, capsys:
     os.utime(state)
     save(project / "results", make_record(W8A8, rates=[600.0]))
     assert shown() not in (answer, answer.replace("Conclusion", "Kept"))
+
+
+def test_show_says_what_an_interrupted_run_still_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(tmp_path / "plan.json", PLAN)
+    with mock.patch.object(sys, "argv", ["show", str(tmp_path)]):
+        show.main()
+    assert "0 of 2 planned launches measured, 2 experiments; 2 missing" in capsys.readouterr().out
