@@ -49,6 +49,18 @@ MOST_LAUNCHES = 10_000
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
 
+LONGEST_NAME = 60
+"""Maximum characters of a name."""
+
+HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
+"""Form of a model's name on the hub: <owner>/<name>."""
+
+
+def name_made_of(text: str) -> str:
+    """Return a valid name in lower case made of the last part of the path in `text`; empty if nothing is left."""
+    last = re.sub(r"[^a-z0-9.+-]+", "-", text.rstrip("/").rpartition("/")[2].lower())
+    return last.strip("-.+")[:LONGEST_NAME].strip("-.+")
+
 
 def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -127,7 +139,7 @@ def _no_braces(value: str) -> str:
 
 
 def _place(value: str) -> str:
-    if value.startswith("hub:") and not re.fullmatch(r"hub:\w[\w.-]*/\w[\w.-]*", value):
+    if value.startswith("hub:") and not re.fullmatch(f"hub:{HUB_ID}", value):
         raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
     _home(value)
     return value  # as written: it is part of the spec, and with a home folder the key would depend on the user
@@ -153,7 +165,7 @@ def _typed(value: Any) -> Any:
     return value
 
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 """A name that becomes part of a path: letters, digits, `.`, `+`, `-`; it has no separator and cannot leave results/."""
 
 

@@ -89,9 +89,13 @@ def near_miss(word: str, known: Iterable[str], least: float = 0.6) -> str | None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a remedy for an unknown word: the closest known word, or all known words if none is similar."""
+    """Return a remedy for an unknown word: the closest known word, or all known words if none is similar.
+
+    A word is also close to the only one that has it as a part: rate to request_rate.
+    """
     known = sorted(known)
-    close = near_miss(word, known)
+    holding = [name for name in known if word.lower() in re.split(r"[_-]", name)]
+    close = near_miss(word, known) or (holding[0] if len(holding) == 1 else None)
     if close is not None:
         return f"did you mean '{close}'?"
     return f"known: {', '.join(known)}" if known else "none is defined"

@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.axes import UNKNOWN
-from rollout_bench.contracts.fields import flat
+from rollout_bench.contracts.fields import HUB_ID, flat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     ModelSpec,
@@ -116,15 +117,19 @@ def check_model_base_can_be_written(folder: Path) -> None:
     )
 
 
-def absent_model(folder: Path) -> UserError | None:
-    """Return the error of a model folder without a model; None if it has one."""
+def absent_model(folder: Path, written: str = "") -> UserError | None:
+    """Return the error of a model folder without a model; None if it has one.
+
+    `written` is the folder as the config names it, which may be a model of the hub without its `hub:`.
+    """
     if (folder / "config.json").is_file():
         return None
     if folder.is_dir():
         return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
+    on_hub = f"did you mean 'hub:{written}'?" if re.fullmatch(HUB_ID, written) else ""
     return UserError(
         f"{folder}: no model there: no such folder",
-        did_you_mean_folder(folder) or "set model_base, or the model's weights",
+        did_you_mean_folder(folder) or on_hub or "set model_base, or the model's weights",
     )
 
 
@@ -148,7 +153,7 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> No
             continue
         folder = Path(path)
         below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)
-        absent = absent_model(folder) if below.is_dir() else None
+        absent = absent_model(folder, model.weights) if below.is_dir() else None
         if absent is not None:
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 
@@ -229,7 +234,7 @@ def check_names(config: Config) -> None:
     ]
     refuse(
         *(
-            (True, f"{where}: {kind} '{name}' is not defined", did_you_mean(name, set(known) - {UNKNOWN}))
+            (True, f"{where}: {kind} '{name}' is not defined", _known_or_defined(kind, name, set(known) - {UNKNOWN}))
             for where, kind, name, known in named
             if name not in known
         ),
@@ -251,6 +256,20 @@ def check_names(config: Config) -> None:
             for model, one in settings.items()
         ),
     )
+
+
+_DEFINED: dict[str, str] = {
+    "quant": "or define it in quant_settings: docs/models-and-quantizations.md",
+    "model": "or write its place: model_settings: {NAME: {weights: {bf16: 'hub:<owner>/<name>'}}}",
+}
+"""What is named -> how to define one."""
+
+
+def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
+    """Return the remedy for an undefined name: the closest known one; if there is none, also how to define it."""
+    remedy = did_you_mean(name, known)
+    define = _DEFINED.get(kind, "").replace("NAME", name)
+    return f"{remedy}; {define}" if define and near_miss(name, known) is None else remedy
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rollout_bench.contracts.fields import HUB_ID, LONGEST_NAME, name_made_of
 from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
@@ -180,7 +181,7 @@ def _told(error: ErrorDetails) -> UserError:
         (
             pattern or kind == "string_too_long",
             f"{where}: {shown(value)} can't be a name",
-            "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
+            _name_instead(place, str(value)),
         ),
         (
             listed and kind.endswith(("_type", "literal_error")) and set(parts[-2:-1]) & set(SECTIONS),
@@ -198,6 +199,11 @@ def _told(error: ErrorDetails) -> UserError:
             SPACE_AFTER_COLON,
         ),
         (
+            kind == "model_type" and place == ("baseline",) and isinstance(value, str),
+            f"baseline: {shown(value)} is no mapping",
+            f"name its axis: baseline: {{quant: {value}}}",
+        ),
+        (
             kind == "model_type",
             f"{where}: {'null' if value is None else shown(value)} is no mapping",
             f"{short}write keys below it, or leave it out: {reference}",
@@ -207,6 +213,20 @@ def _told(error: ErrorDetails) -> UserError:
         (True, f"{where}: {'what stands there' if is_secret else shown(value)} {message}", reference),
     ) or ("", "")
     return UserError(f"config: {problem}", remedy)
+
+
+def _name_instead(place: tuple[int | str, ...], value: str) -> str:
+    """Return the remedy for `value` that can't be a name."""
+    name = name_made_of(value)
+    form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
+    if not name:
+        return f"use up to {LONGEST_NAME} {form}"
+    path = value.removeprefix("hub:")
+    on_hub, has_place = re.fullmatch(HUB_ID, path), place[:1] in (("models",), ("model_settings",))
+    if has_place and (on_hub or path.startswith(("/", "~"))):
+        weights = f"'hub:{path}'" if on_hub else f"'{path}'"
+        return f"write models: [{name}] and model_settings: {{{name}: {{weights: {{bf16: {weights}}}}}}}"
+    return f"write '{name}': a name has up to {LONGEST_NAME} {form}"
 
 
 def _instead(location: tuple[int | str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.fields import NAME_PATTERN
+from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
@@ -16,9 +16,6 @@ from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSetting
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.refusals import refuse
-
-LONGEST_NAME = 60
-"""Maximum characters of a name, as for every part of a path."""
 
 PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""

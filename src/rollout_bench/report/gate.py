@@ -24,7 +24,7 @@ from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.fields import UtcTime
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.numbers import first_few, number, plain_percent, ratio, several
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
@@ -90,8 +90,9 @@ def limit_of(text: str) -> Limit:
     """
     found = _LIMIT.fullmatch(text)
     if found is None:
+        default = "did you mean 'default'? Or " if near_miss(text, ["default"]) else ""
         raise UserError(
-            f"--fail-if {text!r}: is no limit", "write a number and a margin in percent, 'step_time_s > 3%'"
+            f"--fail-if {text!r}: is no limit", f"{default}write a number and a margin in percent, 'step_time_s > 3%'"
         )
     name, margin = found["name"], float(found["margin"]) / 100
     if name not in COMPARED:

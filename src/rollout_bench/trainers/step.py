@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import yaml
 
+from rollout_bench.contracts.fields import HUB_ID, name_made_of
 from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import absent_model
 from rollout_bench.plan.engine import probe_engine
-from rollout_bench.plan.settings import LONGEST_NAME
 from rollout_bench.trainers.settings import LONGEST_VALUE, WIDTH
 
 Dealt = Literal["samples", "prompts", "runs"]
@@ -161,7 +161,7 @@ def weights(path: str, key: str) -> str:
     if "://" in path:
         raise UserError(f"{key}: is an address, not a folder on this machine", remedy)
     if not is_local(path):
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
+        if not re.fullmatch(HUB_ID, path):
             raise UserError(f"{key}: {path}: is neither a folder nor OWNER/NAME", remedy)
         return f"hub:{path}"
     absent = absent_model(Path(path).expanduser())
@@ -179,8 +179,7 @@ def quant_keys(quant: str) -> dict[str, Any]:
 
 def model_name(path: str) -> str:
     """Return the config's name of the model at `path`: the last part of the path, without invalid characters."""
-    last = re.sub(r"[^a-z0-9.+-]+", "-", path.rstrip("/").rpartition("/")[2].lower())
-    return last.strip("-.+")[:LONGEST_NAME].strip("-.+") or "model"
+    return name_made_of(path) or "model"
 
 
 TIMEOUT_S = 14_400

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from snakemake.utils import update_config
 
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file
+from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config_file import check_config_file
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
@@ -84,7 +86,9 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def _refuse(problem: str) -> NoReturn:
-    raise UserError(problem, "`snakemake --help` lists the options") from None
+    ambiguous = re.fullmatch(r"ambiguous option: (\S+) could match (.*)", problem)
+    close = near_miss(ambiguous[1], ambiguous[2].split(", ")) if ambiguous else None
+    raise UserError(problem, f"did you mean '{close}'?" if close else "`snakemake --help` lists the options") from None
 
 
 def _check_options(words: Sequence[str]) -> None:
@@ -107,12 +111,27 @@ def _check_options(words: Sequence[str]) -> None:
         _refuse(f"the value of an option can't be read: {error}")
     for word in others:
         option = word.partition("=")[0]
-        if option.lstrip("-") in Config.model_fields:
-            raise UserError(f"{option}: is a key of the config", f"give it after --config: {option.lstrip('-')}=VALUE")
         if option.startswith("-"):
-            close = near_miss(option, [name for action in parser._actions for name in action.option_strings])
-            remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
-            raise UserError(f"{option}: Snakemake has no such option", remedy)
+            keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
+            options = [name for action in parser._actions for name in action.option_strings]
+            close = near_miss(option.replace("_", "-"), [*options, *keys])
+            if close not in keys:
+                remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
+                raise UserError(f"{option}: Snakemake has no such option", remedy)
+            is_key = option.lstrip("-").replace("-", "_") == keys[close]
+            problem = "is a key of the config" if is_key else "Snakemake has no such option"
+            meant = shlex.quote(f"{keys[close]}={_value_after(word, words)}")
+            raise UserError(
+                f"{option}: {problem}", f"write `--config {meant}`" if is_key else f"did you mean `--config {meant}`?"
+            )
+
+
+def _value_after(word: str, words: Sequence[str]) -> str:
+    """Return the value of an option, which `word` has or the next of `words` is; VALUE if there is none to repeat."""
+    _, equals, value = word.partition("=")
+    if not equals:
+        value = next(iter(words[words.index(word) + 1 :]), "")
+    return "VALUE" if not value or value.startswith("-") or looks_secret(value) else value
 
 
 def _open_brackets(text: str) -> bool:

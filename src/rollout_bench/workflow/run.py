@@ -79,8 +79,10 @@ def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError
     refusals = {spec.platform: engine.refusal(spec.platform) for spec in specs if spec.endpoint is None}
     loaded = [e for e in missing if e.spec.endpoint is None and e.checkpoint is None]
     on_hub = dict.fromkeys(e.model_path for e in loaded if e.spec.model.is_on_hub)
-    folders = dict.fromkeys(e.model_path for e in loaded if not e.spec.model.is_on_hub)
-    yield from filter(None, (*refusals.values(), *(absent_model(Path(folder)) for folder in folders)))
+    folders = {e.model_path: e.spec.model.weights or "" for e in loaded if not e.spec.model.is_on_hub}
+    yield from filter(
+        None, (*refusals.values(), *(absent_model(Path(folder), written) for folder, written in folders.items()))
+    )
     if not endpoints and not on_hub:
         return
     places = Places(endpoints=tuple(endpoints.values()), hub=tuple(on_hub))

@@ -177,7 +177,8 @@ def test_a_gate_that_crashes_is_no_worse_build(tmp_path: Path, monkeypatch: pyte
     ("limit", "problem", "remedy"),
     [
         ("output_token_per_s < -3%", "output_token_per_s is not compared", f"did you mean '{RATE}'?"),
-        (f"{RATE} < -3", "is no limit", "a number and a margin in percent"),
+        (f"{RATE} < -3", "is no limit", "write a number and a margin in percent"),
+        ("defualt", "'defualt': is no limit", "did you mean 'default'?"),
         (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < -0%", "the margin has to be above 0 and below 100 %", f"write '{RATE} < -3%'"),

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import planned
 import pytest
 
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
 from rollout_bench.workflow.planned import plan_of_call
 
 NAMED = "models: [own], quants: [bf16], model_settings: {own: {weights: {bf16: tiny-lama}}}"
@@ -18,8 +20,11 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "tiny-llama" / "config.json").write_text("{}")
 
 
-def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True) -> None:
-    merged = planned.merged_with(f"{{{NAMED}{more}}}")
+HUB = "Qwen/Qwen3-8B"
+
+
+def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True, named: str = NAMED) -> None:
+    merged = planned.merged_with(f"{{{named}{more}}}")
     plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
 
 
@@ -37,6 +42,20 @@ def test_a_folder_without_a_model_is_refused(folder: str | None, problem: str, c
         plan()
     wrong = "config: model_settings.own.weights: models/tiny-lama: no model there: "
     assert wrong + problem in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_without_its_hub_is_recognised(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        plan(named=NAMED.replace("tiny-lama", HUB))
+    assert f"did you mean 'hub:{HUB}'?" in capsys.readouterr().err
+
+
+def test_the_remedy_for_a_model_of_the_hub_as_a_name_can_be_planned(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError) as raised:
+        read_config(planned.merged_with(f"models: [{HUB}]"))
+    first, _, second = raised.value.remedy.removeprefix("write ").partition(" and ")
+    plan(named=f"{first}, {second}, quants: [bf16]")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_with_a_model_is_planned() -> None:
