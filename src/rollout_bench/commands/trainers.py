@@ -14,7 +14,7 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.launch_scripts import is_script, trl_words, verl_words
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
-from rollout_bench.trainers.step import MadeConfig
+from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
 from rollout_bench.trainers.verl import verl_config, verl_cycle, verl_placement
 
@@ -180,6 +180,8 @@ def _told(
         made = cycle(settings, made)
     elif options.measured == "placement":
         made = placement(settings, made, options.log)
+    else:
+        made = made.compared(WHILE_LOADING)
     read_config(made.config)  # raises `UserError` if the config is invalid
     if made.trace:
         _write_trace(options.lengths_file, made)

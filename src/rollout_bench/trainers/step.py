@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +171,13 @@ def weights(path: str, key: str) -> str:
     return path if path.startswith("~") else str(Path(path).absolute())
 
 
+COMPARED = {"cuda": "fp8", "ascend": "w8a8", "cpu": "w8a8"}
+"""Platform -> the quantization that is compared with bf16 if the trainer's settings name none."""
+
+WHILE_LOADING = {"cuda": COMPARED["cuda"]}
+"""The same where an engine makes the quantization from the bf16 weights, so that a trainer's model is enough."""
+
+
 def quant_keys(quant: str) -> dict[str, Any]:
     """Return the config keys for weights that are measured as `quant`, a value of `QUANT_OF_DTYPE`."""
     if quant == "bf16":
@@ -209,6 +217,14 @@ class MadeConfig:
     def told(self) -> str:
         """The whole explanation: head and account."""
         return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
+
+    def compared(self, others: Mapping[str, str]) -> "MadeConfig":
+        """Return the config with the quantization of its platform in `others` beside bf16, if it has bf16 alone."""
+        other = others.get(self.config["platform"])
+        if other is None or self.config["quants"] != ["bf16"]:
+            return self
+        told = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
+        return replace(self, head=(*self.head, told), config=self.config | {"quants": ["bf16", other]})
 
     def yaml(self, command: str) -> str:
         """Return the YAML file: the explanation as comments, then the config."""

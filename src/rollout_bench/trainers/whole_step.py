@@ -6,13 +6,10 @@ from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.trainers.step import FULL_LENGTH, MadeConfig
+from rollout_bench.trainers.step import COMPARED, FULL_LENGTH, MadeConfig
 
 WHOLE_STEP = "whole step"
 """`run` of the keys that only these configs read, in the tables of trainers' keys."""
-
-COMPARED = {"cuda": "fp8", "ascend": "w8a8", "cpu": "w8a8"}
-"""Platform -> the quantization that is compared with bf16 if the trainer's settings name none."""
 
 SHAPES = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "r1-distill-qwen-1.5b",
@@ -42,14 +39,9 @@ def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeC
     Raises:
         UserError: if the trainer's engines are not bf16 before they are quantized.
     """
-    quants = made.config["quants"]
-    _check_bf16(quants[0], file)
+    _check_bf16(made.config["quants"][0], file)
     config = made.config | {"modes": ["cycle"]} | ({"cycle": {"sleep": sleep}} if sleep else {})
-    if len(quants) > 1:
-        return replace(made, config=config, account=account)
-    other = COMPARED[made.config["platform"]]
-    told = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
-    return replace(made, head=(*made.head, told), config=config | {"quants": [*quants, other]}, account=account)
+    return replace(made, config=config, account=account).compared(COMPARED)
 
 
 def placement(

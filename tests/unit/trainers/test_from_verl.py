@@ -94,6 +94,10 @@ def test_fp8_is_compared_with_bf16_but_half_precision_stands_alone(made: Made):
     assert set(blocks.quant.linear_dtypes) == {"float8_e4m3fn", "float8_e4m3fnuz"}
     methods = {name: re.search(blocks.quant.linear_method, name) is not None for name in METHODS_OF_FP8}
     assert methods == METHODS_OF_FP8
+    config = made("--one-engine")
+    assert (config["quants"], "--config quants=[bf16,...] names others" in made.text) == (["bf16", "fp8"], True)
+    assert [one.spec.quant.name for one in planned(made.text).experiments] == ["bf16", "fp8"]
+    assert made("+trainer.device=cpu")["quants"] == ["bf16"]  # whose quantizations need weights of their own
     config = made(f"+{ROLLOUT}.dtype=float16")
     assert (config["quants"], config["baseline"]) == (["fp16"], {"quant": "fp16"})
     assert made.experiment().spec.quant.linear_dtypes == ("float16",)

@@ -182,7 +182,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["prompt_group"] for line in lines] == [number // 4 for number in range(2 * 16 * 4)]
     assert yaml.safe_load(text)["workload_settings"]["verl-step"]["dataset"] == {"format": "trace", "path": str(file)}
-    (experiment,) = planned(text).experiments
+    experiment, _ = planned(text).experiments  # bf16 and fp8
     assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (64, 4)
     assert [one.spec.workload.prompts for one in planned(config("--placement")).experiments] == [64, 64]
     as_before = config("+algorithm.adv_estimator=remax", "+trainer.use_v1=false")  # verl saves no baselines
@@ -193,7 +193,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     with pytest.raises(UserError, match="already exists with different content"):
         config("--one-engine")
     file.unlink()
-    (experiment,) = planned(config("--one-engine")).experiments
+    experiment, _ = planned(config("--one-engine")).experiments
     assert (experiment.spec.workload.prompts, replicas(experiment.spec), len(file.read_text().splitlines())) == (
         16,
         1,
