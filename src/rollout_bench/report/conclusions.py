@@ -186,7 +186,7 @@ def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str]
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
     headline, *rest = _items(
-        _headline(found.get("faster", []), found.get("slower", []), baseline, axes),
+        _headline(found.get("faster", []), found.get("slower", []), baseline, axes, len(others) + len(lacking)),
         _listed(f"No difference from {baseline} above {plain_percent(BOUND)}", shown.get("bounded", [])),
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
         _listed(
@@ -213,12 +213,23 @@ def _listed(what: str, names: Sequence[str]) -> str:
     return f"{what}: {some(names, 5)}." if names else ""
 
 
-def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: Sequence[str]) -> str:
-    """Return the differences that were found, the best first and the worst last; empty without any."""
+def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: Sequence[str], everyone: int) -> str:
+    """Return the differences that were found, the best first and the worst last; empty without any.
+
+    `everyone` is the number of configurations beside the baseline, with those whose difference is not known.
+    """
     if not better and not worse:
         return ""
     first = [*better, *worse][0]
     of = NUMBERS[next(iter(first.comparisons))]
+    if not better and len(worse) > 1:
+        told = some([f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse], 5)
+        whose = "" if of.name == "output_tokens_per_s" else f" ({of.header})"
+        if len(worse) < everyone:
+            return f"{of.words[2].capitalize()} than {baseline}{whose}: {told}."
+        all_of_them = "Both" if everyone == 2 else f"All {everyone}"
+        verb = "need" if " " in of.words[2] else "are"  # more power
+        return f"{all_of_them} {verb} {of.words[2]} than {baseline}{whose}: {told}."
     factor, _, ends = _ratio(first.comparison).partition(" ")
     text = f"{_side(first, axes)} is {factor} {of.words[0]} as {baseline} {ends}".rstrip()
     text += "" if of.name == "output_tokens_per_s" else f" ({of.header})"

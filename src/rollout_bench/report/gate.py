@@ -47,6 +47,12 @@ share it equally (Bonferroni)."""
 DRIFT = "Measured in another session than A, whose drift is part of the difference: before you act, measure both again."
 """Sentence of a gate that fails without alternating. Where sessions differ by 2 %, an unchanged build fails in 8 %."""
 
+INTERVALS = (
+    "A gate's intervals are not those of the table: all tests of the gate share an error of 5 %, each row of the table "
+    "has its own."
+)
+"""Sentence of a gate with several intervals, which stands below a table with others of the same numbers."""
+
 DEFAULT_MARGIN = 0.03
 
 CONFIDENCE = 0.95
@@ -54,6 +60,10 @@ CONFIDENCE = 0.95
 
 MOST_PARTS = 5
 """Number of parts of a step that the Markdown block names for each experiment."""
+
+MANY, TIMES = 100, 4
+"""Launches of each side that nobody measures to decide a gate: more than the first, and than so many times those used.
+Their spread is then too large for the margin."""
 
 MOST_LAUNCHES = 1000
 """Number of launches beyond which no number is said."""
@@ -168,12 +178,18 @@ class Finding:
         return "not compared" if self.speedup is None else f"{ratio(self.speedup)}x{bounds}"
 
     @property
+    def needs_too_many(self) -> bool:
+        """Whether it is undecided, and as many launches as would decide are not worth measuring."""
+        return self.outcome == "undecided" and (self.launches or 0) > max(MANY, TIMES * min(self.used))
+
+    @property
     def said(self) -> str:
         """The outcome, with its reason and what would decide it."""
         more = ""
         if self.outcome == "undecided" and self.launches:
             lacks = self.launches > min(self.used)
             more = f"; about {several(self.launches, 'launch')} of each side would decide" if lacks else CLOSE
+            more += ", too many to measure" if self.needs_too_many else ""
         return self.outcome + (f" ({self.reason})" if self.reason else "") + more
 
     def __str__(self) -> str:
@@ -346,9 +362,19 @@ def outcome_of(tests: Sequence[Finding]) -> Outcome:
 
 
 def lines_of(gate: Gate) -> list[str]:
-    """Return the sentence of the gate, a line for each test, the worst first, and one for each that A lacks."""
+    """Return the sentence of the gate, a line for each test, the worst first, one for each that A lacks, and notes."""
     lacking = (f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b)
-    return [_sentence(gate), *(f"- {line}" for line in (*gate.tests, *lacking))]
+    several_intervals = sum(test.low is not None for test in gate.tests) > 1
+    apart = [INTERVALS] if several_intervals else []
+    return [_sentence(gate), *(f"- {line}" for line in (*gate.tests, *lacking)), *apart, *_way_out(gate)]
+
+
+def _way_out(gate: Gate) -> list[str]:
+    """Return what to do instead of measuring very many launches; empty if no test needs so many."""
+    if not any(test.needs_too_many for test in gate.tests):
+        return []
+    together = "" if gate.alternated else "measure both in one session, in turn (docs/precision.md), "
+    return [f"More launches like these won't decide: {together}quieten the machine, or allow more."]
 
 
 def _sentence(gate: Gate) -> str:
@@ -370,6 +396,7 @@ def markdown_of(gate: Gate, findings: Findings) -> str:
     lacking = f" Not tested, because A lacks it: {', '.join(gate.only_in_b)}." if gate.only_in_b else ""
     sides = f"B is {gate.b} ({gate.engine_b}), A is {gate.a} ({gate.engine_a}). Below 1x, B is worse.{lacking}"
     blocks = [f"**{_sentence(gate)}**", escaped(sides), _table("number", "speed-up", "margin", "outcome", lines=tests)]
+    blocks += map(escaped, _way_out(gate))
     if parts := [line for row in findings.rows for line in _parts(row)]:
         about = "Where the time of a step went, the largest change first (means over launches, without intervals)"
         table = _table("part", "A", "B", "change", lines=parts)

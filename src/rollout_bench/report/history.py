@@ -28,7 +28,7 @@ MOST_ENTRIES = 30
 COLUMNS = (
     *(Column[object](header, words=True) for header in ("when, UTC", "engine of B")),
     *(Column[object](header) for header in ("value of B", "interval", "speed-up over A")),
-    Column[object]("outcome", words=True),
+    Column[object]("B against A", words=True),
 )
 
 
@@ -102,8 +102,11 @@ def text_of(gates: Sequence[Gate]) -> str:
     """Return conclusions and a table for each number of each experiment, for the terminal."""
     lines = grouped((name_of(test), _cells(test, gate)) for gate in gates for test in gate.tests)
     tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items()]
-    found = tuple(f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in series_of(gates))
-    return terminal("", tables, [], [Section("Conclusion", found)])
+    all_series = series_of(gates)
+    found = [f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in all_series]
+    if any(each.test.outcome == "worse" for series in all_series if worse_from(series) is None for each in series):
+        found.append("Before: in the entries of earlier gates. The last column compares the B of a gate with its A.")
+    return terminal("", tables, [], [Section("Conclusion", tuple(found))])
 
 
 def _cells(test: Finding, gate: Gate) -> tuple[str, ...]:

@@ -18,7 +18,17 @@ from rollout_bench.analysis.timed.comparison import Comparison, Side
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.report import gate as gate_module
-from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
+from rollout_bench.report.gate import (
+    INTERVALS,
+    Finding,
+    Gate,
+    Limit,
+    Outcome,
+    confidence_of,
+    finding,
+    lines_of,
+    outcome_of,
+)
 
 RATE = "output_tokens_per_s"
 SLOWER = [0.9 * rate for rate in OLD]
@@ -44,6 +54,34 @@ def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], 
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, rates), "--fail-if", limit)
     assert (done.returncode, done.stderr) == (status, "")
     assert said in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("launches_used", "needed", "outcome", "said"),
+    [
+        ((9, 9), 503, "undecided", "undecided; about 503 launches of each side would decide, too many to measure"),
+        ((9, 9), 60, "undecided", "undecided; about 60 launches of each side would decide"),
+        ((50, 50), 168, "undecided", "undecided; about 168 launches of each side would decide"),
+        ((9, 9), 503, "worse", "worse"),
+    ],
+)
+def test_a_gate_that_no_number_of_launches_decides_names_another_way(
+    launches_used: tuple[int, int], needed: int, outcome: Outcome, said: str
+):
+    test = Finding("x", "offline", RATE, 0.03, outcome, 0.91, 0.82, 1.02, launches_used, needed, "")
+    assert test.said == said
+    for alternated, way in ((False, "measure both in one session"), (True, "decide: quieten the machine")):
+        made = gate_of_tests(test, alternated=alternated)
+        assert any(way in line for line in lines_of(made)) == ("too many" in said)
+
+
+def gate_of_tests(*tests: Finding, alternated: bool = False) -> Gate:
+    return Gate("2026-11-28T00:00:00+00:00", outcome_of(tests), "a", "1", "b", "2", alternated, (), tests)
+
+
+def test_a_gate_with_several_intervals_says_why_they_are_not_those_of_the_table():
+    test = Finding("x", "offline", RATE, 0.03, "undecided", 0.91, 0.82, 1.02, (9, 9), 20, "")
+    assert [INTERVALS in lines_of(gate_of_tests(*[test] * count)) for count in (1, 2)] == [False, True]
 
 
 def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparing import BF16, NEW, OLD, run
+from comparing import BF16, NEW, OLD, W8A8, launches, run
 from synthetic_records import (
     INVALID,
     Server,
@@ -25,6 +25,8 @@ from rollout_bench.report.conclusions import run_words
 from rollout_bench.report.summary import summary_of
 from rollout_bench.workflow.arguments import value_of
 from rollout_bench.workflow.planned import override
+
+SLOWER = [0.9 * rate for rate in OLD]
 
 
 def test_a_failure_hides_no_value_of_others(tmp_path: Path):
@@ -55,6 +57,21 @@ def test_two_folders_are_concluded_by_mode_and_load(tmp_path: Path):
         "online, output tok/s",
     ]
     assert said.count("No result") == said.count("No verdict") == 0
+
+
+@pytest.mark.parametrize(
+    ("w8a8", "w8a16", "said"),
+    [
+        (SLOWER, SLOWER, "All 3 are slower than A: "),
+        (OLD[::-1], SLOWER, "Slower than A: "),
+        (NEW, SLOWER, "w8a8 is 1.1"),
+    ],
+)
+def test_a_headline_says_whether_all_are_slower(tmp_path: Path, w8a8: list[float], w8a16: list[float], said: str):
+    for spec, rates in ((BF16, SLOWER), (W8A8, w8a8), (make_spec(quant="w8a16"), w8a16)):
+        save(tmp_path / "a", *launches(spec, OLD))
+        save(tmp_path / "b", *launches(spec, rates))
+    assert run(tmp_path, "a", "b").flat.partition("Conclusion")[2].strip().startswith(said)
 
 
 @pytest.mark.parametrize("invalid", [True, False])
