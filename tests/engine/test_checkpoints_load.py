@@ -57,6 +57,7 @@ LOADABLE = (
     ("qwen3-tiny", "bf16"),
     ("qwen3-tiny", "compressed-tensors-w8a8"),
     ("qwen3-moe-tiny", "bf16"),
+    ("llama-tiny", "bf16"),
     ("qwen2-tiny", "bf16"),
     ("openpangu-tiny", "bf16"),
     ("openpangu-tiny", "compressed-tensors-w8a8"),
@@ -161,6 +162,7 @@ def test_int8_checkpoints_run_int8_linear_layers(name: str, generated: dict[str,
 @pytest.mark.parametrize(
     ("name", "model_class"),
     [
+        ("llama-tiny bf16", "LlamaForCausalLM"),
         ("qwen2-tiny bf16", "Qwen2ForCausalLM"),
         ("qwen3-tiny bf16", "Qwen3ForCausalLM"),
         ("qwen3-moe-tiny bf16", "Qwen3MoeForCausalLM"),

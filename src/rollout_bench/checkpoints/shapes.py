@@ -18,7 +18,7 @@ PRESETS = _table("presets.yaml")
 ARCHITECTURES = _table("architectures.yaml")
 
 FieldValue = str | int | float | bool
-Architecture = Literal["qwen2", "qwen3", "qwen3_moe", "openpangu"]
+Architecture = Literal["llama", "qwen2", "qwen3", "qwen3_moe", "openpangu"]
 # Int8 kernels (CUTLASS, oneDNN, CANN) tile widths by 16.
 Width = Annotated[int, Field(gt=0, le=1 << 20, multiple_of=16)]
 Count = Annotated[int, Field(gt=0, le=4096)]

@@ -70,6 +70,9 @@ def check_config_file(path: Path) -> None:
     Raises:
         UserError: it is not such YAML; the message names the file and, for a syntax error, line and column.
     """
+    if path.is_file() and not path.stat().st_size:  # as `COMMAND > FILE` leaves it
+        problem = f"{path}: is empty: the command that should have written it failed"
+        raise UserError(problem, "run that command again without `>` to see its message")
     content = read_mapping(
         path,
         "config",

@@ -6,19 +6,11 @@ from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
+from rollout_bench.plan.fit.architecture import MemoryUnknownError, synthetic_of
 from rollout_bench.trainers.step import COMPARED, FULL_LENGTH, MadeConfig
 
 WHOLE_STEP = "whole step"
 """`run` of the keys that only these configs read, in the tables of trainers' keys."""
-
-SHAPES = {
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "r1-distill-qwen-1.5b",
-    "Qwen/Qwen2.5-14B-Instruct": "qwen2.5-14b",
-    "Qwen/Qwen3-1.7B": "qwen3-1.7b",
-    "Qwen/Qwen3-8B": "qwen3-8b",
-    "Qwen/Qwen3-30B-A3B": "qwen3-30b-a3b",
-}
-"""Model of the hub -> preset of the same shape."""
 
 STAND_IN = (
     "Training: measured with a stand-in trainer, a model of the same shape in torch,{};"
@@ -74,8 +66,8 @@ def placement(
         waves: generations of a step.
 
     Raises:
-        UserError: if the engines are not bf16, there is one device, or the model is on the hub and no preset has its
-            shape.
+        UserError: if the engines are not bf16, there is one device, or the model is on the hub and its
+            shape is not known.
     """
     (name,), (workload,) = made.config["models"], made.config["workloads"]
     _check_bf16(made.config["quants"][-1], file)
@@ -131,14 +123,16 @@ def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not place.startswith("hub:"):
         return {"weights": {"bf16": place}}, ()
     name = place.removeprefix("hub:")
-    if name not in SHAPES:
+    try:
+        synthetic = synthetic_of(name)
+    except MemoryUnknownError:
         raise UserError(
             f"{name}: is on the hub, but the trainer of a placement reads a folder",
-            "download it, and name its folder as the model; or name one of these, whose shapes are known:"
-            f" {', '.join(SHAPES)}",
-        )
+            "download it, and name its folder as the model; or name one of Qwen2.5, Qwen3 or Llama 3, whose shapes are"
+            " known",
+        ) from None
     told = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
-    return {"synthetic": {"preset": SHAPES[name]}}, (told,)
+    return {"synthetic": synthetic}, (told,)
 
 
 def _check_bf16(quant: str, file: str) -> None:

@@ -27,7 +27,7 @@ from rollout_bench.commands.build import read_shape
 from rollout_bench.core.errors import UserError
 
 COMMAND = ("-m", "rollout_bench", "build")
-TINY = ("qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny")
+TINY = ("llama-tiny", "qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny")
 BUILDABLE = [(p, f) for p in TINY for f in FORMATS if (p, f) != ("qwen3-moe-tiny", "modelslim-w8a16")]
 
 

@@ -23,6 +23,7 @@ from rollout_bench.plan.fit.architecture import (
     check_declared,
     known_config,
     model_config,
+    synthetic_of,
 )
 from rollout_bench.plan.fit.memory import (
     GIB,
@@ -323,6 +324,19 @@ BILLIONS = {
 def test_a_well_known_model_has_its_published_number_of_parameters(model: str) -> None:
     held = held_bytes(architecture_from(known_config(model)), 16, 2) / 2
     assert held == pytest.approx(BILLIONS[model] * 1e9, rel=0.001)  # biases and norms of heads are not counted
+
+
+@pytest.mark.parametrize("model", [model for model in BILLIONS if "mistral" not in model])
+def test_the_synthetic_model_of_a_well_known_one_has_its_number_of_parameters(model: str) -> None:
+    shape = SyntheticModel(**synthetic_of(model)).resolve()
+    assert sum(spec.elements for spec in tensors(shape)) == pytest.approx(BILLIONS[model] * 1e9, rel=0.001)
+    assert {**hf_config(shape, "bf16"), **known_config(model)} == hf_config(shape, "bf16")
+
+
+def test_a_synthetic_model_needs_a_preset_of_the_architecture() -> None:
+    assert synthetic_of("Qwen/Qwen3-8B-Base") == {"preset": "qwen3-8b"}
+    with pytest.raises(MemoryUnknownError, match="mistral"):
+        synthetic_of("mistralai/Mistral-7B-v0.3")
 
 
 def test_no_other_hub_model_passes_for_a_well_known_one() -> None:

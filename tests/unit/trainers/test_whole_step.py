@@ -11,6 +11,7 @@ from refusals import refused
 from trainer_commands import USUAL, Made, rows
 from training_runs import FILES
 
+from rollout_bench.plan.fit.architecture import known_config
 from rollout_bench.trainers.training_log import trl_time, verl_time
 
 WHOLE_STEPS = rows("whole_steps.yaml")
@@ -61,6 +62,20 @@ def test_a_folder_keeps_its_weights_in_a_placement(
     made = Made("from-trl", tmp_path, capsys, monkeypatch)
     (model,) = made(f"--placement model_name_or_path={tmp_path}")["model_settings"].values()
     assert (model, "Weights: random" in made.account) == ({"weights": {"bf16": str(tmp_path)}}, False)
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-1.5B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"])
+def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made(f"--placement model_name_or_path={model}")
+    shapes = [one.spec.model.synthetic for one in planned(made.text).experiments]
+    known = known_config(model)
+    assert [{key: shape[key] for key in known if key in shape} for shape in shapes if shape] == [
+        {key: value for key, value in known.items() if key != "model_type"}
+    ] * 2
+    assert f"Weights: random, in the shape of {model}" in made.account
 
 
 def written(folder: Path, content: str) -> Path:

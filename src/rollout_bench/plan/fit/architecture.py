@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollout_bench.checkpoints.formats import hf_config
-from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, shown
 from rollout_bench.core.files import read_json
@@ -206,6 +206,28 @@ def known_config(model: str) -> dict[str, Any]:
     if config is None:
         raise MemoryUnknownError("the hub's model is neither in the local cache nor a well-known one")
     return dict(config)
+
+
+def synthetic_of(model: str) -> dict[str, Any]:
+    """Return what `synthetic:` has for a model with the sizes of a well-known one of the hub.
+
+    Its preset is that of the same architecture with the fewest other sizes; small ones are for tests.
+
+    Raises:
+        MemoryUnknownError: the model is not well known, or no preset has its architecture.
+    """
+    sizes = known_config(model)
+    sizes = {"head_dim": sizes["hidden_size"] // sizes["num_attention_heads"], **sizes}
+    architecture = sizes.pop("model_type")
+    alike = {
+        name: {size: value for size, value in sizes.items() if preset.get(size) != value}
+        for name, preset in PRESETS.items()
+        if preset["architecture"] == architecture and not name.endswith("-tiny")
+    }
+    if not alike:
+        raise MemoryUnknownError(f"no preset has the architecture {architecture}")
+    preset = min(alike, key=lambda name: len(alike[name]))
+    return {"preset": preset, **({"shape": alike[preset]} if alike[preset] else {})}
 
 
 BYTES = {"float32": 4.0, "float": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "uint8": 1.0, "float8": 1.0}
