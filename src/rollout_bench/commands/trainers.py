@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError
@@ -12,7 +13,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.trainers.launch_scripts import is_script, trl_words, verl_words
+from rollout_bench.trainers.launch_scripts import ScriptWords, is_script, trl_words, verl_words
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -145,13 +146,16 @@ def _version(text: str) -> str:
     return version
 
 
-def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], list[str]]) -> argparse.Namespace:
+def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], ScriptWords]) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     options = parser.parse_intermixed_args()
+    options.from_script = ""
     if is_script(options.file):
         own = vars(options).pop("overrides")
-        options = parser.parse_intermixed_args(in_script(Path(options.file), own), options)
+        script = in_script(Path(options.file), own)
+        options = parser.parse_intermixed_args(script.words, options)
         options.overrides += own
+        options.from_script = script.told
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
     options.one_engine = options.measured in ("engine", "cycle")
@@ -182,6 +186,8 @@ def _told(
         made = placement(settings, made, options.log)
     else:
         made = made.compared(WHILE_LOADING)
+    if options.from_script:
+        made = replace(made, head=(*made.head, options.from_script))
     read_config(made.config)  # raises `UserError` if the config is invalid
     if made.trace:
         _write_trace(options.lengths_file, made)

@@ -9,21 +9,13 @@ from pathlib import Path
 import yaml
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
+from rollout_bench.trainers.shell import Word, commands, with_values
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
-
-_VARIABLE = r"\$\(\(.*?\)\)|\$\([^()]*\)|`[^`]*`|\$\{[^}]*\}|\$[\w@*\#?]+|\$\("
-_PART = re.compile(
-    rf"""(?P<join>\\\n)|(?P<comment>(?<![^\s;&|(])\#[^\n]*)|(?P<redirection>&?\d*[<>]+&?[ \t]*[^\s;&|()]*)
-    |(?P<end>[\n;&|()]+)|(?P<space>[ \t]+)|'(?P<quoted>[^']*)'|"(?P<expanded>(?:\\.|[^"\\])*)"|\\(?P<escaped>.)
-    |(?P<variable>{_VARIABLE})|(?P<bare>[^\s'"\\;&|()<>$`]+|.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?[ \t]*['\"]?(\w+)['\"]?([^\n]*\n).*?^\s*\1$", re.DOTALL | re.MULTILINE)
-_EXPANDED = re.compile(rf"\\(?P<escaped>[\"\\$`\n])|(?P<variable>{_VARIABLE})", re.DOTALL)
 
 _ARGUMENTS_OF_THE_SCRIPT = ("$@", "$*", "${@}", "${@:1}")
 """Words in place of which the script has its own arguments: here they are the overrides after its name."""
@@ -48,43 +40,16 @@ _FILES = ("accelerate_config", "deepspeed")
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word of a command.
+class ScriptWords:
+    """What a script stands for.
 
     Attributes:
-        text: the word without quotes; a variable stays as it is written.
-        variable: the first variable in it, such as $NAME or $(command); empty without one.
+        words: words of the command line of from-verl or from-trl.
+        told: a line about values that the script assigns to variables; empty without such values.
     """
 
-    text: str
-    variable: str = ""
-
-
-def commands(script: str) -> list[list[Word]]:
-    """Return the words of each simple command in a shell script, in turn."""
-    found: list[list[Word]] = [[]]
-    parts: list[str] = []
-    variables: list[str] = []
-    open_word = False
-    for part in _PART.finditer(_HERE_DOCUMENT.sub(r"\2", script.replace("\r\n", "\n")) + "\n"):
-        kind, piece = str(part.lastgroup), str(part[str(part.lastgroup)])
-        if kind == "join":
-            continue
-        if kind in ("comment", "redirection", "end", "space"):
-            if open_word:
-                found[-1].append(Word("".join(parts), next(iter(variables), "")))
-            parts, variables, open_word = [], [], False
-            if kind == "end":
-                found.append([])
-            continue
-        open_word = True
-        if kind == "expanded":
-            variables += [one["variable"] for one in _EXPANDED.finditer(piece) if one["variable"]]
-            piece = _EXPANDED.sub(lambda one: one["variable"] or str(one["escaped"]).replace("\n", ""), piece)
-        elif kind == "variable":
-            variables.append(piece)
-        parts.append(piece)
-    return [command for command in found if command]
+    words: list[str]
+    told: str
 
 
 def is_script(name: str) -> bool:
@@ -101,8 +66,10 @@ _Options = list[tuple[str, list[Word]]]
 _STARTS = (("accelerate", "launch"), ("trl", "grpo"), ("trl", "rloo"))
 """Words that start a training with TRL."""
 
+_SERVER = ("trl", "vllm-serve")
 
-def trl_words(script: Path, overrides: Sequence[str]) -> list[str]:
+
+def trl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
     """Return the words for from-trl that the training in a script stands for, and its `trl vllm-serve`, if any.
 
     Args:
@@ -112,9 +79,9 @@ def trl_words(script: Path, overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: if the script has no training or several, or a value that matters is a variable of the shell.
     """
-    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    found = _commands(script, *_STARTS, _SERVER)
     trainings = [(start, words) for start in _STARTS for words in _after(found, *start)]
-    servers = _after(found, "trl", "vllm-serve")
+    servers = _after(found, *_SERVER)
     if len(trainings) != 1 or len(servers) > 1:
         begun = " or ".join(" ".join(start) for start in _STARTS)
         problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
@@ -134,15 +101,16 @@ def trl_words(script: Path, overrides: Sequence[str]) -> list[str]:
     file = [values for name, values in options if name == "config"]
     registry = KeyRegistry.of("TRL", "grpo")
     _check_names(script, options, registry)
-    _check_variables(script, [(name, word) for name, words in options for word in words], registry, overrides)
-    return [
+    told = _told(script, [(name, word) for name, words in options for word in words], registry, overrides)
+    read = [
         *(["--trainer", kind] if kind == "rloo" else []),
         *(str(_found(script, values[0].text)) for values in file[-1:] if values),
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
+    return ScriptWords(read, told)
 
 
-def verl_words(script: Path, overrides: Sequence[str]) -> list[str]:
+def verl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
     """Return the words of verl's command line in a script: overrides, and hydra's options.
 
     Args:
@@ -153,7 +121,7 @@ def verl_words(script: Path, overrides: Sequence[str]) -> list[str]:
         UserError: if the script does not start verl.trainer.main_ppo once, or a value that matters is a variable of
             the shell.
     """
-    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    found = _commands(script, ("-m", MAIN_PPO))
     trainings = _after(found, "-m", MAIN_PPO)
     if len(trainings) != 1:
         problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read"
@@ -165,13 +133,21 @@ def verl_words(script: Path, overrides: Sequence[str]) -> list[str]:
         if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
             problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows"
             raise UserError(problem, "write its words out in the script")
-        if word.variable and override is not None:
+        if override is not None:
             named.append((override["path"], word))
+        if word.variable and override is not None:
             words.append(f"{override['sign'] or ''}{override['path']}=null")
         else:
             words.append(word.text)
-    _check_variables(script, named, KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"]))), overrides)
-    return words
+    registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
+    return ScriptWords(words, _told(script, named, registry, overrides))
+
+
+def _commands(script: Path, *starts: tuple[str, str]) -> list[list[Word]]:
+    """Return the words of each command, with the values of variables that the script assigns before `starts`."""
+    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]
+    return with_values(found, max(begun, default=-1))
 
 
 def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:
@@ -193,11 +169,11 @@ def _options(script: Path, words: Sequence[Word]) -> _Options:
     """
     found: _Options = []
     for word in words:
-        name, equals, value = word.text.partition("=")
+        name, equals, _ = word.text.partition("=")
         if word.text == word.variable and _SEVERAL_WORDS.search(word.variable):
             raise UserError(f"{script}: {word.text}: stands for words that are not known here", _WRITTEN_OUT)
         if name.startswith("--"):
-            found.append((name[2:].replace("-", "_"), [Word(value, word.variable)] if equals else []))
+            found.append((name[2:].replace("-", "_"), [word.without(f"{name}=")] if equals else []))
         elif found:
             found[-1][1].append(word)
         elif word.variable:
@@ -217,24 +193,26 @@ def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None
                 raise UserError(f"{script}: --{name}: there is no such key", f"write it in full: --{near}")
 
 
-def _check_variables(
-    script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, overrides: Sequence[str]
-) -> None:
-    """Raise `UserError` if a variable is the value of a key that matters and is not among the user's overrides."""
+def _told(script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, overrides: Sequence[str]) -> str:
+    """Return a line about values of keys that matter, which the script assigns to variables.
+
+    Raises:
+        UserError: if a variable without such a value is that of a key, which is not among the user's overrides.
+    """
     own = {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found}
-    unknown = {name: word.variable for name, word in named if word.variable and name not in own}
-    matters = {
-        name: variable
-        for name, variable in unknown.items()
-        if name == "config" or not (registry.find(name).is_inert or registry.find(name).influence is Influence.UNKNOWN)
-    }
-    if not matters:
-        return
-    told = ", ".join(f"{name} ({variable})" for name, variable in matters.items())
-    files = "write the name of its file in the script, and " if "config" in matters else ""
-    added = " ".join(f"{name}=VALUE" for name in matters if name != "config")
-    remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
-    raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {told}", remedy)
+    inert = {name for name, _ in named if registry.find(name).is_inert}
+    inert |= {name for name, _ in named if registry.find(name).influence is Influence.UNKNOWN and name != "config"}
+    matters = [(name, word) for name, word in named if name not in own | inert]
+    unknown = {name: word.variable for name, word in matters if word.variable}
+    if unknown:
+        told = ", ".join(f"{name} ({variable})" for name, variable in unknown.items())
+        files = "write the name of its file in the script, and " if "config" in unknown else ""
+        added = " ".join(f"{name}=VALUE" for name in unknown if name != "config")
+        remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
+        raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {told}", remedy)
+    taken = dict.fromkeys(one for _, word in matters for one in word.taken)
+    shown = [f"{one.partition('=')[0]}=..." if may_be_secret(*one.split("=", 1)) else one for one in taken]
+    return f"From the script, not from the environment: {', '.join(shown)}." if taken else ""
 
 
 def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyRegistry) -> list[str]:

@@ -8,7 +8,7 @@ from refusals import refused
 from trainer_commands import Made
 from training_runs import FILES, TRL
 
-from rollout_bench.trainers.launch_scripts import commands
+from rollout_bench.trainers.shell import commands
 
 PULL_REQUEST = """CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \\
     --config_file examples/accelerate_configs/deepspeed_zero3.yaml \\
@@ -101,7 +101,7 @@ LAUNCH = "accelerate launch --num_processes 4 train.py --config training.yaml"
 @pytest.mark.parametrize(
     ("script", "problem", "remedy"),
     [
-        (f"{LAUNCH} --num_generations $N --top_k ${{K:-5}}", "num_generations ($N), top_k (${K:-5})",
+        (f"{LAUNCH} --num_generations $N --top_k ${{1:-5}}", "num_generations ($N), top_k (${1:-5})",
          "add num_generations=VALUE top_k=VALUE to the command"),
         (f"{LAUNCH.replace('4', '$(nvidia-smi -L | wc -l)')}", "num_processes ($(nvidia-smi", "num_processes=VALUE"),
         (f"{LAUNCH.replace('training', '$NAME')}", "config ($NAME)", "write the name of its file in the script"),
@@ -134,9 +134,9 @@ def test_words_are_read_as_the_shell_does():
     script = r"""a 'b c' "d \"e\" $X" f\ g h#i \
   j; k && l | m >n 2>&1 # o
 p"""
-    texts = [[word.text for word in command] for command in commands(script)]
+    texts = [[word.text for word in command.words] for command in commands(script)]
     assert texts == [["a", "b c", 'd "e" $X', "f g", "h#i", "j"], ["k"], ["l"], ["m"], ["p"]]
-    assert [word.variable for word in commands(script)[0]] == ["", "", "$X", "", "", ""]
+    assert [word.variable for word in commands(script)[0].words] == ["", "", "$X", "", "", ""]
 
 
 GRPO_OF_VERL = r"""set -x
@@ -185,3 +185,93 @@ def test_what_only_the_shell_knows_of_verl_is_refused(
     written(tmp_path, grpo_sh=script)
     with refused(problem, remedy):
         verls.call("grpo.sh")
+
+
+USUAL = r"""#!/bin/bash
+set -x
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B-Instruct}
+export NGPUS=8 NNODES="1"
+ROOT=/data
+rollouts="$ROOT/out"  # where
+echo "NGPUS=$NGPUS"
+if [ -z "$DEBUG" ]; then
+    OFFLOAD=True
+fi
+python3 -m verl.trainer.main_ppo \
+    data.train_batch_size=${BATCH:-64} actor_rollout_ref.model.path="${MODEL_PATH}" actor_rollout_ref.rollout.n=5 \
+    trainer.rollout_data_dir=$rollouts/x actor_rollout_ref.actor.fsdp_config.param_offload=$OFFLOAD \
+    data.max_response_length=$LENGTH trainer.n_gpus_per_node=$NGPUS trainer.nnodes=$NNODES "$@"
+"""
+
+
+def test_values_that_the_script_assigns_are_taken_and_told(
+    verls: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NGPUS", "2")
+    monkeypatch.setenv("MODEL_PATH", "a/b")
+    written(tmp_path, run_sh=USUAL)
+    own = "data.max_response_length=256"
+    typed = verls.call(
+        "data.train_batch_size=64", "actor_rollout_ref.model.path=Qwen/Qwen2.5-7B-Instruct",
+        "actor_rollout_ref.rollout.n=5", own, "trainer.n_gpus_per_node=8",
+    )  # fmt: skip
+    assert verls.call("run.sh", own) == typed
+    values = "BATCH=64, MODEL_PATH=Qwen/Qwen2.5-7B-Instruct, NGPUS=8, NNODES=1"
+    assert f"From the script, not from the environment: {values}." in verls.account
+    assert f"# From the script, not from the environment: {values}." in verls.text
+    with refused("data.max_response_length ($LENGTH)", "add data.max_response_length=VALUE to the command"):
+        verls.call("run.sh")
+
+
+def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Path):
+    typed = made("num_processes=4 num_generations=4", TRL)
+    script = "DIR=.\nN=4\naccelerate launch --num_processes=$N train.py --config $DIR/training.yaml"
+    written(tmp_path, train_sh=f"{script} --num_generations ${{N}}\n")
+    assert made.call("train.sh") == typed
+    assert "not from the environment: N=4, DIR=.." in made.account
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "N=$(nvidia-smi -L | wc -l)", "N=$((2 * 4))", "N=`cat n`", "N=$1", "N=${1:-8}", "N=$OTHER", "N=8\nN=4",
+        "N=8; N+=1", "N=8; ((N++))", "N=8; ((N /= 2))", "if x; then N=8; fi", "N=8\nif x; then\n  N=4\nfi",
+        "N=8; if x\nthen N=4; fi", "case x in\n  a) N=8;;\nesac", "case x in (a) N=8\n;; esac", "f() { N=8; }",
+        "f() {\n N=8\n}", "function f {\nN=8\n}", "function f { N=8\n}", "function f() { N=8; }",
+        "for N in 8; do echo; done", "for i in 1; do N=8; done", "while read N; do echo; done", "(N=8)",
+        "(\n  N=8\n)", "x && N=8", "x ||\n  N=8", "N=8 | x", "N=8 &", "N=8 x", "N=(8)", "N[0]=8", "read N",
+        "N=8; read -r N", "N=8; unset N", "declare -i N=8", "N=8; export N=4", "N=8; local N=3", "N=8; getopts n: N",
+        "N=8; printf -v N 4", "N=8; select N in 1 2; do x; done", "N='$M'; M=8; N=$M", "N='8 9'", ": ${N:=8}; N=4",
+        "M=${N:-8}; N=$M", "cat <<E\nN=8\nE", "# N=8", "echo N=8", "'N=8'",
+    ],
+)  # fmt: skip
+def test_what_a_script_assigns_otherwise_is_refused(verls: Made, tmp_path: Path, before: str):
+    written(tmp_path, grpo_sh=f"{before}\n{GRPO_OF_VERL.replace('$TP', '$N')}")
+    with refused("tensor_model_parallel_size ($N)", "tensor_model_parallel_size=VALUE to the command"):
+        verls.call("grpo.sh")
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["N=8", "N=8; x", "x; N=8", "export N=8", "readonly N='8'", 'M=8\nN="$M"', "M=8; N=${M}", "N=${N:-8}", "N=${N-8}",
+     "N=${M:-8}", "if x; then M=8; fi\nN=8", "f() {\n  M=1\n}\nN=8", "case x in\n a) M=1;;\n b) M=2;;\nesac\nN=8",
+     "x && y\nN=8", "x &\nN=8", "for i in 1 2; do x; done\nN=8", "N=8 # N=4", "M=; N=${M:-8}", "N=8\necho \"N=$N\" N=3",
+     "(\n x\n)\nN=8", "A=(1 2)\nN=8", "N=8\nexport N", "N=8\r"],
+)  # fmt: skip
+def test_a_plain_assignment_is_read(verls: Made, tmp_path: Path, before: str):
+    written(tmp_path, grpo_sh=f"{before}\n{GRPO_OF_VERL.replace('$TP', '$N')}N=4\n")
+    (load,) = verls.call("grpo.sh")["workload_settings"].values()
+    assert load["engine_args"]["tensor_parallel_size"] == 8
+
+
+def test_a_loop_may_assign_behind_its_training(verls: Made, tmp_path: Path):
+    loop = f"N=8\nfor i in 1 2; do\n{GRPO_OF_VERL.replace('$TP', '$N')}N=4\ndone\n"
+    written(tmp_path, grpo_sh=loop)
+    with refused("tensor_model_parallel_size ($N)", "VALUE"):
+        verls.call("grpo.sh")
+
+
+def test_a_secret_of_the_script_is_not_told(verls: Made, tmp_path: Path):
+    written(tmp_path, grpo_sh=f"API_KEY=8\n{GRPO_OF_VERL.replace('$TP', '$API_KEY')}")
+    verls.call("grpo.sh")
+    assert "not from the environment: API_KEY=...." in verls.account
