@@ -114,7 +114,9 @@ def hardware(experiments: Sequence[Selected[Launched]]) -> str:
     """Return the engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     environments = [record.environment for experiment in experiments for record in experiment.records]
     names = [
-        engine_of(environment) + ("" if environment.engine_name == UNKNOWN else f" on {device_of(environment)}")
+        f"Measured on {engine_of(environment)}."
+        if environment.engine_name == UNKNOWN
+        else f"{engine_of(environment)} on {device_of(environment)}"
         for environment in environments
     ]
     return "; ".join(dict.fromkeys(names))

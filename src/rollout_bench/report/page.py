@@ -46,7 +46,7 @@ def page(
 ) -> str:
     """Return the whole page: the answers, the first figures and the first table, then all else, folded.
 
-    `explored` is JSON for the explorer; without it there is none. `name` is that of the config.
+    `explored` is JSON for the explorer; without it there is none. `name` is what the title names.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
 

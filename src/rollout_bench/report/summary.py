@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.contracts.axes import UNKNOWN, label_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES, mode_of
+from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, foot
 from rollout_bench.report.page import page
@@ -39,7 +41,7 @@ class Summary:
         csv: the contents of summary.csv.
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
-        name: of the config; empty if it is unknown.
+        name: what the title names: the config, or the subject of a config without a name (`subject_of`).
         is_empty: whether no launch counts, so that the short answer needs no table.
     """
 
@@ -148,11 +150,30 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
         pictures=pictures,
         explored=explored,
         csv=csv_text(findings.frame),
-        name=name_after(list(map(Path, collection.files))) if collection.planned else "",
+        name=_config_name(collection) or subject_of(collection),
         is_empty=bool(findings.rows) and not any(row.used for row in findings.rows),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )
+
+
+def _config_name(collection: Collection) -> str:
+    """Return the name of the config; empty if it is unknown, and for a config.yaml, which has none of its own."""
+    files = [Path(file) for file in collection.files if Path(file).stem != "config"]
+    return name_after(files) if files and collection.planned else ""
+
+
+def subject_of(collection: Collection) -> str:
+    """Return what was measured, for a title: `qwen3-90m: bf16, w8a8`, or a server's loads: `mine: 2, 4 req/s`."""
+    launched = collection.launched
+    models = first_few(dict.fromkeys(each.model for each in launched))
+    labels = list(dict.fromkeys(label for each in launched if (label := label_of(each)) != UNKNOWN))
+    loads = list(dict.fromkeys(each.point_label for each in collection.experiments if each.part))
+    told = labels if len(labels) > 1 or not loads else loads
+    for unit in (" req/s", " at once"):
+        if all(load.endswith(unit) for load in loads) and told is loads:
+            told = [*(load.removesuffix(unit) for load in loads[:-1]), loads[-1]]
+    return ": ".join(filter(None, (models, first_few(told, 5))))
 
 
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:

@@ -35,6 +35,7 @@ from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures import charts
 from rollout_bench.report.figures.charts import Lines, draw, plain, settings
 from rollout_bench.report.figures.pictures import drawings
+from rollout_bench.report.notes import hardware
 from rollout_bench.report.parts import Findings
 
 MODELS = ("qwen3-1.7b", "pangu-7b", "qwen3-30b-a3b", "a-model-with-quite-a-long-name-12b-instruct")
@@ -127,6 +128,33 @@ def test_throughput_is_drawn_of_the_load_with_the_most(tmp_path: Path) -> None:
     save(tmp_path, make_online(make_online_spec(points=loads), 0, Server(), requests=64))
     chart = drawings()["throughput"](Findings(collect(tmp_path, None), tmp_path))
     assert "stage 2: 16 at once" in chart.content
+
+
+@pytest.mark.parametrize(
+    ("loads", "figures"),
+    [([2, 4], {"sweep", "iterations"}), ([2], {"throughput", "iterations"})],
+    ids=["sweep", "one load"],
+)
+def test_throughput_that_rates_set_is_not_drawn_beside_a_sweep(
+    loads: list[float], figures: set[str], tmp_path: Path
+) -> None:
+    points = [LoadPoint(request_rate=rate) for rate in loads]
+    save(tmp_path, make_online(make_online_spec(points=points), 0, Server(), requests=64))
+    found = Findings(collect(tmp_path, None), tmp_path)
+    assert {name for name, of in drawings().items() if of(found).panels} == figures
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "said"),
+    [
+        ("unknown", "unknown", "Measured on a running server."),
+        ("unknown", "0.9", "Measured on a running server of version 0.9."),
+        ("vllm", "0.33.0", "vllm 0.33.0 on AMD EPYC 9B14"),
+    ],
+)
+def test_a_caption_says_where_it_was_measured(engine: str, version: str, said: str, tmp_path: Path) -> None:
+    save(tmp_path, make_record(make_spec(), environment={"engine_name": engine, "engine_version": version}))
+    assert hardware(collect(tmp_path, None).launched) == said
 
 
 def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:

@@ -56,6 +56,22 @@ def test_passes_that_are_too_short_to_tell_are_no_limit(tmp_path: Path):
     assert "not with" not in lead, lead
 
 
+@pytest.mark.parametrize(
+    ("loads", "title"),
+    [
+        ([LoadPoint(request_rate=rate) for rate in (2.0, 4.0, 16.0)], "qwen3-90m: 2, 4, 16 req/s"),
+        ([LoadPoint(concurrency=count) for count in (1, 8)], "qwen3-90m: 1, 8 at once"),
+        ([LoadPoint(concurrency=1), LoadPoint(request_rate=4.0)], "qwen3-90m: 4 req/s, 1 at once"),
+        ([LoadPoint(request_rate=4.0)], "qwen3-90m: bf16"),
+    ],
+)
+def test_the_title_of_a_config_without_a_name_is_what_was_measured(loads: list[LoadPoint], title: str, tmp_path: Path):
+    save(tmp_path, make_online(make_online_spec(points=loads), 0, Server(), requests=32))
+    for files, name in ((("config.yaml",), title), (("mine.yaml",), "mine"), ((), title)):
+        made = summary_of(tmp_path, replace(collect(tmp_path, None), files=files, planned=True))
+        assert f"<title>Rollout benchmark: {name}</title>" in made.html
+
+
 def test_a_lighter_load_that_is_undecided_hides_no_heavier_one(tmp_path: Path):
     points = [LoadPoint(request_rate=1.0, requests=8), LoadPoint(request_rate=8.0, requests=256)]
     lead = summary(tmp_path, *points, requests=256).answers[0].lead

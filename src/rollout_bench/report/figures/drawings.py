@@ -22,8 +22,11 @@ VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown"
 
 
 def throughput(findings: Findings) -> Chart:
-    """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
-    shown, swept = _busiest(rows_with(findings, "throughput"))
+    """Chart output tok/s of each experiment: a bar for the mean, a point for each launch.
+
+    Loads of a sweep at a request rate are not shown: the rate sets their throughput, and the sweep has its own figure.
+    """
+    shown, swept = _busiest([row for row in rows_with(findings, "throughput") if not _swept_at_a_rate(row)])
     used = [row for row in shown if row.used]
     colours = row_colours(findings)
     panels = [
@@ -36,6 +39,11 @@ def throughput(findings: Findings) -> Chart:
         marks += " x: an invalid launch, which counts nowhere; none beyond the axis is shown."
     title = f"{range_of([mean(_rates(row)) for row in used])} output tok/s"
     return Chart(title, content_of(findings, shown), f"{marks} {swept}", panels, {})
+
+
+def _swept_at_a_rate(row: Row) -> bool:
+    load = row.experiment.point
+    return row.experiment.part is not None and load is not None and isinstance(load.request_rate, float)
 
 
 def _rates(row: Row) -> list[float]:
