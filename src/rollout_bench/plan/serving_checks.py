@@ -59,6 +59,11 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
         ),
         (
+            online and harness == "vllm-bench" and not engine.name,
+            f"harness: vllm-bench is a command of vLLM, which {engine.python} lacks",
+            "name an interpreter with vLLM as engine.python, or set harness: rollout-bench",
+        ),
+        (
             online and harness == "inference-perf" and harness not in engine.harnesses,
             "harness: there is no command inference-perf on PATH",
             "install it in an environment of its own (uv tool install inference-perf), or set harness: rollout-bench",
@@ -84,6 +89,11 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
                 f"endpoints.{name}.headers: {command} would write them, secrets included, "
                 f"{'on its command line' if harness == 'vllm-bench' else 'into its report'}",
                 "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
+            ),
+            (
+                named and not engine.name,
+                f"endpoints.{name}.tokenizer: transformers of vLLM reads it, and {engine.python} has no vLLM",
+                "name an interpreter with vLLM as engine.python, or leave it out: prompts are then about that long",
             ),
             (
                 harness in COUNTING and endpoint.tokenizer is None,

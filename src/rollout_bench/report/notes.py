@@ -65,7 +65,7 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
             yield f"{place}: {_describe(usual)} Started {when}."
             if counted_s := sum(record.counted_s for record in records):
                 share = counted_s / sum(record.held_s for record in records)
-                yield f"{place}: passes that count took {100 * share:.0f} % of the time that launches held devices."
+                yield f"{place}: passes that count took {100 * share:.0f} % of the time that launches took."
             for text in differences(environments):
                 yield f"{place}: launches differ in {text}"
 

@@ -86,7 +86,8 @@ def plan_of_call(
     for file in given.configfiles:
         check_config_file(file)
     config = read_config(merged, given.config)
-    engine = probe_engine(config.engine.python)
+    starts_engines = bool(config.models) or not config.endpoints
+    engine = probe_engine(config.engine.python, is_needed=starts_engines and not is_check)
     if on_cluster and config.models == [AUTO]:
         raise UserError(
             "models: auto chooses by this machine's processor, and launches run on others",
