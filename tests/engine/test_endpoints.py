@@ -144,7 +144,9 @@ def test_a_server_that_stops_answering_fails_the_launch_in_time(
     if kill is not None:
         server.process.send_signal(kill)
     assert (launch.finish(), launch.survivors()) == (1, [])
-    assert launch.failure().category in categories
+    failure = launch.failure()
+    assert failure.category in categories
+    assert failure.cause.startswith("the server answered at first") == (kill == signal.SIGKILL)
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 

@@ -89,12 +89,12 @@ def show(plan: PlanFile, results: Path) -> None:
         )
     missing = len(plan.launches) - done_total
     every = [launch for launches_left in left.values() for launch in launches_left]
+    skipped = f"; {several(len(plan.skipped), 'combination')} skipped" if plan.skipped else ""
     devices = max((experiment.devices for experiment in plan.experiments), default=1)
     console.print(
         f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
         f" {missing} to run{f', on up to {devices} devices' if devices > 1 else ''},"
-        f" {cost_in_words(every, least=plan.precision is not None)};"
-        f" {several(len(plan.skipped), 'combination')} skipped"
+        f" {cost_in_words(every, least=plan.precision is not None)}{skipped}"
     )
 
 
@@ -105,11 +105,6 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
         combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
         yield f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"
     yield from (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan), *plan.changed)
-    if plan.again:
-        yield (
-            f"measured again: {several(len(plan.again), 'launch')}: what has other files now, and what it is compared"
-            " with; and blocks that lack a record, or have an invalid one"
-        )
     if damaged:
         yield (
             f"damaged: {several(len(damaged), 'record')} of those done: restore them, or move them away to measure"

@@ -8,7 +8,7 @@ MEANINGS = {
     "cross_iteration_prefix_hits": "the prefix cache hit more than the samples of a prompt share",
     "cut_at_end": "requests were cut at the end of the load's time",
     "device_shared": "others used the device",
-    "engine_fallback": "the engine used a slower kernel than it has",
+    "engine_fallback": "the engine fell back to a slower kernel",
     "generator_bound": "the sender of the requests was too busy",
     "lease_lost": "its lease was removed",
     "logprobs_missing": "log probabilities are missing or not finite",
@@ -47,7 +47,7 @@ DISTURBED = frozenset({"cpu_steal", "cpu_shared", "device_shared", "memory_press
 """Flags of a machine that others disturbed."""
 
 IF_ALL = {
-    "engine_fallback": "ratios hold for machines that lack the same kernel; elsewhere all are faster",
+    "engine_fallback": "speed-ups hold for machines without the faster kernel; with it all are faster",
     "generator_bound": "latencies are too high by that, so free cores for the sender, or ask from another machine",
     "plain_sampling": "texts may end early, so compare only with servers that have this flag",
     "preemptions": "the speeds are those of a KV cache that is too small for the load",

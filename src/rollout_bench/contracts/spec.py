@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
 from rollout_bench.contracts.mode_parts import ModeSpec
@@ -269,8 +269,9 @@ class _Spec(Strict):
 
     @property
     def title(self) -> str:
-        """Name in messages: model, quantization (with the setting if there is one), workload."""
-        return f"{self.model.name} {with_setting(self.quant.name, self.axes['setting'])} {self.workload.name}"
+        """Name in messages: model, quantization (with a setting if there is one), workload; without what is unknown."""
+        label = with_setting(self.quant.name, self.axes["setting"])
+        return " ".join(name for name in (self.model.name, label, self.workload.name) if name != UNKNOWN)
 
     def experiment(self) -> str:
         """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""

@@ -556,7 +556,8 @@ def joined_lines(plan: Schedule, looks: Mapping[str, Glance]) -> Iterator[str]:
     records = grouped((launch.experiment.name, launch.record) for launch in plan.launches)
     for group in plan.interleaving.groups:
         new = [e for e in group.members if not any(r in looks or has_failed(Path(r)) for r in records[e.name])]
-        there = [record for e in group.members for record in records[e.name] if record in looks]
+        found = [record for e in group.members for record in records[e.name] if record in looks]
+        there = [record for record in found if not looks[record].is_transient]  # others are measured again anyway
         if new and there:
             names = first_few([with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in new])
             whole = plan.cost_of(record for e in group.members for record in records[e.name])

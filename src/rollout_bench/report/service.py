@@ -10,7 +10,7 @@ from rollout_bench.analysis.timed.launches import fell_behind
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import UNKNOWN
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
@@ -138,20 +138,33 @@ def _rates(rated: Sequence[Row]) -> str:
         said = f"does not keep up with {_load(behind)}{answers}"
     else:
         said = "is not shown to keep up"
-    if not undecided:
-        return said
-    names = f"{', '.join(map(_number, undecided))} req/s {'is' if len(undecided) == 1 else 'are'} undecided"
-    return f"{said}; {names}: {_remedy(undecided[0], rated[0])}"
+    return f"{said}; {_undecided(undecided, rated[0])}" if undecided else said
 
 
-def _remedy(row: Row, lightest: Row) -> str:
-    """Return what would decide whether the server keeps up with the load of `row`."""
+def _undecided(rows: Sequence[Row], lightest: Row) -> str:
+    """Return that the loads of `rows` are undecided, the share of each that was answered, and what would decide it."""
+    shares = [row.values.get("kept_up_share", 1.0) for row in rows]
+    lacking = min(shares) < KEPT_UP
+    answered = f" (answered: {', '.join(f'{100 * share:.0f} %' for share in shares)})" if lacking else ""
+    names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
+    needed = {_number(row): count for row in rows if (count := _requests_needed(row, lightest)) is not None}
+    if not needed:
+        return f"{names}: more requests or iterations would tell"
+    if len(rows) == 1:
+        return f"{names}: {min(needed.values())} requests or more would tell"
+    each = ", ".join(f"{count} requests or more at {name}" for name, count in needed.items())
+    return f"{names}: {each}{'' if len(needed) == len(rows) else ', and more iterations of the others,'} would tell"
+
+
+def _requests_needed(row: Row, lightest: Row) -> int | None:
+    """Return the least number of requests of a pass that can show whether a server keeps up; None if it is enough."""
     rate = _point(row).request_rate
-    if any(launch.too_short for launch in row.used) and isinstance(rate, float) and "e2el_s" in lightest.values:
-        load = row.used[0].record.spec.workload
-        sent = _point(row).requests or load.prompts * load.samples_per_prompt
-        return f"{max(math.ceil(lightest.values['e2el_s'] * rate / LONG), 2 * sent)} requests or more would tell"
-    return "more requests or iterations would tell"
+    is_short = any(launch.too_short for launch in row.used)
+    if not is_short or not isinstance(rate, float) or "e2el_s" not in lightest.values:
+        return None
+    load = row.used[0].record.spec.workload
+    sent = _point(row).requests or load.prompts * load.samples_per_prompt
+    return max(math.ceil(lightest.values["e2el_s"] * rate / LONG), 2 * sent)
 
 
 def _at(row: Row, latencies: Latencies, slo: Slo) -> str:

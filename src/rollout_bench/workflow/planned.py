@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
 from rollout_bench.core.places import name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.launch.progress import VIEW
@@ -123,12 +124,26 @@ def override(key: str, value: object) -> str:
     return f"{key}={value if is_plain else '' if value is None else json.dumps(value)}"
 
 
+def _reasons(again: Set[str], unsound: Set[str], doubtful: Set[str]) -> str:
+    """Return how many records are measured `again`, and why: they belong to `unsound` blocks, or are `doubtful`."""
+    reasons = (
+        (len(doubtful), "invalid or damaged"),
+        (len(unsound - doubtful), f"in blocks with {'one of these, or with ' if doubtful else ''}a missing one"),
+        (len(again - unsound), "of models with other files now, or compared with such"),
+    )
+    why = "; ".join(f"{count:,d} {reason}" for count, reason in reasons if count)
+    return f"measured again: {several(len(again), 'launch')}: {why}"
+
+
 def _measured_again(plan: Schedule) -> set[str]:
     """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
     looks = glances(plan)
     changed = measured_with_other_files(plan, looks)
     plan.changed.extend(joined_lines(plan, looks))
-    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan, looks)
+    unsound = of_unsound_blocks(plan, looks)
+    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | unsound
+    if again:
+        plan.changed.append(_reasons(again, unsound, {record for record in unsound if looks[record].is_transient}))
     if plan.config.launches != "auto" or not again:
         return again
     wanted = wanted_launches(plan)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from launching import tiny_spec
-from synthetic_records import make_record, make_spec
+from synthetic_records import make_online_spec, make_record, make_spec
 
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.postmortem import Cause, error_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
@@ -29,6 +30,17 @@ def test_iterations_are_printed_first_and_then_every_ten_seconds(
         here[0] = next(now_s)
     told = [line.partition(": ")[2].partition(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert told == ["warm-up 1/1", "iteration 1/8", "iteration 4/8", "iteration 7/8"]
+
+
+def test_each_load_of_a_sweep_is_named_from_its_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = make_online_spec(points=[LoadPoint(request_rate=rate) for rate in (2, 8)])
+    launch = progress.Progress(spec, 0, tmp_path / "launch-0.json")
+    for phase in ("initializing", "warmup", "measuring", "warmup", "measuring", "stopping"):
+        launch.phase(phase)
+    told = [line.partition(", launch 0: ")[2] for line in capsys.readouterr().err.splitlines()]
+    first, second = "2 req/s (load 1 of 2): ", "8 req/s (load 2 of 2): "
+    begun = [f"{load}{phase}" for load in (first, second) for phase in ("warmup", "measuring")]
+    assert told == ["initializing", *begun, "stopping"]
 
 
 def outcome(results: Path) -> LaunchOutcome:

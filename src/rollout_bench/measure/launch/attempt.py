@@ -242,7 +242,9 @@ def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: Wor
     """
     cause = word()
     if cause is None:
-        say(f"interrupted by {error}: the engine was ended, nothing was written")
+        theirs = all(assignment.spec.endpoint is not None for assignment in assignments)
+        engine = "the server was left as it is" if theirs else "the engine was ended"
+        say(f"interrupted by {error}: {engine}, nothing was written")
         return 128 + error.number
     status = 1
     for assignment in assignments:

@@ -48,19 +48,31 @@ class Progress:
         """Report an iteration; print the first ones of a load, then one of every `QUIET_S`."""
         point = "" if done.point is None else done.point.label
         if point != self._point:
-            self._point, self._first, self._loads = point, done.index, self._loads + 1
+            self._point, self._first = point, done.index
         place, warmup = done.index - self._first + 1, self.spec.measuring.warmup_iterations
         what = f"warm-up {place}/{warmup}"
         if not done.warmup:
             what = f"iteration {place - warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
-        load = self.spec.load
-        of = f" (load {self._loads} of {len(load.points)})" if load is not None and len(load.points) > 1 else ""
-        text = f"{f'{point}{of}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
+        text = f"{self._load()}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
         self._now = self._now.model_copy(update={"done": self._now.done + 1, "pass_s": round(done.elapsed_s, 3)})
         is_due = place <= warmup + 1 or failed or time.monotonic() - self._printed_at > QUIET_S
         self._report(text, is_printed=bool(is_due))
+
+    def phase(self, phase: str) -> None:
+        """Report the beginning of a phase; each load of a sweep begins with one of its own."""
+        first = "warmup" if self.spec.measuring.warmup_iterations else "measuring"
+        self._loads += self.spec.load is not None and phase == first
+        self.say(f"{self._load()}{phase}" if phase in ("warmup", "measuring") else phase)
+
+    def _load(self) -> str:
+        """Return the load that is sent now, and its number in a sweep, before a colon; empty without one."""
+        every = [] if self.spec.load is None else self.spec.load.points
+        begun = every[: self._loads]
+        if not begun:
+            return ""
+        return f"{begun[-1].label}{f' (load {len(begun)} of {len(every)})' if len(every) > 1 else ''}: "
 
     def say(self, text: str) -> None:
         """Report `text` as the progress of the launch."""

@@ -106,7 +106,7 @@ class Collecting(ABC):
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
                 self._process_s = time.monotonic() - self.began
-            self.progress.say(event.phase)
+            self.progress.phase(event.phase)
         elif isinstance(event, Ready):
             self._ready = event
             self.flags += event.flags

@@ -40,11 +40,27 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         if number:
             time.sleep(PAUSE_S)
         for index, warmup in passes(spec.measuring, tell, first):
-            tell(sent.send(point, index, warmup))
+            try:
+                tell(sent.send(point, index, warmup))
+            except MeasuringFailed as failed:
+                raise _after_answers(failed, load, number) if index and spec.endpoint else failed from None
             first = index + 1
     if job.is_last:
         tell(PhaseBegins(phase="stopping"))
         opened.stop()
+
+
+GONE = "refused", "unreachable", "all_requests_failed"
+"""Failures that mean another thing of a server that has answered before."""
+
+
+def _after_answers(failed: MeasuringFailed, load: LoadSpec, number: int) -> MeasuringFailed:
+    """Return the failure of a server that answered earlier passes, in load `number` of `load`, from 0."""
+    if failed.category not in GONE:
+        return failed
+    of = f" (load {number + 1} of {len(load.points)})" if len(load.points) > 1 else ""
+    cause = f"the server answered at first, and no more at {load.points[number].label}{of}: {failed.cause}"
+    return MeasuringFailed(failed.category, cause, "look at its log; the next run measures all loads again")
 
 
 SPARE = 2

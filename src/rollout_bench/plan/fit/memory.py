@@ -306,7 +306,8 @@ def _cache_words(tightest: Experiment, there: float) -> str:
     if held is not None:
         enough = "is enough" if held >= asked else "makes some of them wait"
         holds = f"the KV cache holds some {held:,} sequences of full length"
-        words = f"; tightest is {spec.title} ({spec.mode}): {holds}, and an engine has {asked:,}: {share} {enough}"
+        runs = f"an engine runs up to {asked:,} at once"
+        words = f"; tightest is {spec.title} ({spec.mode}): {holds}, and {runs}: {share} {enough}"
     if fit is not None and fit.trainer:
         left = number(-fit.lacks / 1e9, 3)
         words += f"; with the trainer {'beside it' if fit.beside else 'on another device'} {left} GB are left"
