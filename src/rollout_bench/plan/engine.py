@@ -93,7 +93,8 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
             return InstalledEngine("", "", {}, frozenset(), python, found["harnesses"])
         raise UserError(
             f"engine.python: there is no vLLM in {python}",
-            "name an interpreter with vLLM as engine.python, or put its command vllm on PATH; in a clone: make setup",
+            "put its command vllm on PATH, or name its Python: --config 'engine={python: /opt/vllm/bin/python}';"
+            " in a clone: make setup",
         )
     if stray := found.get("stray"):
         raise UserError(
