@@ -96,7 +96,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
             "put its command vllm on PATH, or name its Python: --config 'engine={python: /opt/vllm/bin/python}';"
             " in a clone: make setup",
         )
-    if stray := found.get("stray"):
+    if stray := found["stray"]:
         raise UserError(
             f"engine.python: {python} imports vLLM from {stray}, not the installed {found['name']} {found['version']}",
             f"take that folder out of PYTHONPATH, or install it: pip install --editable {Path(stray).parent}",
@@ -134,7 +134,7 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
     answer = _ask(python)
     found: dict[str, Any] = answer["found"]
     is_itself = os.path.realpath(answer["executable"]) == interpreter
-    is_steady = is_itself and not found.get("is_changing") and "inference-perf" not in found["harnesses"]
+    is_steady = is_itself and not found["is_changing"] and "inference-perf" not in found["harnesses"]
     if place is not None and is_steady:
         with suppress(UserError):
             write_whole(place, json.dumps({"asked": asked, **answer}).encode())

@@ -48,7 +48,8 @@ def rate_lines(rows: Sequence[Row]) -> list[str]:
     """Return the rates that each experiment of `rows` keeps up with, of those with loads at a rate."""
     names = _names(rows)
     rated = grouped((row.experiment.experiment, row) for row in rows if at_a_rate(row.experiment.point))
-    return [f"{names[own[0].experiment.experiment]} {_rates(_ordered(own))}" for own in rated.values()]
+    ordered = map(_ordered, rated.values())
+    return [f"{names[own[0].experiment.experiment]} {_rates(own, _states(own))}" for own in ordered]
 
 
 State = Literal["keeps up", "falls behind", "undecided"]
@@ -88,9 +89,9 @@ def _states(rated: Sequence[Row]) -> list[State]:
     return found
 
 
-def _kept(rated: Sequence[Row]) -> list[Row]:
+def _kept(rated: Sequence[Row], states: Sequence[State]) -> list[Row]:
     """Return the loads up to the heaviest that the server keeps up with, none of which it is shown to fall behind."""
-    possible = list(takewhile(lambda state: state != "falls behind", _states(rated)))
+    possible = list(takewhile(lambda state: state != "falls behind", states))
     return list(rated[: max((place for place, state in enumerate(possible, 1) if state == "keeps up"), default=0)])
 
 
@@ -116,15 +117,16 @@ def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
         answers = "" if rate is None else f"{number(rate, 3)} req/s, "
         tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
         return f"answers {tokens} with {_load(best)}{of}{_at(best, latencies, slo)}"
-    kept = _kept(rated)
+    states = _states(rated)
+    kept = _kept(rated, states)
     where = kept[-1] if kept else rated[0]
     told = _at(where, latencies, slo)
-    return f"{_rates(rated)}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
+    return f"{_rates(rated, states)}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
 
 
-def _rates(rated: Sequence[Row]) -> str:
+def _rates(rated: Sequence[Row], states: Sequence[State]) -> str:
     """Return which of the loads, the lightest first, the server keeps up with."""
-    kept, states = _kept(rated), _states(rated)
+    kept = _kept(rated, states)
     limit = states.index("falls behind") if "falls behind" in states else len(rated)
     behind = rated[limit] if limit < len(rated) else None
     undecided = [rated[place] for place in range(len(kept), limit) if states[place] == "undecided"]

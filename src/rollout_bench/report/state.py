@@ -4,6 +4,7 @@ This module is imported while the workflow is parsed, so it lists folders and op
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.core.places import newest_source
-from rollout_bench.plan.planfile import PLAN, PlanFile, is_plan, read_plan
+from rollout_bench.plan.planfile import PLAN, PlanFile, read_plan
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 """Files of a summary, besides its state."""
@@ -171,7 +172,7 @@ def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
         return None
     if arguments.plan:
         return read_plan(arguments.plan)
-    of_run = arguments.results / PLAN
-    if not (arguments.results / STATE_FILE).exists() and is_plan(of_run):  # of a run that wrote no summary
-        return read_plan(of_run)
+    if not (arguments.results / STATE_FILE).exists():
+        with suppress(UserError):  # none, or a damaged one
+            return read_plan(arguments.results / PLAN)  # of a run that wrote no summary
     return plan_of_summary(arguments.results)
