@@ -12,7 +12,7 @@ from rich.table import Table
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.cluster.ownership import under_way
-from rollout_bench.contracts.axes import AXES, label_of, names_of, with_setting
+from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
 from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
@@ -68,7 +68,7 @@ def show(plan: PlanFile, results: Path) -> None:
         table.add_row(
             experiment.mode,
             experiment.model,
-            label_of(experiment),
+            MISSING if (label := label_of(experiment)) == UNKNOWN else label,
             experiment.workload,
             experiment.key,
             f"{done}/{experiment.launches}",

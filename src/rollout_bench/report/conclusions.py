@@ -9,6 +9,8 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
+import yaml
+
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.columns import shared_flags
 from rollout_bench.analysis.timed.comparison import BOUND, MIN_PAIRS, Comparison
@@ -26,7 +28,7 @@ from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio,
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
-from rollout_bench.report.service import Latencies, service_lines
+from rollout_bench.report.service import Latencies, next_rates, service_lines
 
 MOST = 6
 """Maximum number of comparisons with a conclusion, and of configurations without one; the tables have all."""
@@ -382,7 +384,9 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
         return f"measure {MIN_PAIRS + 1} launches or more: {MIN_PAIRS} give an interval, but a wide one", command
     widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
     if not widths:
-        return "", ""
+        step, changed = next_rates(rows)
+        settings = yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
+        return step, _command(f"workload_settings={settings}", collection) if step else ""
     half = math.expm1(max(widths) / 2)
     step = (
         f"{4 * launches} launches in place of {launches} would narrow the intervals to about {percent(half)} or less on"
@@ -400,5 +404,7 @@ def run_words(change: str, collection: Collection) -> list[str]:
     # of a kit the plan has the paths in it, which a reader's folder lacks
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
-    kept = [word for word in collection.overrides if word.partition("=")[0] != change.partition("=")[0]]
+    key, _, value = change.partition("=")
+    # settings are laid over the earlier ones of the same key, any other value replaces it
+    kept = [word for word in collection.overrides if value.startswith("{") or word.partition("=")[0] != key]
     return ["run", *files, "--config", *kept, change]

@@ -61,14 +61,19 @@ def read_history(path: Path) -> list[Gate]:
 
 
 def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
-    """Return the entries whose values may be compared: one number of one experiment, with one machine and load."""
+    """Return the entries whose values may be compared: one number of one experiment, with one machine and load.
+
+    The same launches compared again are no further entry, since a changepoint needs values of separate sessions.
+    """
     measured = ((gate, test, test.of_b) for gate in gates for test in gate.tests if test.of_b)
     entries = [Entry(gate, test, of_b) for gate, test, of_b in measured if 0 < of_b.value < math.inf]
-    return list(
-        grouped(
-            ((e.test.experiment, e.test.mode, e.test.number, e.of_b.machine, e.of_b.load), e) for e in entries
-        ).values()
+    numbers = grouped(
+        ((e.test.experiment, e.test.mode, e.test.number, e.of_b.machine, e.of_b.load), e) for e in entries
     )
+    return [
+        [same[0] for same in grouped(((e.gate.engine_b, e.of_b), e) for e in series).values()]
+        for series in numbers.values()
+    ]
 
 
 def worse_from(series: Sequence[Entry]) -> Fall | None:

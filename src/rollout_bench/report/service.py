@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import fell_behind
@@ -51,6 +51,46 @@ def rate_lines(rows: Sequence[Row]) -> list[str]:
     ordered = map(_ordered, rated.values())
     return [f"{names[own[0].experiment.experiment]} {_rates(own, _states(own))}" for own in ordered]
 
+
+def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
+    """Return what finds the highest rate that a server keeps up with, and the change of its workload's settings.
+
+    Both are empty where the rates tell it within a quarter, and where no load of `rows` has a rate or a file has the
+    requests.
+    """
+    rated = _ordered([row for row in rows if row.used])
+    if not rated or len({row.experiment.experiment for row in rated}) > 1:
+        return "", {}
+    spec = rated[0].used[0].record.spec
+    load = spec.workload
+    if load.dataset is not None or spec.load is None or spec.load.harness != "rollout-bench":
+        return "", {}
+    states = _states(rated)
+    kept = _kept(rated, states)
+    highest = _asked(kept[-1]) if kept else None
+    behind = next((_asked(row) for row, state in zip(rated, states, strict=True) if state == "falls behind"), None)
+    if highest is not None and behind is not None:
+        if behind <= CLOSE * highest:
+            return "", {}
+        step = f"measure rates between {highest:g} and {behind:g} req/s"
+        rates = [highest * (behind / highest) ** (part / 3) for part in (1, 2)]
+    elif highest is not None:
+        step, rates = "raise the rate until the server falls behind", [2 * highest, 4 * highest]
+    elif behind is not None:
+        step, rates = "measure lower rates", [behind / 4, behind / 2]
+    else:
+        return "", {}
+    rates = [int(rate) if rate.is_integer() else rate for rate in (float(f"{rate:.2g}") for rate in rates)]
+    lasting_s = max(_sent(row) / _asked(row) for row in rated)
+    requests = [math.ceil(rate * lasting_s) for rate in rates]
+    prompts = math.ceil(max(requests) / load.samples_per_prompt)
+    changes: dict[str, Any] = {"online": {"request_rate": rates, "requests": requests}}
+    return step, {load.name: {**({"prompts": prompts} if prompts > load.prompts else {}), **changes}}
+
+
+CLOSE = 1.25
+"""Ratio of the lowest rate that is too high to the highest that is kept up with, up to which no rate between them is
+worth measuring."""
 
 State = Literal["keeps up", "falls behind", "undecided"]
 
@@ -164,9 +204,13 @@ def _requests_needed(row: Row, lightest: Row) -> int | None:
     is_short = any(launch.too_short for launch in row.used)
     if not is_short or not isinstance(rate, float) or "e2el_s" not in lightest.values:
         return None
+    return max(math.ceil(lightest.values["e2el_s"] * rate / LONG), 2 * _sent(row))
+
+
+def _sent(row: Row) -> int:
+    """Return the number of requests of a pass."""
     load = row.used[0].record.spec.workload
-    sent = _point(row).requests or load.prompts * load.samples_per_prompt
-    return max(math.ceil(lightest.values["e2el_s"] * rate / LONG), 2 * sent)
+    return _point(row).due_requests or load.prompts * load.samples_per_prompt
 
 
 def _at(row: Row, latencies: Latencies, slo: Slo) -> str:

@@ -68,6 +68,12 @@ def test_values_of_another_machine_or_load_are_apart(fact: str):
     assert [len(series) for series in series_of(gates([100, 100, 50], **{fact: "other"}))] == [2, 1]
 
 
+def test_launches_that_are_compared_again_are_one_entry():
+    made = gates([*EARLIER, 90])
+    (series,) = series_of([*made, *made[-1:] * 3])
+    assert [entry.of_b.value for entry in series] == [*EARLIER, 90]
+
+
 def test_a_fall_names_the_engine_and_how_much_worse_it_is():
     (series,) = series_of(gates([*EARLIER, 90, 91, 90]))
     assert conclusion_of(series) == (

@@ -50,6 +50,23 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
     assert summary(tmp_path, *rates(*asked), requests=512).answers[0].lead.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("asked", "step", "change"),
+    [
+        ((2, 8), "raise the rate until the server falls behind", "request_rate: [16, 32], requests: [256, 512]"),
+        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [12, 19], requests: [48, 76]"),
+        ((30, 40), "measure lower rates", "request_rate: [7.5, 15], requests: [8, 16]"),
+        ((20.5, 25), None, ""),
+    ],
+)
+def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float, ...], step: str | None, change: str):
+    told, *_ = summary(tmp_path, *rates(*asked), requests=2048).answers
+    lines = [line for line in told.items if line.startswith("Next")]
+    assert lines == ([] if step is None else [f"Next: {step}:"])
+    assert change in told.command
+    assert bool(told.command) == bool(change)
+
+
 def test_passes_that_are_too_short_to_tell_are_no_limit(tmp_path: Path):
     lead = summary(tmp_path, *rates(8, 60), requests=16).answers[0].lead
     assert "8 req/s" in lead
