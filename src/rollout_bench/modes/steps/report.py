@@ -13,7 +13,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import count, number
 from rollout_bench.modes.steps import MODE
 from rollout_bench.predict.calibrations import Calibration
-from rollout_bench.predict.model import StepModel
+from rollout_bench.predict.model import LARGEST_ERROR, StepModel
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import LAUNCHES, Column, Entry, view
@@ -121,7 +121,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     ]
     return SummaryPart(
         tables=tables,
-        answers=sections(f"{mode.name}/report", found=found),
+        answers=sections(f"{mode.name}/report", found=found, most=LARGEST_ERROR),
         definitions=definitions("Definitions, steps", tables),
         warnings=warnings,
     )
