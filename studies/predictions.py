@@ -87,6 +87,8 @@ def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterato
 
 def lines_of(cells: list[Cell]) -> Iterator[str]:
     """Yield the rows of a folder's table."""
+    if not cells:  # all were refused
+        return
     rate = cells[0].made.output_tokens / cells[0].measured_s
     with (RESULTS / "aiconfigurator.csv").open() as file:
         others = {each["load"]: each for each in csv.DictReader(file)}
