@@ -55,7 +55,8 @@ def test_every_token_of_every_request_is_counted(record: Record, rows: list[Sequ
     assert counts == {(16, 130, 200, "length")}
     passes = [it for it in record.iterations if it.incomplete is None]
     assert {(it.requests, it.failed, it.output_tokens, it.prompt_tokens) for it in passes} == {(16, 0, 256, 16 * 130)}
-    assert {flag.code for flag in own_flags(record)} <= {"cut_at_end"}
+    # a fast machine answers all 16 within the second for which a load lasts, and begins again
+    assert {flag.code for flag in own_flags(record)} <= {"cut_at_end", "prompts_repeated"}
 
 
 def test_a_timed_load_counts_its_tokens_up_to_its_end(record: Record, rows: list[SequenceRow]) -> None:

@@ -136,9 +136,11 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
 def test_mistakes_are_refused_in_two_lines(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    (tmp_path / "secret.yaml").write_text("engine: {environment: {HF_TOKEN: plainword}}")
     mistakes = {
         ("pack", "full"): "full: is not empty",
-        ("pack", "new", "--config", "none.yaml"): "none.yaml",
+        ("pack", "new", "--configfile", "none.yaml"): "none.yaml",
+        ("pack", "new", "--configfile", "secret.yaml"): "engine.environment.HF_TOKEN: may be a secret",
         ("pack", "new", "--has", "none.txt"): "none.txt",
         ("pack", "new", "--part-mib", "0"): "--part-mib 0: is no size",
         ("pack", "new", "--without", "vlm"): "--without vlm: is not in the kit\n  -> did you mean 'vllm'?",

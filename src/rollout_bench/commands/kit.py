@@ -20,8 +20,10 @@ from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import config_file, home
+from rollout_bench.core.secrets import looks_secret, may_be_secret
 from rollout_bench.core.yaml_files import read_mapping, read_text
 from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
+from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 
 EVIDENCE = "evidence.yaml"
@@ -46,13 +48,13 @@ def main() -> int:
         "--has", type=Path, metavar="FILE", help="pack: its packages, as `pip freeze` prints them there"
     )
     parser.add_argument(
-        "--config",
+        "--configfile",
         type=config_file,
         nargs="+",
         action="append",
         default=[],
         metavar="FILE",
-        help="pack: a plan to measure, of one config or several, of which later ones win; more plans by more --config",
+        help="pack: a plan to measure, of one config or several, of which later ones win; repeat it for more plans",
     )
     parser.add_argument("--vllm", metavar="VERSION", help="pack: the engine's version (default: the one of the pins)")
     parser.add_argument(
@@ -68,7 +70,9 @@ def main() -> int:
 
 def pack(arguments: argparse.Namespace) -> int:
     """Make a kit, and print what to do with it."""
-    configs = (read_mapping(config, "config", "give the config's file") for config in chain(*arguments.config))
+    configs = [read_mapping(config, "config", "give the config's file") for config in chain(*arguments.configfile)]
+    for config in configs:
+        check_no_secret("", config, _may_be_secret)
     files = [path for config in configs for path in files_named(config)]
     if arguments.part_mib < 1:
         raise UserError(f"--part-mib {arguments.part_mib}: is no size", "give a whole number above 0")
@@ -80,10 +84,15 @@ def pack(arguments: argparse.Namespace) -> int:
     packages = [package for package, name in zip(packages, names, strict=True) if name not in arguments.without]
     folder = arguments.folder
     most = arguments.part_mib << 20
-    parts = make(folder, arguments.platform, arguments.python, packages, arguments.config, most, files)
+    parts = make(folder, arguments.platform, arguments.python, packages, arguments.configfile, most, files)
     print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')}")
     print(f"next: bring {folder} to the machine, and there: python3 {folder.name}/kit.py --minutes 30")
     return 0
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    """Return whether a value of a config may be a secret; `api_key_env` and `kubernetes.secrets` name variables."""
+    return looks_secret(value) if name in ("api_key_env", "secrets") else may_be_secret(name, value)
 
 
 def run(folder: Path, limit_s: float) -> int:

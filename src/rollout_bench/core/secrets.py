@@ -28,13 +28,14 @@ _COLUMNS = {"prompt", "response", "reward", "image", "video", "messages", "tools
 
 _LOOKS_SECRET = re.compile(
     r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|\b(authorization|api-key)[\"']?\s*[:=]\s*[\"']?(?!\$)\S)"
-    r"|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY|(?<![\w-])sk-[\w-]*[A-Za-z0-9]{16}"
+    r"|://(?!git@)[^/@\s]+@|^[^\s/:@]+:[^\s/@]+@[\w-]+(\.[\w-]+)+[:/]|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|(?<![\w-])sk-[\w-]*[A-Za-z0-9]{16}"
     r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl(pat|[dfr]t|cbt|ptt|imt|agent|oas|soat|ffct)-[\w-]{8}|xox[a-z]-\w{8}"
     r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.[\w-]{16}|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}"
     r"|AIza[\w-]{30}|hf_[A-Za-z0-9]{16}|nvapi-[\w-]{16}|gsk_\w{16}|r8_\w{16}|dckr_pat_[\w-]{8}|ya29\.[\w-]{8})"
 )
 """Values that are secrets under any name: Authorization headers, API keys of hubs, forges and clouds, and a user or a
-password in a URL. Keys match with fewer letters than in detect-secrets."""
+password in a URL or before a registry. Keys match with fewer letters than in detect-secrets."""
 
 _NAMED_INSIDE = re.compile(r"(?:(?<!\S)--?([\w.-]+)[=\s]\s*|\b([A-Za-z_]\w*)=)(?![$-])([^\s&,;]{4,})")
 """Names and values inside a text: options of a command, variables before a command, the query of a URL.

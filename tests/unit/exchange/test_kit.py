@@ -41,7 +41,7 @@ def test_files_of_configs_lie_where_a_kit_plans(tmp_path: Path, monkeypatch: pyt
     for name in named:
         Path(name).write_text(name)
     Path("mine.yaml").write_text(yaml.safe_dump({"workload_settings": loads}))
-    monkeypatch.setattr("sys.argv", ["kit", "pack", "new", "--config", "mine.yaml", "--part-mib", "999"])
+    monkeypatch.setattr("sys.argv", ["kit", "pack", "new", "--configfile", "mine.yaml", "--part-mib", "999"])
     monkeypatch.setattr(command, "packages_of", lambda *_: [])
     assert command.main() == 0
     subprocess.run(["tar", "xf", "new/kit.00"], check=True)
