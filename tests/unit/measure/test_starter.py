@@ -184,6 +184,16 @@ def test_an_engine_that_cannot_be_imported_starts_plainly(starting: Starting) ->
     assert starting() is not None
 
 
+def test_a_starter_whose_owner_ends_during_the_import_ends_at_once(
+    starting: Starting, owner: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)")
+    threading.Timer(2, owner.kill).start()
+    began = time.monotonic()
+    assert starting("slow") is None
+    assert time.monotonic() - began < 60
+
+
 SPEC = tiny_spec()
 APART = tiny_spec(engine={"multiprocess": True})
 

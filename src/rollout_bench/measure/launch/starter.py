@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -201,16 +202,36 @@ def serve() -> NoReturn:
     Its arguments are the path of its socket, the pid of its owner, and the modules to import.
     """
     path, owner, *modules = sys.argv[1:]
-    place, began = Path(path), time.monotonic()
-    for name in modules:
-        importlib.import_module(name)
+    place, began, watch = Path(path), time.monotonic(), Watch(int(owner), "owner")
+    with _ending_with(watch):
+        for name in modules:
+            importlib.import_module(name)
     took_s = time.monotonic() - began
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         sys.exit("a device is initialised by the import, so that no engine can be forked")
     gc.freeze()  # otherwise each engine's first collection would copy the shared memory
     become = partial(_become, took_s, (place.parent / "output").read_bytes(), _descriptors())
-    _serve(place, Watch(int(owner), "owner"), become)
+    _serve(place, watch, become)
     os._exit(0)  # the end of an interpreter with vLLM takes a second
+
+
+@contextlib.contextmanager
+def _ending_with(owner: Watch) -> Iterator[None]:
+    """End this process as soon as the owner ends: an import takes a minute beside other work."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            if owner.ended():
+                os._exit(1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()  # before the first fork, which a second thread could leave with a lock held
 
 
 def _serve(path: Path, owner: Watch, become: partial[NoReturn]) -> None:
