@@ -18,7 +18,10 @@ def end_on_interrupt() -> None:
 
 
 def heed_interrupts() -> None:
-    """Raise `KeyboardInterrupt` on Ctrl-C from now on, as Python does by default, so that running work can clean up."""
+    """Raise `KeyboardInterrupt` on the next Ctrl-C, so that running work can clean up.
+
+    Further ones do nothing: they would interrupt the cleaning up, and Snakemake prints a traceback on them.
+    """
     signal.signal(signal.SIGINT, _raise)
 
 
@@ -29,8 +32,9 @@ def end_as_interrupted() -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    _seen.append(number)
-    signal.default_int_handler(number, frame)
+    if not _seen:
+        _seen.append(number)
+        signal.default_int_handler(number, frame)
 
 
 def _end(*_: object) -> None:
