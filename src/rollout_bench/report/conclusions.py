@@ -301,7 +301,11 @@ def _ratio(comparison: Comparison) -> str:
 def _why(row: Row) -> str:
     comparison = row.comparison
     reason = why_not_measured(row.experiment) or comparison.reason
-    return reason or f"needs {several(comparison.launches_missing, 'more launch')} of each side"
+    if reason:
+        return reason
+    if comparison.sides:
+        return f"needs {several(comparison.launches_missing, 'more launch')} of each side"
+    return f"needs {several(comparison.launches_missing, 'more pair')} of launches"  # one side may have enough already
 
 
 def _launches(rows: Sequence[Row]) -> list[LaunchMeasures]:
