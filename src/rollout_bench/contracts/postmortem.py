@@ -9,6 +9,7 @@ This module is imported while the workflow is parsed, so it needs no large libra
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -169,6 +170,13 @@ def failed_by_itself(record: Path, plan: Path) -> bool:
         return not is_nodes_fault(read_failure(path))
     except (OSError, UserError):
         return False
+
+
+def fix_of(alike: Sequence[Failure]) -> str:
+    """Return the remedy of failures with one cause: a crash that several launches share is not called chance."""
+    if alike[0].category == "crash" and len(alike) > 1:
+        return f"read the log and mend its cause: {len(alike)} launches crashed alike"
+    return alike[0].fix
 
 
 def error_of(failure: Failure, name: str | None = None) -> UserError:

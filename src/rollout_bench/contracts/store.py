@@ -27,6 +27,7 @@ from rollout_bench.core.files import (
     write_json,
     write_whole,
 )
+from rollout_bench.core.numbers import several
 
 _Launched = TypeVar("_Launched", bound=Launched)
 
@@ -196,7 +197,13 @@ def check_results_folder(path: Path) -> None:
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
-    if not find_results(path).records:
+    found = find_results(path)
+    if found.failures and not found.records:
+        failed = several(len(found.failures), "launch")
+        raise UserError(
+            f"{path}: contains no record: {failed} failed", "`rollout-bench plan` has the causes and remedies"
+        )
+    if not found.records:
         near = next((other for other in (path / "results", path.parent) if find_results(other).records), None)
         raise UserError(
             f"{path}: contains no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY

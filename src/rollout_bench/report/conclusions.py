@@ -22,7 +22,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
 from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import LASTING
+from rollout_bench.contracts.postmortem import LASTING, fix_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
@@ -319,8 +319,8 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     launches = _launches(rows)
     failures = [failure for row in rows for failure in row.experiment.failures]
     causes = list(grouped(((each.category, each.cause, each.fix), each) for each in failures).items())
-    for (_, cause, fix), alike in causes[:CAUSES]:
-        yield f"{several(len(alike), 'launch')} failed: {cause.rstrip('.')} -> {fix.rstrip('.')}."
+    for (_, cause, _), alike in causes[:CAUSES]:
+        yield f"{several(len(alike), 'launch')} failed: {cause.rstrip('.')} -> {fix_of(alike).rstrip('.')}."
     if len(causes) > CAUSES:
         yield f"{several(len(causes) - CAUSES, 'other cause')} of failures: see Failed."
     if invalid := [launch for launch in launches if not launch.valid]:

@@ -91,7 +91,9 @@ def conclusion_of(series: Sequence[Entry]) -> str:
     """Return what the history of a number shows, without the number's name."""
     fall = worse_from(series)
     if fall is None:
-        return "not shown to be worse than before"
+        if len(series) == 1:
+            return "not judged: one entry has none to be compared with"
+        return f"not shown to be worse than before, in {len(series)} entries"
     first = series[fall.first].gate
     value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))
     before = f"the mean of the {fall.first} before it"

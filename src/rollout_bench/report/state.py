@@ -46,11 +46,21 @@ State = dict[str, Any]
 
 
 def results_of(folder: Path) -> Path:
-    """Return the results folder for `folder`: itself, or the folder around a summary that is kept in it."""
+    """Return the results folder for `folder`: itself, or the folder around a summary that is kept in it.
+
+    Raises:
+        UserError: the folder has a summary and nothing that it was made from, so that a new one would be empty.
+    """
     place = folder if folder.parent.name == SUMMARIES else folder.absolute()  # the current folder may be "."
     is_kept = place.parent.name == SUMMARIES and (place / STATE_FILE).is_file()
     # With records it is a results folder that happens to be in a folder of that name.
-    return place.parents[1] if is_kept and not find_results(place).records else folder
+    found = find_results(place)
+    if is_kept and not found.records:
+        return place.parents[1]
+    if (place / STATE_FILE).is_file() and not found.records and not found.failures:
+        problem = f"{folder}: has a summary, but not the records that it was made from"
+        raise UserError(problem, "open summary.html there; for a new summary, name the results folder or its pack")
+    return folder
 
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:

@@ -14,7 +14,7 @@ import filelock
 from rollout_bench.cluster import ownership, slurm
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.contracts.load import Places
-from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
+from rollout_bench.contracts.postmortem import error_of, failed_by_itself, fix_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.locks import locked
@@ -159,7 +159,10 @@ def end_well(plan: Schedule) -> None:
     end_with_errors(plan)
     causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
     print(f"{several(len(failed), 'launch')} failed:", file=sys.stderr)
-    tell(error_of(alike[0]) for alike in causes.values())
+    for alike in causes.values():
+        first = alike[0].model_copy(update={"fix": fix_of(alike)})
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        tell([error_of(first, f"{first.experiment} launch {first.launch}{more}")])
     sys.exit(1)
 
 

@@ -46,6 +46,16 @@ def test_a_complete_summary_is_written_and_passes_the_check(project: Path) -> No
     assert all((results / name).stat().st_size for name in (*SUMMARY_FILES, STATE_FILE))
 
 
+@pytest.mark.parametrize("main", [summarise.main, show.main])
+def test_a_summary_without_its_records_is_not_replaced_by_an_empty_one(project: Path, main: Callable[[], int]) -> None:
+    summarised(project, "--out", "S")
+    before = (project / "S" / "summary.md").read_bytes()
+    done = run_in(project, "S", main=main)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "S: has a summary, but not the records that it was made from\n  -> open summary.html there" in done.stderr
+    assert (project / "S" / "summary.md").read_bytes() == before
+
+
 def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path) -> None:
     record_path(project / "results", "offline", W8A8.experiment(), 0).unlink()
     for arguments, status in ((["--check"], 1), ([], 0)):

@@ -49,7 +49,7 @@ def test_what_a_page_names_exists(page: Path):
 def test_the_documentation_is_read_in_an_evening():
     written = [*pages(), GENERATED / "glossary.csv"]
     assert len(list((REPOSITORY / "docs").rglob("*.md"))) <= 24
-    assert sum(len(page.read_text().split()) for page in written) <= 34_000
+    assert sum(len(page.read_text().split()) for page in written) <= 35_000
 
 
 def test_the_reference_is_what_the_code_says(tmp_path: Path):

@@ -38,6 +38,13 @@ def test_a_failure_hides_no_value_of_others(tmp_path: Path):
     assert second.lead == f"No result: 1 launch failed: {cause}."
 
 
+@pytest.mark.parametrize(("count", "remedy"), [(1, "may be chance"), (2, "2 launches crashed alike")])
+def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count: int, remedy: str):
+    crash = {"category": "crash", "cause": "ValueError: no", "fix": "read the log; it may be chance"}
+    save(tmp_path, *(make_failure(BF16, launch).model_copy(update=crash) for launch in range(count)))
+    assert remedy in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], count))).answers[0].lead
+
+
 def sweep(side: Path, step_s: float, *flags_of_launch_0: object) -> None:
     spec = make_online_spec(points=[LoadPoint(request_rate=4.0), LoadPoint(concurrency=2)])
     for launch in range(3):
