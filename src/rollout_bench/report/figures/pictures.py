@@ -50,7 +50,8 @@ def _alarm(name: str, findings: Findings) -> str:
 def explorer_data(findings: Findings) -> str:
     """Return the rows with the numbers of their launches, in plain units; safe inside of a script element.
 
-    Ratios, intervals and verdicts are those of the summary. An unknown number is missing.
+    The explorer opens on the first number, so that those with a verdict come first. Ratios, intervals and verdicts are
+    those of the summary. An unknown number is missing.
     """
     rows = findings.drawn
     known = {name for row in rows for launch in row.launches for name in launch.values}
@@ -59,6 +60,8 @@ def explorer_data(findings: Findings) -> str:
         for name, of in NUMBERS.items()
         if name in known
     ]
+    judged = {name for row in rows for name, found in row.comparisons.items() if found.verdict is not None}
+    numbers.sort(key=lambda number: number["name"] not in judged)
     colour = row_colours(findings)
     content = {"numbers": numbers, "rows": [_row(row, colour[row.label]) for row in rows if row.launches]}
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")

@@ -23,9 +23,11 @@
   };
   const values = (axis) => [...new Set(data.rows.map((row) => row[axis]))];
   const number = () => data.numbers.find((each) => each.name === state.number);
-  const shown = (value, digits = number().digits) =>
-    value == null ? "-" : (number().factor * value).toLocaleString(
-      "en", digits ? { maximumSignificantDigits: digits } : { maximumFractionDigits: 0 });
+  const shown = (value, digits = number().digits) => {
+    if (value == null) return "-";
+    const told = number().factor * value; // whole digits stay, as in the tables
+    return told.toLocaleString("en", digits && Math.abs(told) < 10 ** digits ? { maximumSignificantDigits: digits } : { maximumFractionDigits: 0 });
+  };
   const nameOf = (row) => [row.label, ...axes.filter((axis) => !state[axis] && values(axis).length > 1 && axis !== "baseline")
     .map((axis) => row[axis])].join(", ");
   const ratioOf = (row) => row.compared[state.number];
