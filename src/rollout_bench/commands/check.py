@@ -156,7 +156,7 @@ def _places(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
     for places in [*(Places(endpoints=(each,)) for each in arguments.endpoint), Places(hub=tuple(hub))]:
         found = list(problems_of(places))
         problems += found
-        yield from ((f"endpoint {each.url}", "NO USE" if found else f"has {each.model}") for each in places.endpoints)
+        yield from ((f"endpoint {each.url}", "NO USE" if found else "answers") for each in places.endpoints)
 
 
 if __name__ == "__main__":

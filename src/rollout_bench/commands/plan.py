@@ -112,10 +112,7 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
         )
         yield from (f"damaged: {error.problem}" for error in damaged)
     if invalid:
-        yield (
-            f"invalid: {several(invalid, 'launch')} of those done, for a reason that another launch would repeat;"
-            " no number has a part of them"
-        )
+        yield (f"invalid: {several(invalid, 'launch')} of those done, in no number; the next run does not repeat them")
     yield from under_way_lines(plan, results)
 
 
@@ -175,8 +172,8 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
         return []
     named = ", ".join(f"{axis}: {name}" for axis, name in plan.baseline.items())
     return [
-        f"nothing is compared: no experiment is what another one becomes with {{{named}}}, the baseline; select it, or"
-        " name another one, as baseline: {setting: default}"
+        f"nothing is compared: the baseline, {{{named}}}, is not selected -> select it, or name another one:"
+        " --config 'baseline={quant: bf16}'"
     ]
 
 

@@ -172,9 +172,12 @@ def failed_by_itself(record: Path, plan: Path) -> bool:
         return False
 
 
+CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
+
+
 def fix_of(alike: Sequence[Failure]) -> str:
     """Return the remedy of failures with one cause: a crash that several launches share is not called chance."""
-    if alike[0].category == "crash" and len(alike) > 1:
+    if alike[0].fix == CRASH_FIX and len(alike) > 1:
         return f"read the log and mend its cause: {len(alike)} launches crashed alike"
     return alike[0].fix
 

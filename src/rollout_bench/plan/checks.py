@@ -251,7 +251,7 @@ def check_names(config: Config) -> None:
             (
                 one.weights and one.synthetic is not None,
                 f"model_settings.{model}: has both weights and synthetic",
-                "keep one: weights that exist, or a shape to build",
+                "keep one: weights that exist, or a shape to build; config.yaml may have one, --configfile the other",
             )
             for model, one in settings.items()
         ),

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
@@ -20,6 +20,7 @@ from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import LASTING, fix_of
@@ -409,6 +410,17 @@ def run_words(change: str, collection: Collection) -> list[str]:
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
     key, _, value = change.partition("=")
-    # settings are laid over the earlier ones of the same key, any other value replaces it
-    kept = [word for word in collection.overrides if value.startswith("{") or word.partition("=")[0] != key]
+    changed = _places(value)
+    kept = []
+    for word in collection.overrides:
+        earlier, _, values = word.partition("=")
+        # an earlier value of the same key stays if it has settings that the new one leaves as they are
+        if earlier != key or not _places(values) <= changed:
+            kept.append(word)
     return ["run", *files, "--config", *kept, change]
+
+
+def _places(text: str) -> set[str]:
+    """Return the dotted places of the values in a mapping that is written as flow YAML; one place for another value."""
+    content = yaml.safe_load(text)
+    return {place for place, _ in flat(content)} if isinstance(content, Mapping) else {""}

@@ -55,6 +55,7 @@ def rate_lines(rows: Sequence[Row]) -> list[str]:
 def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     """Return what finds the highest rate that a server keeps up with, and the change of its workload's settings.
 
+    The rates begin with the highest that it kept up with, so that one page has both sides of the limit.
     Both are empty where the rates tell it within a quarter, and where no load of `rows` has a rate or a file has the
     requests.
     """
@@ -73,9 +74,9 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
         if behind <= CLOSE * highest:
             return "", {}
         step = f"measure rates between {highest:g} and {behind:g} req/s"
-        rates = [highest * (behind / highest) ** (part / 3) for part in (1, 2)]
+        rates = [highest * (behind / highest) ** (part / 3) for part in range(4)]
     elif highest is not None:
-        step, rates = "raise the rate until the server falls behind", [2 * highest, 4 * highest]
+        step, rates = "raise the rate until the server falls behind", [highest, 2 * highest, 4 * highest]
     elif behind is not None:
         step, rates = "measure lower rates", [behind / 4, behind / 2]
     else:
@@ -83,9 +84,8 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     rates = [int(rate) if rate.is_integer() else rate for rate in (float(f"{rate:.2g}") for rate in rates)]
     lasting_s = max(_sent(row) / _asked(row) for row in rated)
     requests = [math.ceil(rate * lasting_s) for rate in rates]
-    prompts = math.ceil(max(requests) / load.samples_per_prompt)
-    changes: dict[str, Any] = {"online": {"request_rate": rates, "requests": requests}}
-    return step, {load.name: {**({"prompts": prompts} if prompts > load.prompts else {}), **changes}}
+    prompts = max(load.prompts, math.ceil(max(requests) / load.samples_per_prompt))
+    return step, {load.name: {"prompts": prompts, "online": {"request_rate": rates, "requests": requests}}}
 
 
 CLOSE = 1.25

@@ -16,6 +16,7 @@ from snakemake.utils import update_config
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import looks_secret
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
@@ -66,6 +67,9 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
+    for word in others:
+        if "=" in word and word.partition("=")[0] in Config.model_fields:
+            raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
     if {word for word in others if word.startswith("-")} - {"-n", "--dry-run"}:
         _check_options(words)
     for file in given.configfile:
@@ -73,8 +77,7 @@ def check_words(words: Sequence[str]) -> None:
     for place, entry in enumerate(given.config):
         key, equals, text = entry.partition("=")
         if not equals:
-            remedy = "write name=value, and a target before --config"
-            raise UserError(f"--config {entry}: is not name=value", remedy)
+            raise UserError(f"--config {entry}: is not name=value", _meant(place, given.config))
         if not _KEY.fullmatch(key):
             raise UserError(f"--config {entry}: {key!r} is no key", "docs/reference/config.csv lists the keys")
         if _open_brackets(text) and given.config[place + 1 :]:
@@ -83,6 +86,17 @@ def check_words(words: Sequence[str]) -> None:
             whole = next((part for part in parts if not _open_brackets(part)), None)
             if whole is not None:
                 raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+
+
+def _meant(place: int, entries: Sequence[str]) -> str:
+    """Return the remedy for the entry at `place` of those after --config, which has no =."""
+    before, (entry, *later) = ["", *entries[:place]], entries[place:]
+    if before[-1].endswith("=") or (later and later[0].startswith("=")):
+        return "write name=value without spaces around ="
+    key, colon, value = entry.partition(":")
+    if colon and value and _KEY.fullmatch(key):
+        return f"did you mean {shlex.quote(f'{key}={value}')}?"
+    return "write name=value, and a target before --config"
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -94,8 +108,6 @@ def _refuse(problem: str) -> NoReturn:
 def _check_options(words: Sequence[str]) -> None:
     from snakemake.cli import get_argument_parser, parse_cores, parse_jobs  # loads all plugins: a second
     from snakemake.exceptions import CliException, ResourceError, WorkflowError
-
-    from rollout_bench.plan.config import Config
 
     parser = get_argument_parser()
     parser.exit_on_error = False

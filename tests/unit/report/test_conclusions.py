@@ -21,6 +21,7 @@ from synthetic_records import (
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.postmortem import CRASH_FIX
 from rollout_bench.report.conclusions import run_words
 from rollout_bench.report.summary import summary_of
 from rollout_bench.workflow.arguments import value_of
@@ -40,7 +41,7 @@ def test_a_failure_hides_no_value_of_others(tmp_path: Path):
 
 @pytest.mark.parametrize(("count", "remedy"), [(1, "may be chance"), (2, "2 launches crashed alike")])
 def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count: int, remedy: str):
-    crash = {"category": "crash", "cause": "ValueError: no", "fix": "read the log; it may be chance"}
+    crash = {"category": "crash", "cause": "ValueError: no", "fix": CRASH_FIX}
     save(tmp_path, *(make_failure(BF16, launch).model_copy(update=crash) for launch in range(count)))
     assert remedy in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], count))).answers[0].lead
 

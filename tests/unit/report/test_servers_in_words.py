@@ -53,8 +53,8 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
 @pytest.mark.parametrize(
     ("asked", "step", "change"),
     [
-        ((2, 8), "raise the rate until the server falls behind", "request_rate: [16, 32], requests: [256, 512]"),
-        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [12, 19], requests: [48, 76]"),
+        ((2, 8), "raise the rate until the server falls behind", "[8, 16, 32], requests: [128, 256, 512]"),
+        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [8, 12, 19, 30], requests: [32, 48, 76, 120]"),
         ((30, 40), "measure lower rates", "request_rate: [7.5, 15], requests: [8, 16]"),
         ((20.5, 25), None, ""),
     ],

@@ -1,9 +1,10 @@
 """Finds the cause of an engine's failure in its exception, log and exit status, from a table of known messages."""
 
 import re
+import signal
 from dataclasses import dataclass
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.postmortem import CRASH_FIX, Cause
 from rollout_bench.core.errors import printable
 
 
@@ -232,9 +233,6 @@ SEARCHED = 200_000
 SEARCHED_OF_LINE = 10_000
 """Characters searched at each end of a line."""
 
-CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
-
-
 WRAPPERS = re.compile(r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed")
 """Exceptions that only report the failure of another engine process, whose own exception is in the log."""
 
@@ -280,6 +278,9 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
     if out_of_memory:
         fix = "use a smaller model or KV cache (kv_cache_memory_bytes in engine_args), or give the job more memory"
         return Cause("out_of_memory", "the kernel ended an engine process because memory ran out", fix)
+    if status == -signal.SIGKILL:
+        cause = "the engine process was ended by signal 9 (SIGKILL): somebody killed it, or the kernel for its memory"
+        return Cause("crash", cause, "see `dmesg`, which names those killed for memory; run the same command again")
     if status < 0:
         return Cause("crash", f"the engine process was ended by signal {-status}", CRASH_FIX)
     known = diagnose("", log)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.postmortem import CRASH_FIX, Cause
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,
@@ -33,7 +33,7 @@ from rollout_bench.core.processes import (
     members_of,
     signal_groups,
 )
-from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
+from rollout_bench.measure.launch.failures import diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.hooks import Feeder
 from rollout_bench.measure.launch.preparation import prepare

@@ -165,8 +165,8 @@ def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
         cause = f"the server refuses the key: {status} {said}"
         return MeasuringFailed("wrong_key", cause, "set the variable that api_key_env names")
     if status == 404:
-        cause = f"the server has no model '{target.model}': {said}"
-        return MeasuringFailed("wrong_model", cause, "name one that GET /v1/models lists")
+        cause = f"a completion of the model '{target.model}' was answered with 404: {said or 'no text'}"
+        return MeasuringFailed("wrong_model", cause, "name a model that GET /v1/models lists, or correct the url")
     no_template = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
     return MeasuringFailed(
         "request_refused",
