@@ -112,7 +112,7 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
         )
         yield from (f"damaged: {error.problem}" for error in damaged)
     if invalid:
-        yield (f"invalid: {several(invalid, 'launch')} of those done, in no number; the next run does not repeat them")
+        yield f"invalid: {several(invalid, 'launch')} of those done, in no number; the next run does not repeat them"
     yield from under_way_lines(plan, results)
 
 
@@ -172,8 +172,8 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
         return []
     named = ", ".join(f"{axis}: {name}" for axis, name in plan.baseline.items())
     return [
-        f"nothing is compared: the baseline, {{{named}}}, is not selected -> select it, or name another one:"
-        " --config 'baseline={quant: bf16}'"
+        f"nothing is compared: the baseline, {{{named}}}, is not selected -> select it, or set baseline to"
+        " something that is"
     ]
 
 
