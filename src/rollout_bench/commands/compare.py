@@ -151,11 +151,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
-    print(made.text, end="")
     if not limits:
+        print(made.text, end="")
         return tell(made.damaged)
     found = gate.gate_of(made, limits, str(arguments.a), str(arguments.b))
-    print("", *gate.lines_of(found), sep="\n")
+    print(*gate.lines_of(found), "", made.text, sep="\n", end="")
     block = gate.markdown_of(found, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
     texts = {"json": gate.json_of(found), "junit": gate.junit_of(found), "markdown": block}
     for name, text in texts.items():

@@ -38,16 +38,18 @@ MOST = 6
 def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencies) -> list[Section]:
     """Return a section for each comparison with a common baseline, one on servers, and one for trends over a number.
 
-    If nothing can be compared, the section has the value of each configuration, or what a server sustains. `latencies`
-    has the distributions of the requests of `rows`.
+    The loads of a sweep, which are measured in the same launches, share a section. If nothing can be compared, the
+    section has the value of each configuration, or what a server sustains. `latencies` has the distributions of the
+    requests of `rows`.
     """
     groups = compared_rows(rows)
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
-    found = [
-        _conclusion(base, _by_told_metric(others), own, collection)
+    sweeps = grouped(
+        ((base.experiment.mode, base.experiment.experiment), (base, _by_told_metric(others), own))
         for (base, others), own in zip(groups[:MOST], beside, strict=False)
-    ]
+    )
+    found = [_conclusion(loads, collection) for loads in sweeps.values()]
     compared = [row for base, others in groups for row in (base, *others)]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
     untold = [row for row in rows if row.experiment.place not in told]
@@ -65,7 +67,9 @@ def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencie
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if found:
-        found[0] = replace(found[0], items=(*_shared(rows), *_skipped(collection), *found[0].items))
+        loads = len(next(iter(sweeps.values()))) if sweeps else 1  # the first one's headline is the lead
+        answers, others = found[0].items[: loads - 1], found[0].items[loads - 1 :]
+        found[0] = replace(found[0], items=(*answers, *_shared(rows), *_skipped(collection), *others))
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
         found[-1] = replace(found[-1], items=(*found[-1].items, more))
@@ -145,22 +149,41 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
 
 
-def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection) -> Section:
-    """Return the conclusion of `others` against `base`; `lacking` are this comparison's rows without numbers."""
-    everyone = [base, *others, *lacking]
+def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], collection: Collection) -> Section:
+    """Return the conclusion at each of `loads`: its baseline, the others, and its rows without numbers."""
+    everyone = [row for base, others, lacking in loads for row in (base, *others, *lacking)]
     compared = tuple(axis for axis in AXES if axis in collection.baseline)
     axes = tuple(a for a in compared if len({getattr(row.experiment.whole, a) for row in everyone}) > 1) or compared
-    baseline = _side(base, axes)
-    headline, rest = _verdicts(others, lacking, axes, baseline)
-    if any(row.comparison.verdict in ("faster", "slower") or row.comparison.is_bounded for row in others):
-        together = " for these intervals together" if len(others) > 1 else ""
-        headline += f" {plain_percent(collection.comparison.confidence)} confidence{together}."
-    undetected = [row for row in others if row.comparison.verdict == "undetected" and not row.comparison.is_bounded]
-    best = _best(base, others, lacking, axes, collection)
-    lines = (rest, best, _also(others, axes, baseline), _swapped(others, axes))
+    headlines, lines = list[str](), list[str]()
+    for base, others, lacking in loads:
+        baseline = _side(base, axes)
+        headline, more = _verdicts(others, lacking, axes, baseline)
+        if any(row.comparison.verdict in ("faster", "slower") or row.comparison.is_bounded for row in others):
+            together = " for these intervals together" if len(others) > 1 else ""
+            headline += f" {plain_percent(collection.comparison.confidence)} confidence{together}."
+        load = f"{base.experiment.point_label}: " if len(loads) > 1 else ""
+        headlines.append(f"{load}{headline}")
+        lines += [f"{load}{line}" for line in (more, _best(base, others, lacking, axes, collection)) if line]
+        lines += [_fewer_pairs(others, axes), _also(others, axes, baseline), _swapped(others, axes)]
+    undetected = [
+        row
+        for _, others, _ in loads
+        for row in others
+        if row.comparison.verdict == "undetected" and not row.comparison.is_bounded
+    ]
     step, command = _next(everyone, undetected, collection)
-    items = _items(*_doubts(everyone), *lines, step)
-    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline, command=command)
+    items = _items(*headlines[1:], *_doubts(everyone), *dict.fromkeys(lines), step)
+    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headlines[0], command=command)
+
+
+def _fewer_pairs(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return whose verdict rests on fewer pairs than it has valid launches; empty if there are none."""
+    fewer = [
+        f"{_side(row, axes)} on {pairs} of {several(len(row.used), 'pair')} of launches"
+        for row in rows
+        if MIN_PAIRS <= (pairs := len(row.comparison.pairs)) < len(row.used)
+    ]
+    return _listed("Verdicts that rest on a part of the launches (see Verdicts)", fewer)
 
 
 def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
@@ -176,8 +199,12 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
 def _apart(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
-    lead, rest = _verdicts(compared, [], axes, "A") if compared else ("No result.", "")
-    return Section(heading, _items(rest, *_doubts(rows)), lead=lead)
+    if not compared:
+        reasons = grouped((_why(row), _side(row, axes)) for row in rows)
+        lead, *rest = [f"{some(names, 5)}: {reason}." for reason, names in reasons.items()]
+        return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}")
+    lead, more = _verdicts(compared, [], axes, "A")
+    return Section(heading, _items(more, *_doubts(rows)), lead=lead)
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
@@ -287,7 +314,8 @@ def _side(row: Row, axes: Sequence[str]) -> str:
 
 
 def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    first = rows[0].experiment
+    several_loads = len({row.experiment.point_label for row in rows}) > 1
+    first = rows[0].experiment.whole if several_loads else rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
     own = " ".join(name for name in names if name not in (DEFAULT_SETTING, UNKNOWN))
     return ", ".join(name for name in (own, first.mode, first.platform) if name != UNKNOWN)

@@ -142,6 +142,7 @@ def _compared(
         else "They were not interleaved: whatever drifted between A and B is part of each speed-up."
     )
     status = f"{several(amount, 'experiment')} of B compared with A. {order}"
+    status = status if pairs else "Nothing of B is compared with A."
     title = "Comparison of two results folders"
     return Compared(
         text=terminal(status, views, shown, answers, legend=LEGEND),

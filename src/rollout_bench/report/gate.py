@@ -25,6 +25,7 @@ from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.fields import UtcTime
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, plain_percent, ratio, several
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
@@ -362,11 +363,23 @@ def outcome_of(tests: Sequence[Finding]) -> Outcome:
 
 
 def lines_of(gate: Gate) -> list[str]:
-    """Return the sentence of the gate, a line for each test, the worst first, one for each that A lacks, and notes."""
-    lacking = (f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b)
+    """Return the sentence of the gate with its exit status, a line for each test, the worst first, and notes.
+
+    Numbers that are not compared, for one reason, share a line.
+    """
+    compared = [test for test in gate.tests if test.speedup is not None]
+    without = grouped((test.said, test) for test in gate.tests if test.speedup is None)
+    lines = [*map(str, compared), *(_not_compared(said, tests) for said, tests in without.items())]
+    lines += [f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b]
     several_intervals = sum(test.low is not None for test in gate.tests) > 1
     apart = [INTERVALS] if several_intervals else []
-    return [_sentence(gate), *(f"- {line}" for line in (*gate.tests, *lacking)), *apart, *_way_out(gate)]
+    head = f"{_sentence(gate)} Exit status {STATUS[gate.outcome]}."
+    return [head, *(f"- {line}" for line in lines), *apart, *_way_out(gate)]
+
+
+def _not_compared(said: str, tests: Sequence[Finding]) -> str:
+    names = first_few(dict.fromkeys(f"{test.experiment} ({test.mode})" for test in tests))
+    return f"{names}, not compared in {first_few(dict.fromkeys(test.number for test in tests), 4)}: {said}"
 
 
 def _way_out(gate: Gate) -> list[str]:
@@ -382,7 +395,7 @@ def _sentence(gate: Gate) -> str:
     drift = "" if gate.alternated else f" {DRIFT}"
     return {
         "worse": f"The gate fails: B is worse than A by more than the margin in {count} of {of}.{drift}",
-        "undecided": f"The gate is undecided: {count} of {of} do not show whether B is worse by more than the margin.",
+        "undecided": f"The gate is undecided: {count} of {of} leave open whether B is worse by more than the margin.",
         "not worse": f"The gate passes: B is shown not to be worse than A by more than the margin in {of}.",
     }[gate.outcome]
 

@@ -199,3 +199,5 @@ def test_another_load_is_never_a_ratio_and_the_rest_is(tmp_path: Path, other: Sp
     assert cell(done) == ["bf16", "0", "4", "-", "-", "-", "[1]"]
     assert f"[1] a measured another load: {told}." in done.flat
     assert cell(done, "w8a8")[5] == "1.194x"
+    alone = compared(tmp_path / "alone", launches(BF16, OLD), launches(other, NEW))
+    assert f"Conclusion Nothing is compared. bf16: a measured another load: {told}." in alone.flat

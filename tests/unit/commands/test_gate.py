@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,8 @@ def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], 
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, rates), "--fail-if", limit)
     assert (done.returncode, done.stderr) == (status, "")
     assert said in done.stdout
+    # the verdict stands first, with what a build sees of it
+    assert re.match(rf"The gate .*\. Exit status {status}\.\n", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
             [BF16, W8A8],
             [BF16],
             4,
-            f"w8a8 small (offline), {RATE}: not compared, 20 % allowed: undecided (B has no such",
+            f"w8a8 small (offline), not compared in {RATE}: undecided (B has no such",
         ),
         ([BF16], [BF16, W8A8], 0, "not tested: qwen3-90m w8a8 small, which is only in b"),
     ],

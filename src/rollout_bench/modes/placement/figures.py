@@ -61,10 +61,10 @@ def _verdict(rows: Sequence[Row], names: Mapping[str, str]) -> str:
         return ""
     if len(decided) == 1:
         ((name, one),) = decided
-        ends = f" [{ratio(1 / one.high)}, {ratio(1 / one.low)}]" if one.low and one.high else ""
-        return f"{name}: a step takes {ratio(1 / (one.speedup or 1))}x{ends} as long as {baselines[0]}"
-    takes = [f"{ratio(1 / (one.speedup or 1))}x ({name})" for name, one in decided]
-    return f"A step takes {first_few(takes, 3)} as long as {baselines[0]}"
+        ends = f" [{ratio(one.low)}, {ratio(one.high)}]" if one.low and one.high else ""
+        return f"{name}: a step is {ratio(one.speedup or 1)}x as fast as {baselines[0]}{ends}"
+    each = [f"{ratio(one.speedup or 1)}x ({name})" for name, one in decided]
+    return f"A step is {first_few(each, 3)} as fast as {baselines[0]}"
 
 
 DRAWINGS = {"placement": placement}
