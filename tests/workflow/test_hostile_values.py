@@ -38,6 +38,7 @@ def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
     model = workspace.path / f"models {name}" / weights
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"num_hidden_layers": 2}')  # as far as it is looked at in front of the engine
+    (model / "model.safetensors").touch()
     trace = workspace.path / f"{name}.jsonl"
     trace.write_text('{"prompt_tokens": 64, "output_tokens": 32}\n' * 8)
     workspace.overlay(

@@ -17,6 +17,7 @@ def workspace(folder: Path) -> Workspace:
     for model in ("tiny", "tiny-w8a8"):
         (space.path / "models" / model).mkdir(parents=True)
         (space.path / "models" / model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+        (space.path / "models" / model / "model.safetensors").touch()
     return space
 
 

@@ -12,7 +12,10 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
     done = space.bench("run", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert len(space.records) == 2
-    assert "2 launches to run: time unknown, since nothing was measured yet" in done.stdout.splitlines()
+    assert (
+        "2 launches to run: time unknown before one is measured; the run then tells what is left"
+        in done.stdout.splitlines()
+    )
     assert done.stdout.count("\nConclusion\n  ") == 1
     assert "results/summary.html" in done.stdout
     # what Snakemake says of the run and of each job

@@ -127,13 +127,33 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
     if folder.is_dir():
         return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
     on_hub = f"did you mean 'hub:{written}'?" if re.fullmatch(HUB_ID, written) else ""
+    is_here = bool(written) and (Path(written) / "config.json").is_file()
+    here = f"names are below model_base: write '{Path(written).absolute()}'" if is_here else ""
     return UserError(
         f"{folder}: no model there: no such folder",
-        did_you_mean_folder(folder) or on_hub or "set model_base, or the model's weights",
+        here or did_you_mean_folder(folder) or on_hub or "set model_base, or the model's weights",
     )
 
 
-def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> None:
+WEIGHT_FILES = (".safetensors", ".bin", ".pt")
+"""Suffixes of the files from which vLLM loads weights by default."""
+
+FROM_FILES = {None, "auto", "hf", "safetensors", "pt", "mistral"}
+"""Values of `load_format` that read such files, None if it is not set."""
+
+
+def _without_weights(folder: Path, load_format: object) -> UserError | None:
+    """Return the error of a folder that has a model without its weights, which the engine would load."""
+    has_files = any(each.suffix in WEIGHT_FILES and each.is_file() for each in folder.iterdir())
+    if has_files or load_format not in FROM_FILES:
+        return None
+    return UserError(
+        f"{folder}: no weights there: no file ends in {' or '.join(WEIGHT_FILES)}",
+        "finish its download, or load random weights: engine_args: {load_format: dummy}",
+    )
+
+
+def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, object]]) -> None:
     """Check that named weights exist on this machine, which will measure them.
 
     If even the parent folder is missing, the config may be meant for another machine, so it is not checked. Neither are
@@ -141,19 +161,21 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> No
 
     Args:
         config: the config.
-        models: each loaded model with the path of its weights.
+        models: each loaded model with the path of its weights and the engine's `load_format`, None if it is not set.
 
     Raises:
         UserError: weights are missing.
     """
     if config.kubernetes.image is not None:
         return
-    for model, path in models:
+    for model, path, load_format in models:
         if model.weights is None or model.is_on_hub:
             continue
         folder = Path(path)
         below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)
-        absent = absent_model(folder, model.weights) if below.is_dir() else None
+        absent = (
+            absent_model(folder, model.weights) or _without_weights(folder, load_format) if below.is_dir() else None
+        )
         if absent is not None:
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 

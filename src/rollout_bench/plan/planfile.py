@@ -33,7 +33,7 @@ def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = 
     is_open = False
     for span, devices in launches:
         if span is None:
-            return "time unknown, since nothing was measured yet"
+            return "time unknown before one is measured; the run then tells what is left"
         shortest, longest = span
         is_open |= longest is None
         low_s += shortest

@@ -1,5 +1,6 @@
 """Weights that a config names: a folder that is not there is told when it is planned, where it could be seen."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "tiny-llama").mkdir(parents=True)
     (tmp_path / "models" / "tiny-llama" / "config.json").write_text("{}")
+    (tmp_path / "models" / "tiny-llama" / "model.safetensors").touch()
 
 
 HUB = "Qwen/Qwen3-8B"
@@ -61,6 +63,25 @@ def test_the_remedy_for_a_model_of_the_hub_as_a_name_can_be_planned(capsys: pyte
 def test_a_folder_with_a_model_is_planned() -> None:
     Path("models/tiny-llama").rename("models/tiny-lama")
     plan()
+
+
+def test_a_model_beside_the_config_is_named_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("models/tiny-llama").rename("tiny-lama")
+    with pytest.raises(SystemExit):
+        plan()
+    assert f"names are below model_base: write '{tmp_path / 'tiny-lama'}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", ["", ", engine_args: {load_format: auto}", ", engine_args: {load_format: dummy}"])
+def test_a_model_without_its_weights_needs_random_ones(args: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("models/tiny-llama").rename("models/tiny-lama")
+    Path("models/tiny-lama/model.safetensors").unlink()
+    with contextlib.suppress(SystemExit):
+        plan(args)
+    refused = (
+        "models/tiny-lama: no weights there: no file ends in .safetensors or .bin or .pt" in capsys.readouterr().err
+    )
+    assert refused == ("dummy" not in args)
 
 
 @pytest.mark.parametrize(

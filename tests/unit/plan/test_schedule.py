@@ -120,7 +120,10 @@ def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
     assert cost_in_words([((240.0, 240.0), 1)] * 3) == "about 12 min; 0.20 device hours"
     assert cost_in_words([((720.0, 720.0), 0)], least=True) == "at least 12 min"
     assert cost_in_words([((33000.0, 33000.0), 8)], least=True) == "at least 9.2 h; 73 device hours"
-    assert cost_in_words([((33000.0, 33000.0), 8), (None, 8)]) == "time unknown, since nothing was measured yet"
+    assert (
+        cost_in_words([((33000.0, 33000.0), 8), (None, 8)])
+        == "time unknown before one is measured; the run then tells what is left"
+    )
     assert cost_in_words([((60.0, 240.0), 1)] * 12) == "usually 12 to 48 min"
     assert cost_in_words([((240.0, None), 0)]).startswith("at least 4 min, longer where requests arrive faster")
     assert cost_in_words([((60.0, 240.0), 1)] * 60) == "usually 60 min to 4.0 h"
