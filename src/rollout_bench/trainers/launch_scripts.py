@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
-from rollout_bench.trainers.shell import Word, commands, with_values
+from rollout_bench.trainers.shell import Command, Word, commands, with_values
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
@@ -33,7 +34,36 @@ _OF_A_LAUNCH = {
 """Option of accelerate launch -> the key here that has its value."""
 
 MAIN_PPO = "verl.trainer.main_ppo"
-"""verl's module whose command line is read; others lay their own defaults below it."""
+"""verl's module for a training."""
+
+ROLLOUT = "actor_rollout_ref.rollout."
+
+_OLDER = ["++trainer.use_v1=false"]
+_APART = ["++rollout.nnodes=1", "++rollout.n_gpus_per_node=8", f"++{ROLLOUT}calculate_log_probs=true"]
+_ONE_STEP_OFF = [*_OLDER, *_APART, f"++{ROLLOUT}free_cache_engine=false"]
+_FULLY_ASYNC = [*_APART, "++data.train_batch_size=0", "++async_training.concurrent_samples_per_replica=16"]
+
+ENTRY_POINTS: dict[str, list[str]] = {
+    MAIN_PPO: [],
+    "verl.trainer.main_ppo_sync": [],
+    "verl.experimental.one_step_off_policy.main_ppo": _ONE_STEP_OFF,
+    "recipe.one_step_off_policy.main_ppo": _ONE_STEP_OFF,
+    "verl.experimental.fully_async_policy.fully_async_main": _FULLY_ASYNC,
+    "recipe.fully_async_policy.fully_async_main": _FULLY_ASYNC,
+    "recipe.dapo.main_dapo": _OLDER,
+    "recipe.dapo.src.main_dapo": _OLDER,
+}
+"""Module that starts a training -> overrides for what its own file of hydra's lays over verl's ppo_trainer."""
+
+_OWN_FILE = re.compile(r"--config-name[= ](one_step_off_ppo|fully_async_ppo|dapo)(_megatron)?_trainer(\.yaml)?")
+_OWN_FOLDER = re.compile(r"--config-path[= ](\./)?config")
+"""Options of hydra for these files."""
+
+_FOLDER_OF_THE_SCRIPT = re.compile(r"^(\$\(.*\)|\$\{.*?\}|\$\w+)/")
+"""What a script writes before the name of a file beside it, such as $(dirname "$0")/."""
+
+_MODULE = re.compile(r"[\w.]*main[\w.]*")
+"""A module that starts something."""
 
 _FILES = ("accelerate_config", "deepspeed")
 """Keys whose value names a file."""
@@ -121,14 +151,21 @@ def verl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
         UserError: if the script does not start verl.trainer.main_ppo once, or a value that matters is a variable of
             the shell.
     """
-    found = _commands(script, ("-m", MAIN_PPO))
-    trainings = _after(found, "-m", MAIN_PPO)
+    found = _commands(script, *(("-m", module) for module in ENTRY_POINTS))
+    trainings = [(module, words) for module in ENTRY_POINTS for words in _after(found, "-m", module)]
     if len(trainings) != 1:
-        problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read"
+        others = dict.fromkeys(
+            words[0].text for words in _after(found, "-m") if words and _MODULE.fullmatch(words[0].text)
+        )
+        named_too = (
+            f"; {', '.join(others)} is none of those whose defaults are known" if others and not trainings else ""
+        )
+        problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read{named_too}"
         raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
     named: list[tuple[str, Word]] = []
-    words: list[str] = []
-    for word in trainings[0]:
+    ((module, given),) = trainings
+    words: list[str] = [*ENTRY_POINTS[module]]
+    for word in given if module == MAIN_PPO else _without_own_file(given):
         override = OVERRIDE.fullmatch(word.text)
         if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
             problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows"
@@ -143,11 +180,54 @@ def verl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
     return ScriptWords(words, _told(script, named, registry, overrides))
 
 
+def _without_own_file(words: Sequence[Word]) -> list[Word]:
+    """Return the words without hydra's options for the file that an entry point has of its own."""
+    kept: list[Word] = []
+    for word in words:
+        begun = kept[-1].text if kept and kept[-1].text in ("--config-name", "--config-path") else ""
+        option = f"{begun} {word.text}" if begun else word.text
+        if not (_OWN_FILE.fullmatch(option) or _OWN_FOLDER.fullmatch(option)):
+            kept.append(word)
+        elif begun:
+            kept.pop()
+    return kept
+
+
 def _commands(script: Path, *starts: tuple[str, str]) -> list[list[Word]]:
     """Return the words of each command, with the values of variables that the script assigns before `starts`."""
-    found = commands(read_text(script, "shell script", "give the script that starts the training"))
+    found, unread = _with_sourced(script, 0)
     begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]
-    return with_values(found, max(begun, default=-1))
+    if unread:
+        told = ", ".join(unread)
+        print(
+            f"{script}: warning: {told}: not found beside it, so no ${{NAME:-default}} has its default", file=sys.stderr
+        )
+    return with_values(found, max(begun, default=-1), takes_defaults=not unread)
+
+
+_DEEPEST = 4
+"""Files that source one another, at most."""
+
+
+def _with_sourced(script: Path, depth: int) -> tuple[list[Command], list[str]]:
+    """Return the commands of a script and of what it sources beside it, and the names of what is not found there.
+
+    Files by an absolute path, such as an environment's activate, are taken to assign nothing that matters.
+    """
+    found: list[Command] = []
+    unread: list[str] = []
+    for command in commands(read_text(script, "shell script", "give the script that starts the training")):
+        name = command.words[1].text if command.words[0].text in ("source", ".") and command.words[1:] else ""
+        beside = script.parent / _FOLDER_OF_THE_SCRIPT.sub("", name)
+        if not name or name.startswith(("/", "~")):
+            found.append(command)
+        elif depth < _DEEPEST and beside.is_file():
+            more, missing = _with_sourced(beside, depth + 1)
+            found += more
+            unread += missing
+        else:
+            unread.append(name)
+    return found, unread
 
 
 def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:

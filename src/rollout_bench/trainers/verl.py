@@ -281,7 +281,7 @@ def _step(settings: TrainerFile, saved: bool) -> tuple[TrainerStep, int]:
             f"set sizes whose product is {node} or less; on a machine with more devices, set {per_node} to that number",
         )
     prompts, samples = settings.get("data.train_batch_size"), settings.get(f"{ROLLOUT}n")
-    if _is_older(settings):
+    if _is_older(settings) and not settings.has_section("async_training"):  # which has no batch, so gen_batch_size is 1
         prompts = settings.get("data.gen_batch_size") or prompts
         samples += settings.get("algorithm.adv_estimator") == "remax" and not saved  # a baseline, which is not saved
     # Each rank of data parallelism has its own scheduler, so it counts as an engine here.

@@ -139,6 +139,8 @@ p"""
     assert [word.variable for word in commands(script)[0].words] == ["", "", "$X", "", "", ""]
 
 
+ROLLOUT = "actor_rollout_ref.rollout."
+
 GRPO_OF_VERL = r"""set -x
 gsm8k=$HOME/data/gsm8k/train.parquet
 python3 -m verl.trainer.main_ppo --config-path=./config \
@@ -168,14 +170,22 @@ def test_a_script_of_verl_is_what_its_overrides_are(verls: Made, tmp_path: Path)
     assert (typed["rollout"]["replicas"], typed["workload_settings"]["verl-step"]["prompts"]) == (4, 64)
 
 
+WITH_AN_ARRAY = GRPO_OF_VERL.replace("$@", '"${ROLLOUT[@]}"')
+
+
 @pytest.mark.parametrize(
     ("script", "problem", "remedy"),
     [
         (GRPO_OF_VERL, "tensor_model_parallel_size ($TP)", "tensor_model_parallel_size=VALUE to the command"),
         (GRPO_OF_VERL.replace("$@", '"${ARGS[@]}"'), "${ARGS[@]}: has a variable", "write its words out"),
         (GRPO_OF_VERL.replace("./config", "$HERE/config"), "--config-path=$HERE/config: has a", "write its words out"),
-        (GRPO_OF_VERL.replace("verl.trainer.main_ppo", "recipe.dapo.main_dapo"), "has 0 commands python -m verl",
+        (GRPO_OF_VERL.replace("verl.trainer.main_ppo", "recipe.spin.main_spin"),
+         "has 0 commands python -m verl.trainer.main_ppo, and one is read; recipe.spin.main_spin is none of those",
          "--cfg job"),
+        (f"ROLLOUT=(a.b=1)\nif x; then ROLLOUT+=({ROLLOUT}max_num_seqs=8); fi\n{WITH_AN_ARRAY}",
+         "max_num_seqs (${ROLLOUT[@]})", "max_num_seqs=VALUE"),
+        (f"source ./env.sh\n{GRPO_OF_VERL.replace('$TP', '${TP:-2}')}", "(${TP:-2})",
+         "tensor_model_parallel_size=VALUE to the command"),
         (GRPO_OF_VERL * 2, "has 2 commands", "--cfg job"),
     ],
 )  # fmt: skip
@@ -234,15 +244,15 @@ def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Pat
 @pytest.mark.parametrize(
     "before",
     [
-        "N=$(nvidia-smi -L | wc -l)", "N=$((2 * 4))", "N=`cat n`", "N=$1", "N=${1:-8}", "N=$OTHER", "N=8\nN=4",
-        "N=8; N+=1", "N=8; ((N++))", "N=8; ((N /= 2))", "if x; then N=8; fi", "N=8\nif x; then\n  N=4\nfi",
+        "N=$(nvidia-smi -L | wc -l)", "N=`cat n`", "N=$1", "N=${1:-8}", "N=$OTHER",
+        "N=8; ((N++))", "N=8; ((N /= 2))", "if x; then N=8; fi", "N=8\nif x; then\n  N=4\nfi",
         "N=8; if x\nthen N=4; fi", "case x in\n  a) N=8;;\nesac", "case x in (a) N=8\n;; esac", "f() { N=8; }",
         "f() {\n N=8\n}", "function f {\nN=8\n}", "function f { N=8\n}", "function f() { N=8; }",
         "for N in 8; do echo; done", "for i in 1; do N=8; done", "while read N; do echo; done", "(N=8)",
         "(\n  N=8\n)", "x && N=8", "x ||\n  N=8", "N=8 | x", "N=8 &", "N=8 x", "N=(8)", "N[0]=8", "read N",
-        "N=8; read -r N", "N=8; unset N", "declare -i N=8", "N=8; export N=4", "N=8; local N=3", "N=8; getopts n: N",
-        "N=8; printf -v N 4", "N=8; select N in 1 2; do x; done", "N='$M'; M=8; N=$M", "N='8 9'", ": ${N:=8}; N=4",
-        "M=${N:-8}; N=$M", "cat <<E\nN=8\nE", "# N=8", "echo N=8", "'N=8'",
+        "N=8; read -r N", "N=8; unset N", "declare -i N=8", "N=8; local N=3", "N=8; getopts n: N",
+        "N=8; printf -v N 4", "N=8; select N in 1 2; do x; done", "N='8 9'",
+        "cat <<E\nN=8\nE", "# N=8", "echo N=8", "'N=8'",
     ],
 )  # fmt: skip
 def test_what_a_script_assigns_otherwise_is_refused(verls: Made, tmp_path: Path, before: str):
@@ -256,12 +266,89 @@ def test_what_a_script_assigns_otherwise_is_refused(verls: Made, tmp_path: Path,
     ["N=8", "N=8; x", "x; N=8", "export N=8", "readonly N='8'", 'M=8\nN="$M"', "M=8; N=${M}", "N=${N:-8}", "N=${N-8}",
      "N=${M:-8}", "if x; then M=8; fi\nN=8", "f() {\n  M=1\n}\nN=8", "case x in\n a) M=1;;\n b) M=2;;\nesac\nN=8",
      "x && y\nN=8", "x &\nN=8", "for i in 1 2; do x; done\nN=8", "N=8 # N=4", "M=; N=${M:-8}", "N=8\necho \"N=$N\" N=3",
-     "(\n x\n)\nN=8", "A=(1 2)\nN=8", "N=8\nexport N", "N=8\r"],
+     "(\n x\n)\nN=8", "A=(1 2)\nN=8", "N=8\nexport N", "N=8\r", "N=$((2 * 4))", "N=4\nN=8", "N=; N+=8",
+     "N=4; export N=8", "M=8; N=$M; M=4", ": ${N:=4}; N=8",
+     "M=${N:-8}; N=$M", "M=3; N=$(( (M + 1) * ${K:-2} ))", "N=${M:-${K:-8}}",
+     "N=4\nif [ \"${M:-a}\" = a ]; then N=8; fi", "N=8\nif [ $((1 + 1)) -gt 2 ]; then N=4; fi",
+     "if [ a != a ]; then N=4; elif [[ a == a ]] && [ -z \"\" ]; then N=8; else N=2; fi",
+     "case ${M:-vllm} in\n  sg*) N=4;;\n  vllm|hf) N=8;;\n  *) N=2;;\nesac"],
 )  # fmt: skip
 def test_a_plain_assignment_is_read(verls: Made, tmp_path: Path, before: str):
     written(tmp_path, grpo_sh=f"{before}\n{GRPO_OF_VERL.replace('$TP', '$N')}N=4\n")
     (load,) = verls.call("grpo.sh")["workload_settings"].values()
     assert load["engine_args"]["tensor_parallel_size"] == 8
+
+
+IN_ARRAYS = r"""#!/usr/bin/env bash
+set -xeuo pipefail
+n=${N:-4}
+max_prompt_length=$((1024 * 2))
+DEVICE=$(python3 -c 'import torch_npu' && echo npu || echo gpu)
+LAUNCH=(python3)
+RAY=(ray_kwargs.ray_init.num_cpus=null)
+if [ "${USE_UV:-1}" != 0 ] && [ "$DEVICE" = gpu ]; then
+    LAUNCH=(uv run python3)
+    RAY=(ray_kwargs.ray_init.num_cpus=8)
+fi
+DATA=(
+    data.train_batch_size=64  # prompts
+    data.max_prompt_length=${max_prompt_length}
+)
+ROLLOUT=(actor_rollout_ref.rollout.n=${n})
+backend=${BACKEND:-vllm}
+if [ "$backend" = vllm ]; then
+    ROLLOUT+=(
+        actor_rollout_ref.rollout.name="$backend"
+        actor_rollout_ref.rollout.max_num_batched_tokens=$((max_prompt_length * 4))
+    )
+else
+    ROLLOUT=(actor_rollout_ref.rollout.name=sglang)
+fi
+EXTRA=()
+MORE="actor_rollout_ref.rollout.top_k=20 trainer.nnodes=1"
+n=8
+"${LAUNCH[@]}" -m verl.trainer.main_ppo "${DATA[@]}" actor_rollout_ref.model.path=Qwen/Qwen3-8B "${ROLLOUT[@]}" \
+    "${EXTRA[@]}" "${RAY[@]}" trainer.n_gpus_per_node=8 $MORE "$@"
+"""
+"""As verl's own examples are written."""
+
+
+def test_arrays_calculations_and_conditions_are_followed(verls: Made, tmp_path: Path):
+    written(tmp_path, run_sh=IN_ARRAYS)
+    typed = verls.call(
+        "data.train_batch_size=64", "data.max_prompt_length=2048", "actor_rollout_ref.model.path=Qwen/Qwen3-8B",
+        "actor_rollout_ref.rollout.n=4", "actor_rollout_ref.rollout.max_num_batched_tokens=8192",
+        "actor_rollout_ref.rollout.top_k=20", "trainer.n_gpus_per_node=8",
+    )  # fmt: skip
+    assert verls.call("run.sh") == typed
+
+
+def test_a_sourced_file_beside_the_script_is_read(verls: Made, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    written(tmp_path / "run", env_sh="export TP=4\n", grpo_sh=f'. "$(dirname "$0")/env.sh"\n{GRPO_OF_VERL}')
+    (load,) = verls.call("run/grpo.sh")["workload_settings"].values()
+    assert load["engine_args"]["tensor_parallel_size"] == 4
+
+
+def test_recipes_have_their_own_defaults(verls: Made, tmp_path: Path):
+    dapo = GRPO_OF_VERL.replace("verl.trainer.main_ppo", "recipe.dapo.main_dapo").replace(
+        "$TP", "1 data.gen_batch_size=32"
+    )
+    written(tmp_path, dapo_sh=dapo)
+    assert verls.call("dapo.sh")["workload_settings"]["verl-step"]["prompts"] == 32
+    apart = "verl.experimental.one_step_off_policy.main_ppo --config-path=config --config-name one_step_off_ppo_trainer"
+    script = GRPO_OF_VERL.replace("verl.trainer.main_ppo --config-path=./config", apart).replace("$TP", "1")
+    written(tmp_path, apart_sh=script)
+    assert verls.call("apart.sh", "rollout.n_gpus_per_node=4")["rollout"]["replicas"] == 4
+    written(
+        tmp_path,
+        stream_sh=dapo.replace("recipe.dapo.main_dapo", "recipe.fully_async_policy.fully_async_main").replace(
+            "train_batch_size=64", "train_batch_size=0"
+        ),
+    )
+    with refused("0 is a fully asynchronous training, which has no step", "add data.train_batch_size=128"):
+        verls.call("stream.sh")
+    assert verls.call("stream.sh", "data.train_batch_size=128")["workload_settings"]["verl-step"]["prompts"] == 128
 
 
 def test_a_loop_may_assign_behind_its_training(verls: Made, tmp_path: Path):
