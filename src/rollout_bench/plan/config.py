@@ -215,11 +215,10 @@ class EngineSettings(Strict):
 class ModelSettings(Strict):
     """A model: its weights for each quantization, or how to build them."""
 
-    weights: dict[Name, Weights] = Field(
+    weights: Annotated[dict[Name, Weights], BeforeValidator(lambda value: {} if value is None else value)] = Field(
         {},
-        description=(
-            "Quant -> place of its weights: a folder below model_base, an absolute path, or hub:<owner>/<name>."
-        ),
+        description="Quant -> place of its weights: a folder below model_base, an absolute path, or "
+        "hub:<owner>/<name>. null: none, where a file below names some.",
     )
     synthetic: SyntheticModel | None = Field(
         None, description="Build the weights instead: random values in a real architecture, in every quant."

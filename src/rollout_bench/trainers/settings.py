@@ -440,6 +440,15 @@ class TrainerFile:
     def _missing(self, path: str) -> UserError:
         return UserError(f"{self.name}: {path}: is missing", self.registry.keys[path].remedy)
 
+    def require(self, *paths: str) -> None:
+        """Check that registered keys have values; raise `UserError` that names all that have none."""
+        lacking = [
+            path for path in paths if self.written(path) is NOT_THERE and self.registry.keys[path].default is None
+        ]
+        if len(lacking) > 1:
+            remedies = dict.fromkeys(self.registry.keys[path].remedy for path in lacking)
+            raise UserError(f"{self.name}: {', '.join(lacking)}: are missing", "; ".join(remedies))
+
     def engine_args(self, unread: Collection[str] = ()) -> dict[str, Any]:
         """Return the engine arguments that receive keys unchanged, without the keys that the run does not read."""
         passed_on = [key for key in self.registry.keys.values() if key.argument and key.path not in unread]

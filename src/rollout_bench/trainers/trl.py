@@ -76,6 +76,11 @@ def trl_config(
     if mode == "server" and settings.get("generation_kwargs.n"):
         problem = f"generation_kwargs.n: 1 overrides the {settings.get('num_generations')} samples that TRL expects of"
         raise UserError(f"{settings.name}: {problem} a server", "add ~generation_kwargs.n to the command")
+    settings.require(
+        *(() if mode == "server" and settings.get("server.model") else ("model_name_or_path",)),
+        *(() if settings.get("accelerate_config") else ("num_processes",)),
+        *(() if dumps or any(map(settings.get, LONGEST[mode])) else ("max_prompt_length",)),
+    )
     step, own = _step(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
@@ -107,10 +112,18 @@ def trl_config(
         *(() if on_cpu else (FOUND.format("TRL", platform, NPUS),)),
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
-        *(() if lines else (FULL_LENGTH,)),
+        *(() if lines else (FULL_LENGTH, *_prompts_of_rest(settings, mode, lengths["prompt_tokens"]))),
         f"Not measured here: {BESIDE[mode]} and training. --cycle and --placement measure what lies between steps.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings, mode)), tuple(lines))
+
+
+def _prompts_of_rest(settings: TrainerFile, mode: str, prompt: int) -> tuple[str, ...]:
+    """Return a line on prompts that fill what answers leave of a sequence; empty if the settings give their length."""
+    if settings.get("max_prompt_length"):
+        return ()
+    name = next(name for name in LONGEST[mode] if settings.get(name))
+    return (f"Each prompt has {prompt:,} tokens, what an answer leaves of {name}; max_prompt_length=N sets fewer.",)
 
 
 def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
@@ -141,13 +154,15 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     trained = served.sequences * settings.get("num_iterations")  # by each generation, in all
     waves = max(1, together // trained)
     updates = waves * trained / together
-    recorded = max((line["prompt_tokens"] for line in made.trace), default=0)
+    prompts = [line["prompt_tokens"] for line in made.trace] or [
+        made.config["workload_settings"][WORKLOAD]["prompt_tokens"]
+    ]
     return placement(
         made,
         account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
         settings.name,
         {
-            where: _engine_args(settings, mode, own, _lengths(settings, mode, recorded)[-1])
+            where: _engine_args(settings, mode, own, _lengths(settings, mode, max(prompts))[-1])
             for where, mode, own in (("colocated", "colocate", colocated), ("server", "server", server))
         },
         trl_time(log, processes, updates, waves) if log else None,

@@ -132,7 +132,7 @@ def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             " known",
         ) from None
     told = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
-    return {"synthetic": synthetic}, (told,)
+    return {"weights": None, "synthetic": synthetic}, (told,)  # None: also over a config.yaml that names the weights
 
 
 def _check_bf16(quant: str, file: str) -> None:

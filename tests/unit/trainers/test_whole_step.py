@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
+from omegaconf import OmegaConf
 from planned import planned
 from refusals import refused
 from trainer_commands import USUAL, Made, rows
@@ -76,6 +78,28 @@ def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
         {key: value for key, value in known.items() if key != "model_type"}
     ] * 2
     assert f"Weights: random, in the shape of {model}" in made.account
+
+
+def test_a_placement_plans_over_the_config_of_the_same_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    step = made("model_name_or_path=Qwen/Qwen2.5-1.5B-Instruct")
+    over = made("--placement model_name_or_path=Qwen/Qwen2.5-1.5B-Instruct")
+    merged = OmegaConf.to_container(OmegaConf.merge(step, over))  # as Snakemake merges them, key by key
+    assert [one.spec.model.weights for one in planned(yaml.safe_dump(merged)).experiments] == [None] * 2
+
+
+def test_prompts_without_a_length_fill_what_answers_leave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    words = "~max_prompt_length vllm_max_model_length=2048 max_completion_length=1024"
+    for option in ("", " --placement"):
+        (load,) = made(words + option)["workload_settings"].values()
+        assert load["prompt_tokens"] == 1024
+    made(words)
+    assert "Each prompt has 1,024 tokens, what an answer leaves of vllm_max_model_length" in made.account
 
 
 def written(folder: Path, content: str) -> Path:
