@@ -122,7 +122,7 @@ class SyntheticModel(BaseModel):
                 field.
         """
         if self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown; there are {', '.join(sorted(PRESETS))}")
+            raise ValueError(f"preset {self.preset!r} is not known: {did_you_mean(self.preset, PRESETS)}")
         sizes = ResolvedShape.model_fields.keys() - {"architecture", "seed", "norm"}
         for name in self.shape.keys() - sizes:
             raise ValueError(f"shape has no size {name!r}; {did_you_mean(name, sizes)}")

@@ -132,8 +132,9 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     check_call(is_job=False, config=default)
     merged = {} if default is None else load(default)
     below = sorted(merged.keys() - given.keys())
+    update_config(merged, given)
+    planned = plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)
     if below and call.configfiles and default == Path("config.yaml"):
         over = ", ".join(file.name for file in call.configfiles)
         print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")
-    update_config(merged, given)
-    return merged, *plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)
+    return merged, *planned

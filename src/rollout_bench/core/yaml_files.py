@@ -31,10 +31,12 @@ class _NoKeyTwice(yaml.SafeLoader):
     twice: list[str] | None = None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter(key.value for key in keys)
         twice = [str(key) for key, count in counts.items() if count > 1]
         if twice and self.twice is None:
-            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice", problem_mark=node.start_mark)
+            last = [key for key in keys if key.value == twice[0]][-1]
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice", problem_mark=last.start_mark)
         if self.twice is not None:
             self.twice += twice
         return super().construct_mapping(node, deep)

@@ -76,7 +76,8 @@ def check_config_file(path: Path) -> None:
     content = read_mapping(
         path,
         "config",
-        "mend the file; docs/reference/config.csv shows how a config looks",
+        "mend the file: keys of one level start in one column, and a colon with a space follows each; docs/reference/"
+        "config.csv lists them",
         "`rollout-bench init` writes one; or name another with --configfile. docs/reference/config.csv has the keys",
         " (models: ..., quants: ...)",
     )
@@ -155,6 +156,9 @@ def _told(error: ErrorDetails) -> UserError:
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     pattern, tag = kind == "string_pattern_mismatch", context.get("tag")
     reference = f"docs/reference/config.csv says what {where.partition('.')[0]} takes"
+    if glued := re.match(r"[^,=\[{]*,\s*([a-z_]+)=", value) if isinstance(value, str) else None:
+        apart = str(value).replace(",", " ") if glued[1] in Config.model_fields else ""
+        reference = f"write keys apart: --config {parts[0]}={apart}" if apart else reference
     auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
     is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
     listed = value if isinstance(value, list) else []
@@ -202,6 +206,13 @@ def _told(error: ErrorDetails) -> UserError:
             SPACE_AFTER_COLON,
         ),
         (
+            kind == "list_type" and isinstance(value, dict) and place[:1] in (("workloads",), ("models",), ("quants",)),
+            f"{where}: is a list of names",
+            f"write their values below {where[:-1]}_settings, and their names here: {where}: [{', '.join(value or ())}]"
+            if isinstance(value, dict)
+            else "",
+        ),
+        (
             kind == "model_type" and place == ("baseline",) and isinstance(value, str),
             f"baseline: {shown(value)} is no mapping",
             f"name its axis: baseline: {{quant: {value}}}",
@@ -220,6 +231,8 @@ def _told(error: ErrorDetails) -> UserError:
 
 def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     """Return the remedy for `value` that can't be a name."""
+    if isinstance(place[-1], int) and re.fullmatch(r"[\w.+-]+( [\w.+-]+)+", value):
+        return f"a comma is missing: write {', '.join(value.split())}"
     name = name_made_of(value)
     form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
     if not name:

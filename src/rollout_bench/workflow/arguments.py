@@ -79,7 +79,11 @@ def check_words(words: Sequence[str]) -> None:
         if not equals:
             raise UserError(f"--config {entry}: is not name=value", _meant(place, given.config))
         if not _KEY.fullmatch(key):
-            raise UserError(f"--config {entry}: {key!r} is no key", "docs/reference/config.csv lists the keys")
+            top, *below = key.split(".")
+            nested = "".join(f"{{{part}: " for part in below) + text + "}" * len(below)
+            listed = "docs/reference/config.csv lists the keys"
+            remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
+            raise UserError(f"--config {entry}: {key!r} is no key", remedy)
         if _open_brackets(text) and given.config[place + 1 :]:
             ends = range(place + 2, len(given.config) + 1)
             parts = (" ".join(given.config[place:end]) for end in ends)

@@ -87,7 +87,7 @@ UNREADABLE = {
     "empty_mapping": ("quants: {}", "quants: is empty"),
     "glued": ("models: [a]\nquants:[bf16]", "line 2: quants:[bf16]"),
     "a_word": ("just words", "must have keys at its top"),
-    "key_twice": ("a: 1\na: 2", "key 'a' stands twice"),
+    "key_twice": ("a: 1\na: 2", "line 2, column 1: is not valid YAML: key 'a' stands twice"),
     "code": (
         "a: !!python/object/apply:os.system ['touch PWNED']",
         "line 1, column 4: is not valid YAML: could not determine",

@@ -134,6 +134,12 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["-n", "--config", "launches=2", "all"], "--config all: is not name=value", "a target before --config"),
         (["launches=2"], "launches=2: is a value of the config, not a target", "write --config launches=2"),
         (["--config", "launches:2"], "--config launches:2: is not name=value", "did you mean launches=2?"),
+        (
+            ["--config", "workload_settings.demo.prompts=8"],
+            "'workload_settings.demo.prompts' is no key",
+            "write --config 'workload_settings={demo: {prompts: 8}}'",
+        ),
+        (["--config", "none.such=8"], "'none.such' is no key", "docs/reference/config.csv lists the keys"),
         (["--config", "launches=", "2"], "--config 2: is not name=value", "without spaces around ="),
         (["--config", "quants", "=", "[bf16]"], "--config quants: is not name=value", "without spaces around ="),
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
