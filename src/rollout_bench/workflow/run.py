@@ -23,6 +23,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.plan.checks import absent_model, dropped_variables
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.fit.architecture import too_long
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
 from rollout_bench.report.state import kept_answer
 from rollout_bench.workflow.call import has_begun, hold_results, stopping
@@ -83,6 +84,8 @@ def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError
     yield from filter(
         None, (*refusals.values(), *(absent_model(Path(folder), written) for folder, written in folders.items()))
     )
+    longer = {error.problem: error for e in loaded if (error := too_long(e.spec, e.model_path)) is not None}
+    yield from longer.values()
     if not endpoints and not on_hub:
         return
     places = Places(endpoints=tuple(endpoints.values()), hub=tuple(on_hub))

@@ -24,6 +24,7 @@ from rollout_bench.plan.fit.architecture import (
     known_config,
     model_config,
     synthetic_of,
+    too_long,
 )
 from rollout_bench.plan.fit.memory import (
     GIB,
@@ -343,3 +344,27 @@ def test_no_other_hub_model_passes_for_a_well_known_one() -> None:
     for model in ("Qwen/Qwen3-8B-FP8", "someone/Qwen3-8B", "Qwen/Qwen3-80B"):
         with pytest.raises(MemoryUnknownError, match="well-known"):
             known_config(model)
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "is_told"),
+    [
+        (4096, {}, False),
+        (4097, {}, True),
+        (None, {}, False),
+        (4097, {"rope_scaling": {"type": "yarn", "factor": 4.0}}, False),
+        (4097, {"rope_parameters": {"rope_type": "default"}}, True),
+        (4097, {"max_position_embeddings": None}, False),
+    ],
+)
+def test_a_length_beyond_the_models_own_positions_is_told(
+    tmp_path: Path, asked: int | None, more: dict[str, Any], is_told: bool
+):
+    (tmp_path / "config.json").write_text(json.dumps({**QWEN2, "max_position_embeddings": 4096, **more}))
+    spec = with_weights(str(tmp_path))
+    spec.engine.args["max_model_len"] = asked
+    error = too_long(spec, str(tmp_path))
+    assert (error is not None) == is_told
+    if error is not None:
+        assert "is more than the 4096 positions" in error.problem
+    assert too_long(spec, str(tmp_path / "not-here")) is None

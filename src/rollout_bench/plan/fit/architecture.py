@@ -194,6 +194,35 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def too_long(spec: Spec, model_path: str) -> UserError | None:
+    """Return the error for a max_model_len beyond the positions in a model's own config.json, which vLLM refuses.
+
+    A model that stretches its positions (rope scaling), or whose file is not here, is not judged.
+    """
+    asked, own = spec.engine.args.get("max_model_len"), Path(model_path).expanduser() / "config.json"
+    file = own if own.is_file() else cached_config(model_path) if spec.model.is_on_hub else None
+    if not isinstance(asked, int) or file is None or ALLOWED in spec.engine.environment:
+        return None
+    try:
+        config = text_config(model_config(spec, model_path))
+    except (UserError, MemoryUnknownError):
+        return None
+    positions, rope = config.get("max_position_embeddings"), config.get("rope_scaling") or config.get("rope_parameters")
+    is_stretched = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) != "default"
+    if type(positions) is not int or asked <= positions or is_stretched:
+        return None
+    return UserError(
+        f"config: max_model_len: {asked} of {spec.model.name} is more than the {positions} positions in its"
+        " config.json, and vLLM does not start",
+        f"shorten prompts and answers to {positions} together, or correct max_position_embeddings in config.json if the"
+        " training does",
+    )
+
+
+ALLOWED = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+"""Variable with which vLLM takes a larger max_model_len."""
+
+
 @lru_cache(maxsize=16)
 def known_config(model: str) -> dict[str, Any]:
     """Return the relevant part of the config.json of a well-known model of the hub.
