@@ -69,8 +69,8 @@ oracles: setup ## ask verl's and TRL's own code anew for studies/oracles, print 
 	$$at/bin/python studies/oracles/$${trainer}_facts.py studies/oracles/$$it.jsonl.xz || exit 1; done
 
 # inference-perf says that it needs Python 3.12, and runs with 3.11.
-LOAD_GENERATORS ?= vllm-0.32.0 inference-perf-0.7.0
-load-oracles: setup ## ask the commands of llm-d's harnesses anew for studies/oracles, print what changed; some 15 minutes
+LOAD_GENERATORS ?= guidellm-0.8.1 inference-perf-0.7.0 vllm-0.32.0
+load-oracles: setup ## ask the commands of llm-d's harnesses anew for studies/oracles, print what changed; some 25 minutes
 	@at=.venv-oracles/inference-perf && $(PYTHON) -m venv --without-pip $$at && install() { \
 	$(BIN)/python -m rollout_bench.commands.environment .venv uv pip install --quiet --no-deps --python $$at "$$@"; } && \
 	install --requirements studies/oracles/inference-perf.txt && \

@@ -1,10 +1,9 @@
-"""Facts about load generators' requests, from their own commands: run by `make oracles`.
+"""Facts about load generators' requests, from their own commands: run by `make load-oracles`.
 
 Each profile, bundled or drawn, is filled in as a launch fills it in, and given to `vllm bench serve`, `guidellm run` or
-`inference-perf`, as llm-d-benchmark does. They send to a recorder in place of a server.
+`inference-perf`, as llm-d-benchmark does. They send to the stub of the tests in place of a server.
 
-Not reached: conversations of files, and how many requests a closed loop sends in a time. guidellm's draws are here,
-but its runs did not end within the time limit, for a reason not found yet, so there is no table of it.
+Not reached: conversations of files, and how many requests a closed loop sends in a time.
 """
 
 import itertools
@@ -23,13 +22,19 @@ from typing import Any
 import yaml
 from faker.providers.lorem.en_US import Provider
 from oracle_table import refusal, write_table
-from recorder import Recorded, Recorder, recording
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from rollout_bench.measure.server.vllm_command import COMMAND
 from rollout_bench.workloads.requests import Request, sharing
 
 REPOSITORY = Path(__file__).parents[2]
+sys.path.append(str(REPOSITORY / "tests" / "fixtures"))
+
+from stub_server import prompt_of, running_stub  # noqa: E402
+
+ANSWER_MS = 150
+"""Time from a request to the end of its answer."""
+
 PROFILES = REPOSITORY / "configs" / "llm-d"
 INFERENCE_PERF = REPOSITORY / ".venv-oracles" / "inference-perf" / "bin" / "inference-perf"
 DRAWS = 34
@@ -123,7 +128,7 @@ def guidellm(chance: random.Random, content: dict[str, Any]) -> None:
             spec["profile"]["max_concurrency"] = chance.choice([1, 20])
     elif kind == "concurrent":
         spec["profile"]["streams"] = chance.choice([1, 3, [1, 4]])
-    elif kind == "throughput" and chance.random() < 0.7:
+    elif kind == "throughput":
         spec["profile"]["max_concurrency"] = chance.choice([2, 6])
     by_time = {"kind": "max_duration", "seconds": chance.choice([4, 6])}
     by_number = {"kind": "max_requests", "count": chance.choice([20, 40])}
@@ -247,42 +252,39 @@ def started(line: list[str], folder: Path) -> bool:
     return done.returncode != 0
 
 
-def facts(recorder: Recorder, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what was recorded: lengths, times and shared beginnings of requests in the order of arrival."""
-    requests = recorder.requests
+def facts(requests: list[dict[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what a stub kept of requests: lengths, times and shared beginnings, in the order of arrival."""
     own = ("prompt", "messages", "model", "max_tokens", "max_completion_tokens", "stream", "stream_options")
-    bodies = [{name: value for name, value in one.body.items() if name not in own} for one in requests]
+    asked = [one["body"] for one in requests]
+    bodies = [{name: value for name, value in body.items() if name not in own} for body in asked]
     different = [body for body in bodies if body != bodies[0]]
     assert not different, f"a request has {different[0]}, and the first {bodies[0]}"
-
-    def ids(one: Recorded) -> list[int]:
-        found: list[int] = tokenizer.encode(one.prompt).ids if isinstance(one.prompt, str) else one.prompt
-        return found
-
-    prompts = [ids(one) for one in requests]
+    texts = [prompt_of(body) for body in asked]
+    prompts = [tokenizer.encode(text).ids if isinstance(text, str) else text for text in texts]
     numbers: dict[tuple[int, ...], int] = {}
-    asked = [Request(numbers.setdefault(tuple(one), len(numbers)), 0, one, 1) for one in prompts]
-    shared = sharing(asked).with_others
-    began_s = requests[0].came_s
-    moments = sorted([(one.came_s, 1) for one in requests] + [(one.ended_s, -1) for one in requests])
+    same = [Request(numbers.setdefault(tuple(one), len(numbers)), 0, one, 1) for one in prompts]
+    shared = sharing(same).with_others
+    came_s = [one["head_read_s"] for one in requests]
+    ends = [(one.get("ended_s", float("inf")), -1) for one in requests]
     return {
-        "path": requests[0].path,
+        "path": requests[0]["path"],
         "body": bodies[0],
         "prompt_tokens": [len(one) for one in prompts],
-        "output_tokens": [one.body.get("max_tokens", one.body.get("max_completion_tokens")) for one in requests],
-        "sent_ms": [round(1000 * (one.came_s - began_s)) for one in requests],
-        "at_once": max(itertools.accumulate(change for _, change in moments)),
+        "output_tokens": [body.get("max_tokens", body.get("max_completion_tokens")) for body in asked],
+        "sent_ms": [round(1000 * (one - came_s[0])) for one in came_s],
+        "at_once": max(itertools.accumulate(change for _, change in sorted([(one, 1) for one in came_s] + ends))),
         "prompts": len(numbers),
-        "shared_tokens": [shared[one.prompt] for one in asked],
+        "shared_tokens": [shared[one.prompt] for one in same],
     }
 
 
 def recorded(harness: str, content: dict[str, Any]) -> dict[str, Any]:
     """Return the facts for a profile, or the harness's refusal."""
-    with tempfile.TemporaryDirectory() as name, recording(str(Path(name) / "model")) as recorder:
+    with tempfile.TemporaryDirectory() as name, running_stub() as stub:
         model, folder = Path(name) / "model", Path(name)
+        stub.become(model=str(model), max_model_len=1 << 20, keeps_bodies=True, ttft_ms=ANSWER_MS, itl_ms=0)
         tokenizer = write_tokenizer(model)
-        known = {"MODEL": model, "TOKENIZER": model, "ENDPOINT_URL": recorder.url}
+        known = {"MODEL": model, "TOKENIZER": model, "ENDPOINT_URL": stub.url}
         text = json.dumps(content)
         for place, value in known.items():
             for kind in ("DEPLOY_CURRENT_", "HARNESS_STACK_"):
@@ -290,10 +292,11 @@ def recorded(harness: str, content: dict[str, Any]) -> dict[str, Any]:
         line = command(harness, json.loads(text), folder)
         run = forked if harness in PRELOADED else started
         failed = run(line, folder)
-        if failed or not recorder.requests:
+        requests = stub.truth()["requests"]
+        if failed or not requests:
             said = [line for line in (folder / "said").read_text().splitlines() if "rror" in line]
             return refusal(RuntimeError(said[-1].replace(str(folder), "") if said else "no request was sent"))
-        return facts(recorder, tokenizer)
+        return facts(requests, tokenizer)
 
 
 ENVIRONMENT = {
@@ -330,4 +333,4 @@ def rows(number: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    write_table(__doc__, Path(sys.argv[1]).name, ("name", "profile"), DRAWS, rows)
+    write_table(__doc__, Path(sys.argv[1]).name, ("name", "profile"), DRAWS, rows, ("sent_ms", "at_once"))

@@ -22,6 +22,7 @@ def write_table(
     asked_by: tuple[str, ...],
     draws: int,
     rows: Callable[[int, int], Iterable[dict[str, Any]]],
+    varying: tuple[str, ...] = (),
 ) -> None:
     """Write the table that the command line names, and print the draws whose facts have changed.
 
@@ -31,6 +32,7 @@ def write_table(
         asked_by: names in a row that identify a draw.
         draws: number of draws, if the command line has none.
         rows: makes the rows from a number of draws and a seed.
+        varying: names in a row that differ each time, as times do, and are no change.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="FILE.jsonl.xz with a line for each draw")
@@ -50,9 +52,10 @@ def write_table(
         row = json.loads(json.dumps(made, sort_keys=True))  # as it is read back
         found.append(row)
         old = before.get(identity(row))
-        if old is not None and old != row:
+        names = [name for name in sorted((old or {}) | row) if (old or {}).get(name) != row.get(name)]
+        names = [name for name in names if name not in varying]
+        if old is not None and names:
             changed += 1
-            names = [name for name in sorted(old | row) if old.get(name) != row.get(name)]
             print(identity(row), *(f"  {name}: {old.get(name)} -> {row.get(name)}" for name in names), sep="\n")
         print(f"\r{len(found)} draws", end="", file=sys.stderr)
     with lzma.open(asked.table, "wt", preset=9) as file:

@@ -1,8 +1,13 @@
-"""Profiles are sent as by their harnesses, whose own commands were recorded with bundled and drawn ones."""
+"""Profiles are sent as by their harnesses, whose own commands were recorded with bundled and drawn ones.
 
+What our sender sends is recorded here, too, by the same server.
+"""
+
+import itertools
 import json
 import lzma
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +16,13 @@ import pytest
 import yaml
 from planned import planned
 from scipy import stats
+from stub_server import Stub, prompt_of, running_stub
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of
 from rollout_bench.measure.server import paced, served
+from rollout_bench.measure.server.paced import prepare
 from rollout_bench.measure.server.session import sampling
 from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.lengths import drawn
@@ -23,6 +30,7 @@ from rollout_bench.workloads.requests import Source, arrivals
 
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
 TABLES = {
+    "guidellm": "guidellm-0.8.1.jsonl.xz",
     "inference-perf": "inference-perf-0.7.0.jsonl.xz",
     "vllm-benchmark": "vllm-0.32.0.jsonl.xz",
 }
@@ -37,8 +45,20 @@ UNLIKELY = 1e-4
 NEUTRAL = {"repetition_penalty": 1.0, "logprobs": None}
 """Fields that change nothing."""
 
+OF_A_REQUEST = ("prompt", "messages", "model", "max_tokens", "stream", "stream_options")
+"""Fields that have nothing to do with sampling."""
+
+SOME = 3
+"""Requests that are sent here of a load that ends by time."""
+
 LEFT_TO_THE_SERVER = ("temperature", "top_p", "top_k")
 """Fields that a harness may leave out, which the plan then says."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with running_stub() as stub:
+        yield stub
 
 
 def table(harness: str) -> Iterator[dict[str, Any]]:
@@ -67,6 +87,34 @@ def loads_of(spec: Spec, patch: pytest.MonkeyPatch) -> list[Load]:
         load: Any = served.prepare(spec.load, asked, prompts, point, target, f"{number}")
         found.append(load)
     return found
+
+
+def sent_wrongly(load: Load, spec: Spec, row: dict[str, Any], notes: list[str], server: Stub) -> Iterator[str]:
+    """Send a pass to the server, but without waiting; yield how what arrived differs from plan and harness."""
+    assert spec.load is not None
+    chat = spec.load.api == "chat"
+    target = Target(f"{server.url}/v1", "m", {}, True, sampling(spec, []), chat=chat)
+    prompts = [" ".join(map(str, one)) for one in load.prompts] if chat else load.prompts
+    due_s = load.due_s and [0.0] * len(load.due_s)
+    server.become(keeps_bodies=True, ttft_ms=0, itl_ms=0)
+    prepare(replace(load, prompts=prompts, due_s=due_s, duration_s=None, count=load.count or SOME), target)()
+    kept = server.truth()["requests"]
+    order = [number for number, _ in itertools.islice(load.order(), load.count or SOME)]
+    planned_ones = sorted((prompts[number], load.requests[number].output_tokens) for number in order)
+    if planned_ones != sorted((prompt_of(one["body"]), one["body"]["max_tokens"]) for one in kept):
+        yield "requests: others arrived than are planned"
+    asked = [{name: value for name, value in one["body"].items() if name not in OF_A_REQUEST} for one in kept]
+    if any(one != asked[0] for one in asked) or not all(one["body"]["stream"] for one in kept):
+        yield "requests: they differ in more than prompt and length"
+    if row["path"] != kept[0]["path"]:
+        yield f"path: {kept[0]['path']}, {row['path']}"
+    theirs = {name: value for name, value in row["body"].items() if value != NEUTRAL.get(name, "none")}
+    own = {name: value for name, value in asked[0].items() if name != "return_token_ids"}
+    own["ignore_eos"], theirs["ignore_eos"] = bool(own.get("ignore_eos")), bool(theirs.get("ignore_eos"))
+    for name in own.keys() | theirs.keys():
+        is_told = name in LEFT_TO_THE_SERVER and name not in theirs and any(f"{name} " in note for note in notes)
+        if own.get(name) != theirs.get(name) and not is_told:
+            yield f"{name}: {own.get(name)}, {theirs.get(name)}"
 
 
 def differ(ours: Any, recorded: list[int], label: str, are_repeated: bool) -> bool:
@@ -99,28 +147,28 @@ def wrong_times(load: Load, sent_s: Any) -> str | None:
     return None if chance > UNLIKELY else f"gaps are not as likely, {chance:.1g}: {gaps.round(3)}"
 
 
-def disagreements(harness: str, row: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+def disagreements(
+    harness: str, row: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch, server: Stub
+) -> list[str]:
     """Return how what is sent here differs from what the harness sent."""
     spec, notes = spec_of(harness, row["profile"], folder)
     load = spec.load
     assert load is not None
     loads, found = loads_of(spec, patch), []
-    body = {name: value for name, value in row["body"].items() if value != NEUTRAL.get(name, "none")}
-    own = {name: value for name, value in sampling(spec, []).items() if name != "return_token_ids"}
-    own["ignore_eos"], body["ignore_eos"] = bool(own.get("ignore_eos")), bool(body.get("ignore_eos"))
-    for name in own.keys() | body.keys():
-        is_told = name in LEFT_TO_THE_SERVER and name not in body and any(f"{name} " in note for note in notes)
-        if own.get(name) != body.get(name) and not is_told:
-            found.append(f"{name}: {own.get(name)}, {body.get(name)}")
-    if row["path"] != ("/v1/chat/completions" if load.api == "chat" else "/v1/completions"):
-        found.append(f"path: {load.api}, {row['path']}")
+    found += sent_wrongly(loads[0], spec, row, notes, server)
     for name in ("prompt_tokens", "output_tokens"):
         ours = getattr(spec.workload, name)
         if differ(ours, row[name], name, row["prompts"] < len(row[name])):
             found.append(f"{name}: {ours}, {sorted(row[name])}")
     counts, sent = [one.count for one in loads], len(row["sent_ms"])
-    if sum(count or 0 for count in counts) != sent:
+    if None in counts:  # closed loops that end by time: as many as the server answers
+        return found + wrong_sharing(spec, row)
+    total = sum(count or 0 for count in counts)
+    if abs(total - sent) > more_by_time(row, loads):
         return [*found, f"requests: {counts}, {sent}"]
+    if total != sent and len(counts) > 1:
+        return found + wrong_sharing(spec, row)
+    counts = counts if total == sent else [sent]
     times_s = np.split(np.array(row["sent_ms"]) / 1000, np.cumsum([count or 0 for count in counts])[:-1])
     wrong = [wrong_times(one, times) for one, times in zip(loads, times_s, strict=True) if one.concurrency is None]
     found += [told for told in wrong if told is not None]
@@ -130,6 +178,13 @@ def disagreements(harness: str, row: dict[str, Any], folder: Path, patch: pytest
         found.append(f"at once: {most}, {row['at_once']}")
     found += wrong_sharing(spec, row)
     return found
+
+
+def more_by_time(row: dict[str, Any], loads: list[Load]) -> float:
+    """Return by how many requests a load that guidellm ends by time may differ: the last is sent as the time ends."""
+    if not any("max_duration" in one.values() for one in row["profile"].get("spec", {}).get("constraints", ())):
+        return 0
+    return sum(1 if one.burstiness == "constant" else 4 * (one.count or 0) ** 0.5 for one in loads)
 
 
 def wrong_sharing(spec: Spec, row: dict[str, Any]) -> list[str]:
@@ -146,13 +201,14 @@ def wrong_sharing(spec: Spec, row: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("harness", TABLES)
-def test_requests_are_those_of_the_harness(harness: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_requests_are_those_of_the_harness(harness: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Stub):
+    monkeypatch.setattr("gc.collect", lambda: 0)  # of the sender, before each of many passes
     wrong: list[Any] = []
     held = 0
     for row in table(harness):
         try:
             refused = [f"it refuses: {row['refused']}"] if "refused" in row else []
-            found = refused or disagreements(harness, row, tmp_path, monkeypatch)
+            found = refused or disagreements(harness, row, tmp_path, monkeypatch, server)
         except UserError as error:
             found = [str(error)]
         held += not found
