@@ -45,7 +45,6 @@ _FULLY_ASYNC = [*_APART, "++data.train_batch_size=0", "++async_training.concurre
 
 ENTRY_POINTS: dict[str, list[str]] = {
     MAIN_PPO: [],
-    "verl.trainer.main_ppo_sync": [],
     "verl.experimental.one_step_off_policy.main_ppo": _ONE_STEP_OFF,
     "recipe.one_step_off_policy.main_ppo": _ONE_STEP_OFF,
     "verl.experimental.fully_async_policy.fully_async_main": _FULLY_ASYNC,
