@@ -11,7 +11,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
+from rollout_bench.core.numbers import first_few, number, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
@@ -37,7 +37,11 @@ def throughput(findings: Findings) -> Chart:
     marks = "Bar: mean over launches. Point: one launch; warm-up does not count."
     if any(len(row.used) < len(row.launches) for row in used):
         marks += " x: an invalid launch, which counts nowhere; none beyond the axis is shown."
-    title = f"{range_of([mean(_rates(row)) for row in used])} output tok/s"
+    named = sorted((mean(_rates(row)), row.label) for row in used)
+    title = f"{range_of([rate for rate, _ in named])} output tok/s"
+    if len(panels) == 1 and len(named) > 1:
+        (low, fewest), (high, most) = named[0], named[-1]
+        title = f"Most output tok/s: {most}, {number(high)}; fewest: {fewest}, {number(low)}"
     return Chart(title, content_of(findings, shown), f"{marks} {swept}", panels, {})
 
 
@@ -145,7 +149,7 @@ def iterations(findings: Findings) -> Chart:
     measured = [launch.iteration_output_tokens_per_s for row in shown for launch in row.used]
     most = max((max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0), default=0.0)
     marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
-    title = f"Iterations of a launch differ by up to {percent(most)}"
+    title = f"Within a launch, the fastest iteration is up to {ratio(1 + most)}x as fast as the slowest"
     return Chart(title, content_of(findings, shown), marks, panels, row_colours(findings))
 
 
