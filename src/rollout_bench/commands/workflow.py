@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rollout_bench.commands.groups import NAME, all_groups
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
@@ -93,22 +94,26 @@ def _check_call(purpose: str | None, *, measures: bool = False) -> None:
 
 def _parser(purpose: str | None, measures: bool) -> Parser:
     """Return a parser that prints the common arguments of `snakemake`; Snakemake itself reads them."""
+    command = sys.argv[0].removeprefix(f"{NAME} ")
+    examples = [example for group in all_groups().values() for name, (*_, example) in group.items() if name == command]
     called = "This calls `snakemake` with the same arguments" if measures else "The arguments are those of `snakemake`"
+    status = "0 when all is measured, 1 when a launch failed or on an error" if measures else "0, or 1 on an error"
     parser = Parser(
         usage="%(prog)s [ARGUMENT ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",
-        epilog=f"""example:
-  %(prog)s --configfile mine.yaml --config 'quants=[bf16, w8a8]' launches=6{" -n" if measures else ""}""",
+        epilog="\n".join([f"example:\n  {NAME} {example}" for example in examples] + ["", f"Exit status: {status}."]),
     )
     parser.add_argument("--configfile", nargs="+", metavar="FILE", help="config files, each laid over the one before")
     parser.add_argument(
-        "--config", nargs="+", metavar="KEY=VALUE", help="values laid over all files; quote one that has a space"
+        "--config",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="values laid over all files, such as launches=6; quote one that has a space: 'quants=[bf16, w8a8]'",
     )
-    unused = "no effect here: `rollout-bench run` takes it"
-    dry, cores = ("list the jobs and run none", "cores of all jobs (default: 1)") if measures else (unused, unused)
-    parser.add_argument("-n", "--dry-run", action="store_true", help=dry)
-    parser.add_argument("--cores", metavar="N", help=cores)
+    if measures:
+        parser.add_argument("-n", "--dry-run", action="store_true", help="list the jobs and run none")
+        parser.add_argument("--cores", metavar="N", help="cores of all jobs (default: 1)")
     return parser
 
 

@@ -1,0 +1,111 @@
+"""The sub-commands: what a user wants to do, with purpose, example and place of each."""
+
+NAME = "rollout-bench"
+
+GROUPS = {
+    "measure": {
+        "init": (
+            "init:main",
+            "write a config.yaml: a demo, or one for your trainer, server or llm-d's profile",
+            "init",
+        ),
+        "demo": (
+            "demo:main",
+            "measure a small model on this machine's CPU with an engine that is installed here",
+            "demo",
+        ),
+        "check": ("workflow:check", "print the facts for a bug report, and a fix for each problem", "check"),
+        "plan": (
+            "workflow:plan",
+            "print launches done, under way and missing, skipped combinations, and the time left",
+            "plan --configfile mine.yaml",
+        ),
+        "run": (
+            "workflow:run",
+            "measure missing launches, then write summary and figures",
+            "run --configfile mine.yaml",
+        ),
+        "kubernetes": (
+            "workflow:kubernetes",
+            "write the Kubernetes Job that measures a config",
+            "kubernetes --configfile mine.yaml",
+        ),
+    },
+    "read": {
+        "show": ("show:main", "print the answer of a results folder again, or any of its tables", "show"),
+        "summarise": ("summarise:main", "make the summary of a results folder, also of a copy", "summarise results"),
+        "predict": (
+            "predict:predict",
+            "predict steps of any lengths, batches and engines from a calibration",
+            "predict --configfile configs/steps.yaml --config 'modes=[rollout]'",
+        ),
+        "recommend": (
+            "predict:recommend",
+            "name the settings with the shortest predicted step, and how to confirm them",
+            "recommend --configfile configs/steps.yaml --config 'modes=[rollout]' 'sweep={max_num_seqs: [4, 16]}'",
+        ),
+    },
+    "convert": {
+        "from-verl": (
+            "trainers:from_verl",
+            "make a config from verl's settings",
+            "from-verl training.yaml > mine.yaml",
+        ),
+        "from-trl": (
+            "trainers:from_trl",
+            "make a config from TRL's settings",
+            "from-trl grpo.yaml num_processes=8 max_prompt_length=512 > mine.yaml",
+        ),
+        "export": (
+            "export:main",
+            "write results as llm-d's Benchmark Reports",
+            "export results --format benchmark-report --out reports",
+        ),
+    },
+    "compare": {
+        "compare": (
+            "compare:main",
+            "compare two results folders, also as a gate for builds",
+            "compare baseline.tar.xz results --fail-if default",
+        ),
+        "history": (
+            "history:main",
+            "print and draw the gates that compare --history kept",
+            "history gates.jsonl --out drawn",
+        ),
+    },
+    "share": {
+        "pack": (
+            "pack:main",
+            "make one small file of a results folder, which compare reads in its place",
+            "pack results --out baseline.tar.xz",
+        ),
+        "collect": (
+            "collect:main",
+            "copy records from a cluster's volume into the local results",
+            "collect /mnt/bench",
+        ),
+        "kit": (
+            "kit:main",
+            "measure on a machine without a network: make what it needs, and one file to bring back",
+            "kit pack kit --platform cuda --python 3.12",
+        ),
+    },
+}
+"""What a user wants to do -> sub-command -> module:function, purpose and an example.
+
+A module without a dot is one of `rollout_bench.commands`.
+"""
+
+INTERNAL = {"measure": "measure:main", "build": "build:main"}
+"""Sub-command of the workflow's jobs -> module:function."""
+
+COMMANDS = {**INTERNAL, **{name: place for group in GROUPS.values() for name, (place, _, _) in group.items()}}
+
+
+def all_groups() -> dict[str, dict[str, tuple[str, str, str]]]:
+    """Return `GROUPS` with the commands of the modes, which read; their modules are found when they are needed."""
+    from rollout_bench.contracts.modes import MODES
+
+    of_modes = filter(None, (mode.part("command", "COMMAND") for mode in MODES.values()))
+    return {**GROUPS, "read": {**GROUPS["read"], **{name: tuple(rest) for name, *rest in of_modes}}}
