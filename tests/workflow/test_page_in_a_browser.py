@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stand_in
@@ -43,10 +44,10 @@ def sent(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, path: Path) -> Iterator[tuple[Page, list[str], list[str]]]:
-    """Open a file on a screen of 1280 x 900; yield the page, its errors, and its requests beyond what it holds."""
+def opened(browser: Browser, path: Path, **more: Any) -> Iterator[tuple[Page, list[str], list[str]]]:
+    """Open a file on a screen of 1280 x 900, or as `more` says; yield the page, its errors, and requests beyond it."""
     errors, requests = list[str](), list[str]()
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | more)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -123,6 +124,19 @@ def test_on_a_telephone_all_columns_are_in_sight(browser: Browser, sent: Path):
         inside = "boxes => boxes.every(box => box.scrollWidth <= box.clientWidth)"
         assert page.locator("#tables .wide").evaluate_all(inside)
         assert page.locator("#tables td >> visible=true").count() == page.locator("#tables td").count() > 0
+
+
+def test_a_finger_opens_what_columns_and_flags_mean(browser: Browser, sent: Path):
+    telephone = {"viewport": {"width": 400, "height": 900}, "has_touch": True, "is_mobile": True}
+    with opened(browser, sent, **telephone) as (page, *_):
+        page.locator("nav a", has_text="Notes").tap()
+        assert page.url.endswith("#notes")
+        heads = page.locator("#tables th").evaluate_all("heads => heads.map((head) => head.title)")
+        defined = next(place for place, title in enumerate(heads) if title)
+        page.locator("#tables tbody tr").first.locator("td").nth(defined).tap()
+        assert page.locator(".note").inner_text() == heads[defined]
+        page.locator("h1").tap()
+        assert page.locator(".note").is_hidden()
 
 
 def test_nothing_fails_and_no_network_is_asked(browser: Browser, sent: Path):

@@ -15,3 +15,14 @@ document.querySelectorAll(".command").forEach((each) => {
     catch { getSelection().selectAllChildren(code); button.textContent = "Press Ctrl+C" }
   };
 });
+// A finger opens what a pointer sees as a hint: the definition of a column, or the meaning of a flag.
+const note = document.body.appendChild(document.createElement("p"));
+note.className = "note";
+note.hidden = true;
+addEventListener("click", ({ target }) => {
+  if (!matchMedia("(pointer: coarse)").matches) return;
+  const cell = target.closest("tr:not(.flags) > td");
+  const head = cell && cell.closest("table").tHead?.rows[0].cells[cell.cellIndex];
+  note.textContent = target.closest("[title]")?.title || head?.title || "";
+  note.hidden = !note.textContent;
+});
