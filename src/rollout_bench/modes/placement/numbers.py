@@ -75,20 +75,20 @@ NUMBERS = (
     Number(
         name="placed_step_s",
         unit="s",
-        header="placed step s",
+        header="RL step s",
         definition="A whole step of a placement, in seconds: from the release of all devices until the last device has "
         "trained and has new weights. Mean over measured iterations, then over launches.",
         better="lower",
         top="placed_s",
         mode="placement",
-        speedup="placed-step speed-up",
+        speedup="RL-step speed-up",
         table=STEP,
     ),
     Number(
         name="placed_device_s",
         unit="s",
         header="device-seconds",
-        definition="Devices x placed step s: the cost of a step if devices are paid for by time.",
+        definition="Devices x RL step s: the cost of a step if devices are paid for by time.",
         better="lower",
         top="placed_device_s",
         mode="placement",
