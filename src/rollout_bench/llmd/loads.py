@@ -286,6 +286,9 @@ def _held(keys: Keys) -> list[HeldLoad]:
     )
     if kind in ("async", "constant"):
         keys.meaning.online["burstiness"] = "constant"
+    if kind == "throughput" and most is None:
+        problem = "is missing, and guidellm refuses a load of kind throughput without it"
+        raise keys.error("spec.profile.max_concurrency", problem, "write the most requests at once")
     users = keys["spec.profile.streams"] or [1 if kind == "synchronous" else most]
     rates = keys["spec.profile.rate"]
     if seconds and requests and not rates:
