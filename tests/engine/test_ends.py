@@ -53,13 +53,15 @@ def assert_failed(launch: Launching, category: str, phase: str, cause: str) -> F
 
 
 def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: Path):
-    launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True)
+    launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True, forks_core=True)
     launch.wait_for("iteration 1/")
+    worker = launch.child("engine.worker")
     launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
     launch.child("guardian").kill()
     launch.process.kill()
     launch.finish()
-    left = {process.name() for process in launch.survivors(limit_s=5)}
+    worker.wait(timeout=60)
+    left = {process.name() for process in launch.survivors(limit_s=0)}
     assert "VLLM::EngineCore" in left, "nothing is left any more that the next launch would have to end"
     assert launch.left_behind() == launch.claim()
     again = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True)
@@ -110,7 +112,7 @@ def test_a_timeout_names_the_phase_that_hung(tmp_path: Path):
 
 def test_the_command_ends_with_its_parent_on_request(tmp_path: Path):
     parent = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--die-with-parent', str(os.getpid())])"
-    launch = Launching(tmp_path, tiny_spec(), prefix=[sys.executable, "-c", parent])
+    launch = Launching(tmp_path, tiny_spec(engine=APART), prefix=[sys.executable, "-c", parent])  # no starter imports
     launch.wait_for("importing")
     launch.process.kill()
     launch.finish()
