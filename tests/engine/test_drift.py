@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from launching import Launching
-from transformers import AutoModelForCausalLM
 from workspace import TINY, Workspace
 
 from rollout_bench.contracts.spec import Spec
@@ -115,6 +114,8 @@ def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measure
 
 def _by_transformers(model: Path, sampled: Sequence[ScoredRow]) -> list[list[float]]:
     """Return what transformers gives the tokens, in float32 with its plainest attention, one sequence at a time."""
+    from transformers import AutoModelForCausalLM  # seconds, and not in each process that collects this test
+
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
     found = []
     for row in sampled:
