@@ -44,7 +44,7 @@ TINY_DRIFT = {
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace in which two quants scored what bf16 sampled."""
-    workspace = Workspace(tmp_path_factory.mktemp("drift") / "workspace")
+    workspace = Workspace(tmp_path_factory.mktemp("drift") / "workspace").with_forked_engines()
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_DRIFT))
     done = workspace.snakemake("--configfile", "configs/drift.yaml", "tiny.yaml")
     assert done.returncode == 0, done.stdout
