@@ -1,5 +1,6 @@
 """Predictions from a made calibration, through vLLM's own scheduler, and what is recommended by them."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from comparing import run
+from launching import FORKED
 from planned import planned
 from synthetic_records import cycled, make_record, save, save_drift, save_steps
 from workspace import Workspace
@@ -46,7 +48,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def replays() -> Iterator[Replays]:
-    with Replays(sys.executable) as replays:
+    with Replays(sys.executable) as replays, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(FORKED.parent), prepend=os.pathsep)  # or vLLM imports itself to see the model
         yield replays
 
 
