@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import keep_out
 import pytest
 import stand_in
 import yaml
@@ -32,10 +33,11 @@ class Installed:
 
     def bench(self, *words: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run `rollout-bench` in the folder; stdout holds both streams. `first` precedes all other folders."""
+        guard = Path(keep_out.__file__).parent
         return subprocess.run(
             [sys.executable, "-m", "rollout_bench", *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (first, self._site))))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (first, self._site, guard))))},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
