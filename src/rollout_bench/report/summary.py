@@ -76,7 +76,7 @@ class Summary:
         first = self._first
         rest = [section for section in self.answers if section not in first]
         notes = [section for section in self.notes if section.heading not in (FOOTNOTES, FACTS)]
-        more = terminal("", self.views[0 if self.is_empty else 1 :], notes, rest)
+        more = terminal("", self.views[0 if self.is_empty else 1 :], [*self._footnotes(False), *notes], rest)
         return self.answer + ("\n" + more if more.strip() else "")
 
     @cached_property
@@ -84,8 +84,18 @@ class Summary:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
         if self.is_empty:
             return terminal(self.status, [], [], self._first)
-        below = [section for section in self.notes if section.heading in (FOOTNOTES, FACTS)]
+        below = [*self._footnotes(True), *(section for section in self.notes if section.heading == FACTS)]
         return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
+
+    def _footnotes(self, of_first: bool) -> list[Section]:
+        """Return the footnotes that the first table has, or those that only others have."""
+        marked = {cell for view in self.views[: not self.is_empty] for line in view.cells for cell in line}
+        found = (
+            replace(note, items=tuple(i for i in note.items if any(i.split()[0] in c for c in marked) == of_first))
+            for note in self.notes
+            if note.heading == FOOTNOTES
+        )
+        return [note for note in found if note.items]
 
     def parts_with(self, words: str) -> str:
         """Return the tables and notes whose titles contain `words`; empty if there is none."""
