@@ -118,18 +118,6 @@ class Pack:
         """Return the ratios of a quantization by setting."""
         return [self.ratio(quant=quant, setting=setting) for setting in settings]
 
-    def devices(self, **names: object) -> str:
-        """Return whether a device ran both a row and its baseline, from the records of all their launches."""
-        row = self.row(**names)
-        if row.against.other is None:
-            raise ValueError("a row without a baseline has one side only")
-        own, base = (
-            {device for record in side.records for device in record.placement.devices}
-            for side in (row.experiment, row.against.other)
-        )
-        both = own & base
-        return f"{len(both) or 'no'} {'GPUs' if len(both) > 1 else 'GPU'} ran both sides"
-
     def farthest(self, model: str) -> float:
         """Return the largest distance of a model's intervals from 1, in per cent."""
         return max(ratio.farthest for ratio in self._of(model))

@@ -175,31 +175,34 @@ class Trust:
 
 
 class OnGpu:
-    """Tables of one configuration under three names on H200s: six of nine launches, and later ones of fewer."""
+    """Tables of one configuration under three names on three H200s: of nine launches, on the second of six."""
 
     def __init__(self) -> None:
         self.tables: list[Table] = tables_of(RESULTS / "h200-aa-1.tar.xz")
-        self.later: list[Table] = tables_of(RESULTS / "h200-aa-2.tar.xz")
-        every = [*self.tables, *self.later]
-        self.false = Share(count=sum(one.found for one in every), of=len(every))
+        self.second: list[Table] = tables_of(RESULTS / "h200-aa-2.tar.xz")
+        self.third: list[Table] = tables_of(RESULTS / "h200-aa-3.tar.xz")
+        self.every = [*self.tables, *self.second, *self.third]
+        self.false = Share(count=sum(one.found for one in self.every), of=len(self.every))
         self.together = Share(count=self.false.count + EARLIER.count, of=self.false.of + EARLIER.of)
-        parts = [part for one in every for part in one.parts(3)]
+        parts = [part for one in self.every for part in one.parts(3)]
         self.of_three = Share(count=sum(parts), of=len(parts))
-        if not all(one.counts for one in every):
+        if not all(one.counts for one in self.every):
             raise ValueError("h200-aa: a table is not quiet and whole: change the words of trust.md.j2")
 
     @property
     def later_false(self) -> str:
         """In how many of the later tables a difference is reported."""
-        return f"{sum(one.found for one in self.later)} of {len(self.later)}"
+        later = [*self.second, *self.third]
+        return f"{sum(one.found for one in later)} of {len(later)}"
 
     def ratios(self, table: Table) -> list[str]:
         """Return the ratios of both other names."""
         return [str(told).partition(" ")[2] for told in table.told.values()]
 
     def reach(self, model: str) -> str:
-        """Return how far intervals of a model reach above the ratio, in per cent."""
-        found = [NUMBER.findall(text) for one in self.tables if one.model == model for text in self.ratios(one)]
+        """Return how far intervals of a model with nine launches reach above the ratio, in per cent."""
+        nine = [*self.tables, *self.third]
+        found = [NUMBER.findall(text) for one in nine if one.model == model for text in self.ratios(one)]
         return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
 
     @functools.cached_property
@@ -217,9 +220,10 @@ class OnGpu:
         rows = [row for row, one in zip(self.spreads, self.tables, strict=True) if one.model == model]
         return max((NUMBER.findall(row[1])[-1] for row in rows), key=float)
 
-    def shared(self, model: str) -> str:
-        """Return the correlation of a model's loads."""
-        return f"{shared([one for one in self.tables if one.model == model]):.2f}"
+    def shared(self, model: str) -> list[str]:
+        """Return the correlation of a model's loads on each H200."""
+        packs = ([one for one in pack if one.model == model] for pack in (self.tables, self.second, self.third))
+        return [f"{shared(own):.2f}" for own in packs if own]
 
     def near(self, model: str) -> str:
         """Return the spread of next launches over that of all, in per cent."""
@@ -232,8 +236,7 @@ class OnGpu:
 
     def throttled(self) -> int:
         """Return in how many tables all launches are `throttled`."""
-        whole = [sum(map(len, one.records.values())) for one in self.tables]
-        return sum(one.codes["throttled"] == of for one, of in zip(self.tables, whole, strict=True))
+        return sum(one.codes["throttled"] == sum(map(len, one.records.values())) for one in self.every)
 
     def named(self, table: Table) -> str:
         """Return the size of a model and the load, as in `8B step`."""

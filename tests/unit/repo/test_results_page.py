@@ -7,7 +7,7 @@ import pytest
 from docs_pages import REPOSITORY, pages
 from figures import drawn
 from kept import RESULTS, Share
-from results_page import PAGE, README, pack, predictions
+from results_page import PAGE, README, predictions
 from results_page import pages as rendered
 
 INTERVAL = re.compile(r"\d\.\d+x? \[[\d.]+, [\d.]+\]")
@@ -63,11 +63,6 @@ def test_the_template_of_trust_has_no_share_of_its_own():
     text, _, _ = (REPOSITORY / "studies" / "trust.md.j2").read_text().partition("## The verdict\n")
     typed = [line for line in text.splitlines() if SHARE.search(PLACEHOLDER.sub("", line)) and "not kept" not in line]
     assert typed == []
-
-
-def test_which_gpus_ran_both_sides_is_told_by_the_records():
-    assert pack("h200-online").devices(quant="fp8", at=32) == "no GPU ran both sides"
-    assert pack("h100-online").devices(quant="fp8", at=32) == "1 GPU ran both sides"
 
 
 @pytest.mark.parametrize("archive", sorted(RESULTS.glob("predictions-*.tar.xz")), ids=lambda path: path.name)
