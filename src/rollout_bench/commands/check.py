@@ -21,7 +21,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.reachable import problems_of
-from rollout_bench.plan.checks import absent_model
+from rollout_bench.plan.checks import absent_model, without_weights
 from rollout_bench.plan.engine import probe_engine
 
 GIB = 1 << 30
@@ -140,9 +140,13 @@ def _without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[Us
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
     for kind, name, place in arguments.model:
-        absent = absent_model(Path(place)) if kind == "weights" else None
+        folder = Path(place)
+        absent = absent_model(folder) if kind in ("weights", "shape") else None
+        absent = without_weights(folder, None) if kind == "weights" and absent is None else absent
+        found = "found" if absent is None else "NOT FOUND"
         said = {
-            "weights": "found" if absent is None else "NOT FOUND",
+            "weights": found,
+            "shape": f"{found}, random weights",
             "hub": "on the model hub",
             "synthetic": "built" if Path(place).is_dir() else "will be built",
         }

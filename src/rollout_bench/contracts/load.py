@@ -88,8 +88,10 @@ Length = Annotated[
 """A number of tokens, or its distribution."""
 
 
-DISTRIBUTIONS = ("uniform", "normal", "lognormal")
-"""Distributions of lengths."""
+LENGTHS: dict[str, type[_Bounded]] = {"uniform": Uniform, "normal": Normal, "lognormal": LogNormal}
+"""Distribution of lengths -> its keys."""
+
+DISTRIBUTIONS = tuple(LENGTHS)
 
 
 def longest(length: Length) -> int:

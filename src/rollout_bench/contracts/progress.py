@@ -13,6 +13,10 @@ PROGRESS = ".progress"
 """Suffix of the file, whose name is the claim's."""
 
 
+WAITING = "waiting for devices"
+"""How the progress of a launch that has no devices yet begins."""
+
+
 class LaunchProgress(Strict):
     """What a running launch does now, and how many of its passes are done."""
 

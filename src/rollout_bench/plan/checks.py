@@ -142,7 +142,7 @@ FROM_FILES = {None, "auto", "hf", "safetensors", "pt", "mistral"}
 """Values of `load_format` that read such files, None if it is not set."""
 
 
-def _without_weights(folder: Path, load_format: object) -> UserError | None:
+def without_weights(folder: Path, load_format: object) -> UserError | None:
     """Return the error of a folder that has a model without its weights, which the engine would load."""
     has_files = any(each.suffix in WEIGHT_FILES and each.is_file() for each in folder.iterdir())
     if has_files or load_format not in FROM_FILES:
@@ -173,9 +173,7 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, object]
             continue
         folder = Path(path)
         below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)
-        absent = (
-            absent_model(folder, model.weights) or _without_weights(folder, load_format) if below.is_dir() else None
-        )
+        absent = absent_model(folder, model.weights) or without_weights(folder, load_format) if below.is_dir() else None
         if absent is not None:
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.fields import HUB_ID, LONGEST_NAME, name_made_of
-from rollout_bench.contracts.load import DISTRIBUTIONS
+from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import check_no_secret
-from rollout_bench.plan.config import SECTIONS, Config
+from rollout_bench.plan.config import SECTIONS, Config, WorkloadSettings
 from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
@@ -29,6 +29,27 @@ _OTHER_NAMES = {
     "safetensors": "auto",
 }
 """Common names of platforms, metrics and formats for which the nearest spelling misleads (gpu is nearer to cpu)."""
+
+
+_ENGINE_ARGS = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "kv_cache_dtype",
+    "kv_cache_memory_bytes",
+    "load_format",
+    "dtype",
+    "seed",
+    "trust_remote_code",
+    "quantization",
+)
+"""Arguments of vLLM's that are often written where none of ours is known."""
 
 
 def check_folder(folder: Path) -> None:
@@ -201,6 +222,11 @@ def _told(error: ErrorDetails) -> UserError:
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         ),
         (
+            kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str),
+            f"{where}: {shown(value)} is no mapping",
+            f"name the quantization that they are: weights: {{bf16: '{value}'}}",
+        ),
+        (
             kind in ("model_type", "dict_type") and re.match(r"[\w.-]+:\S", str(value)),
             f"{where}: {shown(value)} is no mapping",
             SPACE_AFTER_COLON,
@@ -254,9 +280,15 @@ def _instead(location: tuple[int | str, ...]) -> str:
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
+    if key in _ENGINE_ARGS and key not in _known_keys(location[:-1]):
+        return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"
+    if location[:-1] == () and key in WorkloadSettings.model_fields:
+        return f"write it below workload_settings.<name>: workload_settings: {{<name>: {{{key}: ...}}}}"
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
     if location[:-1] == () and sections:
         return f"write it below {' or '.join(sections)}"
+    if location[-2:-1] and str(location[-2]) in DISTRIBUTIONS:
+        return did_you_mean(key, LENGTHS[str(location[-2])].model_fields)
     # overrides are at the top beside profile: HARNESS/NAME, and are removed before validation
     return did_you_mean(key, [*_known_keys(location[:-1]), *(["overrides"] if len(location) == 1 else [])])
 

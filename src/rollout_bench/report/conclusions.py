@@ -164,7 +164,7 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
         load = f"{base.experiment.point_label}: " if len(loads) > 1 else ""
         headlines.append(f"{load}{headline}")
         lines += [f"{load}{line}" for line in (more, _best(base, others, lacking, axes, collection)) if line]
-        lines += [_fewer_pairs(others, axes), _also(others, axes, baseline), _swapped(others, axes)]
+        lines += [_fewer_pairs(others, axes), _also(others, axes, baseline), _on_others(others, axes)]
     undetected = [
         row
         for _, others, _ in loads
@@ -294,8 +294,8 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     return " ".join(f"Also different from {baseline} in {some(names, 5)}: {words}." for words, names in found.items())
 
 
-def _swapped(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    """Return whose pairs ran on different devices or nodes, which the sides swapped; empty if there are none."""
+def _on_others(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return whose pairs ran on different devices or nodes; empty if there are none."""
     places = {"other_device", "other_node"}
     apart = [
         _side(row, axes)
@@ -303,7 +303,10 @@ def _swapped(rows: Sequence[Row], axes: Sequence[str]) -> str:
         if row.comparison.pairs
         and any(one.launch in row.comparison.pairs and places & {flag.code for flag in one.flags} for one in row.used)
     ]
-    return _listed("The two sides of a pair ran on different devices or nodes, and swapped them", apart)
+    return _listed(
+        "The two sides of a pair ran on different devices or nodes, which themselves may differ by some per cent",
+        apart,
+    )
 
 
 def _side(row: Row, axes: Sequence[str]) -> str:

@@ -57,6 +57,13 @@ class Call:
         return found
 
 
+def _check_target(word: str) -> None:
+    if "=" in word and word.partition("=")[0] in Config.model_fields:
+        raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
+    if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
+        raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
+
+
 def check_words(words: Sequence[str]) -> None:
     """Check the arguments `words` of a call, on whose mistakes Snakemake ends with a traceback or its whole usage.
 
@@ -67,11 +74,10 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
-    for word in others:
-        if "=" in word and word.partition("=")[0] in Config.model_fields:
-            raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
     if {word for word in others if word.startswith("-")} - {"-n", "--dry-run"}:
         _check_options(words)
+    for word in others:
+        _check_target(word)
     for file in given.configfile:
         check_config_file(file)
     for place, entry in enumerate(given.config):

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rollout_bench.cluster.ownership import under_way
-from rollout_bench.contracts.progress import LaunchProgress
+from rollout_bench.contracts.progress import WAITING, LaunchProgress
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
@@ -104,7 +104,8 @@ class RunningJob:
             return f"launch {self.number} of {total}: {first.title} ({first.mode}), {self._latest.text}"
         passes = [progress.done for progress in self._every()]
         most = max((progress.passes or 0) for progress in self._every())
-        where = f"pass {min(min(passes) + 1, most)} of {most}" if min(passes) else self._latest.text
+        waits = (progress.text for progress in self._every() if progress.text.startswith(WAITING))
+        where = f"pass {min(min(passes) + 1, most)} of {most}" if min(passes) else next(waits, self._latest.text)
         return f"block {self.number} of {total}, {where}"
 
 

@@ -31,6 +31,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from rollout_bench.contracts.progress import WAITING
 from rollout_bench.contracts.record import Placement
 from rollout_bench.contracts.spec import (
     Isolation,
@@ -274,7 +275,7 @@ def taken(
     check_folder(folder)
     got = _take(folder, claim, devices, shape, pause)
     if isinstance(got, list):
-        say(f"waiting for devices: {first_few([other.holder(claim) for other in got], 1)}")
+        say(f"{WAITING}: {first_few([other.holder(claim) for other in got], 1)}")
     while isinstance(got, list):
         pause(PAUSE_S)
         got = _take(folder, claim, devices, shape, pause)
