@@ -317,8 +317,8 @@ def _side(row: Row, axes: Sequence[str]) -> str:
 
 
 def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    several_loads = len({row.experiment.point_label for row in rows}) > 1
-    first = rows[0].experiment.whole if several_loads else rows[0].experiment
+    loads = {row.experiment.point_label for row in rows if row.experiment.part}
+    first = rows[0].experiment.whole if len(loads) > 1 else rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
     own = " ".join(name for name in names if name not in (DEFAULT_SETTING, UNKNOWN))
     return ", ".join(name for name in (own, first.mode, first.platform) if name != UNKNOWN)
