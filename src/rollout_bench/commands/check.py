@@ -21,7 +21,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.reachable import problems_of
-from rollout_bench.plan.checks import absent_model, without_weights
+from rollout_bench.plan.checks import unusable_model
 from rollout_bench.plan.engine import probe_engine
 
 GIB = 1 << 30
@@ -39,8 +39,8 @@ def main() -> int:
         metavar=("KIND", "NAME", "PLACE"),
         action="append",
         default=[],
-        help="a model: weights and its folder, hub and its id there, or synthetic and the folder that the workflow "
-        "builds; can be given several times",
+        help="a model: its load_format and its folder, hub and its id there, or synthetic and the folder that is "
+        "built; can be given several times",
     )
     parser.add_argument(
         "--endpoint",
@@ -140,17 +140,10 @@ def _without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[Us
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
     for kind, name, place in arguments.model:
-        folder = Path(place)
-        absent = absent_model(folder) if kind in ("weights", "shape") else None
-        absent = without_weights(folder, None) if kind == "weights" and absent is None else absent
-        found = "found" if absent is None else "NOT FOUND"
-        said = {
-            "weights": found,
-            "shape": f"{found}, random weights",
-            "hub": "on the model hub",
-            "synthetic": "built" if Path(place).is_dir() else "will be built",
-        }
-        yield f"model {name}", f"{place} {said[kind]}"
+        elsewhere = {"hub": "on the model hub", "synthetic": "built" if Path(place).is_dir() else "will be built"}
+        absent = None if kind in elsewhere else unusable_model(Path(place), kind)
+        said = elsewhere.get(kind, "found" if absent is None else "NOT FOUND")
+        yield f"model {name}", f"{place} {said}"
         problems += [] if absent is None else [absent]
 
 

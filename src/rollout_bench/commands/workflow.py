@@ -47,18 +47,11 @@ def plan() -> int:
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     _, made, engine = planned_call(check.__doc__, is_check=True)
-    from rollout_bench.plan.checks import FROM_FILES  # not earlier: --help need not wait for these
-    from rollout_bench.plan.fit.memory import utilization
+    from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
 
     models = dict.fromkeys(
         (
-            "synthetic"
-            if e.checkpoint
-            else "hub"
-            if e.spec.model.is_on_hub
-            else "weights"
-            if e.spec.engine.args.get("load_format") in FROM_FILES
-            else "shape",
+            "synthetic" if e.checkpoint else "hub" if e.spec.model.is_on_hub else e.spec.load_format,
             f"{e.spec.model.name}/{e.spec.quant.name}",
             e.model_path,
         )

@@ -138,12 +138,17 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
 WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 """Suffixes of the files from which vLLM loads weights by default."""
 
-FROM_FILES = {None, "auto", "hf", "safetensors", "pt", "mistral"}
-"""Values of `load_format` that read such files, None if it is not set."""
+FROM_FILES = ("auto", "hf", "safetensors", "pt", "mistral")
+"""Values of `load_format` that read such files."""
 
 
-def without_weights(folder: Path, load_format: object) -> UserError | None:
-    """Return the error of a folder that has a model without its weights, which the engine would load."""
+def unusable_model(folder: Path, load_format: str, written: str = "") -> UserError | None:
+    """Return the error of a model folder that the engine can't load by `load_format`; None if it can.
+
+    It is that of `absent_model`, or of a model without its weights.
+    """
+    if absent := absent_model(folder, written):
+        return absent
     has_files = any(each.suffix in WEIGHT_FILES and each.is_file() for each in folder.iterdir())
     if has_files or load_format not in FROM_FILES:
         return None
@@ -153,7 +158,7 @@ def without_weights(folder: Path, load_format: object) -> UserError | None:
     )
 
 
-def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, object]]) -> None:
+def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) -> None:
     """Check that named weights exist on this machine, which will measure them.
 
     If even the parent folder is missing, the config may be meant for another machine, so it is not checked. Neither are
@@ -161,7 +166,7 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, object]
 
     Args:
         config: the config.
-        models: each loaded model with the path of its weights and the engine's `load_format`, None if it is not set.
+        models: each loaded model with the path of its weights, and how they are loaded (`load_format`).
 
     Raises:
         UserError: weights are missing.
@@ -173,7 +178,7 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, object]
             continue
         folder = Path(path)
         below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)
-        absent = absent_model(folder, model.weights) or without_weights(folder, load_format) if below.is_dir() else None
+        absent = unusable_model(folder, load_format, model.weights) if below.is_dir() else None
         if absent is not None:
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 

@@ -89,9 +89,9 @@ class Summary:
 
     def _footnotes(self, of_first: bool) -> list[Section]:
         """Return the footnotes that the first table has, or those that only others have."""
-        marked = {cell for view in self.views[: not self.is_empty] for line in view.cells for cell in line}
+        cells = " ".join(cell for view in self.views[: not self.is_empty] for line in view.cells for cell in line)
         found = (
-            replace(note, items=tuple(i for i in note.items if any(i.split()[0] in c for c in marked) == of_first))
+            replace(note, items=tuple(item for item in note.items if (item.split()[0] in cells) == of_first))
             for note in self.notes
             if note.heading == FOOTNOTES
         )

@@ -97,7 +97,7 @@ def plan_of_call(
     matrix = expand(config, engine)
     measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
     if measured_here and not is_check:
-        loaded = [(e.spec.model, e.model_path, e.spec.engine.args.get("load_format")) for e in matrix.experiments]
+        loaded = [(e.spec.model, e.model_path, e.spec.load_format) for e in matrix.experiments]
         check_weights(config, loaded)
         check_devices(config, matrix)
     device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
