@@ -147,6 +147,7 @@ def test_a_server_that_stops_answering_fails_the_launch_in_time(
     failure = launch.failure()
     assert failure.category in categories
     assert failure.cause.startswith("the server answered at first") == (kill == signal.SIGKILL)
+    assert ("still answers" in failure.fix) == (kill != signal.SIGKILL)
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 

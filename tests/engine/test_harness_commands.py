@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from launching import SETTINGS, TINY_MODEL, online_spec
+from launching import FORKED, SETTINGS, TINY_MODEL, environment, online_spec
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
@@ -49,6 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
         for name, value in SPEC.engine.environment.items():
             patch.setenv(name, value)
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
+        patch.setenv("PYTHONPATH", environment(FORKED.parent)["PYTHONPATH"])  # the core is a fork, as on GPUs
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no worker beside the core
         opened = open_own(SPEC, str(model))
         yield opened, model
@@ -96,4 +97,4 @@ def test_a_server_killed_in_a_pass_is_the_cause(served: tuple[Opened, Path]) -> 
     with pytest.raises(MeasuringFailed, match="the server was ended by signal 9") as failed:
         passed(served, points=[{"requests": 400}])
     assert failed.value.category == ""  # a crash, unless the engine's log has another cause
-    processes["worker"].kill()  # a launch's guardian does it
+    assert psutil.wait_procs(processes.values(), timeout=20)[1] == []

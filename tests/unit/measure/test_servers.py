@@ -1,17 +1,23 @@
 """Whatever a server says, a request ends in time and with one short line; ours answers nobody without its key."""
 
 import asyncio
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from launching import online_spec
 from stub_server import DEEP, FIRST_KIND, GZIP, KINDS, OK, Stub, running_stub
 
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.server import server as own
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 from rollout_bench.measure.server.paced import questions
@@ -22,6 +28,7 @@ from rollout_bench.measure.server.session import (
     _vocabulary,
     check_answer,
     identity,
+    open_own,
     reaching,
 )
 from rollout_bench.measure.server.stream import Answer, LoadPass, Question, RequestOutcome, Target, open_session, send
@@ -364,3 +371,40 @@ def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, A
 def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], said: str):
     with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=said):
         _vocabulary(Connection(target(stub.url)), 32_000)
+
+
+HOLDING = """
+import os, signal, socket, time
+listening = socket.create_server(("127.0.0.1", 0))
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()
+time.sleep(600)
+"""
+"""A server whose engine, a fork that hears no SIGTERM, holds the listening socket; neither answers."""
+
+
+def test_a_killed_server_is_the_cause_though_its_engine_holds_the_socket(tmp_path: Path, monkeypatch: Any):
+    (tmp_path / "holding.py").write_text(HOLDING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(own, "MODULE", "holding")
+    monkeypatch.setattr(own, "ORPHANS_S", 0.2)
+    family: list[psutil.Process] = []
+    listens = own.Server.wait_for_port
+
+    def listening(each: own.Server) -> int:
+        port = listens(each)
+        family.append(psutil.Process(each.pid))
+        while len(family) == 1:
+            family.extend(family[0].children())
+        threading.Timer(0.3, family[0].kill).start()
+        return port
+
+    monkeypatch.setattr(own.Server, "wait_for_port", listening)
+    try:
+        with pytest.raises(MeasuringFailed, match="the server was ended by signal 9"):
+            open_own(online_spec(), "model")
+        assert psutil.wait_procs(family[1:], timeout=10)[1] == []
+    finally:
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()

@@ -117,6 +117,9 @@ class ProofsTaken(Event):
 PEER_LOST = "peer_lost"
 """Category of the failure of a rank that only lost another rank, which must have failed first."""
 
+SERVER = "server"
+"""Name of the process of a server that an engine process starts, whose end the engine process explains."""
+
 
 class Failed(Event):
     """The engine process failed."""

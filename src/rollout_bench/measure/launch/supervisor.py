@@ -39,6 +39,7 @@ from rollout_bench.measure.launch.hooks import Feeder
 from rollout_bench.measure.launch.preparation import prepare
 from rollout_bench.measure.launch.protocol import (
     PEER_LOST,
+    SERVER,
     Done,
     Event,
     Failed,
@@ -480,6 +481,8 @@ class EngineLaunch:
             return Cause("stop_timeout", cause, fix)
         cause = f"the launch hung in phase {phase}: not done after {self.timeout_s:g} s"
         fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
+        if self.job.spec.endpoint is not None:
+            fix = "see whether the endpoint still answers a request; raise timeout_s if it is only slow"
         return Cause("timeout", cause, fix)
 
     def _check_failed(self, number: int, event: Event) -> None:
@@ -495,7 +498,8 @@ class EngineLaunch:
         if not event.category:
             cause = diagnose(event.exception, replica.log_tail())
         # the kernel may have killed a child of the engine process, whose end may also be all that is known
-        if cause.category == "crash" and (self._out_of_memory() or (replica.child_ended and not event.category)):
+        silent = replica.child_ended is not None and replica.child_ended[0] != SERVER and not event.category
+        if cause.category == "crash" and (self._out_of_memory() or silent):
             cause = self._child_crash(replica)
         raise self._failed([number], cause)
 

@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,8 @@ import psutil
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.core.processes import die_with_parent
+from rollout_bench.core.processes import die_with_parent, end_groups, group_of
+from rollout_bench.measure.launch.protocol import SERVER
 from rollout_bench.measure.probes.census import CENSUS
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 
@@ -25,6 +27,9 @@ NAME = "rollout-bench"
 """The model's name on servers that are started here."""
 
 POLL_S = 0.1
+
+ORPHANS_S = 3.0
+"""Time for the engine of a server that has ended to end by itself, in seconds."""
 
 
 def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
@@ -88,9 +93,21 @@ class Server:
             [sys.executable, "-m", MODULE, *arguments(spec, model, more)],
             stdin=subprocess.DEVNULL,
             env=environment,
+            process_group=0,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
         self.pid = self._process.pid
+        self._group = group_of(self.pid)
+        threading.Thread(target=self._end_orphans, daemon=True).start()
+
+    def _end_orphans(self) -> None:
+        """Wait for the server's end, and end its engine.
+
+        An engine that is a fork of the server holds the listening socket open: the kernel would go on to accept
+        requests that nobody answers.
+        """
+        self._process.wait()
+        end_groups([self._group], ORPHANS_S)
 
     def wait_for_port(self) -> int:
         """Wait until the server listens, and return its port; the caller has its own time limit.
@@ -118,7 +135,7 @@ class Server:
 
         Python's helper processes are left out, because they may end at any time.
         """
-        named = {self.pid: "server"}
+        named = {self.pid: SERVER}
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):

@@ -282,15 +282,8 @@ class Opened:
     @contextlib.contextmanager
     def between_passes(self) -> Iterator[None]:
         """Convert errors of single requests into `MeasuringFailed`."""
-        try:
-            with reaching(self.target.url):
-                yield
-        except MeasuringFailed:
-            until_s = time.monotonic() + DYING_S
-            while self.server is not None and time.monotonic() < until_s:
-                self.check()  # the end of our server explains more than a refused connection
-                time.sleep(0.05)
-            raise
+        with _reaching_living(self.server, self.target.url):
+            yield
 
     def reset(self) -> None:
         """Clear the prefix cache of a server started here; other servers are left alone."""
@@ -317,6 +310,20 @@ class Opened:
         """End the server if it was started here."""
         if self.server is not None:
             self.server.stop()
+
+
+@contextlib.contextmanager
+def _reaching_living(server: Server | None, url: str) -> Iterator[None]:
+    """Convert connection errors for `url` into `MeasuringFailed`; the end of our `server` is the better cause."""
+    try:
+        with reaching(url):
+            yield
+    except MeasuringFailed:
+        until_s = time.monotonic() + DYING_S
+        while server is not None and time.monotonic() < until_s:
+            server.check()
+            time.sleep(0.05)
+        raise
 
 
 _SENTENCES = {
@@ -367,7 +374,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         trust_remote_code=bool(spec.engine.args.get("trust_remote_code")),
     )
     connection = Connection(target)
-    with reaching("the server"):
+    with _reaching_living(server, "the server"):
         ranks = from_workers(connection, "rollout_bench_census")
         asked = json.dumps(spec.engine.args)
         settings = from_workers(connection, "rollout_bench_settings", asked=asked)[0]
