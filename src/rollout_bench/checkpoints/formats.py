@@ -7,7 +7,6 @@ from math import prod
 from typing import Any
 
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.core.errors import did_you_mean
 
 BUILDER_VERSION = 3
 """Increased when the same shape and seed give different files; part of the folder's name."""
@@ -134,8 +133,7 @@ def check_format(shape: ResolvedShape, weights_format: str) -> None:
         ValueError: if the format is unknown or no engine could load the result; one sentence.
     """
     if weights_format not in FORMATS:
-        remedy = did_you_mean(weights_format, FORMATS)
-        raise ValueError(f"weights format {weights_format!r} is not one of those that are built; {remedy}")
+        raise ValueError(f"no weights of the format {weights_format} can be built here, only of {', '.join(FORMATS)}")
     if weights_format == "modelslim-w8a16" and shape.num_experts is not None:
         raise ValueError(
             "weights format modelslim-w8a16 does not exist for MoE: vllm-ascend supports it only for linear layers"

@@ -69,7 +69,9 @@ def parser() -> Parser:
         "--metric",
         action="append",
         choices=COMPARED,
-        help=f"metric to compare; can be given several times (default: {'; '.join(of_modes)})",
+        metavar="METRIC",
+        help="metric to compare, of docs/reference/numbers.csv; can be given several times "
+        f"(default: {'; '.join(of_modes)})",
     )
     parser.add_argument(
         "--confidence", type=float, metavar="SHARE", help=f"confidence of each interval (default: {default.confidence})"

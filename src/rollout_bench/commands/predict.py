@@ -89,7 +89,10 @@ class Predicted:
 
 
 def predict() -> int:
-    """Predict each experiment's step from calibrations, with 95 % intervals, and draw its time over the length."""
+    """Predict each experiment's step from calibrations, with 95 % intervals, and draw its time over the length.
+
+    First measure a calibration: rollout-bench run --configfile configs/steps.yaml
+    """
     found, _ = _predicted(predict.__doc__)
     _print(found)
     chart = chart_of(found)

@@ -1,6 +1,7 @@
 """The parser of our commands, whose errors have two lines as all others."""
 
 import argparse
+import re
 from typing import NoReturn
 
 from rollout_bench.core.errors import UserError, near_miss
@@ -12,7 +13,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the error of wrong arguments, with the known option that is nearest to an unknown one."""
         unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
-        options = [option for option in self._option_string_actions if option.startswith("--")]
-        close = near_miss(unknown, options)
-        remedy = f"did you mean {close}?" if close else f"`{self.prog} --help` lists the arguments"
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        if choice := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
+            message, unknown, known = choice[1], choice[2], re.findall(r"[^', ]+", choice[3])
+        close = near_miss(unknown, known)
+        listed = f"known: {', '.join(known)}" if choice else f"`{self.prog} --help` lists the arguments"
+        remedy = f"did you mean {close}?" if close else listed
         raise UserError(f"{self.prog}: {message}", remedy, status=2)

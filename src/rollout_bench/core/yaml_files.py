@@ -12,9 +12,13 @@ from rollout_bench.core.errors import UserError
 SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key to YAML"
 """Remedy for `key:value`."""
 
+TWICE = "stands twice"
 _MOST_BYTES = 1 << 20
 _GLUED = re.compile(r"\s*(?:- )?[A-Za-z_]\w*:(?!//)[^\s#]")
 """Start of a line with a key whose value follows the colon without a space."""
+
+_GLUED_DASH = re.compile(r"\s*-[A-Za-z][\w.+-]*\s*(#.*)?$")
+"""Line of a list whose item follows the dash without a space."""
 
 _MOST_VALUES = 100_000
 """Maximum values in a config. Nested aliases multiply: without a limit 300 bytes expand to 10 billion values."""
@@ -36,7 +40,7 @@ class _NoKeyTwice(yaml.SafeLoader):
         twice = [str(key) for key, count in counts.items() if count > 1]
         if twice and self.twice is None:
             last = [key for key in keys if key.value == twice[0]][-1]
-            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice", problem_mark=last.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} {TWICE}", problem_mark=last.start_mark)
         if self.twice is not None:
             self.twice += twice
         return super().construct_mapping(node, deep)
@@ -118,10 +122,12 @@ def mapping_in(
     try:
         content = _content(path, text, twice)
     except yaml.YAMLError as error:
-        _refuse_glued(path, text)
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if problem.endswith(TWICE):
+            raise UserError(f"{path}: {line}{problem}", "leave one of the two out") from None
+        _refuse_glued(path, text)
         raise UserError(f"{path}: {line}is not valid YAML: {problem}", remedy) from None
     except (
         ValueError,
@@ -137,8 +143,12 @@ def mapping_in(
 
 
 def _refuse_glued(path: Path, text: str) -> None:
-    """Raise `UserError` for the first line that looks like `key:value`."""
+    """Raise `UserError` for the first line that looks like `key:value` or `-item`."""
     for number, line in enumerate(text.splitlines(), 1):
+        if _GLUED_DASH.match(line):
+            raise UserError(
+                f"{path}: line {number}: {line.strip()}", f"write a space after the dash: - {line.strip()[1:]}"
+            ) from None
         if _GLUED.match(line):
             raise UserError(f"{path}: line {number}: {line.strip()}", SPACE_AFTER_COLON) from None
 

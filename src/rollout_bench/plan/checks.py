@@ -126,7 +126,8 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
         return None
     if folder.is_dir():
         return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
-    on_hub = f"did you mean 'hub:{written}'?" if re.fullmatch(HUB_ID, written) else ""
+    hub_id = re.sub("^(hf|huggingface):/*", "", written)
+    on_hub = f"did you mean 'hub:{hub_id}'?" if re.fullmatch(HUB_ID, hub_id) else ""
     is_here = bool(written) and (Path(written) / "config.json").is_file()
     here = f"names are below model_base: write '{Path(written).absolute()}'" if is_here else ""
     return UserError(

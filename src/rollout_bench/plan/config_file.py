@@ -12,6 +12,7 @@ from rollout_bench.contracts.fields import HUB_ID, LONGEST_NAME, name_made_of
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
@@ -176,7 +177,7 @@ def _told(error: ErrorDetails) -> UserError:
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     pattern, tag = kind == "string_pattern_mismatch", context.get("tag")
-    reference = f"docs/reference/config.csv says what {where.partition('.')[0]} takes"
+    reference = _takes(parts)
     if glued := re.match(r"[^,=\[{]*,\s*([a-z_]+)=", value) if isinstance(value, str) else None:
         apart = str(value).replace(",", " ") if glued[1] in Config.model_fields else ""
         reference = f"write keys apart: --config {parts[0]}={apart}" if apart else reference
@@ -248,6 +249,11 @@ def _told(error: ErrorDetails) -> UserError:
             f"{where}: {'null' if value is None else shown(value)} is no mapping",
             f"{short}write keys below it, or leave it out: {reference}",
         ),
+        (
+            kind == "string_type" and isinstance(value, int | float),
+            f"{where}: {shown(value)} is a number, but text is needed",
+            f"quote it: {parts[-1]}: '{value}'",
+        ),
         (kind == "string_too_short", f"{where}: is empty", reference),
         (kind == "value_error", f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference),
         (True, f"{where}: {'what stands there' if is_secret else shown(value)} {message}", reference),
@@ -255,8 +261,21 @@ def _told(error: ErrorDetails) -> UserError:
     return UserError(f"config: {problem}", remedy)
 
 
+def _takes(parts: Sequence[int | str]) -> str:
+    """Return what the key at `parts`, or the nearest documented key above it, takes."""
+    documented = [(key.path.replace("[]", "").split("."), key) for key in keys_of(Config)]
+    for end in range(len(parts), 0, -1):
+        for path, key in documented:
+            if len(path) == end and all(has in (part, "<name>") for has, part in zip(path, parts, strict=False)):
+                default = f"; default: {key.default}" if 0 < len(key.default) < 40 else ""
+                return f"{'.'.join(map(str, parts[:end]))} takes: {key.takes}{default} (docs/reference/config.csv)"
+    return "docs/reference/config.csv lists the keys"
+
+
 def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     """Return the remedy for `value` that can't be a name."""
+    if isinstance(place[-1], int) and " -" in value:  # "- bf16" and "-w8a8" below it are one item to YAML
+        return f"write a space after the dash: - {value.rpartition(' -')[2]}"
     if isinstance(place[-1], int) and re.fullmatch(r"[\w.+-]+( [\w.+-]+)+", value):
         return f"a comma is missing: write {', '.join(value.split())}"
     name = name_made_of(value)

@@ -439,8 +439,8 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:
-        remedy = f"leave {quant} out of quants for {model}, or change the sizes in its synthetic"
-        raise UnmeasurableError(str(error), remedy) from None
+        own = f"name its weights: model_settings.{model}.weights.{quant}"
+        raise UnmeasurableError(str(error), f"leave {quant} out of quants for {model}, or {own}") from None
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 

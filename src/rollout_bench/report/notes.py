@@ -310,4 +310,5 @@ def _designs(collection: Collection) -> Iterator[dict[str, Any]]:
             "engines": max((len(block.members) for block in blocks), default=0),
             "rounds": max((len(block.order) for block in blocks), default=0),
             "alone": sum(record.block is None for record in records),
+            "beside": sum(r.block is None and bool(r.placement and r.placement.neighbours) for r in records),
         }

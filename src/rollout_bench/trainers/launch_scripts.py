@@ -114,6 +114,8 @@ def trl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
     if len(trainings) != 1 or len(servers) > 1:
         begun = " or ".join(" ".join(start) for start in _STARTS)
         problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
+        if not trainings and any(_after(found, "-m", module) for module in ENTRY_POINTS):
+            raise UserError(problem, f"did you mean `rollout-bench from-verl {script}`? It starts a training with verl")
         raise UserError(problem, "give a script with one training; or its YAML, and num_processes=N")
     ((command, kind), words), options = trainings[0], []
     if command == "accelerate":
@@ -160,6 +162,8 @@ def verl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
             f"; {', '.join(others)} is none of those whose defaults are known" if others and not trainings else ""
         )
         problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read{named_too}"
+        if not trainings and any(_after(found, *start) for start in _STARTS):
+            raise UserError(problem, f"did you mean `rollout-bench from-trl {script}`? It starts a training with TRL")
         raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
     named: list[tuple[str, Word]] = []
     ((module, given),) = trainings

@@ -137,7 +137,8 @@ def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def _check_bf16(quant: str, file: str) -> None:
     if quant != "bf16":
+        key = "quantization" if quant.startswith("fp8") else "dtype"
         raise UserError(
             f"{file}: its engines are {quant}, but the weights that a trainer hands over here are bf16",
-            "take the key for dtype or quantization out: ~KEY",
+            f"leave its {key} out (verl: ~actor_rollout_ref.rollout.{key})",
         )

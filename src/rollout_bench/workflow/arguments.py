@@ -106,6 +106,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     key, colon, value = entry.partition(":")
     if colon and value and _KEY.fullmatch(key):
         return f"did you mean {shlex.quote(f'{key}={value}')}?"
+    if later and key in Config.model_fields and "=" not in later[0]:
+        return f"did you mean {shlex.quote(f'{key}={later[0]}')}?"
     return "write name=value, and a target before --config"
 
 

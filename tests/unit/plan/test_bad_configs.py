@@ -86,8 +86,9 @@ UNREADABLE = {
     "a_comment": ("# nothing", "must have keys at its top"),
     "empty_mapping": ("quants: {}", "quants: is empty"),
     "glued": ("models: [a]\nquants:[bf16]", "line 2: quants:[bf16]"),
+    "dash_glued": ("quants:\n  - bf16\n  -w8a8\nlaunches: 3", "line 3: -w8a8"),
     "a_word": ("just words", "must have keys at its top"),
-    "key_twice": ("a: 1\na: 2", "line 2, column 1: is not valid YAML: key 'a' stands twice"),
+    "key_twice": ("a: 1\na: 2", "line 2, column 1: key 'a' stands twice"),
     "code": (
         "a: !!python/object/apply:os.system ['touch PWNED']",
         "line 1, column 4: is not valid YAML: could not determine",

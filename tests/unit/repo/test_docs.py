@@ -46,6 +46,19 @@ def test_what_a_page_names_exists(page: Path):
     assert [path for path in key_paths(page) if not is_key(path)] == []
 
 
+def test_pages_quote_the_example_that_they_link():
+    example = prose_of_html((REPOSITORY / "docs" / "examples" / "demo.html").read_text())
+    for page in (REPOSITORY / "docs" / "quickstart.md", REPOSITORY / "docs" / "read-the-results.md"):
+        quoted = re.findall(r"^ *(\w+ is [\d.]+x as fast as .*)$", page.read_text(), re.MULTILINE)
+        assert quoted
+        assert [line for line in quoted if line not in example] == [], page
+
+
+def prose_of_html(text: str) -> str:
+    """Return the text of a page, with a single space for its tags and line breaks."""
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
 def test_the_documentation_is_read_in_an_evening():
     written = [*pages(), GENERATED / "glossary.csv"]
     assert len(list((REPOSITORY / "docs").rglob("*.md"))) <= 24

@@ -22,6 +22,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.postmortem import CRASH_FIX
+from rollout_bench.contracts.record import Placement
 from rollout_bench.report.conclusions import run_words
 from rollout_bench.report.summary import summary_of
 from rollout_bench.workflow.arguments import value_of
@@ -44,6 +45,18 @@ def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count:
     crash = {"category": "crash", "cause": "ValueError: no", "fix": CRASH_FIX}
     save(tmp_path, *(make_failure(BF16, launch).model_copy(update=crash) for launch in range(count)))
     assert remedy in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], count))).answers[0].lead
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "said"),
+    [([[], []], "2 launches, one engine at a time."), ([[], ["x"]], "2 launches, 1 of them beside other launches")],
+)
+def test_launches_side_by_side_are_not_told_as_one_at_a_time(tmp_path: Path, neighbours: list[list[str]], said: str):
+    where = {"node": "one", "devices": ["GPU-a"], "visible": ["0"], "isolation": "per_device", "waited_s": 0.0}
+    for launch, beside in enumerate(neighbours):
+        place = Placement(**where, neighbours=beside)
+        save(tmp_path, make_record(BF16, launch, rates=[100.0] * 3).model_copy(update={"placement": place}))
+    assert said in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 2))).markdown
 
 
 def sweep(side: Path, step_s: float, *flags_of_launch_0: object) -> None:

@@ -67,10 +67,12 @@ def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float
     assert bool(told.command) == bool(change)
 
 
-def test_passes_that_are_too_short_to_tell_are_no_limit(tmp_path: Path):
-    lead = summary(tmp_path, *rates(8, 60), requests=16).answers[0].lead
-    assert "8 req/s" in lead
-    assert "not with" not in lead, lead
+def test_passes_that_are_too_short_to_tell_are_no_limit_and_ask_for_more_requests(tmp_path: Path):
+    told, *_ = summary(tmp_path, *rates(8, 60), requests=16).answers
+    assert "8 req/s" in told.lead
+    assert "not with" not in told.lead, told.lead
+    assert "Next: send more requests:" in told.items
+    assert "request_rate: [8, 60], requests: [" in told.command
 
 
 @pytest.mark.parametrize(

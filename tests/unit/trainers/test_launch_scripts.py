@@ -187,6 +187,7 @@ WITH_AN_ARRAY = GRPO_OF_VERL.replace("$@", '"${ROLLOUT[@]}"')
         (f"source ./env.sh\n{GRPO_OF_VERL.replace('$TP', '${TP:-2}')}", "(${TP:-2})",
          "tensor_model_parallel_size=VALUE to the command"),
         (GRPO_OF_VERL * 2, "has 2 commands", "--cfg job"),
+        ("accelerate launch grpo.py --num_generations 8\n", "has 0 commands", "`rollout-bench from-trl "),
     ],
 )  # fmt: skip
 def test_what_only_the_shell_knows_of_verl_is_refused(

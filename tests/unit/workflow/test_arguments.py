@@ -134,6 +134,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["-n", "--config", "launches=2", "all"], "--config all: is not name=value", "a target before --config"),
         (["launches=2"], "launches=2: is a value of the config, not a target", "write --config launches=2"),
         (["--config", "launches:2"], "--config launches:2: is not name=value", "did you mean launches=2?"),
+        (["--config", "launches", "3"], "--config launches: is not name=value", "did you mean launches=3?"),
         (["mine.yaml"], "mine.yaml: is no target", "write --configfile mine.yaml"),
         (
             ["--config", "workload_settings.demo.prompts=8"],

@@ -1,8 +1,8 @@
 """Fair pairs of launches, and their log ratios.
 
 A pair gives the log ratio of the typical iterations or of the values of two launches. If they ran on different devices
-or nodes, the difference between these places is part of the ratio. All such pairs are flagged. For every
-place, the numbers of compared launches of both sides differ by at most one. Then the difference cancels, or it is
+or nodes, the difference between these places is part of the ratio. All such pairs are flagged. They count only if the
+numbers of compared launches of both sides differ by at most one for every place. Then the difference cancels, or it is
 included in the spread of the pairs.
 """
 

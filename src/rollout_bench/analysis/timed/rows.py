@@ -44,7 +44,7 @@ from rollout_bench.numbers.registry import NUMBERS, MetricName
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Reason for no verdict on a throughput that the load determines."""
 
-NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
+NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, one of which has two launches more of one side"
 
 UNPAIRED = {
     "not_interleaved": "were not measured in one block with the baseline's; the flag not_interleaved says what to do",

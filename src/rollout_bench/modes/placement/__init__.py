@@ -11,5 +11,5 @@ MODE = Mode(
     metrics=("placed_step_s",),
     by_device="placed_device_s",
     settings="placement",
-    figures=("placement", "throughput", "iterations"),
+    figures=("placement", "iterations"),
 )

@@ -186,6 +186,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             measured=list(measured.values()),
             placements=placements,
             names=names,
+            placed={row.experiment.place: placed(_spec(row)) for row in measured.values()},
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             where=lambda row: f"{_group(row)}: " if len(groups) > 1 else "",
             unfit=[(row, found) for row in rows for found in unfit(row)],
@@ -202,12 +203,10 @@ def _group(row: Row) -> str:
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the name of each measured row in sentences, with its setting if two names would be equal."""
+    """Return the name of each measured row in sentences: its placement, or its label where two share one."""
     known = [row for row in rows if row.experiment.records]
     named = placed if len({_spec(row).devices for row in known}) < 2 else counted
     found = {row.experiment.place: (named(_spec(row)), row) for row in known}
     alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in found.values())
-    return {
-        place: f"{name} ({row.label})" if alike[name, row.experiment.model, row.experiment.workload] > 1 else name
-        for place, (name, row) in found.items()
-    }
+    by_label = max(alike.values(), default=0) > 1
+    return {place: row.label if by_label else name for place, (name, row) in found.items()}
