@@ -161,7 +161,10 @@ def read_plan(path: Path) -> PlanFile:
     Raises:
         UserError: the file is not a valid plan; the message names file and field.
     """
-    return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
+    remedy = "give the path of a plan file; the workflow writes a damaged one again"
+    if not path.exists():
+        remedy = "give the path of a plan file; if results/ was moved or removed during a run, run the same command again"
+    return read_model(path, PlanFile, remedy)
 
 
 def is_plan(path: Path) -> bool:

@@ -19,7 +19,7 @@ from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
-from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledJob
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob
 
 REDRAW_S = 0.5
 """Seconds between two drawings."""
@@ -30,6 +30,12 @@ LINE_S = 10.0
 SHOWN = 4
 """Maximum number of running jobs that are shown."""
 
+
+GONE = (
+    "results/ was moved or removed during the run, and what is measured from now on goes into a new one\n"
+    "  -> at the end copy the old one into it (cp -rn OLD/. results/), if it is still there; then run the same command "
+    "again"
+)
 
 BAR = 20
 """Characters of the bar on a terminal."""
@@ -127,6 +133,8 @@ class RunState:
         self._ended_jobs = 0
         self._took_s: dict[tuple[str, ...], float] = {}  # experiments of a job -> duration of the last such job
         self._failed = self._flagged = 0
+        self._has_plan = PLAN_FILE.is_file()
+        self._is_gone = False
 
     def look(self) -> tuple[list[str], list[str]]:
         """Return a line for each job that has ended since the last call, and the lines of the view."""
@@ -135,7 +143,9 @@ class RunState:
             mark = self._plan.mark_of.get(str(RESULTS / record))
             if mark in self._to_do:
                 running.setdefault(mark, {})[str(RESULTS / record)] = progress
-        ended = [self._ended(mark, now) for mark in [*self._running] if mark not in running]
+        newly_gone = self._has_plan and not self._is_gone and not PLAN_FILE.is_file()
+        self._is_gone |= newly_gone
+        ended = [GONE] * newly_gone + [self._ended(mark, now) for mark in [*self._running] if mark not in running]
         for mark, launches in running.items():
             if mark not in self._running:
                 number = self._first + self._ended_jobs + len(self._running) + 1
@@ -165,7 +175,7 @@ class RunState:
         if not Path(record).is_file():
             has_failed = failure_path(Path(record)).is_file()  # else it was interrupted
             self._failed += has_failed
-            return "failed" if has_failed else "not measured"
+            return "failed" if has_failed else "unknown" if self._is_gone else "not measured"
         made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
         self._flagged += bool(flags)

@@ -71,3 +71,21 @@ def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: py
     assert seen[0][0] <= IMPORT_S + 2 * START_S, "with the first passes"
     from_the_first_round = [one for at, one in seen if at >= IMPORT_S + 3 * (START_S + PASS_S) + 3 * PASS_S]
     assert 0.75 < min(from_the_first_round) <= max(from_the_first_round) < 1.25, seen
+
+
+def test_moved_results_are_told_once_and_their_launches_are_unknown(
+    plan: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_view.PLAN_FILE.parent.mkdir()
+    live_view.PLAN_FILE.write_text("{}")
+    record = str(Path(next(iter(plan.by_record))).relative_to(RESULTS))
+    running = {record: (LaunchProgress(text="pass", passes=9, warmup=1), None)}
+    monkeypatch.setattr(live_view, "under_way", lambda _: running)
+    state = live_view.RunState(plan)
+    assert state.look()[0] == []
+    RESULTS.rename("elsewhere")
+    running.clear()
+    moved, ended = state.look()[0]
+    assert moved == live_view.GONE
+    assert ended.startswith(f"block 1 of {BLOCKS}: bf16 unknown, ")
+    assert state.look()[0] == []
