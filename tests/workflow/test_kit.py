@@ -72,6 +72,8 @@ def test_one_file_comes_back_and_is_read_as_results(kit: Path, tmp_path: Path) -
         texts = [file.extractfile(member).read().decode() for member in file if member.name.endswith(".json")]
     assert len(texts) > 5
     assert [name for name in names_of(kit) for text in texts if name in text] == []
+    refused = bench(tmp_path, "compare", str(kit / "results.tar.xz"), str(kit / "results.tar.xz"))
+    assert "is the file of a kit, not a pack\n  -> put its records into results/ here: rollout-bench collect" in refused
     home_again = tmp_path / "home"
     home_again.mkdir()
     said = bench(home_again, "collect", str(kit / "results.tar.xz"))
@@ -100,6 +102,16 @@ def test_a_part_that_is_not_whole_is_named(kit: Path, harm: str, tmp_path: Path)
     done = there(kit)
     assert (done.returncode, done.stderr) == (1, f"{part}: is {harm}\n  -> bring this part again\n")
     assert not (kit / "tree").exists()
+
+
+@pytest.mark.parametrize(
+    "harm", ["", "  \n", "0123456789", "0" * 64 + "  ../../part"], ids=["empty", "blank", "cut", "out"]
+)
+def test_damaged_checksums_are_named(kit: Path, harm: str, tmp_path: Path) -> None:
+    kit = carried(kit, tmp_path)
+    (kit / "SHA256SUMS").write_text(harm)
+    done = there(kit)
+    assert (done.returncode, done.stderr) == (1, f"{kit}/SHA256SUMS: is damaged\n  -> bring it again\n")
 
 
 def test_a_kit_for_another_python_says_so(tmp_path: Path) -> None:

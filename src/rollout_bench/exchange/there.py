@@ -8,6 +8,7 @@ Only the standard library is imported.
 import hashlib
 import os
 import platform
+import re
 import sys
 import tarfile
 import zlib
@@ -21,10 +22,11 @@ def parts_of(folder: Path) -> list[Path]:
     """Return the parts of the kit in `folder`, in order; end the program if one is missing or damaged."""
     if not (folder / SUMS).is_file():
         sys.exit(f"{folder}: {SUMS} is missing\n  -> bring it from the folder of the kit")
-    parts = []
-    for line in filter(str.strip, (folder / SUMS).read_text(errors="replace").splitlines()):
-        wanted, _, name = line.partition("  ")
-        part = folder / name
+    parts, lines = [], [*filter(str.strip, (folder / SUMS).read_text(errors="replace").splitlines())]
+    for line in lines or [""]:
+        if not (listed := re.fullmatch(r"([0-9a-f]{64})  (kit\.\d+)", line)):
+            sys.exit(f"{folder / SUMS}: is damaged\n  -> bring it again")
+        wanted, part = listed[1], folder / listed[2]
         found = hashlib.sha256(part.read_bytes()).hexdigest() if part.is_file() else ""
         if found != wanted:
             sys.exit(f"{part}: is {'damaged' if found else 'missing'}\n  -> bring this part again")
@@ -61,7 +63,8 @@ def main() -> None:
         try:
             unpack(folder, tree)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            sys.exit(f"{folder}: can't be unpacked: {error}\n  -> bring the kit again, into an empty folder")
+            said = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each kind of compression
+            sys.exit(f"{folder}: can't be unpacked: {said}\n  -> bring the kit again, into an empty folder")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     site = site_of(python, platform.machine())
     for packed in tree.glob("site-*"):

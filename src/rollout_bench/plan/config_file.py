@@ -108,9 +108,18 @@ def check_config_file(path: Path) -> None:
             f"{path}: __use_yte__: a config contains only values, no code",
             "leave __use_yte__ out, and write the values",
         )
-    # Snakemake merges a mapping over a list by keeping the list
-    for name in (name for name in ("models", "quants", "modes", "workloads") if content.get(name) == {}):
-        raise UserError(f"{path}: {name}: is empty", f"leave it out, or write a list: {name}: []")
+    for name, value in content.items():
+        check_selection(f"{path}: ", name, value)
+
+
+def check_selection(where: str, name: str, value: Any) -> None:
+    """Refuse an empty mapping as a selection: Snakemake merges it over the default's list by keeping the list.
+
+    Raises:
+        UserError: `value` of the key `name` is one; the message begins with `where`.
+    """
+    if value == {} and name in ("models", "quants", "modes", "workloads"):
+        raise UserError(f"{where}{name}: is empty", f"leave it out, or name what to measure: {name}: [...]")
 
 
 def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:

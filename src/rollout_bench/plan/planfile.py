@@ -163,7 +163,7 @@ def read_plan(path: Path) -> PlanFile:
     """
     remedy = "give the path of a plan file; the workflow writes a damaged one again"
     if not path.exists():
-        remedy = "give the path of a plan file; if results/ was moved or removed during a run, run the same command again"
+        remedy = "give the path of a plan file; if results/ was moved during a run, run the same command again"
     return read_model(path, PlanFile, remedy)
 
 

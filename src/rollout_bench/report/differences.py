@@ -20,7 +20,7 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.conclusions import conclusions_apart
 from rollout_bench.report.headings import speedup_column
 from rollout_bench.report.notes import damage, side_lines
-from rollout_bench.report.pack import opened
+from rollout_bench.report.pack import opened_pack
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
@@ -176,7 +176,7 @@ def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -
     Raises:
         UserError: it has no record of a launch.
     """
-    folder = opened(folder) if folder.is_file() else folder
+    folder = opened_pack(folder) if folder.is_file() else folder
     results = results_of(folder)
     check_results_folder(results)
     return collect(results, None if everything else plan_of_summary(folder), comparison)

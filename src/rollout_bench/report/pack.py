@@ -4,6 +4,7 @@ import argparse
 import atexit
 import json
 import lzma
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -76,9 +77,18 @@ def opened(path: Path) -> Path:
     return folder
 
 
+def opened_pack(path: Path) -> Path:
+    """Return a folder as `opened` does; raise `UserError` also for the file of a kit, which has folders to collect."""
+    folder = opened(path)
+    if find_results(folder / "results").records:
+        remedy = f"put its records into results/ here: rollout-bench collect {shlex.quote(str(path))}"
+        raise UserError(f"{path}: is the file of a kit, not a pack", remedy)
+    return folder
+
+
 def unpacked(arguments: argparse.Namespace) -> Path:
     """Return RESULTS_DIR as given; of a pack, its files in a folder of their own take its place in `arguments`."""
     given: Path = arguments.results
     if given.is_file():
-        arguments.results = opened(given)
+        arguments.results = opened_pack(given)
     return given

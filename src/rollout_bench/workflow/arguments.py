@@ -17,7 +17,7 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file
+from rollout_bench.plan.config_file import check_config_file, check_selection
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
@@ -90,6 +90,7 @@ def check_words(words: Sequence[str]) -> None:
             listed = "docs/reference/config.csv lists the keys"
             remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
             raise UserError(f"--config {entry}: {key!r} is no key", remedy)
+        check_selection("--config ", key, value_of(text))
         if _open_brackets(text) and given.config[place + 1 :]:
             ends = range(place + 2, len(given.config) + 1)
             parts = (" ".join(given.config[place:end]) for end in ends)

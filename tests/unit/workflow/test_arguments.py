@@ -141,6 +141,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "'workload_settings.demo.prompts' is no key",
             "write --config 'workload_settings={demo: {prompts: 8}}'",
         ),
+        (["--config", "modes={}"], "--config modes: is empty", "modes: [...]"),
         (["--config", "none.such=8"], "'none.such' is no key", "docs/reference/config.csv lists the keys"),
         (["--config", "launches=", "2"], "--config 2: is not name=value", "without spaces around ="),
         (["--config", "quants", "=", "[bf16]"], "--config quants: is not name=value", "without spaces around ="),
