@@ -390,7 +390,10 @@ class _Script:
             inner = [one for element in word.elements for one in self._filled(element, splits=True)]
             return [replace(word, elements=tuple(inner))]
         if len(word.pieces) == 1 and (found := _ALL.fullmatch(word.text)) and found[1] in self._arrays:
-            return self._arrays[found[1]]
+            elements = self._arrays[found[1]]
+            if word.pieces[0].is_bare:  # which the shell splits
+                elements = [part for one in elements for part in ([one] if one.variable else _split(one))]
+            return elements
         pieces: list[Piece] = []
         taken = [*word.taken]
         for piece in word.pieces:
@@ -468,6 +471,10 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "-eq": operator.eq, "-ne": operator.ne, "-lt": operator.lt, "-le": operator.le, "-gt": operator.gt,
     "-ge": operator.ge,
 }  # fmt: skip
+
+
+def _split(word: Word) -> list[Word]:
+    return [replace(word, pieces=(Piece(part),)) for part in word.text.split()]
 
 
 def _outcome(words: Sequence[Word]) -> bool | None:
