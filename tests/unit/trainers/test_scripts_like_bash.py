@@ -12,6 +12,7 @@ from rollout_bench.trainers.shell import commands, with_values
 NAMES = ("A", "B", "N")
 TEXTS = ("8", "x", "two words", "a.b=1", "")
 
+
 def quoted(part: str) -> str:
     return f'"{part}"'
 
@@ -60,14 +61,17 @@ def branches(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 STATEMENTS = st.recursive(ASSIGNMENT, branches, max_leaves=5)
 WORDS = st.lists(
-    st.one_of(REFERENCE.map(quoted), st.builds("key={}".format, VALUE), st.sampled_from(('"${ARGS[@]}"', "${ARGS[@]}"))),
+    st.one_of(
+        REFERENCE.map(quoted), st.builds("key={}".format, VALUE), st.sampled_from(('"${ARGS[@]}"', "${ARGS[@]}"))
+    ),
     min_size=1,
     max_size=4,
 )
+SCRIPT = st.lists(st.one_of(ASSIGNMENT, STATEMENTS, WITHOUT_EFFECT), max_size=6)
 
 
 @settings(max_examples=400)
-@given(before=st.lists(st.one_of(ASSIGNMENT, STATEMENTS, WITHOUT_EFFECT), max_size=6), words=WORDS, wrapped=st.booleans())
+@given(before=SCRIPT, words=WORDS, wrapped=st.booleans())
 @example(before=["A=8", "if [ $A = 8 ]; then B=1; fi"], words=['"$B"'], wrapped=False)
 def test_words_are_those_of_bash_or_not_known(before: list[str], words: list[str], wrapped: bool) -> None:
     between = " \\\n  " if wrapped else " "
