@@ -1,10 +1,16 @@
 """`rollout-bench run`, `plan` and `check` are the workflow's; `plan` and `check` hold up nothing that runs."""
 
+import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import filelock
+import pytest
 from workspace import Workspace, with_stand_in
+
+from rollout_bench.plan.schedule import RESULTS, Schedule
+from rollout_bench.workflow.run import keep_plan
 
 
 def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> None:
@@ -52,6 +58,14 @@ def test_plan_beside_a_run_touches_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "0 of 14 launches done" in done.stdout, "of this call, not of the run"
     assert (plan.read_bytes(), plan.stat().st_mtime_ns, mark.exists()) == (*before, True)
+
+
+def test_plan_of_results_that_cannot_be_written_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    RESULTS.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write wherever the file system can
+    keep_plan(Mock(spec=Schedule))
+    assert list(RESULTS.iterdir()) == []
 
 
 def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> None:

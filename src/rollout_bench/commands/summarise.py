@@ -59,7 +59,11 @@ def main() -> int:
     kept: Path = arguments.also or out
     contents: dict[Path, str | bytes] = {}
     for place in dict.fromkeys((out, kept)):
-        (place / "figures").mkdir(parents=True, exist_ok=True)  # Snakemake expects it even without a figure
+        try:
+            (place / "figures").mkdir(parents=True, exist_ok=True)  # Snakemake expects it even without a figure
+        except OSError as error:
+            problem = f"{place / 'figures'}: cannot be written: {error.strerror}"
+            raise UserError(problem, "check owner and permissions, or name another folder: --out DIR") from None
         summary = made.placed(Path(os.path.relpath(results, place)), Path(os.path.relpath(kept / "figures", place)))
         contents |= {
             place / "summary.md": summary.markdown,

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import stat
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -68,7 +69,9 @@ def private_temporary() -> Path | None:
     folder = Path(tempfile.gettempdir()) / f"rollout-bench-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder if folder.stat().st_uid == os.getuid() and not folder.is_symlink() else None
+        there = folder.lstat()  # once, so that nobody can swap the folder between two looks
+        is_private = stat.S_ISDIR(there.st_mode) and not there.st_mode & 0o022
+        return folder if is_private and there.st_uid == os.getuid() else None
     except OSError:
         return None
 

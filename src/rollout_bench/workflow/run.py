@@ -135,7 +135,12 @@ def _tell_cost(plan: Schedule, asked: Collection[str]) -> None:
 
 
 def keep_plan(plan: Schedule) -> None:
-    """Write the plan file, so that later runs continue its order; change nothing while a run has its own there."""
+    """Write the plan file, so that later runs continue its order.
+
+    Nothing changes while a run has its own there, or where nothing can be written: others' results can be looked at.
+    """
+    if RESULTS.is_dir() and not os.access(RESULTS, os.W_OK):
+        return
     try:
         with locked(RESULTS, ""):
             ownership.tell_of_claims(RESULTS)

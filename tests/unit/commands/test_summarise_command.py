@@ -46,6 +46,16 @@ def test_a_complete_summary_is_written_and_passes_the_check(project: Path) -> No
     assert all((results / name).stat().st_size for name in (*SUMMARY_FILES, STATE_FILE))
 
 
+def test_where_no_summary_can_be_written_another_folder_is_proposed(project: Path) -> None:
+    (project / "results" / "figures").touch()
+    done = run("results", cwd=project)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "results/figures: cannot be written: File exists\n"
+        "  -> check owner and permissions, or name another folder: --out DIR\n"
+    )
+
+
 @pytest.mark.parametrize("main", [summarise.main, show.main])
 def test_a_summary_without_its_records_is_not_replaced_by_an_empty_one(project: Path, main: Callable[[], int]) -> None:
     summarised(project, "--out", "S")

@@ -126,6 +126,12 @@ def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporar
     assert folders({}) == {}
 
 
+def test_a_folder_that_others_may_write_is_not_taken(temporary: Path) -> None:
+    (temporary / f"rollout-bench-{os.getuid()}").mkdir()
+    (temporary / f"rollout-bench-{os.getuid()}").chmod(0o777)
+    assert folders({}) == {}
+
+
 @pytest.mark.parametrize(
     ("caches", "phases", "flagged"),
     [
