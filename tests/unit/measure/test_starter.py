@@ -192,6 +192,7 @@ def test_a_starter_whose_owner_ends_during_the_import_ends_at_once(
     began = time.monotonic()
     assert starting("slow") is None
     assert time.monotonic() - began < 60
+    assert list(Path(tempfile.gettempdir()).glob("*/*")) == []
 
 
 SPEC = tiny_spec()

@@ -131,8 +131,11 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
 
 def _answers(path: Path) -> bool:
     """Return whether a starter listens at `path`."""
-    with _named(path) as name, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # a starter removes its folder when its owner ends
+    with contextlib.suppress(FileNotFoundError), connection, _named(path) as name:
         return connection.connect_ex(name) == 0
+    return False
 
 
 @contextlib.contextmanager
@@ -203,7 +206,7 @@ def serve() -> NoReturn:
     """
     path, owner, *modules = sys.argv[1:]
     place, began, watch = Path(path), time.monotonic(), Watch(int(owner), "owner")
-    with _ending_with(watch):
+    with _ending_with(watch, place.parent):
         for name in modules:
             importlib.import_module(name)
     took_s = time.monotonic() - began
@@ -216,13 +219,14 @@ def serve() -> NoReturn:
 
 
 @contextlib.contextmanager
-def _ending_with(owner: Watch) -> Iterator[None]:
-    """End this process as soon as the owner ends: an import takes a minute beside other work."""
+def _ending_with(owner: Watch, folder: Path) -> Iterator[None]:
+    """End this process, and remove its folder, as soon as the owner ends: an import may take a minute."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.2):
             if owner.ended():
+                shutil.rmtree(folder, ignore_errors=True)
                 os._exit(1)
 
     thread = threading.Thread(target=watch)
