@@ -7,7 +7,7 @@ import pytest
 from slurm import Slurm
 from workflows import ON_SLURM, OnSlurm, until
 
-from rollout_bench.cluster.ownership import claim_path, read_claim
+from rollout_bench.cluster.claims import claim_path, read_claim
 
 LAUNCHES = {
     0: "hang",  # until somebody kills the measuring command

@@ -33,7 +33,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
     gc.freeze()  # or collecting garbage, as a start does twice, goes through all that is imported
     fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
     fixed["kv_cache_memory_bytes"] = 1 << 26
-    census = "rollout_bench.measure.probes.census.WeightCensus"
+    census = "rollout_bench.measure.probes.loaded_weights.WeightCensus"
     llm = LLM(skip_tokenizer_init=True, worker_extension_cls=census, **fixed, **arguments)
     sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=1, detokenize=False)
     prompts = [{"prompt_token_ids": [7 * i + 1, 2, 3]} for i in range(4)]

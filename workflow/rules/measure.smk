@@ -21,9 +21,9 @@ rule measure:
     # names the packages, as `snakemake --lint` demands; each command has the path of the Python that planned it
     conda:
         "../../environment.yml"
-    threads: side_by_side.threads
+    threads: device_slots.threads
     resources:
-        **side_by_side.resources,
+        **device_slots.resources,
         **slurm.asked_for_measuring(plan, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
@@ -31,7 +31,7 @@ rule measure:
         records=lambda wildcards: jobs.records_of(plan, wildcards),
         members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
         timeout_s=plan.timeout_s,
-        placing=side_by_side.arguments,
+        placing=device_slots.arguments,
     message:
         "measures:{params.records}"
     shell:

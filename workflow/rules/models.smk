@@ -14,7 +14,7 @@ rule checkpoint:
     priority: 1_000_000_000
     conda:
         "../../environment.yml"
-    threads: side_by_side.all_cores
+    threads: device_slots.all_cores
     resources:
         **slurm.asked_for_building(plan, ON_CLUSTER),
     params:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.postmortem import NOT_UPDATABLE, WRONG_WEIGHTS
+from rollout_bench.contracts.failures import NOT_UPDATABLE, WRONG_WEIGHTS
 
 
 @dataclass(frozen=True)

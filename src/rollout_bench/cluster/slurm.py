@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import devices_needed
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import first_few

@@ -18,9 +18,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from rollout_bench.cluster import slurm
-from rollout_bench.cluster.ownership import claimed
+from rollout_bench.cluster.claims import claimed
+from rollout_bench.contracts.failures import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped

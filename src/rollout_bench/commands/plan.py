@@ -11,9 +11,9 @@ from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Selected
-from rollout_bench.cluster.ownership import under_way
+from rollout_bench.cluster.claims import under_way
 from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
-from rollout_bench.contracts.postmortem import error_of, state_of
+from rollout_bench.contracts.failures import error_of, state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError

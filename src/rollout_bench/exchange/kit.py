@@ -1,7 +1,7 @@
 """A kit: all that a machine without a network needs to measure, in parts that are carried there.
 
 The parts are one archive: this package with the workflow, the packages of the pins that the machine lacks, and configs.
-`there.py` lies beside them, checks and unpacks them there. What was measured comes back as one file.
+`kit_bootstrap.py` lies beside them, checks and unpacks them there. What was measured comes back as one file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_archive
 from rollout_bench.core.places import PACKAGE, home
 from rollout_bench.core.uv import as_pip
-from rollout_bench.exchange import there
+from rollout_bench.exchange import kit_bootstrap
 
 MACHINES = {"cpu": "x86_64", "cuda": "x86_64", "ascend": "aarch64"}
 """Platform -> machine of its wheels."""
@@ -156,7 +156,7 @@ def make(
             (tree / FILES / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, tree / FILES / path)
         if packages:
-            site = there.site_of(python, MACHINES[platform])
+            site = kit_bootstrap.site_of(python, MACHINES[platform])
             words = ["install", "--no-deps", "--target", str(tree / site), *packages]
             _uv(words, python, platform, f"{len(packages)} packages were not installed")
         return _write_parts(tree, folder, most)
@@ -171,8 +171,8 @@ def _write_parts(tree: Path, folder: Path, most: int) -> int:
         for number, content in enumerate(iter(lambda: whole.read(most), b"")):
             (folder / f"kit.{number:02d}").write_bytes(content)
             sums.append(f"{hashlib.sha256(content).hexdigest()}  kit.{number:02d}\n")
-    (folder / there.SUMS).write_text("".join(sums))
-    shutil.copy(there.__file__, folder / "kit.py")
+    (folder / kit_bootstrap.SUMS).write_text("".join(sums))
+    shutil.copy(kit_bootstrap.__file__, folder / "kit.py")
     return len(sums)
 
 

@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of, with_setting
+from rollout_bench.contracts.failures import Glance, glance, has_failed
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import Glance, glance, has_failed
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, replicas, start_of
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path

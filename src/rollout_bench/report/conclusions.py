@@ -20,10 +20,10 @@ from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
+from rollout_bench.contracts.failures import LASTING, fix_of
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import LASTING, fix_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from rollout_bench.cluster.ownership import under_way
+from rollout_bench.cluster.claims import under_way
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
@@ -34,6 +33,7 @@ from rollout_bench.plan.schedule import (
     with_partners,
 )
 from rollout_bench.workflow.call import stopping
+from rollout_bench.workflow.device_slots import check_devices
 from rollout_bench.workflow.rounds import wanted_launches
 
 CONFIG = Path("config.yaml")

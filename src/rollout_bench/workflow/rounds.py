@@ -3,7 +3,7 @@
 from typing import Any
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.contracts.postmortem import failed_by_itself
+from rollout_bench.contracts.failures import failed_by_itself
 from rollout_bench.contracts.store import record_path
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlannedExperiment

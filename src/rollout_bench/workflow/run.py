@@ -11,10 +11,10 @@ from typing import Any
 
 import filelock
 
-from rollout_bench.cluster import ownership, slurm
+from rollout_bench.cluster import claims, slurm
 from rollout_bench.cluster.internals import Internals
+from rollout_bench.contracts.failures import error_of, failed_by_itself, fix_of, state_of
 from rollout_bench.contracts.load import Places
-from rollout_bench.contracts.postmortem import error_of, failed_by_itself, fix_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.locks import locked
@@ -108,7 +108,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     try:
         hold_results()
         slurm.check_none_left(Path.cwd())
-        ownership.tell_of_claims(RESULTS)
+        claims.tell_of_claims(RESULTS)
         # With launches: auto, any launch may be needed later in the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
@@ -143,7 +143,7 @@ def keep_plan(plan: Schedule) -> None:
         return
     try:
         with locked(RESULTS, ""):
-            ownership.tell_of_claims(RESULTS)
+            claims.tell_of_claims(RESULTS)
             put_on_disk(plan, PLAN_FILE, set())
     except UserError as error:
         if not isinstance(error.__cause__, filelock.Timeout):
@@ -187,7 +187,7 @@ def end_with_errors(plan: Schedule) -> None:
         return
     _clean()
     # Claims of dead processes.
-    tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])
+    tell([error_of(read_failure(failure_path(path))) for path in claims.tell_of_claims(RESULTS)])
     is_empty = all(state_of(Path(launch.record)) == "missing" for launch in plan.launches)
     if is_empty:
         return

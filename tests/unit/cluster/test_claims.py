@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_plan, make_spec
 
-from rollout_bench.cluster import ownership, slurm
-from rollout_bench.cluster.ownership import Owner, claimed, read_claim, under_way
+from rollout_bench.cluster import claims, slurm
+from rollout_bench.cluster.claims import Owner, claimed, read_claim, under_way
 from rollout_bench.commands.plan import show
 from rollout_bench.contracts.progress import LaunchProgress, write_progress
 from rollout_bench.contracts.store import claim_path, failure_path, read_failure, record_path
@@ -100,10 +100,10 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(
     leave_claim(measured)
     measured.parent.mkdir(parents=True)
     measured.write_text("{}")
-    assert ownership.tell_of_claims(tmp_path / "results") == [record]
+    assert claims.tell_of_claims(tmp_path / "results") == [record]
     assert read_failure(failure_path(record)).log == "l.log"
     assert not failure_path(measured).exists()
-    assert ownership.tell_of_claims(tmp_path / "results") == []
+    assert claims.tell_of_claims(tmp_path / "results") == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):
 
 def test_a_later_run_leaves_the_claims_of_the_living_alone(record: Path, tmp_path: Path):
     with claimed(record, Path("a.log"), 60.0):
-        assert ownership.tell_of_claims(tmp_path / "results") == []
+        assert claims.tell_of_claims(tmp_path / "results") == []
         assert read_claim(claim_path(record)).pid == os.getpid()
 
 
@@ -166,7 +166,7 @@ def test_giving_up_a_dead_claim_spares_a_newer_one(record: Path):
     leave_claim(record)
     dead = read_claim(claim_path(record))
     leave_claim(record, host="elsewhere")
-    ownership.give_up(claim_path(record), dead)
+    claims.give_up(claim_path(record), dead)
     assert read_claim(claim_path(record)).host == "elsewhere"
 
 

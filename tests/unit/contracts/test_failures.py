@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_failure, make_record, save
 
-from rollout_bench.contracts.postmortem import failed_by_itself
+from rollout_bench.contracts.failures import failed_by_itself
 from rollout_bench.contracts.store import failure_path, record_path
 
 

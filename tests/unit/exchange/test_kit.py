@@ -12,7 +12,7 @@ import yaml
 
 from rollout_bench.commands import kit as command
 from rollout_bench.core.errors import UserError
-from rollout_bench.exchange import kit, there
+from rollout_bench.exchange import kit, kit_bootstrap
 
 
 @pytest.mark.parametrize(("platform", "backends"), [("cpu", [[], ["--torch-backend", "cpu"]]), ("cuda", [[]])])
@@ -65,7 +65,7 @@ def damaged(part: bytes, sums: str | bytes) -> Callable[[Path], None]:
 
     def write(folder: Path) -> None:
         (folder / "kit.00").write_bytes(part)
-        (folder / there.SUMS).write_bytes(sums if isinstance(sums, bytes) else sums.encode())
+        (folder / kit_bootstrap.SUMS).write_bytes(sums if isinstance(sums, bytes) else sums.encode())
 
     return write
 
@@ -76,8 +76,8 @@ NO_ARCHIVE = f"{hashlib.sha256(b'no archive').hexdigest()}  kit.00\n"
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (damaged(b"", ""), "can't be unpacked"),
-        (damaged(b"", b"\xff\xfe"), "is missing"),
+        (damaged(b"", ""), "SHA256SUMS: is damaged"),
+        (damaged(b"", b"\xff\xfe"), "SHA256SUMS: is damaged"),
         (damaged(b"no archive", f"{NO_ARCHIVE}\n"), "can't be unpacked"),
         (damaged(b"no archive", NO_ARCHIVE), "can't be unpacked"),
         (damaged(gzip.compress(b"x" * 9999)[:-9], NO_ARCHIVE), "is damaged"),
@@ -89,9 +89,9 @@ def test_a_damaged_kit_is_named_and_leaves_no_tree(
     write: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
-    monkeypatch.setattr(there, "__file__", str(tmp_path / "kit.py"))
+    monkeypatch.setattr(kit_bootstrap, "__file__", str(tmp_path / "kit.py"))
     with pytest.raises(SystemExit, match=said):
-        there.main()
+        kit_bootstrap.main()
     assert not (tmp_path / "tree").exists()
 
 

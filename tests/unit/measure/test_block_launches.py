@@ -15,7 +15,7 @@ import pytest
 from running_blocks import block, check_all_over
 
 from rollout_bench.commands import measure
-from rollout_bench.contracts.postmortem import NODE_STATUS
+from rollout_bench.contracts.failures import NODE_STATUS
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.measure.launch.attempt import Assignment
 from rollout_bench.measure.machine.device import DeviceReading

@@ -9,8 +9,8 @@ import pytest
 from launching import tiny_spec
 from synthetic_records import make_online_spec, make_record, make_spec
 
+from rollout_bench.contracts.failures import Cause, error_of
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.postmortem import Cause, error_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch import progress

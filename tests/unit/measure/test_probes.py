@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.probes import census, weight_proofs
-from rollout_bench.measure.probes.census import cache_held, noting
+from rollout_bench.measure.probes import loaded_weights, weight_proofs
+from rollout_bench.measure.probes.loaded_weights import cache_held, noting
 from rollout_bench.measure.probes.weight_proofs import WeightProofs, mixed, noted_packed, proof_of, proofs_of
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.int8, torch.int32, torch.int64, torch.float8_e4m3fn]
@@ -86,8 +86,8 @@ class VocabParallelEmbedding(torch.nn.Module):
 @pytest.fixture
 def create(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what packs a weight, as oneDNN does, with its proof noted."""
-    monkeypatch.setattr(census, "_packed", {})
-    monkeypatch.setattr(census, "_look", [noted_packed])
+    monkeypatch.setattr(loaded_weights, "_packed", {})
+    monkeypatch.setattr(loaded_weights, "_look", [noted_packed])
     return noting(lambda weight: Handler())
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_noted_while_an_update_is_timed(create: Any, monkeypatch: pyt
     monkeypatch.setattr(weight_proofs, "_noting", True)
     WeightProofs().rollout_bench_noting(on=False)
     handler = create(drawn((4, 8), torch.bfloat16))
-    assert census.packed_by(handler).noted is None
+    assert loaded_weights.packed_by(handler).noted is None
     WeightProofs().rollout_bench_noting(on=True)
     assert noted_packed(drawn((2, 2), DTYPES[0])) is not None
 

@@ -10,9 +10,9 @@ from planned import merged_with
 from refusals import refused
 
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core import message_places
-from rollout_bench.core.message_places import PLACES, installed, moved
+from rollout_bench.modes.messages import vllm_symbols
 from rollout_bench.modes.messages.hooks import obstacle
+from rollout_bench.modes.messages.vllm_symbols import PLACES, installed, moved
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -55,7 +55,7 @@ def test_an_engine_with_moved_internals_is_refused_when_planning(
         expand(read_config(merged_with("{modes: [messages], quants: [bf16], messages: {batches: [4]}}")), engine)
     expand(read_config(merged_with("{modes: [offline]}")), engine)
 
-    monkeypatch.setattr(message_places, "installed", lambda: copied)
+    monkeypatch.setattr(vllm_symbols, "installed", lambda: copied)
     content = tiny_spec(engine={"multiprocess": True}).model_dump(mode="json")
     cause = obstacle(Spec.model_validate(content | {"mode": "messages", "messages": {"batches": [4]}}), Path("l.json"))
     assert (cause.category, lacks in cause.cause) == ("messages_moved", True)

@@ -8,7 +8,7 @@ import pytest
 from rooms import Rooms, matrix_of
 from synthetic_records import INVALID, make_block, make_record, save
 
-from rollout_bench.contracts.postmortem import Cause, failure_of
+from rollout_bench.contracts.failures import Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
 from rollout_bench.plan.interleaving import interleaving

@@ -78,6 +78,10 @@ OF_REPORT |= {"loading_report", "export", "command"}
 """Files of modes that read records; the others measure, unless they have a room of their own."""
 
 
+OF_RECORD = {"vllm_symbols"}
+"""Files of modes with facts that all of their mode's files may read, as they do its record."""
+
+
 @functools.cache
 def tree_of(path: Path) -> ast.Module:
     """Return what Python reads in a file."""
@@ -143,7 +147,8 @@ def room(path: Path) -> str:
     if first != "modes":
         return first
     kind = rest[1] if len(rest) > 1 else ""
-    return f"modes/{'report' if kind in OF_REPORT else kind if f'modes/{kind}' in MAY_IMPORT else 'worker'}"
+    named = "report" if kind in OF_REPORT else "record" if kind in OF_RECORD else kind
+    return f"modes/{named if f'modes/{named}' in MAY_IMPORT else 'worker'}"
 
 
 def _of_one_mode(path: Path, other: Path) -> bool:

@@ -19,9 +19,9 @@ from synthetic_records import (
 )
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.failures import CRASH_FIX
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.postmortem import CRASH_FIX
 from rollout_bench.contracts.record import Placement
 from rollout_bench.report.conclusions import run_words
 from rollout_bench.report.summary import summary_of

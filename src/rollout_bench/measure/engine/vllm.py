@@ -19,7 +19,7 @@ from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
-from rollout_bench.measure.probes.census import (
+from rollout_bench.measure.probes.loaded_weights import (
     CENSUS,
     end_of_text,
     engine_facts,

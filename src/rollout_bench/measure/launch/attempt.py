@@ -14,8 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
+from rollout_bench.contracts.failures import Cause, state_of
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.postmortem import Cause, state_of
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, devices_needed, is_local
 from rollout_bench.contracts.store import reference_path

@@ -4,7 +4,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from rollout_bench.contracts.postmortem import CRASH_FIX, Cause
+from rollout_bench.contracts.failures import CRASH_FIX, Cause
 from rollout_bench.core.errors import printable
 
 

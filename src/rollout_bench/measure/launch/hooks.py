@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.measure.launch.protocol import Event

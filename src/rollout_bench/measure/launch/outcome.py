@@ -5,8 +5,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout_bench.contracts.failures import Cause, error_of, failure_of, is_nodes_fault
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.postmortem import Cause, error_of, failure_of, is_nodes_fault
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, write_failure
 from rollout_bench.core.errors import UserError

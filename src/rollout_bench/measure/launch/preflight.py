@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import private_temporary

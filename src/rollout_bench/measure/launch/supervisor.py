@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from rollout_bench.contracts.failures import CRASH_FIX, Cause
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import CRASH_FIX, Cause
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from blake3 import blake3
 
-from rollout_bench.measure.probes.census import (
+from rollout_bench.measure.probes.loaded_weights import (
     Packed,
     WeightCensus,
     all_tensors,

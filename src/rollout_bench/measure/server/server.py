@@ -19,7 +19,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent, end_groups, group_of
 from rollout_bench.measure.launch.protocol import SERVER
-from rollout_bench.measure.probes.census import CENSUS
+from rollout_bench.measure.probes.loaded_weights import CENSUS
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 
 MODULE = "vllm.entrypoints.openai.api_server"

@@ -19,7 +19,7 @@ from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed, UserError
-from rollout_bench.measure.probes.census import engine_facts
+from rollout_bench.measure.probes.loaded_weights import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
 from rollout_bench.measure.server.server_metrics import cache_labels
 from rollout_bench.measure.server.stream import (

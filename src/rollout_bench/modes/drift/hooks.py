@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError

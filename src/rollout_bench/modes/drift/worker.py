@@ -18,7 +18,7 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.probes.census import end_of_text
+from rollout_bench.measure.probes.loaded_weights import end_of_text
 from rollout_bench.modes.drift.events import SequencesScored
 from rollout_bench.modes.drift.record import ScoredRow, read_scores
 from rollout_bench.modes.drift.settings import DriftSpec

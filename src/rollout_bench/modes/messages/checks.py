@@ -4,7 +4,7 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec, longest
 from rollout_bench.contracts.spec import Platform, Spec
-from rollout_bench.core import message_places
+from rollout_bench.modes.messages import vllm_symbols
 from rollout_bench.modes.messages.settings import MessagesSettings
 from rollout_bench.plan.checks import check_batch, engine_args_in
 from rollout_bench.plan.config import Config
@@ -26,13 +26,13 @@ class MessagesPlanning(Planning):
 
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that messages can be read, and that there are decode steps."""
-        missing = message_places.moved(engine.folder) if engine.folder is not None else []
+        missing = vllm_symbols.moved(engine.folder) if engine.folder is not None else []
         refuse(
             *(
                 (
                     True,
-                    f"modes: {engine.name} {engine.version}: {message_places.sentence(missing)}",
-                    message_places.REMEDY,
+                    f"modes: {engine.name} {engine.version}: {vllm_symbols.sentence(missing)}",
+                    vllm_symbols.REMEDY,
                 )
                 for _ in missing[:1]
             ),

@@ -7,7 +7,7 @@ from typing import get_args
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.experiments import Chosen
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.modes.messages.record import Look, Messages, MessageStep, StepMessage, Way
 

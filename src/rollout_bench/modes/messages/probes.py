@@ -2,7 +2,7 @@
 
 vLLM's extension points are used: an executor class of ours, and a scheduler class derived from vLLM's choice. A
 scheduler makes the message to the workers and receives their answer, so nothing between the processes is touched.
-`core.message_places` lists the requirements, and they are checked before planning.
+`vllm_symbols` lists the requirements, and they are checked before planning.
 """
 
 import pickle

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict, absent
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
 Look = Literal["times", "contents"]

@@ -8,8 +8,8 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, get_args
 
-from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rollout_bench.contracts.postmortem import CRASH_FIX
+from rollout_bench.contracts.failures import CRASH_FIX
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.protocol import PEER_LOST

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.record import Environment, WeightBytes
 from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
 from rollout_bench.core.errors import MeasuringFailed

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.modes.profile.record import Step
 from rollout_bench.modes.profile.traces.categories import CATEGORIES
 

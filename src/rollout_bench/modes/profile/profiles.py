@@ -9,7 +9,7 @@ import pandas as pd
 
 from rollout_bench.analysis.timed.experiments import Chosen, Collection
 from rollout_bench.contracts.axes import Table, names_of, table_of
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import record_path, traces_path
 from rollout_bench.core.errors import UserError

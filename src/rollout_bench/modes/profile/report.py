@@ -8,8 +8,8 @@ from typing import Any
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import Chosen, Collection
 from rollout_bench.contracts.axes import title_of
-from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.modes.profile import MODE
 from rollout_bench.modes.profile.breakdown import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.measure.engine.vllm import LoadedEngine
 from rollout_bench.modes.profile.record import WHOLE_STEP, Step
 from rollout_bench.workloads.requests import Request

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import loaded, source_of

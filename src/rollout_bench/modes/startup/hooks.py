@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.installed import version
 from rollout_bench.measure.launch.hooks import Hooks

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.profile.record import WHOLE_STEP
 from rollout_bench.modes.profile.traces.categories import rule_sets

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.phases import Phase
 from rollout_bench.modes.profile.traces.events import DEVICE, OUTSIDE, STEP
 
 Floats = npt.NDArray[np.float64]

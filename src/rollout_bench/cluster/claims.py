@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import Field
 
 from rollout_bench.cluster import slurm
+from rollout_bench.contracts.failures import Cause, failure_of, state_of
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
 from rollout_bench.contracts.progress import PROGRESS, LaunchProgress, progress_path, read_progress
 from rollout_bench.contracts.store import STARTED, claim_path, write_failure
 from rollout_bench.core.errors import UserError

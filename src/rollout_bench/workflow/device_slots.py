@@ -19,7 +19,7 @@ from rollout_bench.plan.schedule import Schedule, ScheduledLaunch
 RESOURCE = "devices"
 
 
-class SideBySide:
+class DeviceSlots:
     """Threads and resources of the launching rules.
 
     If launches may run simultaneously on this machine, each device is a separate Snakemake resource. Compared launches

@@ -10,15 +10,15 @@ from refusals import refused
 from snakemake.resources import Resources
 from workspace import REPOSITORY, TINY
 
-from rollout_bench.cluster.side_by_side import SideBySide, check_devices
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, schedule
+from rollout_bench.workflow.device_slots import DeviceSlots, check_devices
 
 
-def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> tuple[SideBySide, dict[str, int]]:
+def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> tuple[DeviceSlots, dict[str, int]]:
     """Return how the launches of a plan share this machine, and the limits that Snakemake was given for it."""
     limits = Resources()
     workflow = SimpleNamespace(
@@ -27,12 +27,12 @@ def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> 
         is_main_process=True,
         register_resource=limits.__setitem__,
     )
-    return SideBySide(plan, workflow, on_cluster), {name: limit.value for name, limit in limits.items()}
+    return DeviceSlots(plan, workflow, on_cluster), {name: limit.value for name, limit in limits.items()}
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(count)]
-    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
+    monkeypatch.setattr("rollout_bench.workflow.device_slots.visible_devices", lambda *_: found)
 
 
 @pytest.fixture
