@@ -175,13 +175,12 @@ class Trust:
 
 
 class OnGpu:
-    """Tables of one configuration under three names on three H200s: of nine launches, on the second of six."""
+    """Tables of one configuration under three names on four H200s: of nine launches, on the second of six."""
 
     def __init__(self) -> None:
-        self.tables: list[Table] = tables_of(RESULTS / "h200-aa-1.tar.xz")
-        self.second: list[Table] = tables_of(RESULTS / "h200-aa-2.tar.xz")
-        self.third: list[Table] = tables_of(RESULTS / "h200-aa-3.tar.xz")
-        self.every = [*self.tables, *self.second, *self.third]
+        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in (1, 2, 3, 4)]
+        self.tables, self.second, self.third, self.fourth = self.packs
+        self.every = [table for pack in self.packs for table in pack]
         self.false = Share(count=sum(one.found for one in self.every), of=len(self.every))
         self.together = Share(count=self.false.count + EARLIER.count, of=self.false.of + EARLIER.of)
         parts = [part for one in self.every for part in one.parts(3)]
@@ -192,7 +191,7 @@ class OnGpu:
     @property
     def later_false(self) -> str:
         """In how many of the later tables a difference is reported."""
-        later = [*self.second, *self.third]
+        later = self.every[len(self.tables) :]
         return f"{sum(one.found for one in later)} of {len(later)}"
 
     def ratios(self, table: Table) -> list[str]:
@@ -201,7 +200,7 @@ class OnGpu:
 
     def reach(self, model: str) -> str:
         """Return how far intervals of a model with nine launches reach above the ratio, in per cent."""
-        nine = [*self.tables, *self.third]
+        nine = [*self.tables, *self.third, *self.fourth]
         found = [NUMBER.findall(text) for one in nine if one.model == model for text in self.ratios(one)]
         return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
 
@@ -216,13 +215,13 @@ class OnGpu:
         return rows
 
     def most_by_start(self, model: str) -> str:
-        """Return the upper end of what a start decides, over a model's tables, in per cent."""
-        rows = [row for row, one in zip(self.spreads, self.tables, strict=True) if one.model == model]
-        return max((NUMBER.findall(row[1])[-1] for row in rows), key=float)
+        """Return the upper end of what a start decides, over a model's tables on all H200s, in per cent."""
+        ends = [NUMBER.findall(str(spreads(one.logs)[3]))[-1] for one in self.every if one.model == model]
+        return max(ends, key=float)
 
     def shared(self, model: str) -> list[str]:
         """Return the correlation of a model's loads on each H200."""
-        packs = ([one for one in pack if one.model == model] for pack in (self.tables, self.second, self.third))
+        packs = ([one for one in pack if one.model == model] for pack in self.packs)
         return [f"{shared(own):.2f}" for own in packs if own]
 
     def near(self, model: str) -> str:
@@ -260,13 +259,13 @@ class OnGpu:
         return f"{-1 / self.tables[0].logs.shape[2]:+.2f}"
 
     def lags(self, model: str) -> str:
-        """Return the correlations of a pass with the next of a model's tables."""
-        found = sorted(float(str(spreads(one.logs)[2])) for one in self.tables if one.model == model)
+        """Return the correlations of a pass with the next of a model's tables on all H200s."""
+        found = sorted(float(str(spreads(one.logs)[2])) for one in self.every if one.model == model)
         return f"{found[0]:+.2f} to {found[-1]:+.2f}"
 
     def passes(self, model: str, digits: int = 1) -> str:
-        """Return by how much passes of a launch spread, over the launches of a model, in per cent."""
-        logs = np.concatenate([one.logs.reshape(-1, one.logs.shape[2]) for one in self.tables if one.model == model])
+        """Return by how much passes of a launch spread, over the launches of a model on all H200s, in per cent."""
+        logs = np.concatenate([one.logs.reshape(-1, one.logs.shape[2]) for one in self.every if one.model == model])
         return span(logs.std(axis=1, ddof=1).tolist(), digits)
 
     def widest(self) -> tuple[str, str]:
