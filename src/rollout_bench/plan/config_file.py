@@ -244,7 +244,8 @@ def _told(error: ErrorDetails) -> UserError:
         (
             kind == "list_type" and isinstance(value, dict) and place[:1] in (("workloads",), ("models",), ("quants",)),
             f"{where}: is a list of names",
-            f"write their values below {where[:-1]}_settings, and their names here: {where}: [{', '.join(value or ())}]"
+            f"write their values below {where[:-1]}_settings, "
+            f"and their names here: {where}: [{', '.join(map(str, value or ()))}]"
             if isinstance(value, dict)
             else "",
         ),

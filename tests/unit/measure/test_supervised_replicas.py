@@ -3,11 +3,13 @@
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -94,6 +96,14 @@ def test_a_replica_that_fails_ends_all_and_is_named(
     assert re.search(cause, failed.value.cause.cause)
     assert failed.value.log == tmp_path / log
     assert members_of(launched.processes()[0]) == []
+
+
+def test_a_full_disk_under_the_logs_is_the_cause(tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = launch(tmp_path, signals, "crash")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(LaunchFailed, match=r"^the file system of .*launch\.log is full: ") as failed:
+        only_pass(launched)
+    assert failed.value.cause.category == "disk_full"
 
 
 def with_before(*command: str) -> Spec:

@@ -35,7 +35,8 @@ KNOWN_CAUSES = (
         r"No space left on device|Disk quota exceeded",
         "disk_full",
         "a file system is full",
-        "free some space (also in the temporary folder and in ~/.cache/rollout-bench), then run the same command again",
+        "free some space (also in the temporary folder, in /dev/shm, which containers have 64 MiB of, and in "
+        "~/.cache/rollout-bench), then run the same command again",
     ),
     KnownCause(
         r"on kv cache allocation is less than requested memory for kv \(-",

@@ -12,6 +12,7 @@ before a pass begins. In a block the engine waits for its turn before each pass.
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -512,6 +513,9 @@ class EngineLaunch:
             if self.roles:
                 named += f" ({'; '.join(self.roles[number] for number in numbers)})"
             cause = replace(cause, cause=f"{named}: {cause.cause}")
+        if cause.category == "crash" and not shutil.disk_usage(replica.log).free:  # which ends who writes there
+            fix = "free some space there, then run the same command again"
+            cause = Cause("disk_full", f"the file system of {replica.log} is full: {cause.cause}", fix)
         return LaunchFailed(replica.phase, cause, replica.log)
 
     def _child_crash(self, replica: Replica) -> Cause:
