@@ -15,7 +15,7 @@ from noise import Array
 from scipy import integrate
 
 from rollout_bench.analysis.stats.divergence import divergence, excess, mean_size
-from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.modes.drift.drifts import Drifted, with_verdicts
 
@@ -161,8 +161,8 @@ ANY = divergence([[1.0]], SETTINGS.confidence)
 """Where verdicts are made, one floor needs no divergence."""
 
 
-def _experiment(name: str) -> Chosen:
-    return Chosen(cast(Any, SimpleNamespace(mode="drift", experiment=name)), name)
+def _experiment(name: str) -> ValidExperiment:
+    return ValidExperiment(cast(Any, SimpleNamespace(mode="drift", experiment=name)), name)
 
 
 def drifts(floor: Sequences, lines: Sequence[Sequences]) -> list[bool | None]:

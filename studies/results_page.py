@@ -29,7 +29,7 @@ from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
-from rollout_bench.analysis.timed.experiments import Collection, Earlier
+from rollout_bench.analysis.timed.experiments import Earlier, ResultSet
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.core.files import write_whole
@@ -137,7 +137,7 @@ def _name(row: Row, key: str) -> object:
 
 
 @functools.cache
-def collected(name: str) -> Collection:
+def collected(name: str) -> ResultSet:
     """Return the records of an archive in studies/results."""
     folder = opened(RESULTS / f"{name}.tar.xz")
     return collect(folder, plan_of_summary(folder), warned=False)

@@ -8,7 +8,7 @@ from rollout_bench.contracts.failures import NOT_UPDATABLE, WRONG_WEIGHTS
 
 
 @dataclass(frozen=True)
-class Unfit:
+class FailedProof:
     """Launches of one experiment that failed a proof, or whose weights cannot be updated.
 
     Attributes:
@@ -24,16 +24,16 @@ class Unfit:
     seen: str
 
 
-def unfit(row: Row) -> Iterator[Unfit]:
+def failed_proofs(row: Row) -> Iterator[FailedProof]:
     """Yield each reason for which launches of `row` are unfit."""
     tried = len(row.launches) + len(row.experiment.failures)
     for code in WRONG_WEIGHTS:
         seen = [next((flag.sentence for flag in launch.flags if flag.code == code), "") for launch in row.launches]
         if any(seen):
-            yield Unfit(code, sum(map(bool, seen)), tried, next(filter(None, seen)))
+            yield FailedProof(code, sum(map(bool, seen)), tried, next(filter(None, seen)))
     causes = [failure.cause for failure in row.experiment.failures if failure.category == NOT_UPDATABLE]
     if causes:
-        yield Unfit(NOT_UPDATABLE, len(causes), tried, causes[0])
+        yield FailedProof(NOT_UPDATABLE, len(causes), tried, causes[0])
 
 
 def proven(row: Row) -> int:

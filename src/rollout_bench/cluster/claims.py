@@ -178,7 +178,7 @@ def _claims(results: Path) -> Iterator[tuple[Path, Owner]]:
             yield results / path.relative_to(folder), read_claim(path)
 
 
-def tell_of_claims(results: Path) -> list[Path]:
+def fail_dead_claims(results: Path) -> list[Path]:
     """Turn the claims of dead processes into failures; return the paths of the missing records."""
     return [record for record, claim in _claims(results) if not claim.lives() and _end(record, claim)]
 

@@ -96,7 +96,7 @@ def answers() -> bool:
     return " UP" in printed_by("scontrol", "ping").replace("\n", " ")
 
 
-def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
+def cause_of_own_job(limit_s: float = 5.0) -> Cause | None:
     """Return why Slurm is ending this process's job; None if Slurm is not ending it, or outside Slurm.
 
     A preempted job is put back into the queue, because the executor plugin waits for its new start.

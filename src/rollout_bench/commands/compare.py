@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.core.locks import append_whole
 from rollout_bench.core.options import Parser
@@ -133,7 +133,7 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     # Not at the top: --help need not wait for scipy and pandas.
     from rollout_bench.report import gate
-    from rollout_bench.report.conclusions import run_words
+    from rollout_bench.report.conclusions import run_arguments
     from rollout_bench.report.differences import compare_folders
 
     limits = gate.limits_of(arguments.fail_if or ())
@@ -148,14 +148,14 @@ def _compare(arguments: argparse.Namespace) -> int:
         tests = gate.tested(made, limits)
         launches = gate.launches_of_b(tests, arguments.until_decided)
         if launches > min(test.used[0] for test in tests):
-            _measure(arguments.b, run_words(f"launches={launches}", made.findings.collection))
+            _measure(arguments.b, run_arguments(f"launches={launches}", made.findings.collection))
             made = compare()
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     if not limits:
         print(made.text, end="")
-        return tell(made.damaged)
+        return print_errors(made.damaged)
     found = gate.gate_of(made, limits, str(arguments.a), str(arguments.b))
     print(*gate.lines_of(found), "", made.text, sep="\n", end="")
     block = gate.markdown_of(found, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
@@ -166,7 +166,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     for file, text in ((arguments.history, gate.json_of(found, None)), (os.environ.get(SUMMARY), block)):
         if file:
             append_whole(Path(file), text)
-    return gate.STATUS[found.outcome] or tell(made.damaged)
+    return gate.STATUS[found.outcome] or print_errors(made.damaged)
 
 
 def _measure(folder: Path, words: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rollout_bench.contracts.store import check_results_folder
-from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import folder_named
 from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
@@ -53,7 +53,7 @@ def main() -> int:
     for line in exported.left_out:
         print(line, file=sys.stderr)
     if not exported.reports:
-        tell(exported.unread)
+        print_errors(exported.unread)
         raise UserError(
             f"{results}: contains no valid launch to report",
             "`rollout-bench summarise` lists the state of each launch",
@@ -61,4 +61,4 @@ def main() -> int:
     write(exported, out)
     left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
     print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")
-    return tell(exported.unread)
+    return print_errors(exported.unread)

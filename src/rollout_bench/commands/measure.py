@@ -42,7 +42,7 @@ from rollout_bench.measure.machine.leases import lease
 from rollout_bench.plan.order import block_orders
 
 
-class Alone(Strict):
+class LaunchArguments(Strict):
     """One launch, from the options of the same names."""
 
     spec: Path = Field(description="spec.json of the experiment")
@@ -55,7 +55,7 @@ class Alone(Strict):
     log: Path = Field(description="file for the engine's output")
 
 
-class Member(Alone):
+class Member(LaunchArguments):
     """One launch of several, from --member."""
 
     turn: int = Field(default=0, description="number of its block; the blocks use the same engines one after the other")
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         "also 0 if the failed launches would fail on any node, which the run reports at its end; 130 or 143 if "
         "interrupted.",
     )
-    for name, field in Alone.model_fields.items():
+    for name, field in LaunchArguments.model_fields.items():
         parser.add_argument(f"--{name}", type=int if name == "launch" else str, help=field.description)
     parser.add_argument(
         "--member",
@@ -96,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    given = {name: value for name in Alone.model_fields if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in LaunchArguments.model_fields if (value := getattr(arguments, name)) is not None}
     try:
         arguments.member = arguments.member or ([] if arguments.nothing else [member(json.dumps(given))])
     except argparse.ArgumentTypeError as error:
@@ -153,9 +153,9 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
                 statuses[number] = failed(error)
         rest = [assignments[number] for number in left]
         try:
-            found = beside(arguments, rest, signals) if rest else []
+            found = measure_blocks(arguments, rest, signals) if rest else []
         except Interrupted as error:
-            return interrupted(rest, error, slurm.word_on_own_job)
+            return interrupted(rest, error, slurm.cause_of_own_job)
     statuses |= dict(zip(left, found, strict=True))
     status = next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
     return 0 if arguments.attempt is not None and is_over([a.out for a in assignments]) else status
@@ -171,12 +171,12 @@ def is_over(records: Sequence[Path]) -> bool:
     return all(state_of(record) == "measured" or failed_by_itself(record, plan) for record in records)
 
 
-def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
+def measure_blocks(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
     """Measure launches interleaved in blocks, or a single one alone; return the exit status of each."""
     first = assignments[0]
     try:
         if len(assignments) == 1:
-            attempt(first, signals, slurm.word_on_own_job)
+            attempt(first, signals, slurm.cause_of_own_job)
             return [0]
         with lease(first.wanted, partial(pause, signals), first.reporting().say) as held:
             first.tell_users(signals)
@@ -186,7 +186,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
                 for block in blocks:
                     rounds = max(each.spec.measuring.iterations for each in block)
                     orders = block_orders(arguments.order_seed, first.launch, [each.name for each in block], rounds)
-                    run = BlockRun(block, held, orders, signals, slurm.word_on_own_job, engines)
+                    run = BlockRun(block, held, orders, signals, slurm.cause_of_own_job, engines)
                     statuses |= zip((each.out for each in block), run.run(), strict=True)
             return [statuses[each.out] for each in assignments]
     except DeviceError as error:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import Selected
+from rollout_bench.analysis.timed.experiments import ExperimentResults
 from rollout_bench.cluster.claims import under_way
 from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
 from rollout_bench.contracts.failures import error_of, state_of
@@ -22,7 +22,7 @@ from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlanFile, Span, cost_in_words
 
 
-def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
+def still_wanted(plan: PlanFile, results: Path) -> PlanFile:
     """Return `plan` with only the launches that the results need so far, if the plan has a target precision."""
     if plan.precision is None:
         return plan
@@ -127,7 +127,7 @@ def _minutes(left: Iterable[tuple[Span | None, int]]) -> str:
     return f"{high:.1f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
-def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> int:
+def invalid_launches(plan: PlanFile, launched: Iterable[ExperimentResults[Launched]]) -> int:
     """Return the number of finished launches that are invalid and will not be measured again."""
     again = set(plan.again)
     return sum(

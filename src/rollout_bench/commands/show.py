@@ -1,6 +1,6 @@
 """Print the answer of a results folder again, or any of its tables."""
 
-from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
@@ -42,10 +42,10 @@ def main() -> int:
     made = summary_of(results, collection)
     if arguments.table is None:
         print_answer(made.answer)
-        return tell(collection.damaged)
+        return print_errors(collection.damaged)
     text = made.parts_with(arguments.table)
     if not text.strip():
         problem = f"{given}: no table or note has {arguments.table!r} in its title"
         raise UserError(problem, f"choose of {', '.join(made.titles)}" if made.titles else "nothing is measured there")
     print(text, end="")
-    return tell(collection.damaged)
+    return print_errors(collection.damaged)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rollout_bench import __version__
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
@@ -78,5 +78,5 @@ def main() -> int:
         write_whole(path, content.encode() if isinstance(content, str) else content)
     print_answer(made.answer)
     print(f"\nAll tables and figures: {out / 'summary.html'} (.md, .csv, .txt)")
-    status = tell(collection.damaged)
+    status = print_errors(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

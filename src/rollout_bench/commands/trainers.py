@@ -13,7 +13,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.trainers.launch_scripts import ScriptWords, is_script, trl_words, verl_words
+from rollout_bench.trainers.launch_scripts import ScriptWords, is_script, trl_arguments, verl_arguments
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -54,7 +54,7 @@ def verl_text() -> str:
     )
     for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
         parser.add_argument(hydra, help=argparse.SUPPRESS)
-    options = _options(parser, verl_words)
+    options = _options(parser, verl_arguments)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     words = [*_hydras_file(options), options.file, *options.overrides]
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
@@ -90,7 +90,7 @@ def trl_text() -> str:
         choices=[*TABLES["TRL"]["versions"]],
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
-    options = _options(parser, trl_words)
+    options = _options(parser, trl_arguments)
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
@@ -192,7 +192,7 @@ def _told(
     if made.trace:
         _write_trace(options.lengths_file, made)
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
-    print(made.told, file=sys.stderr)
+    print(made.explanation, file=sys.stderr)
     return made.yaml(shlex.join(["rollout-bench", *words]))
 
 

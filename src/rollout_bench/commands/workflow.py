@@ -32,13 +32,13 @@ def plan() -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
     _, made, engine = planned_call(plan.__doc__)
     # Not earlier: --help need not wait for these.
-    from rollout_bench.commands.plan import show, wanted_now
+    from rollout_bench.commands.plan import show, still_wanted
     from rollout_bench.plan.schedule import RESULTS
     from rollout_bench.workflow.run import keep_plan, problems_here
 
     again = sorted(made.again)
     keep_plan(made)
-    show(wanted_now(made.shown_file(again), RESULTS), RESULTS)
+    show(still_wanted(made.shown_file(again), RESULTS), RESULTS)
     for problem in problems_here(made, engine):  # with which `rollout-bench run` ends
         print(f"problem here: {problem}")
     return 0

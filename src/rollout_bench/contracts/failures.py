@@ -73,7 +73,7 @@ def state_of(record: Path) -> State:
 
 
 @dataclass(frozen=True)
-class Glance:
+class RecordScan:
     """The facts in a record that decide whether its launch is measured again.
 
     Args:
@@ -87,7 +87,7 @@ class Glance:
     model_files: dict[str, str]
 
 
-def glance(record: Path) -> Glance | None:
+def scan_record(record: Path) -> RecordScan | None:
     """Look at a record without validating it, since a plan does this for every record; None if it does not exist.
 
     An unreadable record is reported later, when it is validated.
@@ -95,13 +95,13 @@ def glance(record: Path) -> Glance | None:
     try:
         content = record.read_text(errors="replace") if record.is_file() else None
     except OSError:
-        return Glance(False, None, {})
+        return RecordScan(False, None, {})
     if content is None:
         return None
     codes = set(_INVALID.findall(content))
     is_transient = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
     block, files = _BLOCK.search(content), _FILES.search(content)
-    return Glance(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
+    return RecordScan(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
 
 
 def _mapping_at(content: str, place: int) -> dict[str, str]:

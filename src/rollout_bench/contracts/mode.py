@@ -27,7 +27,7 @@ class Mode:
     - `collector`: `Collector`, which makes the record from the events of that process
     - `hooks`: `HOOKS`, the `measure.launch.hooks.Hooks` on its processes
     - `numbers`: `NUMBERS`, and `columns_of`, their amounts in an iteration
-    - `report`: `part_of`, its tables and notes, and without throughput `look`, what is found in its records
+    - `report`: `part_of`, its tables and notes, and without throughput `analyse`, what is found in its records
     - `figures`: `DRAWINGS`, its figures
     - `export`: `more_of`, what a benchmark report says of it
     - `command`: `COMMAND`, a sub-command

@@ -240,13 +240,13 @@ class _Spec(Strict):
         return str(set_in(self).get("load_format", "auto"))
 
     @property
-    def own(self) -> ModeSpec:
+    def mode_spec(self) -> ModeSpec:
         """The settings that only its mode has."""
         return getattr(self, mode_of(self.mode).settings, None) or ModeSpec()
 
     def of(self, model: type[_Own]) -> _Own:
         """Return the settings that only its mode has, which are a `model`."""
-        own = self.own
+        own = self.mode_spec
         assert isinstance(own, model), "specs of a mode have its settings"
         return own
 
@@ -335,8 +335,8 @@ def devices_per_replica(spec: Spec) -> int:
 
     On cpu it is 1, since one block of cores holds the engine. Some modes divide their devices themselves.
     """
-    if spec.own.devices_shared is not None:
-        return spec.own.devices_shared
+    if spec.mode_spec.devices_shared is not None:
+        return spec.mode_spec.devices_shared
     if spec.platform == "cpu":
         return 1
     return _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
@@ -349,7 +349,7 @@ def tensor_parallel_size(spec: Spec) -> int:
 
 def engines(spec: Spec) -> int:
     """Return the number of engines that share a step."""
-    return spec.own.engines_on(tensor_parallel_size(spec)) or replicas(spec)
+    return spec.mode_spec.engines_on(tensor_parallel_size(spec)) or replicas(spec)
 
 
 def devices_needed(spec: Spec) -> int:
@@ -379,7 +379,7 @@ FOLLOWS_LENGTHS = "max_model_len"
 def set_in(spec: Spec) -> dict[str, Any]:
     """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    of_mode = spec.own.model_dump(mode="json")
+    of_mode = spec.mode_spec.model_dump(mode="json")
     before = {} if spec.engine.before is None else {"before": " ".join(spec.engine.before)}
     return {**load, **of_mode, **before, **spec.engine.environment, **spec.engine.args}
 
@@ -396,7 +396,7 @@ def differing(specs: Iterable[Spec]) -> list[str]:
     return [name for name in found if name != FOLLOWS_LENGTHS or len(found) == 1]
 
 
-def set_apart(specs: Sequence[Spec]) -> list[str]:
+def differing_values(specs: Sequence[Spec]) -> list[str]:
     """Return the values of each spec that differ between `specs`, as text: `kv_cache_dtype=fp8`.
 
     For a spec with a setting, these are the values that differ from the spec without a setting on the same other axes.
@@ -406,12 +406,12 @@ def set_apart(specs: Sequence[Spec]) -> list[str]:
     defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
     found = []
     for spec in specs:
-        own, said = set_in(spec), said_by_name(spec, names)
+        own, said = set_in(spec), values_in_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
         values = {name: own.get(name, False if default.get(name) is True else None) for name in names}
         found.append(
             ", ".join(
-                f"{name} unset" if value is None else f"{name}={word_of(value)}"
+                f"{name} unset" if value is None else f"{name}={config_text(value)}"
                 for name, value in values.items()
                 if name not in said and value != default.get(name)
             )
@@ -423,7 +423,7 @@ def _without_setting(spec: Spec) -> tuple[str, ...]:
     return (spec.mode, *(name for axis, name in spec.axes.items() if axis != "setting"))
 
 
-def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
+def values_in_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
     """Return the values of `names` in the setting's name, in its order. A sweep's combinations have such names.
 
     Values that the spec lacks are defaults, such as an argument that is false.
@@ -434,11 +434,11 @@ def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
         for part in (spec.setting or "").split("+")
         for name in names
         if (word := part.removeprefix(f"{name.replace('_', '-')}-")) != part
-        and (name not in own or word == word_of(own[name]).replace("_", "-"))
+        and (name not in own or word == config_text(own[name]).replace("_", "-"))
     }
 
 
-def word_of(value: Any) -> str:
+def config_text(value: Any) -> str:
     """Return a value as written in a config."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

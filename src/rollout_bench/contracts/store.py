@@ -70,7 +70,7 @@ def traces_path(record: Path) -> Path:
 
 def reference_path(record: Path, spec: Spec) -> Path | None:
     """Return the record of the launch that must come before the one of `record`; None if there is none."""
-    first = spec.own.follows(spec.experiment())
+    first = spec.mode_spec.follows(spec.experiment())
     found = record if first is None else record_path(record.parents[2], spec.mode, first, 0)
     return None if found == record else found
 

@@ -101,7 +101,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if known else "none is defined"
 
 
-def tell(errors: Iterable[UserError]) -> int:
+def print_errors(errors: Iterable[UserError]) -> int:
     """Print each distinct error once on stderr.
 
     Returns:

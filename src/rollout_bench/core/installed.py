@@ -20,7 +20,7 @@ _HARNESSES = ("guidellm",)
 _LOOKED_FOR = (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES)
 
 
-def look() -> dict[str, Any]:
+def installed_engine() -> dict[str, Any]:
     """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py.
 
     `is_changing`: whether its source may change without an installation; `stray`: the folder of a vLLM that takes the
@@ -145,4 +145,4 @@ def watched() -> dict[str, list[int] | None]:
 
 if __name__ == "__main__":
     before = watched()
-    print(json.dumps({"executable": sys.executable, "watched": before, "found": look()}))
+    print(json.dumps({"executable": sys.executable, "watched": before, "found": installed_engine()}))

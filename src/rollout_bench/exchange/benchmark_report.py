@@ -20,7 +20,7 @@ import yaml
 
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
+from rollout_bench.analysis.timed.experiments import ResultSet, TimedExperiment, invalid_codes
 from rollout_bench.analysis.timed.latencies import provable
 from rollout_bench.analysis.timed.service import Requests, pool_requests
 from rollout_bench.contracts.axes import name_of
@@ -185,7 +185,7 @@ def _known(content: Any) -> Any:
     return {name: v if name == "native" else _known(v) for name, v in content.items() if v is not None}
 
 
-def _left_out(collection: Collection) -> Iterator[str]:
+def _left_out(collection: ResultSet) -> Iterator[str]:
     for experiment in collection.launched:
         place = f"{experiment.mode}/{experiment.experiment}"
         if not mode_of(experiment.mode).generates:
@@ -217,7 +217,7 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
                     "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
                     "native": _native(config=config),
                 }
-                for label, config in record.spec.own.beside_engines().items()
+                for label, config in record.spec.mode_spec.beside_engines().items()
             ),
         ],
         "load": _load(record, point, stage, means),
@@ -322,7 +322,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
     }
-    sections = {"load": spec.load, mode_of(spec.mode).settings: spec.own}
+    sections = {"load": spec.load, mode_of(spec.mode).settings: spec.mode_spec}
     config |= {name: each.model_dump(mode="json") for name, each in sections.items() if name and each is not None}
     # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
     enforced = workload.ignore_eos and workload.turns is None
@@ -494,7 +494,7 @@ def _latencies(requests: Sequence[Requests | None], has_loads: bool) -> tuple[Ma
     return pool_requests(known) if timed and len(known) == len(requests) else ({}, {})
 
 
-def told(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str, Any]:
+def known_statistics(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str, Any]:
     """Return the statistics of each entry, by its name, whose values are known: values and unit."""
     stated = {name: statistics_of(values, units, FEW) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
@@ -505,7 +505,7 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
     served = [record for record in records if behind_server(record.spec) and record.spec.endpoint is None]
     seen = [record.startup for record in records if not behind_server(record.spec)]
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
-    return told(
+    return known_statistics(
         {
             "process": ([record.startup.process_s for record in records], "s"),
             "import": ([startup.import_s for startup in seen], "s"),
@@ -528,7 +528,7 @@ def _resources(passes: Sequence[Iteration]) -> dict[str, Any]:
     ]
     uses = [use for iteration in passes for use in iteration.devices or ()]
     watts = [use.energy_j / use.window_s for use in uses if use.energy_j is not None and use.window_s]
-    return told(
+    return known_statistics(
         {
             "cache_hit_rate": (hits, "fraction"),
             "preemptions": ([i.server.preemptions for i in passes if i.server is not None], "count"),

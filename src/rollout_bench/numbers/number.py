@@ -22,8 +22,9 @@ P99 = "e2el_p99_launch_mean_s"
 class Number:
     """A number of a launch; a row has its mean over valid launches, and if one direction is better, its speed-up.
 
-    With `top`, it is sum(top) / sum(bottom) over measured iterations, so that single iterations and all launches
-    together have it too. With `read`, only launches have it. With neither, it is computed from a launch's requests.
+    With `numerator`, it is sum(numerator) / sum(denominator) over measured iterations, so that single iterations and
+    all launches together have it too. With `read`, only launches have it. With neither, it is computed from a launch's
+    requests.
 
     Args:
         name: in configs, summary.csv and summary.html; it ends with the unit.
@@ -31,8 +32,8 @@ class Number:
         header: of its column in a table, and its name in a sentence.
         definition: at the foot of the summary and in the reference.
         better: the better direction; empty for a number without a verdict.
-        top: column of iterations that is summed.
-        bottom: column of iterations whose sum divides it.
+        numerator: column of iterations that is summed.
+        denominator: column of iterations whose sum divides it.
         read: function of a record with at least one measured iteration; returns None if unknown.
         across: how the values of valid launches become that of a row.
         of: times that it is computed from, which are in a side file; empty if the record has all of it.
@@ -51,8 +52,8 @@ class Number:
     header: str
     definition: str
     better: Literal["higher", "lower", ""] = ""
-    top: str = ""
-    bottom: str = ONE
+    numerator: str = ""
+    denominator: str = ONE
     read: Callable[[Record], float | None] | None = None
     across: Literal["mean", "min", "max"] = "mean"
     of: Literal["", "sequences", "requests"] = ""
@@ -65,13 +66,13 @@ class Number:
     factor: float = 1
     digits: int = 4
 
-    def over(self, iterations: Iterable[Columns]) -> float | None:
+    def ratio_over(self, iterations: Iterable[Columns]) -> float | None:
         """Return the value over `iterations`; None if none of them has both columns, or if the divisor is zero."""
-        there = [columns for columns in iterations if self.top in columns and self.bottom in columns]
-        bottom = sum(columns[self.bottom] for columns in there)
-        return sum(columns[self.top] for columns in there) / bottom if bottom else None
+        there = [columns for columns in iterations if self.numerator in columns and self.denominator in columns]
+        bottom = sum(columns[self.denominator] for columns in there)
+        return sum(columns[self.numerator] for columns in there) / bottom if bottom else None
 
-    def of_row(self, values: Sequence[float]) -> float:
+    def aggregate(self, values: Sequence[float]) -> float:
         """Return the value of a row from the `values` [n >= 1] of its valid launches."""
         return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}[self.across]
 

@@ -48,7 +48,7 @@ REPLICAS = (
         unit="",
         header="replicas",
         definition="Number of engines that share an iteration.",
-        top="replicas",
+        numerator="replicas",
         table=BALANCE,
         digits=0,
     ),
@@ -58,7 +58,7 @@ REPLICAS = (
         header="imbalance %",
         definition="Elapsed time of an iteration's slowest replica / mean elapsed time of all replicas, minus 1; mean "
         "over iterations, then over launches.",
-        top="replica_imbalance",
+        numerator="replica_imbalance",
         table=BALANCE,
         factor=100,
         digits=2,
@@ -69,8 +69,8 @@ REPLICAS = (
         header="replicas idle %",
         definition="Share of the step time in which a replica's devices waited for the slowest replica; mean over "
         "replicas: the unused share of the devices' time.",
-        top="replica_idle_s",
-        bottom="elapsed_s",
+        numerator="replica_idle_s",
+        denominator="elapsed_s",
         table=BALANCE,
         factor=100,
         digits=2,

@@ -6,22 +6,24 @@ ANATOMY = "Anatomy of a step"
 
 
 def _time(name: str, header: str, definition: str) -> Number:
-    return Number(name, "s", header, definition, top=name, of="sequences", table=ANATOMY, digits=3)
+    return Number(name, "s", header, definition, numerator=name, of="sequences", table=ANATOMY, digits=3)
 
 
 def _compared(name: str, header: str, speedup: str, definition: str) -> Number:
     return Number(
-        name, "s", header, definition, better="lower", top=name, of="sequences", table=ANATOMY, speedup=speedup,
+        name, "s", header, definition, better="lower", numerator=name, of="sequences", table=ANATOMY, speedup=speedup,
         part=name in ("t90_s", "tail_s"), set_by_load=True, digits=3,
     )  # fmt: skip
 
 
 def _share(name: str, header: str, definition: str) -> Number:
-    return Number(name, "share", header, definition, top=name, of="sequences", table=ANATOMY, factor=100, digits=3)
+    return Number(
+        name, "share", header, definition, numerator=name, of="sequences", table=ANATOMY, factor=100, digits=3
+    )
 
 
 def _tokens(name: str, header: str, definition: str) -> Number:
-    return Number(name, "tokens", header, definition, top=name, of="sequences")
+    return Number(name, "tokens", header, definition, numerator=name, of="sequences")
 
 
 SEQUENCES = (
@@ -62,7 +64,7 @@ SEQUENCES = (
         unit="",
         header="most running",
         definition="Maximum number of sequences that ran at once.",
-        top="most_running",
+        numerator="most_running",
         of="sequences",
     ),
     Number(
@@ -72,7 +74,7 @@ SEQUENCES = (
         definition="Sum of the running times of all sequences / (makespan x maximum number of running sequences): 100 "
         "if this number ran from beginning to end. A sequence runs from its first scheduling (behind a server: its "
         "sending) to its last token.",
-        top="occupancy",
+        numerator="occupancy",
         of="sequences",
         table=ANATOMY,
         factor=100,
@@ -101,7 +103,7 @@ SEQUENCES = (
         unit="tokens",
         header="longest tokens",
         definition="Output tokens of the longest sequence.",
-        top="longest_tokens",
+        numerator="longest_tokens",
         of="sequences",
         table=ANATOMY,
         digits=0,
@@ -111,7 +113,7 @@ SEQUENCES = (
         unit="tokens/s",
         header="longest tok/s",
         definition="Tokens of the longest sequence per second of its running time.",
-        top="longest_tokens_per_s",
+        numerator="longest_tokens_per_s",
         of="sequences",
         table=ANATOMY,
         digits=3,
@@ -122,7 +124,7 @@ SEQUENCES = (
         header="longest / median",
         definition="Longest tok/s / the median rate of all sequences. Above 1, the sequence became faster as others "
         "finished.",
-        top="longest_speed",
+        numerator="longest_speed",
         of="sequences",
         table=ANATOMY,
         digits=3,
@@ -141,7 +143,7 @@ SEQUENCES = (
         unit="",
         header="clipped %",
         definition="Share of the sequences that reached the maximum length: verl's response_length/clip_ratio.",
-        top="response_length_clip_ratio",
+        numerator="response_length_clip_ratio",
         of="sequences",
         factor=100,
         digits=3,
@@ -151,7 +153,7 @@ SEQUENCES = (
         unit="ms",
         header="ms per token",
         definition="Time of an iteration / the tokens of all its sequences: verl's timing_per_token_ms/gen.",
-        top="timing_per_token_ms",
+        numerator="timing_per_token_ms",
         of="sequences",
     ),
 )

@@ -461,9 +461,9 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
     Raises:
         UserError: there are too few devices, or the mode or the memory does not allow the replicas.
     """
-    count, model, key, args = replicas(spec), spec.model.name, spec.own.replicas_key, spec.engine.args
+    count, model, key, args = replicas(spec), spec.model.name, spec.mode_spec.replicas_key, spec.engine.args
     mode, needed = MODES[spec.mode], devices_needed(spec)
-    lower = spec.own.devices_key or (key if count > 1 else "tensor_parallel_size")
+    lower = spec.mode_spec.devices_key or (key if count > 1 else "tensor_parallel_size")
     sum_of = f"{count} replicas x {devices_per_replica(spec)} = " if count > 1 else ""
     refuse(
         (
@@ -546,7 +546,7 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         UserError: a launch needs more.
     """
     for spec in specs:
-        own, sizes = spec.own, {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
+        own, sizes = spec.mode_spec, {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
         if own.devices_shared is not None:
             sizes = {own.devices_key: own.devices_shared}
         needed, largest = math.prod(sizes.values()), max(sizes, key=lambda name: sizes[name])

@@ -139,7 +139,7 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     try:
         return Config.model_validate(read)
     except ValidationError as error:
-        raise _of_profile(_most_telling(error.errors()), read, merged) or told(error.errors()) from None
+        raise _of_profile(_most_telling(error.errors()), read, merged) or as_user_error(error.errors()) from None
 
 
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
@@ -149,7 +149,7 @@ def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[s
     is_written = _at(written, place) is not None or place[2:3] == ("profile",)
     if place[:1] != ("workload_settings",) or not isinstance(profile, Mapping) or is_written:
         return None
-    problem = f"{_told(error).problem}, from profile {profile['path']}"
+    problem = f"{_as_user_error(error).problem}, from profile {profile['path']}"
     return UserError(problem, "correct what it comes from, there or in overrides (prompts may be rate x duration)")
 
 
@@ -168,10 +168,10 @@ def name_after(files: Sequence[Path]) -> str:
     return joined.lstrip("+.-")[:60] or "default"
 
 
-def told(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> UserError:
+def as_user_error(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> UserError:
     """Return the error for a part of a config that does not validate; `place` is its path in the config."""
     found = _most_telling(errors)
-    return _told({**found, "loc": (*place, *found["loc"])})
+    return _as_user_error({**found, "loc": (*place, *found["loc"])})
 
 
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
@@ -179,7 +179,7 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
     return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
-def _told(error: ErrorDetails) -> UserError:
+def _as_user_error(error: ErrorDetails) -> UserError:
     place, kind, value, context = error["loc"], error["type"], error.get("input"), error.get("ctx", {})
     # Without the alternatives of the value's type.
     parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)

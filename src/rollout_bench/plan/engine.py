@@ -82,7 +82,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
         UserError: no such interpreter, it does not run, or it has no vLLM.
     """
     if python is None or Path(python) == Path(sys.executable):
-        found = installed.look()
+        found = installed.installed_engine()
         if python is None and found["name"] is None and (beside := installed.python_of("vllm")):
             return probe_engine(beside, is_needed=is_needed)
         python = sys.executable

@@ -137,7 +137,7 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
         (
             any(replicas(spec) > 1 for spec in specs),
             "an engine of several replicas takes no turns",
-            f"leave {specs[0].own.replicas_key} out",
+            f"leave {specs[0].mode_spec.replicas_key} out",
         ),
         (
             len({devices_per_replica(spec) for spec in specs}) > 1,

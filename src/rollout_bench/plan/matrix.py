@@ -48,10 +48,10 @@ from rollout_bench.plan.quants import (
     Quant,
     check_cache,
     confounders,
+    confounders_text,
     resolve_quant,
     sizes_set,
     unknown_quant,
-    words_of,
 )
 from rollout_bench.plan.refusals import UnmeasurableError, refuse
 from rollout_bench.plan.serving import Endpoint
@@ -240,7 +240,7 @@ def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
     for spec in index.values():
         other = index.get((spec.mode, *{**spec.axes, **baseline}.values()), spec)
         as_set = {**spec.axes, "setting": other.axes["setting"]}
-        also = words_of(confounders(spec, other, index.get((spec.mode, *as_set.values()))))
+        also = confounders_text(confounders(spec, other, index.get((spec.mode, *as_set.values()))))
         if also:
             label, theirs = (with_setting(side.quant.name, side.axes["setting"]) for side in (spec, other))
             against = theirs if label != theirs else other.title
@@ -277,7 +277,7 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], conf
         if quant is None or one is reference:
             found.append(one)
         elif reference is not None:
-            own = spec.own.model_copy(update={"reference": reference.name})
+            own = spec.mode_spec.model_copy(update={"reference": reference.name})
             spec = spec.model_copy(update={MODES[spec.mode].settings: own})
             found.append(replace(one, spec=spec, name=spec.experiment()))
         else:
@@ -340,7 +340,7 @@ def _experiment(
         args.pop(SIZE, None)
     args = planning.args(config, args)
     requests = load_spec(config, workload, engine) if of_mode.has_loads else planning.load(config)
-    own = {of_mode.settings: planning.own(config, args, platform)} if of_mode.settings else {}
+    own = {of_mode.settings: planning.mode_spec(config, args, platform)} if of_mode.settings else {}
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -352,7 +352,7 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=planning.core_apart(platform, requests),
+            multiprocess=planning.separate_core(platform, requests),
             environment=config.engine.environment,
             args=args,
             before=config.engine.before,
@@ -382,7 +382,7 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     )
     check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
-    if (unfit := planning.unfit(spec, path, config)) is not None:
+    if (unfit := planning.skip_reason(spec, path, config)) is not None:
         raise UnmeasurableError(*unfit)
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 

@@ -24,7 +24,7 @@ class Planning:
 
     several_engines = False
 
-    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+    def separate_core(self, platform: Platform, load: LoadSpec | None) -> bool:
         """Return whether the engine core is a separate process.
 
         On a CPU, two processes would share the cores. On other platforms, one process would delay each step by the
@@ -36,7 +36,7 @@ class Planning:
         """Return the number of measured iterations of a launch that repeats them."""
         return config.iterations
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> ModeSpec | None:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> ModeSpec | None:
         """Return the part of the spec that only this mode has."""
         return None
 
@@ -71,7 +71,7 @@ class Planning:
     def check_here(self, spec: Spec) -> None:
         """Check that the engines of `spec` may share this machine."""
 
-    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+    def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return why the model at `path` cannot be measured, a reason to skip it; None if it can."""
         return None
 

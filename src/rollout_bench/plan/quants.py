@@ -276,7 +276,7 @@ def _makes_quant(fact: str, spec: Spec) -> bool:
     )
 
 
-def words_of(found: Mapping[str, tuple[str, str]]) -> str:
+def confounders_text(found: Mapping[str, tuple[str, str]]) -> str:
     """Return confounders for a sentence: `load_format dummy / auto, max_num_seqs 1 / 64`."""
     return ", ".join(f"{fact.partition('.')[2] or fact} {own} / {other}" for fact, (own, other) in found.items())
 

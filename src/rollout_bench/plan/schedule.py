@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of, with_setting
-from rollout_bench.contracts.failures import Glance, glance, has_failed
+from rollout_bench.contracts.failures import RecordScan, has_failed, scan_record
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Launched
@@ -526,13 +526,13 @@ def with_partners(
     return present(record for records in in_doubt for record in records)
 
 
-def glances(plan: Schedule) -> dict[str, Glance]:
+def glances(plan: Schedule) -> dict[str, RecordScan]:
     """Return the facts in each existing record of `plan`."""
-    found = {launch.record: glance(Path(launch.record)) for launch in plan.launches}
+    found = {launch.record: scan_record(Path(launch.record)) for launch in plan.launches}
     return {record: look for record, look in found.items() if look is not None}
 
 
-def of_unsound_blocks(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
+def of_unsound_blocks(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
     """Return the existing records of blocks that are measured again whole; `looks` are from `glances`.
 
     These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
@@ -551,7 +551,7 @@ def of_unsound_blocks(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
     return found
 
 
-def joined_lines(plan: Schedule, looks: Mapping[str, Glance]) -> Iterator[str]:
+def joined_lines(plan: Schedule, looks: Mapping[str, RecordScan]) -> Iterator[str]:
     """Yield a line for each interleaved group whose records are measured again because experiments joined it."""
     records = grouped((launch.experiment.name, launch.record) for launch in plan.launches)
     for group in plan.interleaving.groups:
@@ -569,7 +569,7 @@ def joined_lines(plan: Schedule, looks: Mapping[str, Glance]) -> Iterator[str]:
             )
 
 
-def measured_with_other_files(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
+def measured_with_other_files(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
     """Return the records of launches whose model files have changed since; `plan` gets a line for each model.
 
     `looks` are from `glances`. Models that are not on this machine are not checked.

@@ -13,7 +13,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
-from rollout_bench.plan.config_file import told
+from rollout_bench.plan.config_file import as_user_error
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.refusals import refuse
 
@@ -146,7 +146,7 @@ def _valid(content: dict[str, Any], place: tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise told(error.errors(), place) from None
+        raise as_user_error(error.errors(), place) from None
 
 
 def _merged(below: Any, above: Any) -> Any:

@@ -252,7 +252,7 @@ def check(spec: Spec) -> None:
     refused = {
         "turns": getattr(workload, "turns", None),
         "ignore_eos: false": not workload.ignore_eos,
-        "rollout.over_sample": getattr(spec.own, "over_sample", None),
+        "rollout.over_sample": getattr(spec.mode_spec, "over_sample", None),
     }
     for name, asked in refused.items():
         if asked:
@@ -272,7 +272,7 @@ def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:
     """Return the engine of each sequence: all are sent before any ends."""
     if replicas(spec) == 1:
         return [0] * len(requests)
-    balancer = Balancer(getattr(spec.own, "router", None) or "least_in_flight", replicas(spec))
+    balancer = Balancer(getattr(spec.mode_spec, "router", None) or "least_in_flight", replicas(spec))
     return [balancer.choose(request.prompt) for request in requests]
 
 

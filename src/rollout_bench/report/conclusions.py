@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
+from rollout_bench.analysis.timed.answers import best_and_ties, compared_rows, lines_over
 from rollout_bench.analysis.timed.columns import shared_flags
 from rollout_bench.analysis.timed.comparison import BOUND, MIN_PAIRS, Comparison
-from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.experiments import ResultSet, invalid_codes
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
@@ -27,7 +27,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.plan.quants import words_of
+from rollout_bench.plan.quants import confounders_text
 from rollout_bench.report.prose import Section, some
 from rollout_bench.report.service import Latencies, next_rates, service_lines
 
@@ -35,7 +35,7 @@ MOST = 6
 """Maximum number of comparisons with a conclusion, and of configurations without one; the tables have all."""
 
 
-def conclusions(rows: Sequence[Row], collection: Collection, latencies: Latencies) -> list[Section]:
+def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) -> list[Section]:
     """Return a section for each comparison with a common baseline, one on servers, and one for trends over a number.
 
     The loads of a sweep, which are measured in the same launches, share a section. If nothing can be compared, the
@@ -83,7 +83,7 @@ def _shared(rows: Sequence[Row]) -> Iterator[str]:
         yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
 
 
-def _skipped(collection: Collection) -> Iterator[str]:
+def _skipped(collection: ResultSet) -> Iterator[str]:
     """Yield a sentence on each reason for combinations that are not measured."""
     for reason, names in grouped(
         (one.reason, with_setting(one.quant, one.setting)) for one in collection.skipped
@@ -95,7 +95,7 @@ def _is_refused(row: Row) -> bool:
     return row.against.other is None and row.comparison.verdict == "unknown"
 
 
-def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
+def _would_be_beside(row: Row, base: Row, collection: ResultSet) -> bool:
     own, theirs = row.experiment, base.experiment
     return (own.mode, own.platform, names_of(own, collection.baseline)) == (
         theirs.mode,
@@ -104,7 +104,7 @@ def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
     )
 
 
-def _values(rows: Sequence[Row], collection: Collection, latencies: Latencies) -> list[Section]:
+def _values(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) -> list[Section]:
     """Return the section of configurations that are not compared: servers in a sentence, of others the first metric."""
     others = [row for row in rows if not mode_of(row.experiment.mode).has_loads]
     metrics = [NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]] for row in others]
@@ -131,7 +131,7 @@ def _by_told_metric(others: Sequence[Row]) -> list[Row]:
     return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
 
 
-def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
+def _trends(rows: Sequence[Row], collection: ResultSet) -> list[Section]:
     name, lines = lines_over(rows)
     items = []
     # with a baseline of one setting, the table's column shows the trend
@@ -149,7 +149,7 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
 
 
-def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], collection: Collection) -> Section:
+def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], collection: ResultSet) -> Section:
     """Return the conclusion at each of `loads`: its baseline, the others, and its rows without numbers."""
     everyone = [row for base, others, lacking in loads for row in (base, *others, *lacking)]
     compared = tuple(axis for axis in AXES if axis in collection.baseline)
@@ -270,10 +270,12 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     return text + (f" {of.words[2].capitalize()}: {some(beside, 5)}." if beside else "")
 
 
-def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: Collection) -> str:
+def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: ResultSet) -> str:
     """Return the best of three or more configurations, with those that may be as good; empty if it is not known."""
     settings, precision = collection.comparison, collection.precision
-    stands = standing(base, others, settings, None if precision is None else stop_of(precision, settings.confidence))
+    stands = best_and_ties(
+        base, others, settings, None if precision is None else stop_of(precision, settings.confidence)
+    )
     if stands is None:
         return ""
     best = _side(stands.best, axes)
@@ -290,7 +292,7 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
         ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
         for row in rows
     )
-    found = grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
+    found = grouped((confounders_text(facts), _side(row, axes)) for facts, row in told if facts)
     return " ".join(f"Also different from {baseline} in {some(names, 5)}: {words}." for words, names in found.items())
 
 
@@ -381,13 +383,13 @@ CAUSES = 2
 _AGAIN = "run the same command again, which measures"
 
 
-def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
+def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: ResultSet) -> tuple[str, str]:
     """Return the next step and its command, each empty if there is none."""
     step, command = _next_step(rows, undetected, collection)
     return f"Next: {step}{':' if command else '.'}" if step else "", command
 
 
-def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
+def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: ResultSet) -> tuple[str, str]:
     failed = any(failure.category not in LASTING for row in rows for failure in row.experiment.failures)
     mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
@@ -431,11 +433,11 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
     return step, _command(f"launches={4 * launches}", collection)
 
 
-def _command(change: str, collection: Collection) -> str:
-    return f"rollout-bench {shlex.join(run_words(change, collection))}"
+def _command(change: str, collection: ResultSet) -> str:
+    return f"rollout-bench {shlex.join(run_arguments(change, collection))}"
 
 
-def run_words(change: str, collection: Collection) -> list[str]:
+def run_arguments(change: str, collection: ResultSet) -> list[str]:
     """Return the words of the command that measures with `change`, and else as the first call."""
     # of a kit the plan has the paths in it, which a reader's folder lacks
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
+from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import name_of
@@ -26,7 +26,7 @@ from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
-from rollout_bench.report.views import Column, View, told, view
+from rollout_bench.report.views import Column, View, view, without_empty
 
 LEGEND = (
     "^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. compare.md (--out) defines columns and "
@@ -92,7 +92,7 @@ def compare_folders(
     if refused and not any(row.against.other for row in rows):
         raise refused[0]
     modes = dict.fromkeys(mode_of(row.experiment.mode) for row in rows)
-    views = told(
+    views = without_empty(
         view("B over A: ", title, _columns(findings, [entry.of for entry in entries if entry.of]), entries)
         for mode in modes
         for title, entries in findings.entries(mode)
@@ -168,7 +168,7 @@ def _alternated(*sides: TimedExperiment) -> bool:
     return len({*hosts}) == 1 and len({*times}) == len(times) and all(each == {0, 1} for each in rounds)
 
 
-def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> Collection:
+def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> ResultSet:
     """Return the selection of the summary in `folder`; all experiments without a summary.
 
     `folder` is a results folder, the folder of a summary that is kept in one, or a pack.
@@ -182,7 +182,7 @@ def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -
     return collect(results, None if everything else plan_of_summary(folder), comparison)
 
 
-def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ...]:
+def _measured(folder: Path, collection: ResultSet) -> tuple[TimedExperiment, ...]:
     experiments = tuple(e for e in collection.experiments if e.records)
     if not experiments and collection.damaged:
         raise collection.damaged[0]
@@ -241,7 +241,7 @@ def _value(metric: MetricName, side: int) -> Callable[[Row], str]:
     return cell
 
 
-def _side(name: str, side: Collection) -> Iterator[str]:
+def _side(name: str, side: ResultSet) -> Iterator[str]:
     first, *machines = side_lines(side.experiments, side.beyond_planned + side.not_selected)
     yield f"{name}: {first}"
     for line in machines:

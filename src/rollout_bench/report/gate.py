@@ -184,7 +184,7 @@ class Finding:
         return self.outcome == "undecided" and (self.launches or 0) > max(MANY, TIMES * min(self.used))
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """The outcome, with its reason and what would decide it."""
         more = ""
         if self.outcome == "undecided" and self.launches:
@@ -195,7 +195,7 @@ class Finding:
 
     def __str__(self) -> str:
         name = f"{self.experiment} ({self.mode}), {self.number}"
-        return f"{name}: {self.compared}, {100 * self.margin:g} % allowed: {self.said}"
+        return f"{name}: {self.compared}, {100 * self.margin:g} % allowed: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ def _measured(row: Row, name: MetricName, typical: bool) -> Measured | None:
         return None
     record = launches[0].record
     machine = f"{device_of(record.environment)}, {several(record.environment.cpu_cores, 'core')}"
-    work = json.dumps([load_facts(record), record.spec.own.model_dump(mode="json")], sort_keys=True)
+    work = json.dumps([load_facts(record), record.spec.mode_spec.model_dump(mode="json")], sort_keys=True)
     load = hashlib.sha256(work.encode()).hexdigest()[:8]
     return Measured(math.exp(mean(logs)), math.exp(ends[0]), math.exp(ends[1]), machine, load)
 
@@ -368,7 +368,7 @@ def lines_of(gate: Gate) -> list[str]:
     Numbers that are not compared, for one reason, share a line.
     """
     compared = [test for test in gate.tests if test.speedup is not None]
-    without = grouped((test.said, test) for test in gate.tests if test.speedup is None)
+    without = grouped((test.sentence, test) for test in gate.tests if test.speedup is None)
     lines = [*map(str, compared), *(_not_compared(said, tests) for said, tests in without.items())]
     lines += [f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b]
     several_intervals = sum(test.low is not None for test in gate.tests) > 1
@@ -403,7 +403,7 @@ def _sentence(gate: Gate) -> str:
 def markdown_of(gate: Gate, findings: Findings) -> str:
     """Return the gate as a block for a pull request: conclusion, sides, tests, and where the time of a step went."""
     tests = [
-        (f"{each.experiment} ({each.mode})", each.number, each.compared, plain_percent(each.margin), each.said)
+        (f"{each.experiment} ({each.mode})", each.number, each.compared, plain_percent(each.margin), each.sentence)
         for each in gate.tests
     ]
     lacking = f" Not tested, because A lacks it: {', '.join(gate.only_in_b)}." if gate.only_in_b else ""

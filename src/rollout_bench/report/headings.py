@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype
 from rollout_bench.analysis.timed.comparison import BOUND, MARKS, Comparison
-from rollout_bench.analysis.timed.experiments import Selected
+from rollout_bench.analysis.timed.experiments import ExperimentResults
 from rollout_bench.analysis.timed.latencies import Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.record import Launched
@@ -44,7 +44,7 @@ def _column(number: Number) -> Column[Row]:
     return Column(number.header, number.definition, lambda row: number.text(row.values.get(number.name)))
 
 
-def launches_text(experiment: Selected[Launched]) -> str:
+def launches_text(experiment: ExperimentResults[Launched]) -> str:
     """Return the text for `LAUNCHES` of an experiment of any mode."""
     valid = sum(record.valid for record in experiment.records)
     counts = (valid, len(experiment.records), experiment.planned)

@@ -6,10 +6,10 @@ from typing import Any
 
 from rollout_bench.analysis.stats.percentiles import CONFIDENCE, samples_needed
 from rollout_bench.analysis.timed.experiments import (
-    Chosen,
-    Collection,
-    Selected,
+    ExperimentResults,
+    ResultSet,
     TimedExperiment,
+    ValidExperiment,
     invalid_codes,
     launched,
 )
@@ -39,14 +39,14 @@ METHODS = ("How verdicts are reached", "How percentiles are found")
 """Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""
 
 
-def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
+def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
     own = [each for each in left_out if each.experiment.mode == mode]
     names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
     return f"Left out: {some(names)}." if names else ""
 
 
-def _name(experiment: Selected[Launched], label: str = "") -> str:
+def _name(experiment: ExperimentResults[Launched], label: str = "") -> str:
     return f"{title_of(experiment, label or label_of(experiment))} ({experiment.mode})"
 
 
@@ -110,7 +110,7 @@ def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Itera
     yield from machine_lines(measured)
 
 
-def hardware(experiments: Sequence[Selected[Launched]]) -> str:
+def hardware(experiments: Sequence[ExperimentResults[Launched]]) -> str:
     """Return the engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     environments = [record.environment for experiment in experiments for record in experiment.records]
     names = [
@@ -160,7 +160,7 @@ def _describe(environment: Environment) -> str:
     )
 
 
-def completeness(collection: Collection) -> str:
+def completeness(collection: ResultSet) -> str:
     """Return the status line: the number of measured launches, with INCOMPLETE in front if any is missing."""
     experiments = collection.launched
     measured, failed, missing, damaged = (
@@ -298,7 +298,7 @@ def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[st
         )
 
 
-def _designs(collection: Collection) -> Iterator[dict[str, Any]]:
+def _designs(collection: ResultSet) -> Iterator[dict[str, Any]]:
     """Yield for each mode and platform its blocks, and the launches outside of blocks."""
     experiments = launched(collection.experiments)
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):

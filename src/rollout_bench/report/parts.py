@@ -11,13 +11,13 @@ import pandas as pd
 
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import shared_flags, table
-from rollout_bench.analysis.timed.experiments import Chosen, Collection, chosen
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment, chosen
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.spec import set_apart
+from rollout_bench.contracts.spec import differing_values
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.headings import launches_text, texts_of
@@ -36,7 +36,7 @@ class Findings:
         results: the folder that all of it was read from, for modes that read further files.
     """
 
-    collection: Collection
+    collection: ResultSet
     results: Path
 
     @cached_property
@@ -45,26 +45,26 @@ class Findings:
         return rows_of(self.collection)
 
     @cached_property
-    def inside(self) -> list[Chosen]:
+    def probed(self) -> list[ValidExperiment]:
         """The measured experiments of modes without throughput."""
         return chosen(self.collection.others)
 
     @property
-    def left_out(self) -> list[Chosen]:
+    def left_out(self) -> list[ValidExperiment]:
         """The experiments inside the engine that have no valid launch."""
-        return [each for each in self.inside if each.reason]
+        return [each for each in self.probed if each.reason]
 
-    def found(self, mode: str, nothing: _Found) -> _Found:
+    def results_of_mode(self, mode: str, nothing: _Found) -> _Found:
         """Return what was found inside the engines of `mode`; `nothing` if it was not measured."""
-        found: _Found = self.looked.get(mode, nothing)
+        found: _Found = self.mode_results.get(mode, nothing)
         return found
 
     @cached_property
-    def looked(self) -> dict[str, Any]:
+    def mode_results(self) -> dict[str, Any]:
         """What was found inside the engines of each measured mode, by its name."""
         return {
-            name: mode_of(name).part("report", "look")(self.results, own, self.collection)
-            for name, own in grouped((each.experiment.mode, each) for each in self.inside).items()
+            name: mode_of(name).part("report", "analyse")(self.results, own, self.collection)
+            for name, own in grouped((each.experiment.mode, each) for each in self.probed).items()
         }
 
     @cached_property
@@ -96,7 +96,7 @@ class Findings:
     def _shortly(self) -> tuple[list[Row], str]:
         return shortly_named(self.rows)
 
-    def texts_of(self, chosen: Chosen) -> dict[str, str]:
+    def texts_of(self, chosen: ValidExperiment) -> dict[str, str]:
         """Return the texts by header of a profile, messages or drift experiment: names, launches, why it is empty."""
         names = {"model": chosen.experiment.model, "workload": chosen.experiment.workload, "quant": chosen.label}
         return names | {"launches": self.launches.get(chosen.place, ""), "empty because": chosen.reason}
@@ -129,7 +129,10 @@ class Findings:
         found = grouped(
             (
                 (row.experiment.mode, row.experiment.platform),
-                Entry(texts_of(row, self._shared_flags) | {"sets": self._set_apart.get(row.experiment.place, "")}, row),
+                Entry(
+                    texts_of(row, self._shared_flags) | {"sets": self._differing_values.get(row.experiment.place, "")},
+                    row,
+                ),
             )
             for row in self.rows
             if mode_of(row.experiment.mode) is mode
@@ -141,9 +144,9 @@ class Findings:
         return shared_flags(self.rows)
 
     @cached_property
-    def _set_apart(self) -> dict[str, str]:
+    def _differing_values(self) -> dict[str, str]:
         specs = {row.experiment.place: row.experiment.records[0].spec for row in self.rows if row.experiment.records}
-        return dict(zip(specs, set_apart(list(specs.values())), strict=True))
+        return dict(zip(specs, differing_values(list(specs.values())), strict=True))
 
     def latencies_of(self, row: Row) -> Mapping[str, Distribution]:
         """Return the distributions of a row's sequences, by measure."""

@@ -12,7 +12,7 @@ from rollout_bench import modes
 from rollout_bench.analysis.timed.comparison import BOUND
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
-from rollout_bench.report.views import View, told
+from rollout_bench.report.views import View, without_empty
 
 _TEMPLATES: list[str] = [str(Path(__file__).parent / "templates"), *modes.__path__]
 """Folders of templates: our own, and the folder of the modes."""
@@ -57,7 +57,7 @@ def sections(template: str, **values: Any) -> list[Section]:
 
 def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
     """Return the section that defines the shown columns of `tables`, each once; empty if there are none."""
-    columns = [column for table in told(tables) for column in table.columns if column.definition]
+    columns = [column for table in without_empty(tables) for column in table.columns if column.definition]
     headers = grouped((column.definition, column.header) for column in columns)
     items = tuple(f"{', '.join(dict.fromkeys(names))}: {definition}" for definition, names in headers.items())
     return (Section(heading, items),) if items else ()

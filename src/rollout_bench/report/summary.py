@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.experiments import ResultSet
 from rollout_bench.contracts.axes import UNKNOWN, label_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES, mode_of
@@ -17,7 +17,7 @@ from rollout_bench.report.parts import Findings, Picture, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.timed import timed_part
-from rollout_bench.report.views import View, told
+from rollout_bench.report.views import View, without_empty
 
 LEGEND = (
     "launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
@@ -128,7 +128,7 @@ class Summary:
         return replace(self, sections=sections, notes=notes, answers=answers, figures=figures)
 
 
-def summary_of(results: Path, collection: Collection, *, drawn: bool = False) -> Summary:
+def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> Summary:
     """Make the summary of `collection`, which was read from `results`, with its side files; `drawn`: with figures."""
     findings = Findings(collection, results)
     timed = dict.fromkeys(mode_of(experiment.mode) for experiment in collection.experiments)
@@ -153,7 +153,7 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
         sections += _once((section for part in block for section in part.definitions), defined)
     return Summary(
         status=completeness(collection),
-        views=told(view for part in parts for view in part.tables),
+        views=without_empty(view for part in parts for view in part.tables),
         sections=sections,
         notes=[*warnings, *(section for part in parts for section in part.sections)],
         answers=[section for part in parts for section in part.answers],
@@ -167,13 +167,13 @@ def summary_of(results: Path, collection: Collection, *, drawn: bool = False) ->
     )
 
 
-def _config_name(collection: Collection) -> str:
+def _config_name(collection: ResultSet) -> str:
     """Return the name of the config; empty if it is unknown, and for a config.yaml, which has none of its own."""
     files = [Path(file) for file in collection.files if Path(file).stem != "config"]
     return name_after(files) if files and collection.planned else ""
 
 
-def subject_of(collection: Collection) -> str:
+def subject_of(collection: ResultSet) -> str:
     """Return what was measured, for a title: `qwen3-90m: bf16, w8a8`, or a server's loads: `mine: 2, 4 req/s`."""
     launched = collection.launched
     models = first_few(dict.fromkeys(each.model for each in launched))

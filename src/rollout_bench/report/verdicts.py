@@ -56,7 +56,7 @@ def verdict_values(
             (_name(row, metric), each) for row, metric, each in compared if each.unpaired or each.baseline_unpaired
         ],
         "ways": sorted(
-            {way for _, metric, each in compared if each.of_passes or NUMBERS[metric].top for way in each.ways}
+            {way for _, metric, each in compared if each.of_passes or NUMBERS[metric].numerator for way in each.ways}
         ),
         "other_ways": list(_other_ways(rows)),
         "carried": [

@@ -103,7 +103,7 @@ def _text(column: Column[T], entry: Entry[T]) -> str:
     return told or entry.texts.get(column.header) or MISSING
 
 
-def told(tables: Iterable[View]) -> list[View]:
+def without_empty(tables: Iterable[View]) -> list[View]:
     """Return `tables` without empty columns and lines, and without tables that have no other columns than names."""
     found = []
     for table in tables:

@@ -98,7 +98,7 @@ _STARTS = (("accelerate", "launch"), ("trl", "grpo"), ("trl", "rloo"))
 _SERVER = ("trl", "vllm-serve")
 
 
-def trl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
+def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     """Return the words for from-trl that the training in a script stands for, and its `trl vllm-serve`, if any.
 
     Args:
@@ -141,7 +141,7 @@ def trl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
     return ScriptWords(read, told)
 
 
-def verl_words(script: Path, overrides: Sequence[str]) -> ScriptWords:
+def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     """Return the words of verl's command line in a script: overrides, and hydra's options.
 
     Args:

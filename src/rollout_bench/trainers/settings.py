@@ -190,14 +190,14 @@ class KeyRegistry:
             begins = tuple(f"{key}." for key in foreign_keys)
             if path := next((path for path in paths if f"{path}.".startswith(begins)), None):
                 more = f", or run rollout-bench from-{other.lower()}" if other in TABLES else ""
-                raise UserError(f"{name}: {path}: is a key of {other}", f"give settings of {self.told}{more}")
+                raise UserError(f"{name}: {path}: is a key of {other}", f"give settings of {self.title}{more}")
 
     def read_value(self, written: str) -> Any:
         """Return the value of an override as the trainer reads it: verl through hydra, TRL as YAML."""
         return hydra_value(written) if self.trainer == "verl" else value_in(written) if written else ""
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """The trainer in words, with its kinds."""
         return "TRL's GRPO or RLOO" if self.trainer == "TRL" else self.trainer
 

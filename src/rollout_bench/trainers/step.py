@@ -43,7 +43,7 @@ class TrainerStep:
         return self.prompts * self.samples
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The step in words."""
         sequences, engines = several(self.sequences, "sequence"), several(self.engines, "engine")
         return f"{several(self.prompts, 'prompt')}, {self.samples} of each, {sequences}; {engines}"
@@ -82,7 +82,7 @@ class TrainerStep:
             left_out: what measuring one engine leaves out.
         """
         if one_engine:
-            return f"Measured here: one engine, its part of {self.share.told}.", f"Left out: {left_out}."
+            return f"Measured here: one engine, its part of {self.share.description}.", f"Left out: {left_out}."
         if self.engines == 1:
             return ("Measured here: the whole step, by its one engine.",)
         where = "on one machine; where it has too few devices, add --one-engine."
@@ -111,7 +111,7 @@ class StepPart:
     distinct: int
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The part in words."""
         return f"{several(self.sequences, 'sequence')}, of {several(self.distinct, 'distinct prompt')}"
 
@@ -214,7 +214,7 @@ class MadeConfig:
     trace: tuple[dict[str, int], ...] = ()
 
     @property
-    def told(self) -> str:
+    def explanation(self) -> str:
         """The whole explanation: head and account."""
         return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
 
@@ -228,7 +228,7 @@ class MadeConfig:
 
     def yaml(self, command: str) -> str:
         """Return the YAML file: the explanation as comments, then the config."""
-        lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
+        lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.explanation}".splitlines()
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         content = {**self.config, "timeout_s": TIMEOUT_S}
         config = yaml.dump(content, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)

@@ -108,7 +108,7 @@ def trl_config(
         },
     }
     head = (
-        f"A step of {trainer.upper()}: {step.told} ({mode}).",
+        f"A step of {trainer.upper()}: {step.description} ({mode}).",
         *(() if on_cpu else (FOUND.format("TRL", platform, NPUS),)),
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,

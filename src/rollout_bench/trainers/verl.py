@@ -117,7 +117,7 @@ def verl_config(
         "workload_settings": {WORKLOAD: workload},
     }
     head = (
-        f"A step: {step.told} on {several(devices, 'device')}.",
+        f"A step: {step.description} on {several(devices, 'device')}.",
         *(() if device else (FOUND.format("verl", platform, NPUS),)),
         *((OLDER,) if settings.get("trainer.use_v1") and _is_older(settings) else ()),
         *step.measured(

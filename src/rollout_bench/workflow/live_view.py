@@ -136,7 +136,7 @@ class RunState:
         self._has_plan = PLAN_FILE.is_file()
         self._is_gone = False
 
-    def look(self) -> tuple[list[str], list[str]]:
+    def lines(self) -> tuple[list[str], list[str]]:
         """Return a line for each job that has ended since the last call, and the lines of the view."""
         now, running = time.monotonic(), dict[str, dict[str, LaunchProgress]]()
         for record, (progress, _) in under_way(RESULTS).items():
@@ -263,7 +263,7 @@ def _print(state: RunState) -> None:
     with contextlib.suppress(UserError, OSError):  # as in _draw
         while threading.main_thread().is_alive():
             threading.main_thread().join(REDRAW_S)
-            ended, lines = state.look()
+            ended, lines = state.lines()
             is_due = time.monotonic() - printed_at >= LINE_S
             for line in (*ended, *(lines if is_due else ())):
                 say(line)
@@ -283,7 +283,7 @@ def _draw(state: RunState) -> None:
         with contextlib.suppress(UserError, OSError):
             while threading.main_thread().is_alive():
                 threading.main_thread().join(REDRAW_S)
-                ended, view = state.look()
+                ended, view = state.lines()
                 columns, now = os.get_terminal_size(2)
                 height = height if now == rows else 0  # else the terminal was resized, and its region is gone
                 more = max(len(view) - height, 0)

@@ -16,7 +16,7 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.contracts.failures import error_of, failed_by_itself, fix_of, state_of
 from rollout_bench.contracts.load import Places
 from rollout_bench.contracts.store import failure_path, read_failure
-from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.locks import locked
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
@@ -108,7 +108,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     try:
         hold_results()
         slurm.check_none_left(Path.cwd())
-        claims.tell_of_claims(RESULTS)
+        claims.fail_dead_claims(RESULTS)
         # With launches: auto, any launch may be needed later in the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
@@ -143,7 +143,7 @@ def keep_plan(plan: Schedule) -> None:
         return
     try:
         with locked(RESULTS, ""):
-            claims.tell_of_claims(RESULTS)
+            claims.fail_dead_claims(RESULTS)
             put_on_disk(plan, PLAN_FILE, set())
     except UserError as error:
         if not isinstance(error.__cause__, filelock.Timeout):
@@ -157,12 +157,12 @@ def end_well(plan: Schedule) -> None:
     (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
     if not has_begun():
-        tell_answer(plan)
+        print_answer_of(plan)
         return
     failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
     if not failed:
         _clean()
-        tell_answer(plan)
+        print_answer_of(plan)
         return
     end_with_errors(plan)
     causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
@@ -170,11 +170,11 @@ def end_well(plan: Schedule) -> None:
     for alike in causes.values():
         first = alike[0].model_copy(update={"fix": fix_of(alike)})
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        tell([error_of(first, f"{first.experiment} launch {first.launch}{more}")])
+        print_errors([error_of(first, f"{first.experiment} launch {first.launch}{more}")])
     sys.exit(1)
 
 
-def tell_answer(plan: Schedule) -> None:
+def print_answer_of(plan: Schedule) -> None:
     """Print the answer of the summary, unless the user asked for something else and it is not up to date."""
     if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file(estimate=False))) is not None:
         print_answer(answer)
@@ -187,12 +187,12 @@ def end_with_errors(plan: Schedule) -> None:
         return
     _clean()
     # Claims of dead processes.
-    tell([error_of(read_failure(failure_path(path))) for path in claims.tell_of_claims(RESULTS)])
+    print_errors([error_of(read_failure(failure_path(path))) for path in claims.fail_dead_claims(RESULTS)])
     is_empty = all(state_of(Path(launch.record)) == "missing" for launch in plan.launches)
     if is_empty:
         return
     if not is_summary_stale(plan):  # no job failed, so that the summary is written already
-        tell_answer(plan)
+        print_answer_of(plan)
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)

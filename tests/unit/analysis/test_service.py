@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_records import Server, make_online, make_online_spec, make_plan, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.experiments import ResultSet
 from rollout_bench.analysis.timed.launches import NO_LIMITS
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
@@ -212,7 +212,7 @@ BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", poin
 FAST = Server(step_s=0.008)
 
 
-def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
+def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> ResultSet:
     for spec in specs:
         server = FAST if spec.quant.name == "w8a8" else Server()
         save(results, *(make_online(spec, launch, server) for launch in range(launches)))

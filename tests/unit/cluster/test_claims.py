@@ -100,10 +100,10 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(
     leave_claim(measured)
     measured.parent.mkdir(parents=True)
     measured.write_text("{}")
-    assert claims.tell_of_claims(tmp_path / "results") == [record]
+    assert claims.fail_dead_claims(tmp_path / "results") == [record]
     assert read_failure(failure_path(record)).log == "l.log"
     assert not failure_path(measured).exists()
-    assert claims.tell_of_claims(tmp_path / "results") == []
+    assert claims.fail_dead_claims(tmp_path / "results") == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):
 
 def test_a_later_run_leaves_the_claims_of_the_living_alone(record: Path, tmp_path: Path):
     with claimed(record, Path("a.log"), 60.0):
-        assert claims.tell_of_claims(tmp_path / "results") == []
+        assert claims.fail_dead_claims(tmp_path / "results") == []
         assert read_claim(claim_path(record)).pid == os.getpid()
 
 

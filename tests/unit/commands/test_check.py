@@ -27,7 +27,7 @@ def test_a_harness_without_its_interpreter_is_not_there(tmp_path: Path, monkeypa
     script(tmp_path, "inference-perf", f"#!{tmp_path}/gone/python3\n")
     monkeypatch.setattr(installed.sys, "executable", str(tmp_path / "python3"))  # its folder comes before PATH
     assert installed.python_of("inference-perf") == f"{tmp_path}/gone/python3"
-    assert "inference-perf" not in installed.look()["harnesses"]
+    assert "inference-perf" not in installed.installed_engine()["harnesses"]
 
 
 def test_gpus_whose_memory_others_hold_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

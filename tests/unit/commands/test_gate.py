@@ -72,7 +72,7 @@ def test_a_gate_that_no_number_of_launches_decides_names_another_way(
     launches_used: tuple[int, int], needed: int, outcome: Outcome, said: str
 ):
     test = Finding("x", "offline", RATE, 0.03, outcome, 0.91, 0.82, 1.02, launches_used, needed, "")
-    assert test.said == said
+    assert test.sentence == said
     for alternated, way in ((False, "measure both in one session"), (True, "decide: quieten the machine")):
         made = gate_of_tests(test, alternated=alternated)
         assert any(way in line for line in lines_of(made)) == ("too many" in said)

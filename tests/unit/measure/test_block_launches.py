@@ -19,7 +19,7 @@ from rollout_bench.contracts.failures import NODE_STATUS
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.measure.launch.attempt import Assignment
 from rollout_bench.measure.machine.device import DeviceReading
-from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.measure.machine.readings import HostMonitor
 
 pytestmark = pytest.mark.usefixtures("leases")
 
@@ -82,7 +82,7 @@ def test_memory_held_by_other_engines_of_the_block_is_unflagged(
     monkeypatch: pytest.MonkeyPatch, mates: Callable[[], set[int]] | None, others: int
 ) -> None:
     reading = DeviceReading(0.0, "GPU-1", {os.getpid(): 1 << 30, 41: 2 << 30, 42: 3 << 30})
-    around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
+    around = HostMonitor("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
     monkeypatch.setattr(around, "_read_devices", lambda: [reading])
     around.before()
     _, (use,) = around.meanwhile()
@@ -119,7 +119,7 @@ def test_a_full_disk_of_the_leases_fails_each_launch(tmp_path: Path, monkeypatch
     launches = [
         Assignment(spec, str(made.weights), 0, made.outs[name], made.logs[name]) for name, spec in made.specs.items()
     ]
-    assert measure.beside(Namespace(), launches, 0) == [NODE_STATUS] * 3
+    assert measure.measure_blocks(Namespace(), launches, 0) == [NODE_STATUS] * 3
     told = [read_failure(failure_path(out)) for out in made.outs.values()]
     assert {(failure.category, failure.cause) for failure in told} == {("disk_full", "a file: No space left on device")}
 

@@ -23,7 +23,7 @@ from rollout_bench.measure.machine import readings
 from rollout_bench.measure.machine.gpus import Gpus, used
 from rollout_bench.measure.machine.host import between, read_host
 from rollout_bench.measure.machine.leases import Wanted, lease
-from rollout_bench.measure.machine.readings import LATE_S, LOOK_S, Pauses, Surroundings, device_flags, host_flags
+from rollout_bench.measure.machine.readings import LATE_S, LOOK_S, HostMonitor, PauseDetector, device_flags, host_flags
 
 
 def test_only_a_busy_process_outside_the_launch_is_named() -> None:
@@ -177,14 +177,14 @@ def engine() -> Iterator[psutil.Process]:
         process.kill()
 
 
-def wait(looking: Pauses, seconds: float) -> None:
+def wait(looking: PauseDetector, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (left_s := deadline - time.monotonic()) > 0:
         assert looking.wait([], left_s) == []
 
 
 def test_a_pause_of_a_process_is_seen_with_its_duration(engine: psutil.Process):
-    looking = Pauses()
+    looking = PauseDetector()
     looking.begin([os.getpid(), engine.pid])
     wait(looking, LOOK_S)
     engine.suspend()
@@ -218,7 +218,7 @@ def test_who_looks_notices_that_it_was_not_let_run_itself():
 
 
 def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.MonkeyPatch):
-    looking = Pauses()
+    looking = PauseDetector()
     looking.begin([os.getpid()])
     suspended_s = readings._suspended_s() + 60.0
     monkeypatch.setattr(readings, "_suspended_s", lambda: suspended_s)
@@ -226,10 +226,10 @@ def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.
 
 
 def test_only_a_pass_that_counts_makes_the_launch_invalid(engine: psutil.Process, tmp_path: Path, leases: Path):
-    looking = Pauses()
+    looking = PauseDetector()
     wanted = Wanted(tiny_spec(), tmp_path / "results/offline/tiny-00000000/launch-0.json")
     with lease(wanted, time.sleep, print) as held:
-        around = Surroundings("cpu", [{}], lambda: ([group_of(engine.pid)], set()), held, looking)
+        around = HostMonitor("cpu", [{}], lambda: ([group_of(engine.pid)], set()), held, looking)
 
         def run_pass(*, stopped: bool) -> None:
             around.before()

@@ -16,7 +16,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.protocol import IterationDone
-from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.modes.placement.collector import placement_flags
 from rollout_bench.modes.placement.events import StepOver
 from rollout_bench.modes.placement.groups import RankGroup
@@ -111,7 +111,7 @@ def test_ranks_that_generate_meet_and_those_that_train():
 def over(rank: int, released: float, spans: list[tuple[str, float, float]], tokens: int = 0) -> StepOver:
     part = ReplicaPass(start_offset_s=0, elapsed_s=2.0 + rank, requests=1, sequences=1, prompt_tokens=3,
                        cached_prompt_tokens=0, output_tokens=tokens)  # fmt: skip
-    done = IterationDone(iteration=made_of(4, False, [part]), sequences=[], flags=[], began=released)
+    done = IterationDone(iteration=merged_iteration(4, False, [part]), sequences=[], flags=[], began=released)
     step = RankStep(
         rank=rank,
         spans=[Span.model_validate({"activity": a, "began_s": b, "elapsed_s": e}) for a, b, e in spans],

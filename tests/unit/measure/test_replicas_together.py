@@ -9,7 +9,7 @@ from synthetic_records import make_record
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
-from rollout_bench.measure.launch.replicas import Gathering, apart_flags, as_one, differing, done_together
+from rollout_bench.measure.launch.replicas import ReplicaEvents, apart_flags, differing, done_together, merge_events
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 
@@ -74,9 +74,9 @@ def ready(replica: int, tokens: int = 1000) -> Ready:
 @given(st.lists(passes(), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[IterationDone], random) -> None:
     waiting = [told(number, done) for number, done in enumerate(replicas)]
-    in_order = Gathering(len(replicas), partial(as_one, platform="cpu"))
+    in_order = ReplicaEvents(len(replicas), partial(merge_events, platform="cpu"))
     expected = [e for n, events in enumerate(waiting) for event in events for e in in_order.take(n, event)]
-    gathering, found = Gathering(len(replicas), partial(as_one, platform="cpu")), []
+    gathering, found = ReplicaEvents(len(replicas), partial(merge_events, platform="cpu")), []
     turns = [number for number, events in enumerate(waiting) for _ in events]
     random.shuffle(turns)
     for number in turns:

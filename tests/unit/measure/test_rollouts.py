@@ -18,7 +18,7 @@ from launching import tiny_spec
 from made_workloads import workload
 
 from rollout_bench.contracts.record import Drafting, ReplicaPass, Surplus, TurnRow
-from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
 from rollout_bench.modes.rollout.exchange import Ended, Generate, heard, written
@@ -239,7 +239,7 @@ def test_enough_ends_a_sequence_in_its_tool() -> None:
 
 def test_a_turn_of_another_length_makes_a_launch_invalid() -> None:
     _, made = chain(Turn(0.0, [8], 2))
-    whole = made_of(0, False, [ReplicaPass.model_validate(PART)])
+    whole = merged_iteration(0, False, [ReplicaPass.model_validate(PART)])
     assert turn_flags(workload(), [made], whole) == []
     made.answers[1].output.outputs[0].token_ids.pop()
     (flag,) = turn_flags(workload(), [trajectory_of(made.word, made.answers, 0, 0.0)], whole)

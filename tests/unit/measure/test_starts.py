@@ -23,10 +23,10 @@ from rollout_bench.measure.launch.preflight import (
 )
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import Done, IterationBegins, IterationDone, IterationEnds, Ready
-from rollout_bench.measure.launch.recorder import Given
+from rollout_bench.measure.launch.recorder import CollectorContext
 from rollout_bench.measure.machine import readings
 from rollout_bench.measure.machine.device import DeviceReading
-from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.startup.collector import Collector
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_folder
@@ -154,7 +154,7 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
     (tmp_path / "launch-0.json").touch()
     progress = Progress(made.spec, 0, tmp_path / "launch-0.json")
-    collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
+    collecting = Collector(CollectorContext(made.spec, 0, progress, HostMonitor("cpu", [{}], lambda: ([], set()))))
     began = time.monotonic()
     spans = [StartSpan("inductor", began, began + 47.0)]
     for event in (
@@ -194,8 +194,8 @@ def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch:
     made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 1.0, "first_token": 0.1})
     progress = Progress(made.spec, 0, tmp_path / "launch-0.json")
     variables = {"CUDA_VISIBLE_DEVICES": "3"}
-    around = Surroundings("cuda", [variables], lambda: ([], {os.getpid()}), devices=1)
-    collecting = Collector(Given(made.spec, 0, progress, around))
+    around = HostMonitor("cuda", [variables], lambda: ([], {os.getpid()}), devices=1)
+    collecting = Collector(CollectorContext(made.spec, 0, progress, around))
     collecting.take(IterationBegins())
     imports = time.monotonic()
     for event in (

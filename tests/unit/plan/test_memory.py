@@ -32,8 +32,8 @@ from rollout_bench.plan.fit.memory import (
     check_fits,
     fit_lines,
     held_bytes,
+    lacking_memory,
     node_bytes,
-    unfit,
     weights_held,
 )
 
@@ -167,7 +167,7 @@ model_settings: {m: {weights: {bf16: "hub:Qwen/Qwen2.5-72B"}}}
 
 def unfit_on(device: str, overlay: str) -> UserError | None:
     """Return what is said of the first experiment of a config on a known device."""
-    return unfit(matrix_of(overlay, "cuda")[1].experiments[0], DEVICE_BYTES[device], f"one {device}")
+    return lacking_memory(matrix_of(overlay, "cuda")[1].experiments[0], DEVICE_BYTES[device], f"one {device}")
 
 
 @pytest.mark.parametrize(

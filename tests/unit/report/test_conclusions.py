@@ -23,7 +23,7 @@ from rollout_bench.contracts.failures import CRASH_FIX
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Placement
-from rollout_bench.report.conclusions import run_words
+from rollout_bench.report.conclusions import run_arguments
 from rollout_bench.report.summary import summary_of
 from rollout_bench.workflow.arguments import value_of
 from rollout_bench.workflow.planned import override
@@ -109,7 +109,7 @@ def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: 
     save(tmp_path, make_record(make_spec()))
     word = override("asked", value)
     found = replace(collect(tmp_path, None), files=("mine.yaml",), overrides=(word, "launches=2"))
-    assert run_words("launches=6", found) == ["run", "--configfile", "mine.yaml", "--config", word, "launches=6"]
+    assert run_arguments("launches=6", found) == ["run", "--configfile", "mine.yaml", "--config", word, "launches=6"]
     assert value_of(word.partition("=")[2]) == (
         value if not isinstance(value, dict) else {"demo": {"prompts": "16"}}  # read as Snakemake does
     )

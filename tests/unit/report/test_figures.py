@@ -59,7 +59,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
         for quant, phases in (("bf16", BF16), ("w8a8 max-num-batched-tokens-8192", W8A8))
     ]
     small, large = Findings(collection, results), Findings(replace(collection, experiments=tuple(many)), results)
-    vars(large)["looked"] = {**small.looked, "profile": Found(profile_report(profiled))}
+    vars(large)["looked"] = {**small.mode_results, "profile": Found(profile_report(profiled))}
     return {"small": small, "large": large}
 
 

@@ -48,7 +48,7 @@ from synthetic_records import (
 
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import Collection, chosen
+from rollout_bench.analysis.timed.experiments import ResultSet, chosen
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
@@ -56,7 +56,7 @@ from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
 from rollout_bench.modes.placement.costs import placed_of, typical_step
-from rollout_bench.modes.placement.report import counted, placed
+from rollout_bench.modes.placement.report import name_with_devices, placement_name
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.generation import THROUGHPUT
@@ -175,7 +175,7 @@ def test_energy_is_of_all_devices_or_of_none(last_j: float | None, expected: lis
 
     columns = columns_of(changed(make_record(rates=(400.0, 800.0)), change))
     names = ("energy_j_per_token", "device_power_w", "power_limit_share")
-    assert [NUMBERS[name].over(columns) for name in names] == [e and pytest.approx(e) for e in expected]
+    assert [NUMBERS[name].ratio_over(columns) for name in names] == [e and pytest.approx(e) for e in expected]
 
 
 CYCLES = cycle_spec(), cycle_spec("fp8")
@@ -279,13 +279,15 @@ def test_unequal_numbers_of_devices_are_compared_in_device_seconds(
 
 def test_a_placement_is_named_with_its_sleep_and_trainer() -> None:
     own = placed_spec().of(PlacementSpec).model_copy(update={"strategy": "fsdp2", "sleep": "1"})
-    assert placed(own) == "engine and trainer colocated with sleep level 1, trainer sharded"
-    assert counted(own) == "2 devices colocated with sleep level 1, trainer sharded"
+    assert placement_name(own) == "engine and trainer colocated with sleep level 1, trainer sharded"
+    assert name_with_devices(own) == "2 devices colocated with sleep level 1, trainer sharded"
     changes = {"sleep": None, "devices": 3, "generators": 1, "overlap": 1, "through": "server"}
-    assert placed(own.model_copy(update={"waves": 4})).startswith("engine and trainer colocated in 4 waves with sleep")
+    assert placement_name(own.model_copy(update={"waves": 4})).startswith(
+        "engine and trainer colocated in 4 waves with sleep"
+    )
     apart = own.model_copy(update=changes)
-    assert placed(apart) == "1 of 3 devices generating a step ahead over HTTP, trainer sharded"
-    assert counted(apart) == "2 + 1 devices apart, a step ahead over HTTP, trainer sharded"
+    assert placement_name(apart) == "1 of 3 devices generating a step ahead over HTTP, trainer sharded"
+    assert name_with_devices(apart) == "2 + 1 devices apart, a step ahead over HTTP, trainer sharded"
 
 
 def test_a_loading_report_has_the_times_of_a_start() -> None:
@@ -344,7 +346,7 @@ def test_p99_is_judged_if_every_launch_has_enough(tmp_path: Path, least: int, ju
         assert "needs 662 independent requests" in compared.reason
 
 
-def pooled_p99(collection: Collection, experiment: int) -> float:
+def pooled_p99(collection: ResultSet, experiment: int) -> float:
     return distributions(pool_sequences(collection)[experiment])["e2el_s"].by_launch[99]
 
 
@@ -481,8 +483,8 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
         unit="tokens",
         header="tokens a request",
         definition="Output tokens of a request.",
-        top="output_tokens",
-        bottom="requests",
+        numerator="output_tokens",
+        denominator="requests",
         table=THROUGHPUT,
     )
     monkeypatch.setitem(NUMBERS, added.name, added)

@@ -35,7 +35,7 @@ def check_planned(
     plan = planned(made.text)
     found = {}
     for spec in (one.spec for one in plan.experiments):
-        parts = spec.workload.model_dump(), spec.engine.args, spec.own.model_dump()
+        parts = spec.workload.model_dump(), spec.engine.args, spec.mode_spec.model_dump()
         facts = {key: value for part in parts for key, value in part.items()}
         place = spec.axes[axis]
         found[place] = {key: facts.get(key) for key in expected[place]}
@@ -197,7 +197,7 @@ def test_each_generation_of_a_step_is_subtracted(
     made = Made("from-trl", tmp_path, capsys, monkeypatch)
     log = written(tmp_path, json.dumps(steps))
     made(f"--placement --log {log} gradient_accumulation_steps=4 +steps_per_generation=1")
-    assert [one.spec.own.train_s for one in planned(made.text).experiments] == [8 * (62.0 - 4 * 10.0 - 2.0)] * 2
+    assert [one.spec.mode_spec.train_s for one in planned(made.text).experiments] == [8 * (62.0 - 4 * 10.0 - 2.0)] * 2
     assert "without GRPOTrainer.sync_weights and 4 x GRPOTrainer.vLLM.generate" in made.account
 
 
@@ -212,7 +212,7 @@ def test_the_time_of_a_log_is_planned_and_explained(
     path = written(tmp_path, json.dumps(HISTORY))
     made = Made("from-trl", tmp_path, capsys, monkeypatch)
     made(f"--placement --log {path} steps_per_generation=2")
-    assert [one.spec.own.train_s for one in planned(made.text).experiments] == [8 * 2 * 24.0] * 2
+    assert [one.spec.mode_spec.train_s for one in planned(made.text).experiments] == [8 * 2 * 24.0] * 2
     assert f"from {path}: 48.000 s on 8 devices (step_time, mean of 3 steps after the first" in made.account
 
 

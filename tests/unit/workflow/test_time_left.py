@@ -64,7 +64,7 @@ def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: py
     state, every = live_view.RunState(plan), list(moments(plan))
     end_s, seen = every[-1][0], []
     for clock[0], running[0] in every:
-        state.look()
+        state.lines()
         left_s = state._left_s(clock[0])
         if left_s is not None and end_s - clock[0] > PASS_S * PASSES:
             seen.append((round(clock[0], 1), left_s / (end_s - clock[0])))
@@ -82,10 +82,10 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     running = {record: (LaunchProgress(text="pass", passes=9, warmup=1), None)}
     monkeypatch.setattr(live_view, "under_way", lambda _: running)
     state = live_view.RunState(plan)
-    assert state.look()[0] == []
+    assert state.lines()[0] == []
     RESULTS.rename("elsewhere")
     running.clear()
-    moved, ended = state.look()[0]
+    moved, ended = state.lines()[0]
     assert moved == live_view.GONE
     assert ended.startswith(f"block 1 of {BLOCKS}: bf16 unknown, ")
-    assert state.look()[0] == []
+    assert state.lines()[0] == []

@@ -11,12 +11,12 @@ from rollout_bench.analysis.timed.comparison import Stop, estimated, log_ratios
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
 from rollout_bench.contracts.spec import (
+    config_text,
     differing,
     number_of,
-    said_by_name,
     set_in,
     swept_number,
-    word_of,
+    values_in_name,
 )
 from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import ComparisonSettings
@@ -46,7 +46,9 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
     return [(by_place[place], others) for place, others in groups.items()]
 
 
-def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> Standing | None:
+def best_and_ties(
+    baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None
+) -> Standing | None:
     """Return the standing of the configurations that are compared pair by pair with `baseline`; None if undetermined.
 
     It is undetermined for fewer than `FEWEST` configurations, and if their pairs were computed in different
@@ -116,7 +118,7 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
         value = number_of(spec, name)
         if value is not None:
             own, settings = row.experiment, set_in(spec)
-            fixed = " ".join(f"{other}={word_of(settings[other])}" for other in others if other in settings)
+            fixed = " ".join(f"{other}={config_text(settings[other])}" for other in others if other in settings)
             label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
             found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
     lines = [Swept(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
@@ -131,7 +133,7 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """
     specs = {row.experiment.setting: row.experiment.records[0].spec for row in rows if row.experiment.records}
     names_set = differing(specs.values())
-    said = {setting: said_by_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING}
+    said = {setting: values_in_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING}
     keys = {tuple(values) for values in said.values()}
     names = keys.pop() if len(keys) == 1 else ()
     swept = len(names) > 1 and all(len(setting.split("+")) == len(names) for setting in said)

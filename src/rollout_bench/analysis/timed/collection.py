@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
 from rollout_bench.analysis.timed.experiments import (
-    Collection,
     Damaged,
-    Selected,
+    ExperimentResults,
+    ResultSet,
     SideFile,
     TimedExperiment,
     with_one_model,
@@ -45,7 +45,7 @@ DEFAULT_BASELINE = {"quant": "bf16"}
 
 def collect(
     results: Path, plan: PlanFile | None, comparison: ComparisonSettings | None = None, *, warned: bool = True
-) -> Collection:
+) -> ResultSet:
     """Read the records and failures that `plan` selects, or all of them if it is None.
 
     A record or failure is damaged if it does not validate, was edited, is in the wrong place or is a copy of another.
@@ -68,7 +68,7 @@ def collect(
     others = tuple(each for each in selected if not isinstance(each, TimedExperiment))
     experiments = with_blocks_decided(timed, _block_mates(results, timed))
     if plan is None:
-        return Collection(
+        return ResultSet(
             experiments=split(experiments),
             baseline=dict(DEFAULT_BASELINE),
             comparison=comparison or ComparisonSettings(),
@@ -86,7 +86,7 @@ def collect(
         experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
     launches = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
     places = [(file.launch, launches.get((file.mode, file.experiment))) for file in found.records.values()]
-    return Collection(
+    return ResultSet(
         experiments=split(experiments),
         baseline=dict(plan.baseline),
         comparison=comparison or plan.comparison,
@@ -102,7 +102,7 @@ def collect(
     )
 
 
-def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> list[Selected[Launched]]:
+def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> list[ExperimentResults[Launched]]:
     """Return the experiments that `plan` selects, in its order; without a plan all of them, sorted by their names."""
     records, failures = (
         grouped(((file.mode, file.experiment), file) for file in files.values())
@@ -129,9 +129,9 @@ def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> li
     return sorted(every, key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
 
 
-def _experiment(results: Path, names: Mapping[str, Any], became: Mapping[str, Any]) -> Selected[Launched]:
+def _experiment(results: Path, names: Mapping[str, Any], became: Mapping[str, Any]) -> ExperimentResults[Launched]:
     if not mode_of(names["mode"]).generates:
-        return Selected(**names, **became)
+        return ExperimentResults(**names, **became)
     side_files = {
         record.launch: SideFile(
             sequences_path(record_path(results, names["mode"], names["experiment"], record.launch)), record

@@ -29,7 +29,7 @@ from rollout_bench.analysis.timed.pairs import (
     has_idle_pass,
     of_one_way,
     pair_of,
-    partners,
+    paired_launches,
     ratio_of_totals,
     typical,
     typical_value,
@@ -179,7 +179,7 @@ def compare_launches(
     wrong = _wrong(*(values_of(metric, side) for side in sides))
     if wrong:
         return wrong
-    both = partners(*sides)
+    both = paired_launches(*sides)
     idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
     if idle and NUMBERS[metric].of != "sequences":
         lacks = "has no energy" if NUMBERS[metric].table == ENERGY else "generated nothing"
@@ -233,7 +233,9 @@ def compare_launches_apart(
     """
     of = NUMBERS[metric]
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
-    alike = bool(of.top) and all(typical(one) and not has_idle_pass(metric, one) for side in sides for one in side)
+    alike = bool(of.numerator) and all(
+        typical(one) and not has_idle_pass(metric, one) for side in sides for one in side
+    )
     values, baseline = (
         {each.launch: typical_value(metric, each) for each in side} if alike else values_of(metric, side)
         for side in sides

@@ -1,6 +1,6 @@
 """Input of a summary as data: experiments with their records and failures, and the launches that count.
 
-All tables and figures of these modes are made from `Chosen`. Flags list the launches that are left out.
+All tables and figures of these modes are made from `ValidExperiment`. Flags list the launches that are left out.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Launched, covariant=True)
 
 
 @dataclass(frozen=True)
-class Selected(Generic[AnyRecord]):
+class ExperimentResults(Generic[AnyRecord]):
     """One experiment, of any mode, with the outcome of its launches.
 
     `planned` is the number of planned launches, or None without a plan. `records` and `failures` are in the order of
@@ -149,7 +149,7 @@ class Selected(Generic[AnyRecord]):
 
 
 @dataclass(frozen=True)
-class TimedExperiment(Selected[Record]):
+class TimedExperiment(ExperimentResults[Record]):
     """One experiment that generates, offline or online.
 
     `side_files` has the side file of each launch with a record, by its index.
@@ -207,7 +207,7 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Collection:
+class ResultSet:
     """All input of one summary or figure.
 
     `precision` decides when an experiment has enough launches; None if their number is fixed. `beyond_planned` counts
@@ -226,12 +226,12 @@ class Collection:
     not_selected: int
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
-    others: tuple[Selected[Launched], ...] = ()
+    others: tuple[ExperimentResults[Launched], ...] = ()
     files: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
     @property
-    def launched(self) -> list[Selected[Launched]]:
+    def launched(self) -> list[ExperimentResults[Launched]]:
         """Every experiment, of all modes, each once."""
         return [*launched(self.experiments), *self.others]
 
@@ -247,14 +247,14 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ValidExperiment:
     """A measured experiment with its valid launches.
 
     `experiment` has only the records of valid launches. `reason` explains why there is none, else it is empty. `label`
     is its quantization and setting, with the key if another measured experiment has the same names.
     """
 
-    experiment: Selected[Launched]
+    experiment: ExperimentResults[Launched]
     label: str
     reason: str = ""
 
@@ -269,12 +269,12 @@ class Chosen:
         return title_of(self.experiment, self.label)
 
 
-def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:
+def chosen(experiments: Iterable[ExperimentResults[Launched]]) -> list[ValidExperiment]:
     """Return the measured ones of `experiments`, in their order, reduced to their valid launches."""
     measured = [experiment for experiment in experiments if experiment.records]
     named = Counter((each.mode, *names_of(each)) for each in measured)
     return [
-        Chosen(
+        ValidExperiment(
             experiment=replace(each, records=tuple(record for record in each.records if record.valid)),
             label=label_of(each) if named[each.mode, *names_of(each)] == 1 else f"{label_of(each)} ({each.key})",
             reason=no_valid_launch(each.records),

@@ -14,7 +14,7 @@ from rollout_bench.analysis.stats.percentiles import (
     samples_needed,
     spread_of_groups,
 )
-from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
+from rollout_bench.analysis.timed.experiments import ResultSet, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
@@ -43,7 +43,7 @@ class PooledSequences:
     of_launch: Mapping[str, NDArray[np.int_]] = field(default_factory=dict)
 
 
-def pool_sequences(collection: Collection) -> list[PooledSequences]:
+def pool_sequences(collection: ResultSet) -> list[PooledSequences]:
     """Return the sequences of each experiment of `collection`, in its order."""
     return [_pooled(experiment) for experiment in collection.experiments]
 

@@ -128,8 +128,8 @@ def measure(
 def _value(number: Number, record: Record, passes: Sequence[Pass], service: Mapping[str, float]) -> float | None:
     if number.read is not None:
         return number.read(record)
-    if number.top:
-        return number.over(each.columns for each in passes)
+    if number.numerator:
+        return number.ratio_over(each.columns for each in passes)
     return service.get(number.name)
 
 

@@ -71,7 +71,7 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
     Raises:
         ValueError: an iteration or a launch has a value that is not above zero.
     """
-    if whole or not NUMBERS[metric].top:
+    if whole or not NUMBERS[metric].numerator:
         return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
     if _in_one_block(own.record, other.record):
         mine, theirs = by_round(metric, own), by_round(metric, other)
@@ -120,7 +120,7 @@ def has_idle_pass(metric: MetricName, launch: LaunchMeasures) -> bool:
     Examples: nothing was generated, the times of its sequences are unknown, or its tail is 0 s long.
     """
     number = NUMBERS[metric]
-    return bool(number.top) and any(not (number.over([each.columns]) or 0) > 0 for each in launch.passes)
+    return bool(number.numerator) and any(not (number.ratio_over([each.columns]) or 0) > 0 for each in launch.passes)
 
 
 def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, LaunchMeasures]]) -> float | None:
@@ -131,7 +131,7 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
     and for metrics of launches only.
     """
     sides = zip(*(_passes(*launches) for launches in pairs), strict=True)
-    values = [NUMBERS[metric].over(each.columns for passes in side for each in passes) for side in sides]
+    values = [NUMBERS[metric].ratio_over(each.columns for passes in side for each in passes) for side in sides]
     return values[0] / values[1] if len(values) == 2 and values[0] and values[1] else None
 
 
@@ -144,7 +144,7 @@ def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Pass],
     return mine, theirs
 
 
-def partners(
+def paired_launches(
     own: Iterable[LaunchMeasures], theirs: Iterable[LaunchMeasures]
 ) -> dict[int, tuple[LaunchMeasures, LaunchMeasures]]:
     """Return the pairs of launches that both sides have, by their index."""
@@ -154,7 +154,7 @@ def partners(
 
 
 def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
-    return [math.log(NUMBERS[metric].over([each.columns]) or 0) for each in launch.passes]
+    return [math.log(NUMBERS[metric].ratio_over([each.columns]) or 0) for each in launch.passes]
 
 
 SLACK_S = 600.0

@@ -260,7 +260,7 @@ def _of_pair(fact: str, record: Record) -> object:
 
 
 def _asked(record: Record) -> list[int | None]:
-    return [record.spec.own.devices_shared, *(record.spec.engine.args.get(name, 1) for name in _PARALLEL)]
+    return [record.spec.mode_spec.devices_shared, *(record.spec.engine.args.get(name, 1) for name in _PARALLEL)]
 
 
 def _about_the_same(name: str, values: Sequence[str]) -> bool:
@@ -346,7 +346,9 @@ def against_baseline(
 
 def no_comparison(own: Record, other: Record) -> str:
     """Return the reason why two launches must not be compared; empty if they may."""
-    if own.spec.mode == other.spec.mode and (differs := own.spec.own.other_work(other.spec.own, own.spec.platform)):
+    if own.spec.mode == other.spec.mode and (
+        differs := own.spec.mode_spec.other_work(other.spec.mode_spec, own.spec.platform)
+    ):
         return f"its steps are other work than its baseline's: {differs}"
     return (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "") or (
         _without_effect(own, other) if own.spec.setting != other.spec.setting else ""
@@ -426,14 +428,14 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
 def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
     """Return the `experiments` whose names also occur in `others`."""
     across = _across(experiments, others)
-    names = {_names_apart(other, across) for other in others}
-    return tuple(e for e in experiments if _names_apart(e, across) in names)
+    names = {_names_outside(other, across) for other in others}
+    return tuple(e for e in experiments if _names_outside(e, across) in names)
 
 
 def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) -> Counterpart:
     if reason := why_not_measured(experiment):
         return _without(reason)
-    names = _names_apart(experiment, across)
+    names = _names_outside(experiment, across)
 
     def unlike(other: TimedExperiment) -> list[Difference]:
         return differences(*([load_facts(valid_records(side)[0])] for side in (experiment, other)))
@@ -442,7 +444,7 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
         earlier.experiments,
         (
             (
-                lambda other: _names_apart(other, across) == names,
+                lambda other: _names_outside(other, across) == names,
                 lambda _: f"{earlier.name} has no experiment of its names",
             ),
             (valid_records, lambda found: f"{why_not_measured(found[0])} in {earlier.name}"),
@@ -503,7 +505,7 @@ def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperi
     return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
 
 
-def _names_apart(experiment: TimedExperiment, across: bool) -> Place:
+def _names_outside(experiment: TimedExperiment, across: bool) -> Place:
     return place_of(experiment, {"platform": ""} if across else {})
 
 

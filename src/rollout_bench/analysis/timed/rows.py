@@ -14,7 +14,7 @@ from rollout_bench.analysis.timed.comparison import (
     compare_launches_apart,
     judge,
 )
-from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
+from rollout_bench.analysis.timed.experiments import ResultSet, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import (
     LaunchMeasures,
     fell_behind,
@@ -96,7 +96,7 @@ class Row:
     def values(self) -> Mapping[str, float]:
         """Each number that a valid launch has, over the valid launches that have it."""
         known = {name: list(values_of(name, self.used).values()) for name in NUMBERS}
-        return {name: NUMBERS[name].of_row(values) for name, values in known.items() if values}
+        return {name: NUMBERS[name].aggregate(values) for name, values in known.items() if values}
 
     @cached_property
     def spread(self) -> Mapping[str, float | None]:
@@ -133,7 +133,7 @@ class Row:
         return title_of(self.experiment.whole, self.label)
 
 
-def rows_of(collection: Collection) -> list[Row]:
+def rows_of(collection: ResultSet) -> list[Row]:
     """Return the rows of `collection` in its order.
 
     Raises:
@@ -203,10 +203,10 @@ def rows_of(collection: Collection) -> list[Row]:
 
 
 def _devices(experiment: TimedExperiment) -> int | None:
-    return experiment.records[0].spec.own.devices_shared
+    return experiment.records[0].spec.mode_spec.devices_shared
 
 
-def _measured(experiments: Sequence[TimedExperiment], collection: Collection) -> Measured:
+def _measured(experiments: Sequence[TimedExperiment], collection: ResultSet) -> Measured:
     def compared(mode: str) -> list[MetricName] | None:  # two folders are compared without their other numbers
         return None if collection.earlier is None else collection.comparison.metrics_of(mode)
 
@@ -228,7 +228,7 @@ def _marked(
 
 
 def _judged(
-    found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: Collection
+    found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: ResultSet
 ) -> list[Comparison | None]:
     """Return the comparison of each experiment in one metric, None without one; each table is judged together."""
     judged = list(found)
@@ -247,7 +247,7 @@ def _comparison(
     against: Counterpart,
     measured: Measured,
     others: Measured,
-    collection: Collection,
+    collection: ResultSet,
     metric: MetricName,
 ) -> Comparison:
     if against.other is None:
@@ -293,7 +293,7 @@ def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
 
 
 def _wanted(
-    theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: Collection
+    theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: ResultSet
 ) -> Sequence[LaunchMeasures]:
     """Return `theirs` without launches that, with `precision`, the baseline needs only for other comparisons."""
     if collection.precision is None or collection.earlier is not None or experiment.planned is None:
@@ -301,11 +301,11 @@ def _wanted(
     return [launch for launch in theirs if launch.launch < experiment.planned]
 
 
-def _stop(collection: Collection) -> Stop:
+def _stop(collection: ResultSet) -> Stop:
     return None if collection.precision is None else stop_of(collection.precision, collection.comparison.confidence)
 
 
-def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
+def _why_without(metric: MetricName, experiment: TimedExperiment, collection: ResultSet) -> str:
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
     if NUMBERS[metric].table == ENERGY:

@@ -132,7 +132,7 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
     it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
     because nobody waits for their last sequence, and partial rollouts, whose steps have parts of sequences.
     """
-    if getattr(record.spec.own, "partial", None):
+    if getattr(record.spec.mode_spec, "partial", None):
         return {}
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"

@@ -17,7 +17,7 @@ from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.flags import engine_flags
-from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
+from rollout_bench.measure.launch.protocol import AwaitTurn, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.loaded_weights import (
     CENSUS,
@@ -29,7 +29,7 @@ from rollout_bench.measure.probes.loaded_weights import (
 from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 
 
-def passes(measuring: MeasuringSpec, tell: Tell, first: int = 0) -> Iterator[tuple[int, bool]]:
+def passes(measuring: MeasuringSpec, tell: SendEvent, first: int = 0) -> Iterator[tuple[int, bool]]:
     """Yield the index of each iteration and whether it belongs to the warm-up; send each phase as it begins.
 
     The warm-up has its planned length: lengthening it after seeing the times would bias the mean, by 0.5 % if some
@@ -128,11 +128,11 @@ class LoadedEngine:
         self.vocabulary = int(self._config.model_config.get_vocab_size())
         self.context_tokens = int(self._config.model_config.max_model_len)
 
-    def tell_ready(self, job: Job, tell: Tell, start: "EngineStart", init_s: float) -> None:
-        """Report that the engine of `job` is loaded, as `tell_ready` does."""
-        tell_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
+    def send_ready(self, job: Job, tell: SendEvent, start: "EngineStart", init_s: float) -> None:
+        """Report that the engine of `job` is loaded, as `send_ready` does."""
+        send_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
-    def iterate(self, asked: Sequence[Request], index: int, wait: Wait) -> Generated:
+    def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:
         """Generate one iteration.
 
         Args:
@@ -285,7 +285,7 @@ class EngineStart:
     began: float
 
 
-def imported(tell: Tell) -> EngineStart:
+def imported(tell: SendEvent) -> EngineStart:
     """Import vLLM and report the phases."""
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
@@ -298,8 +298,8 @@ def imported(tell: Tell) -> EngineStart:
     return EngineStart(variables, starter.import_s or import_s, time.perf_counter())
 
 
-def tell_ready(
-    job: Job, tell: Tell, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
+def send_ready(
+    job: Job, tell: SendEvent, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
 ) -> None:
     """Report that the engine of `job` is loaded; from now on it only logs warnings.
 
@@ -334,7 +334,7 @@ _loaded: list[tuple[Any, EngineStart, float]] = []
 """The engine of this process and its start, for the jobs after the first; empty before the first."""
 
 
-def loaded(job: Job, tell: Tell, *, served: bool = False, **more: Any) -> LoadedEngine:
+def loaded(job: Job, tell: SendEvent, *, served: bool = False, **more: Any) -> LoadedEngine:
     """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
 
     A further job of this process gets the engine that is there, whose start it reports.
@@ -354,7 +354,7 @@ def loaded(job: Job, tell: Tell, *, served: bool = False, **more: Any) -> Loaded
         _loaded.append((llm, start, time.perf_counter() - start.began))
     ((llm, start, init_s),) = _loaded
     engine = LoadedEngine(job.spec, llm)
-    engine.tell_ready(job, tell, start, init_s)
+    engine.send_ready(job, tell, start, init_s)
     return engine
 
 

@@ -23,15 +23,15 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> bytes:
         The next job; empty if this was the last.
     """
 
-    def tell(event: Event) -> None:
+    def send_event(event: Event) -> None:
         send(descriptor, event)
 
-    def wait() -> None:
-        tell(IterationBegins())
+    def await_turn() -> None:
+        send_event(IterationBegins())
         orders.readline()
 
-    MODES[job.spec.mode].part("worker", "measure")(job, tell, wait)
-    tell(Done())
+    MODES[job.spec.mode].part("worker", "measure")(job, send_event, await_turn)
+    send_event(Done())
     # ending an engine takes CPU time, which would disturb the last pass of the others
     return orders.readline() if job.ends_on_order else b""
 

@@ -31,18 +31,18 @@ from rollout_bench.measure.launch.preflight import (
 )
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.launch.recorder import Collecting, Given, Measurement, folder_for_traces
+from rollout_bench.measure.launch.recorder import CollectorContext, Measurement, RecordBuilder, folder_for_traces
 from rollout_bench.measure.launch.starter import starter_for
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
-from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.workloads.requests import Source
 
 WORKER = "rollout_bench.measure.engine.worker"
 
-Word = Callable[[], Cause | None]
+SchedulerCause = Callable[[], Cause | None]
 """Asks the scheduler why it ended this process's job; None if it did not, or without a scheduler."""
 
 
@@ -211,7 +211,7 @@ class Assignment:
             raise UserError(f"--timeout-s {self.timeout_s:g} is not a valid time", "give a number of seconds above 0")
 
 
-def attempt(assignment: Assignment, signals: int, word: Word) -> None:
+def attempt(assignment: Assignment, signals: int, word: SchedulerCause) -> None:
     """Measure the launch on its own devices.
 
     Args:
@@ -223,7 +223,7 @@ def attempt(assignment: Assignment, signals: int, word: Word) -> None:
         UserError: if the launch failed; a failure file has the details.
         Interrupted: if a signal arrived; nothing was written.
     """
-    with failures_told(assignment, word):
+    with recording_failure(assignment, word):
         assignment.check_before_start()
         waiting = assignment.reporting()
         with lease(assignment.wanted, partial(pause, signals), waiting.say) as held:
@@ -235,7 +235,7 @@ def attempt(assignment: Assignment, signals: int, word: Word) -> None:
                 launching.finish()
 
 
-def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: Word) -> int:
+def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: SchedulerCause) -> int:
     """Report the interruption; return the exit status.
 
     If the scheduler names a cause, each launch without a record or failure gets a failure with this cause.
@@ -256,7 +256,7 @@ def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: Wor
 
 
 @contextlib.contextmanager
-def failures_told(assignment: Assignment, word: Word) -> Iterator[None]:
+def recording_failure(assignment: Assignment, word: SchedulerCause) -> Iterator[None]:
     """Write a failure file if the launch fails inside the context.
 
     Raises:
@@ -401,9 +401,11 @@ class Launching:
             self._after = [*shared._after, shared._assignment.name]
         launch = self.launch
         devices = devices_needed(spec)
-        surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates, devices)
-        given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
-        self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
+        surroundings = HostMonitor(spec.platform, environments, launch.processes, held, launch.pauses, mates, devices)
+        given = CollectorContext(
+            spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces
+        )
+        self._collecting: RecordBuilder = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
 
     def begin(self) -> None:
         """Start the engine, or give it this launch's job; whether this succeeds or not, `close` must be called."""

@@ -20,7 +20,7 @@ from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas, start_of
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of
-from rollout_bench.measure.launch.attempt import Assignment, Launching, Word, failures_told
+from rollout_bench.measure.launch.attempt import Assignment, Launching, SchedulerCause, recording_failure
 from rollout_bench.measure.launch.supervisor import EngineLaunch
 from rollout_bench.measure.machine.leases import Lease
 
@@ -159,7 +159,7 @@ class BlockRun:
     held: Lease
     orders: Iterator[Sequence[str]]
     signals: int
-    word: Word
+    word: SchedulerCause
     engines: Engines
     _rounds: list[list[int]] = field(default_factory=list)
     _id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -228,7 +228,7 @@ class BlockRun:
         """Do a step of a launch, unless it has failed; if it fails now, end its engine."""
         if member.status == 0:
             try:
-                with failures_told(member.assignment, self.word):
+                with recording_failure(member.assignment, self.word):
                     step()
             except UserError as error:
                 print(error, file=sys.stderr, flush=True)

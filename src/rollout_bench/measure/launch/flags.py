@@ -11,7 +11,7 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
-from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
+from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.workloads.requests import Request, sharing
 
@@ -45,7 +45,7 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
     # one of several engines gets a share of the sequences, and one of several generations another
-    parts = spec.own.generations
+    parts = spec.mode_spec.generations
     counted = [
         (most_at_once(of), min(limit, math.ceil(len(of) / parts)), *each) for each, of in sorted(of_pass.items())
     ]
@@ -221,7 +221,7 @@ def engine_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
     flags = quant_flags(spec.quant, engine)
     for name, used in (engine.overruled or {}).items():
         asked: Any = reduce(getitem, name.split("."), spec.engine.args)
-        sentence = f"{name} was asked to be {word_of(asked)}, and the engine uses {word_of(used)}."
+        sentence = f"{name} was asked to be {config_text(asked)}, and the engine uses {config_text(used)}."
         flags.append(Flag(code="setting_without_effect", severity="warning", sentence=sentence))
     return flags
 

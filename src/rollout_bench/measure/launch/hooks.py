@@ -13,7 +13,7 @@ from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.workloads.requests import Source
 
 
-class Feeder(Protocol):
+class RequestRouter(Protocol):
     """Distributes the sequences of each pass to the replicas, from the supervisor's process."""
 
     descriptor: int
@@ -67,7 +67,7 @@ class Hooks:
     filling: Callable[[Spec, Mapping[str, str]], Path | None] = lambda *_: None
     roles: Callable[[Spec], Sequence[str]] = lambda _: ()
     join: Callable[[Spec, Sequence[Event]], Event] | None = None
-    feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], Feeder] | None = None
+    feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], RequestRouter] | None = None
 
 
 def hooks_of(spec: Spec) -> Hooks:

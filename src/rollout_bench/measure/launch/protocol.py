@@ -154,8 +154,8 @@ def parse(line: bytes) -> Event:
     return Event.kinds[content["event"]].model_validate(content)
 
 
-Tell = Callable[[Event], None]
+SendEvent = Callable[[Event], None]
 """Sends an event to the supervisor."""
 
-Wait = Callable[[], None]
+AwaitTurn = Callable[[], None]
 """Announces that the engine is ready for the next iteration, and returns when the iteration may begin."""

@@ -49,14 +49,14 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import apart_flags
 from rollout_bench.measure.machine.readings import (
-    Surroundings,
+    HostMonitor,
     device_flags,
     host_flags,
 )
 
 
 @dataclass(frozen=True)
-class Given:
+class CollectorContext:
     """What a collector is made from.
 
     Attributes:
@@ -71,15 +71,15 @@ class Given:
     spec: Spec
     launch: int
     progress: Progress
-    surroundings: Surroundings
+    surroundings: HostMonitor
     model: str = ""
     traces: Path | None = None
 
 
-class Collecting(ABC):
+class RecordBuilder(ABC):
     """Collects the data that all modes share; subclasses add the data of their mode."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         self.spec, self.launch = given.spec, given.launch
         self.progress, self.surroundings = given.progress, given.surroundings
         self.flags: list[Flag] = []
@@ -160,10 +160,10 @@ class Collecting(ABC):
         }
 
 
-class Measurement(Collecting):
+class Measurement(RecordBuilder):
     """Collects the iterations of a launch."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         self.iterations: list[Iteration] = []
         self.sequences: list[SequenceRow] = []
@@ -214,10 +214,10 @@ class Measurement(Collecting):
         ]
 
 
-class InsideCollecting(Collecting):
+class ProbeRecordBuilder(RecordBuilder):
     """Collects the data shared by modes that inspect the engine."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         self._host: list[HostUse] = []
         self._devices: list[DeviceUse] = []

@@ -35,7 +35,7 @@ SHORTEST_S = 1e-9
 TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
 
 
-def made_of(index: int, warmup: bool, parts: list[ReplicaPass]) -> Iteration:
+def merged_iteration(index: int, warmup: bool, parts: list[ReplicaPass]) -> Iteration:
     """Return the joint pass of the replicas: it ends with the last replica, and its counts are sums."""
     cached = [part.cached_prompt_tokens for part in parts]
     return Iteration(
@@ -81,7 +81,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     first = passes[0].iteration
     drafting = Drafting.together([done.iteration.drafting for done in passes])
-    iteration = made_of(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
+    iteration = merged_iteration(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
     flags = _named(done.flags for done in passes)
     return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=release)
 
@@ -172,7 +172,7 @@ def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, obje
     return None
 
 
-class Gathering:
+class ReplicaEvents:
     """Gathers the events of `replicas` replicas; `join` makes one event of the n-th events of all."""
 
     def __init__(self, replicas: int, join: Callable[[Sequence[Event]], Event]) -> None:
@@ -200,7 +200,7 @@ class Gathering:
         return [number for number, told in enumerate(self._told) if len(told) == fewest]
 
 
-def as_one(events: Sequence[Event], platform: Platform) -> Event:
+def merge_events(events: Sequence[Event], platform: Platform) -> Event:
     """Return the joint event of replicas from their n-th events, by number."""
     if len(events) == 1:
         return events[0]

@@ -36,7 +36,7 @@ from rollout_bench.core.processes import (
 )
 from rollout_bench.measure.launch.failures import diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian, scratch
-from rollout_bench.measure.launch.hooks import Feeder
+from rollout_bench.measure.launch.hooks import RequestRouter
 from rollout_bench.measure.launch.preparation import prepare
 from rollout_bench.measure.launch.protocol import (
     PEER_LOST,
@@ -51,11 +51,11 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     parse,
 )
-from rollout_bench.measure.launch.replicas import Gathering, as_one
+from rollout_bench.measure.launch.replicas import ReplicaEvents, merge_events
 from rollout_bench.measure.launch.starter import Forked
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.host import number_in
-from rollout_bench.measure.machine.readings import Pauses
+from rollout_bench.measure.machine.readings import PauseDetector
 
 STOP_S = 60.0
 """Time limit for an engine to stop, in seconds."""
@@ -242,8 +242,8 @@ class EngineLaunch:
     signals: int
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
-    pauses: Pauses = field(default_factory=Pauses)
-    router: Feeder | None = None
+    pauses: PauseDetector = field(default_factory=PauseDetector)
+    router: RequestRouter | None = None
     starter: Path | None = None
     join: Callable[[Sequence[Event]], Event] | None = None
     roles: Sequence[str] = ()
@@ -339,7 +339,7 @@ class EngineLaunch:
     def _send_job(self, lines: Sequence[int | None]) -> None:
         for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
             replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
-        self._gathering = Gathering(len(lines), self.join or partial(as_one, platform=self.job.spec.platform))
+        self._gathering = ReplicaEvents(len(lines), self.join or partial(merge_events, platform=self.job.spec.platform))
 
     def begin_end(self) -> None:
         """Let the guardian begin to end the engine, if it was started; `close` waits for it."""
@@ -404,7 +404,7 @@ class EngineLaunch:
         if not isinstance(event, IterationBegins):
             listen(event)
 
-    def _prepare(self, router: Feeder, event: Event) -> None:
+    def _prepare(self, router: RequestRouter, event: Event) -> None:
         """Prepare the router for the loaded engines, and for each pass."""
         try:
             if isinstance(event, Ready):

@@ -69,7 +69,7 @@ PAUSE_S = 0.1
 """Time between checks for free devices, in seconds."""
 
 
-class Claim(BaseModel):
+class LeaseFile(BaseModel):
     """The devices that a launch holds. Unknown fields from other versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
@@ -87,11 +87,11 @@ class Claim(BaseModel):
     alive: bool = Field(default=True, exclude=True)
     """Whether a process still holds the lock of the file."""
 
-    def name_beside(self, own: "Claim") -> str:
+    def name_beside(self, own: "LeaseFile") -> str:
         """Return the launch's name, marked if its workflow differs from the workflow of `own`."""
         return self.name if self.results == own.results else f"{self.name} (another workflow)"
 
-    def holder(self, own: "Claim") -> str:
+    def holder(self, own: "LeaseFile") -> str:
         """Return a text for the launch of `own`: this launch and the devices that it holds."""
         parts = first_few(self.holds, 4) or "the node"
         return (
@@ -99,7 +99,7 @@ class Claim(BaseModel):
         )
 
 
-UNREADABLE = Claim(name="a launch of another version", results="", pid=0, isolation="exclusive")
+UNREADABLE = LeaseFile(name="a launch of another version", results="", pid=0, isolation="exclusive")
 """Replaces an unreadable claim whose launch is alive; it is exclusive because its devices are unknown."""
 
 
@@ -137,13 +137,13 @@ def alone(folder: Path, pause: Pause) -> Iterator[None]:
         os.close(descriptor)
 
 
-def claims_in(folder: Path) -> list[Claim]:
+def claims_in(folder: Path) -> list[LeaseFile]:
     """Return all claims, the oldest first."""
     named = sorted(path for path in folder.iterdir() if FILE_NAME.fullmatch(path.name))
     return [found for path in named if (found := _look(path)) is not None]
 
 
-def _look(path: Path) -> Claim | None:
+def _look(path: Path) -> LeaseFile | None:
     """Return the claim at `path`; None if the file is not a claim."""
     try:
         # follows no link, and does not wait for the other end of a pipe
@@ -161,7 +161,7 @@ def _look(path: Path) -> Claim | None:
     finally:
         os.close(descriptor)
     try:
-        claim = Claim.model_validate_json(content)
+        claim = LeaseFile.model_validate_json(content)
     except ValidationError:
         if content and not alive:  # of a dead launch, only an empty file counts: its content was not written yet
             return None
@@ -191,7 +191,7 @@ class Lease:
         waited_s: time until the devices were free, in seconds.
     """
 
-    claim: Claim
+    claim: LeaseFile
     descriptor: int
     groups: list[list[Device]]
     left_over: bool
@@ -254,9 +254,9 @@ def _cores(devices: Iterable[Device]) -> set[int]:
 
 
 @contextlib.contextmanager
-def taken(
+def lease_devices(
     folder: Path,
-    claim: Claim,
+    claim: LeaseFile,
     devices: Sequence[Device],
     shape: tuple[int, int],
     pause: Pause,
@@ -287,8 +287,8 @@ def taken(
 
 
 def _take(
-    folder: Path, claim: Claim, devices: Sequence[Device], shape: tuple[int, int], pause: Pause
-) -> Lease | list[Claim]:
+    folder: Path, claim: LeaseFile, devices: Sequence[Device], shape: tuple[int, int], pause: Pause
+) -> Lease | list[LeaseFile]:
     """Take free devices, or return the claims that prevent it."""
     groups, size = shape
     with alone(folder, pause):
@@ -356,7 +356,7 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
     _check(wanted, found)
     there = found or []
     start = wanted.first * needed % max(1, len(there))
-    claim = Claim(
+    claim = LeaseFile(
         name="/".join([*wanted.record.parts[-3:-1], wanted.record.stem]),
         results=str(wanted.record.absolute().parent.parent.parent),
         pid=os.getpid(),
@@ -365,7 +365,7 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
     )
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
     shape = replicas(spec), devices_per_replica(spec) if there else 0
-    with taken(
+    with lease_devices(
         Path(os.environ.get(VARIABLE) or DEFAULT), claim, there[start:] + there[:start], shape, pause, say
     ) as held:
         if end_left_behind(say) or held.left_over:
@@ -390,14 +390,14 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
         raise DeviceError(
             "too_few_devices",
             f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
-            f"put nvidia-smi or npu-smi on PATH, or lower {spec.own.replicas_key} to 1",
+            f"put nvidia-smi or npu-smi on PATH, or lower {spec.mode_spec.replicas_key} to 1",
         )
     visible = len(there or ())
     limited = f", of which devices allows {wanted.devices}" if (wanted.devices or visible) < visible else ""
     if there is None or needed <= min(visible, wanted.devices or visible):
         return
     asks = " x ".join(
-        f"{spec.own.replicas_key if name == 'data_parallel_size' else name} {value}"
+        f"{spec.mode_spec.replicas_key if name == 'data_parallel_size' else name} {value}"
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
         if (value := int(spec.engine.args.get(name) or 1)) > 1
     )

@@ -99,7 +99,7 @@ LATE_S = 1.0
 """Largest normal lateness of the supervisor in seconds; other work delays it by hundredths of a second."""
 
 
-class Pauses:
+class PauseDetector:
     """Notices interruptions of the current pass."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Seen:
     held_up: list[str]
 
 
-class Surroundings:
+class HostMonitor:
     """Reads host and devices in the supervisor.
 
     Args:
@@ -179,14 +179,14 @@ class Surroundings:
         environments: Sequence[Mapping[str, str]],
         processes: Callable[[], tuple[list[Group], set[int]]],
         lease: Lease | None = None,
-        pauses: Pauses | None = None,
+        pauses: PauseDetector | None = None,
         mates: Callable[[], set[int]] | None = None,
         devices: int = 0,
     ) -> None:
         self._platform = platform
         self._processes = processes
         self._lease = lease
-        self._pauses = pauses or Pauses()
+        self._pauses = pauses or PauseDetector()
         self._mates = mates or set[int]
         # for each replica; empty on a CPU; known before the engine is ready, because a start may be the pass
         self._devices = _readers(platform, environments, devices)

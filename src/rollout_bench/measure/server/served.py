@@ -14,7 +14,7 @@ from rollout_bench.measure.launch.protocol import (
     Job,
     PhaseBegins,
     Ready,
-    Tell,
+    SendEvent,
 )
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import commands, guidellm, inference_perf_command, paced, vllm_command
@@ -142,7 +142,7 @@ _own: list[tuple[Opened, float]] = []
 """The server of this process and the seconds of its start, for the jobs after the first; empty before the first."""
 
 
-def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
+def opened_server(job: Job, tell: SendEvent, **more: Any) -> Opened:
     """Open the server of `job`, or take the one that is there, and report its start.
 
     Args:

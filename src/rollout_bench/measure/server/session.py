@@ -31,7 +31,7 @@ from rollout_bench.measure.server.stream import (
     open_session,
     parsed,
     refusal,
-    told,
+    server_message,
 )
 from rollout_bench.workloads.requests import Request, load_tokenizer
 
@@ -160,7 +160,7 @@ def check_answer(status: int, text: str, target: Target) -> None:
 
 
 def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
-    said = target.quoted(told(None, None, text), 200)
+    said = target.quoted(server_message(None, None, text), 200)
     if status in (401, 403):
         cause = f"the server refuses the key: {status} {said}"
         return MeasuringFailed("wrong_key", cause, "set the variable that api_key_env names")

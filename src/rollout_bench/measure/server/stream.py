@@ -273,7 +273,7 @@ def parsed(content: str | bytes) -> Any:
         return None
 
 
-def told(status: int | None, reason: str | None, content: str) -> str:
+def server_message(status: int | None, reason: str | None, content: str) -> str:
     """Return the server's description of a failure: status and message, without the surrounding JSON."""
     message = parsed(content)
     for name in ("error", "detail", "message"):
@@ -352,7 +352,7 @@ async def send(
         ) as response:
             outcome.status = response.status
             if (said := await refusal(response)) is not None:
-                raise Unusable(told(response.status, response.reason, said))
+                raise Unusable(server_message(response.status, response.reason, said))
             await _read_stream(response.content, question, outcome)
     except Unusable as error:
         outcome.error = str(error)
@@ -408,7 +408,7 @@ class Answer:
         elif event.choices:
             self._add(event.choices[0], event.prompt_token_ids, now_s)
         elif event.choices is None and event.error:
-            self._outcome.error, self._ended = told(None, None, content.decode(errors="replace")), True
+            self._outcome.error, self._ended = server_message(None, None, content.decode(errors="replace")), True
 
     def _add(self, choice: Choice, prompt: msgspec.Raw, now_s: float) -> None:
         outcome, prompt_ids = self._outcome, bytes(choice.prompt_token_ids) or bytes(prompt)

@@ -21,7 +21,7 @@ class CyclePlanning(Planning):
         """Return the number of cycles."""
         return config.of(CycleSettings).repeats
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> CycleSpec:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> CycleSpec:
         """Return the sleep level, the platform's usual one if the config names none, and the method."""
         cycle = config.of(CycleSettings)
         return cycle.to(CycleSpec, sleep=cycle.sleep or USUAL_SLEEP.get(platform, "none"))
@@ -39,7 +39,7 @@ class CyclePlanning(Planning):
             )
         )
 
-    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+    def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return why the weights for the update are unknown; synthetic ones can be made in every layout."""
         if spec.model.synthetic is not None:
             return None

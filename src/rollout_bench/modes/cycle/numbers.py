@@ -47,11 +47,13 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
 
 def _update(name: str, unit: str, header: str, definition: str, factor: float = 1e3, digits: int = 3) -> Number:
     name = f"update_{name}"
-    return Number(name, unit, header, definition, top=name, mode="cycle", table=UPDATE, factor=factor, digits=digits)
+    return Number(
+        name, unit, header, definition, numerator=name, mode="cycle", table=UPDATE, factor=factor, digits=digits
+    )
 
 
 def _memory(name: str, header: str, definition: str) -> Number:
-    return Number(name, "bytes", header, definition, top=name, mode="cycle", table=MEMORY, factor=1 / 2**30)
+    return Number(name, "bytes", header, definition, numerator=name, mode="cycle", table=MEMORY, factor=1 / 2**30)
 
 
 NUMBERS = (
@@ -63,7 +65,7 @@ NUMBERS = (
         "It excludes the time in which a trainer has the device. Mean over measured iterations, then "
         "over launches.",
         better="lower",
-        top="transition_s",
+        numerator="transition_s",
         mode="cycle",
         speedup="transition speed-up",
         table=STEP,
@@ -75,7 +77,7 @@ NUMBERS = (
         definition="Generation plus the transition after it, in seconds: the time for which a training step needs the "
         "rollout engine. Mean over measured iterations, then over launches.",
         better="lower",
-        top="whole_s",
+        numerator="whole_s",
         mode="cycle",
         speedup="whole-step speed-up",
         table=STEP,
@@ -85,8 +87,8 @@ NUMBERS = (
         unit="share",
         header="transition %",
         definition="Transition s as a share of the whole step.",
-        top="transition_s",
-        bottom="whole_s",
+        numerator="transition_s",
+        denominator="whole_s",
         mode="cycle",
         table=STEP,
         factor=100,
@@ -95,7 +97,7 @@ NUMBERS = (
     *(
         Number(
             f"transition_{name}_s", "s", f"{name.replace('_', ' ')} ms", text,
-            top=f"transition_{name}_s", mode="cycle", table=PARTS, part=True, factor=1e3, digits=3,
+            numerator=f"transition_{name}_s", mode="cycle", table=PARTS, part=True, factor=1e3, digits=3,
         )
         for name, text in _PARTS.items()
     ),

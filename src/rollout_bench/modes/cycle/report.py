@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rollout_bench.analysis.proofs import proven, unfit
+from rollout_bench.analysis.proofs import failed_proofs, proven
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.numbers import MISSING, brief, count, number
@@ -103,7 +103,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             names=names,
             confidence=findings.collection.comparison.confidence,
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
-            unfit=[(names[row.experiment.place], found) for row in rows for found in unfit(row)],
+            unfit=[(names[row.experiment.place], found) for row in rows for found in failed_proofs(row)],
             most=MOST,
         ),
         tables=tables,

@@ -10,7 +10,7 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.proofs import Proofs
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, ProofsTaken, Tell, Wait
+from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, IterationEnds, Job, ProofsTaken, SendEvent
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.modes.cycle.record import MemoryLook, PartName, Transition, TransitionPart, WeightUpdate
 from rollout_bench.modes.cycle.settings import CycleSpec
@@ -22,7 +22,7 @@ DRAIN_S, POLL_S = 60.0, 0.001
 """Time limit for unfinished requests, and interval between checks, in seconds."""
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
     The weights are proven after the last pass, by two more updates that are not timed.

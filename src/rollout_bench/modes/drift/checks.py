@@ -16,7 +16,7 @@ from rollout_bench.plan.refusals import refuse
 class DriftPlanning(Planning):
     """The plan of drift."""
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> DriftSpec:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> DriftSpec:
         """Return the scored tokens, whose reference is found when all experiments are known."""
         return config.of(DriftSettings).to(DriftSpec, reference=None)
 

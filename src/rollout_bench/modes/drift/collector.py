@@ -6,19 +6,19 @@ from rollout_bench.contracts.store import write_with_rows
 from rollout_bench.core.numbers import several
 from rollout_bench.measure.launch.flags import fallback_flags
 from rollout_bench.measure.launch.protocol import Done, Event
-from rollout_bench.measure.launch.recorder import Collecting, Given
+from rollout_bench.measure.launch.recorder import CollectorContext, RecordBuilder
 from rollout_bench.modes.drift.events import SequencesScored
 from rollout_bench.modes.drift.record import Drift, ScoredRow, scores_path
 from rollout_bench.modes.drift.settings import DriftSpec
 
 
-class Collector(Collecting):
+class Collector(RecordBuilder):
     """Collects the probabilities of a drift launch.
 
     Drift launches are not timed, so a busy machine does not invalidate them.
     """
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         self._rows: list[ScoredRow] = []
         self._sha256 = ""

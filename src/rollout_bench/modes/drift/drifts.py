@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
-from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
@@ -42,8 +42,8 @@ class Drifted:
             with this reference. None for the reference itself, and without a noise floor.
     """
 
-    chosen: Chosen
-    reference: Chosen
+    chosen: ValidExperiment
+    reference: ValidExperiment
     batch: int | None
     launches: tuple[int, ...]
     found: Divergence
@@ -70,7 +70,7 @@ class DriftReport:
     problems: tuple[str, ...] = ()
 
 
-def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
+def drift_report(results: Path, inside: Sequence[ValidExperiment], confidence: float) -> DriftReport:
     """Return the comparisons of the drift experiments `inside`, with intervals of that `confidence`."""
     measured = [each for each in inside if not each.reason]
     problems: list[str] = []
@@ -90,11 +90,11 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
     return DriftReport(tuple(drifted), tuple(problems))
 
 
-def _settings(each: Chosen) -> DriftSpec:
+def _settings(each: ValidExperiment) -> DriftSpec:
     return each.experiment.records[0].spec.of(DriftSpec)
 
 
-def _read(results: Path, each: Chosen, problems: list[str]) -> Launches:
+def _read(results: Path, each: ValidExperiment, problems: list[str]) -> Launches:
     """Return launch index -> launch of an experiment; messages about unreadable files are added to `problems`."""
     found = {}
     for record in each.experiment.records:
@@ -112,8 +112,8 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> Launches:
 
 
 def _drifted(
-    reference: Chosen,
-    own: Sequence[Chosen],
+    reference: ValidExperiment,
+    own: Sequence[ValidExperiment],
     launches: Mapping[str, Launches],
     confidence: float,
     problems: list[str],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, count, number
@@ -129,14 +129,14 @@ WEIGHTS: tuple[Column[Drifted], ...] = (
 """Columns on importance weights and on choices."""
 
 
-def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> DriftReport:
+def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> DriftReport:
     """Return the drift of the experiments `inside`."""
     return drift_report(results, inside, collection.comparison.confidence)
 
 
 def found_in(findings: Findings) -> DriftReport:
     """Return the drift in `findings`."""
-    return findings.found(MODE.name, DriftReport())
+    return findings.results_of_mode(MODE.name, DriftReport())
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
@@ -186,7 +186,7 @@ def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
         yield one, f"{' or '.join(alike[True])} at once{less}"
 
 
-def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) -> Iterator[View]:
+def _views(findings: Findings, report: DriftReport, left_out: Sequence[ValidExperiment]) -> Iterator[View]:
     platforms = dict.fromkeys(
         [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
     )

@@ -12,11 +12,11 @@ from typing import Any
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationEnds,
     Job,
     PhaseBegins,
-    Tell,
-    Wait,
+    SendEvent,
 )
 from rollout_bench.measure.probes.loaded_weights import end_of_text
 from rollout_bench.modes.drift.events import SequencesScored
@@ -39,7 +39,7 @@ class Continued:
     token_ids: list[int]
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
@@ -97,7 +97,7 @@ class Scorer:
         wait: called when everything is ready for a pass.
     """
 
-    def __init__(self, engine: LoadedEngine, wait: Wait) -> None:
+    def __init__(self, engine: LoadedEngine, wait: AwaitTurn) -> None:
         self._engine = engine
         self._wait = wait
         self._config: Any = engine.llm.llm_engine.vllm_config.model_config

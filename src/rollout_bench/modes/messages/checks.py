@@ -16,11 +16,11 @@ from rollout_bench.plan.refusals import refuse
 class MessagesPlanning(Planning):
     """The plan of messages."""
 
-    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+    def separate_core(self, platform: Platform, load: LoadSpec | None) -> bool:
         """Return True: one process exchanges no messages."""
         return True
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> MessagesSettings:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> MessagesSettings:
         """Return the batches."""
         return config.of(MessagesSettings)
 

@@ -6,15 +6,15 @@ from statistics import fmean
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.core.numbers import number, several
 from rollout_bench.measure.launch.protocol import Event
-from rollout_bench.measure.launch.recorder import Given, InsideCollecting
+from rollout_bench.measure.launch.recorder import CollectorContext, ProbeRecordBuilder
 from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
 from rollout_bench.modes.messages.record import Messages, MessageStep
 
 
-class Collector(InsideCollecting):
+class Collector(ProbeRecordBuilder):
     """Collects the messages of a launch."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         self._facts: MessageFacts | None = None
         self._steps: list[MessageStep] = []

@@ -6,7 +6,7 @@ from statistics import median
 from typing import get_args
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
-from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.modes.messages.record import Look, Messages, MessageStep, StepMessage, Way
@@ -16,7 +16,7 @@ from rollout_bench.modes.messages.record import Look, Messages, MessageStep, Ste
 class MessagesRun:
     """An experiment of messages mode with the records of its valid launches."""
 
-    chosen: Chosen
+    chosen: ValidExperiment
     launches: tuple[Messages, ...]
 
     @property
@@ -64,7 +64,7 @@ class MessageUse:
     fields: Mapping[str, float]
 
 
-def message_runs(inside: Sequence[Chosen]) -> list[MessagesRun]:
+def message_runs(inside: Sequence[ValidExperiment]) -> list[MessagesRun]:
     """Return the runs of the experiments `inside`."""
     return [
         MessagesRun(each, tuple(record for record in each.experiment.records if isinstance(record, Messages)))

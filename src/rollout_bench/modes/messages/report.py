@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.numbers import MISSING, count, number, percent
 from rollout_bench.modes.messages import MODE
@@ -86,14 +86,14 @@ USES: tuple[Column[MessageUse], ...] = (
 )
 
 
-def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> tuple[MessagesRun, ...]:
+def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> tuple[MessagesRun, ...]:
     """Return the runs of the experiments `inside`."""
     return tuple(message_runs(inside))
 
 
 def found_in(findings: Findings) -> tuple[MessagesRun, ...]:
     """Return the runs in `findings`."""
-    return findings.found(MODE.name, ())
+    return findings.results_of_mode(MODE.name, ())
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:

@@ -14,11 +14,11 @@ from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationEnds,
     Job,
     PhaseBegins,
-    Tell,
-    Wait,
+    SendEvent,
 )
 from rollout_bench.modes.messages.contents import Wire, message_of
 from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
@@ -29,7 +29,7 @@ from rollout_bench.workloads.requests import Source
 EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(MessagesSettings)
     engine = loaded(job, tell, distributed_executor_backend=EXECUTOR)
@@ -67,7 +67,7 @@ class Passes:
     """Whether the engine schedules a step before the previous one has ended; known after a pass."""
 
     def __init__(
-        self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: Wait, workers: int
+        self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: AwaitTurn, workers: int
     ) -> None:
         self._engine = engine
         self._source = source

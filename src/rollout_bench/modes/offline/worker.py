@@ -2,10 +2,10 @@
 
 from rollout_bench.measure.engine.vllm import loaded, passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, Job, Tell, Wait
+from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, SendEvent
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each iteration."""
     spec = job.spec
     engine = loaded(job, tell)

@@ -11,12 +11,12 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, repeated_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    Tell,
-    Wait,
+    SendEvent,
 )
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
@@ -25,7 +25,7 @@ from rollout_bench.measure.server.stream import Target
 from rollout_bench.workloads.requests import Source, moved, sent_of
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
     Raises:
@@ -75,8 +75,8 @@ class _Load:
     load: LoadSpec
     opened: Opened
     source: Source
-    tell: Tell
-    wait: Wait
+    tell: SendEvent
+    wait: AwaitTurn
     sent: dict[str, int] = field(default_factory=dict)
     """Label of a load -> number of requests that its last pass sent."""
 

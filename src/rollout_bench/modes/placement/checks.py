@@ -44,7 +44,7 @@ class PlacementPlanning(Planning):
 
     several_engines = True
 
-    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+    def separate_core(self, platform: Platform, load: LoadSpec | None) -> bool:
         """Return False: engines run in the process of their rank."""
         return False
 
@@ -52,7 +52,7 @@ class PlacementPlanning(Planning):
         """Return the number of steps."""
         return config.of(PlacementSettings).repeats
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> PlacementSpec:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> PlacementSpec:
         """Return the placement of engines and trainer.
 
         Colocated devices alternate between generating and training, so there is no overlap and no device that only
@@ -209,7 +209,7 @@ class PlacementPlanning(Planning):
             ),
         )
 
-    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+    def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return the reason why a model cannot be placed; None if no reason is known before a launch."""
         quant, scheme, model = spec.quant.name, spec.quant, spec.model
         shape, weights = model.synthetic or {}, model.weights or ""

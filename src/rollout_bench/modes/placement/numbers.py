@@ -53,7 +53,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
 
 def _part(name: str, header: str, definition: str, unit: str = "s") -> Number:
     part = unit == "s" and name != "generation_s"  # t90_s and tail_s are its parts
-    return Number(name, unit, header, definition, top=name, mode="placement", table=PARTS, part=part, digits=3)
+    return Number(name, unit, header, definition, numerator=name, mode="placement", table=PARTS, part=part, digits=3)
 
 
 def _idle(who: str, definition: str) -> Number:
@@ -62,8 +62,8 @@ def _idle(who: str, definition: str) -> Number:
         unit="share",
         header=f"{who} idle %",
         definition=definition,
-        top=f"{who}_idle_s",
-        bottom="placed_s",
+        numerator=f"{who}_idle_s",
+        denominator="placed_s",
         mode="placement",
         table=PARTS,
         factor=100,
@@ -79,7 +79,7 @@ NUMBERS = (
         definition="A whole step of a placement, in seconds: from the release of all devices until the last device has "
         "trained and has new weights. Mean over measured iterations, then over launches.",
         better="lower",
-        top="placed_s",
+        numerator="placed_s",
         mode="placement",
         speedup="RL-step speed-up",
         table=STEP,
@@ -90,7 +90,7 @@ NUMBERS = (
         header="device-seconds",
         definition="Devices x RL step s: the cost of a step if devices are paid for by time.",
         better="lower",
-        top="placed_device_s",
+        numerator="placed_device_s",
         mode="placement",
         speedup="device-seconds gain",
         words=("as cheap", "cheaper", "dearer"),
@@ -141,7 +141,7 @@ NUMBERS = (
         unit="bytes",
         header="gathered bytes",
         definition="Bytes of the sequences that were handed over in a step.",
-        top="gathered_bytes",
+        numerator="gathered_bytes",
         mode="placement",
     ),
     Number(
@@ -149,7 +149,7 @@ NUMBERS = (
         unit="bytes",
         header="received bytes",
         definition="Bytes of weights that each engine received in a step.",
-        top="received_bytes",
+        numerator="received_bytes",
         mode="placement",
     ),
 )

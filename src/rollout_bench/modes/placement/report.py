@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from rollout_bench.analysis.proofs import proven, unfit
+from rollout_bench.analysis.proofs import failed_proofs, proven
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.mode import Mode
@@ -51,7 +51,7 @@ def _percent(share: float) -> str:
     return number(100 * share, 3)
 
 
-def placed(spec: PlacementSpec) -> str:
+def placement_name(spec: PlacementSpec) -> str:
     """Return the name of a placement in sentences, as a noun."""
     if spec.generators is None:
         return "engine and trainer colocated" + _besides(spec)
@@ -59,7 +59,7 @@ def placed(spec: PlacementSpec) -> str:
     return f"{spec.generators} of {spec.devices} devices {how}{_besides(spec)}"
 
 
-def counted(spec: PlacementSpec) -> str:
+def name_with_devices(spec: PlacementSpec) -> str:
     """Return the name of a placement among others with other numbers of devices, as a noun."""
     if spec.generators is None:
         return f"{several(spec.devices, 'device')} colocated{_besides(spec)}"
@@ -94,7 +94,7 @@ LIVING: tuple[Column[Row], ...] = (
         "Placement of engine and trainer. Colocated: each device alternately generates and trains. A step ahead: "
         "devices train on the sequences of the previous step, while others generate the next sequences with "
         "weights that are one step old.",
-        lambda row: placed(_spec(row)).removeprefix("engine and trainer ") if row.used else MISSING,
+        lambda row: placement_name(_spec(row)).removeprefix("engine and trainer ") if row.used else MISSING,
         words=True,
     ),
     Column(
@@ -186,10 +186,10 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             measured=list(measured.values()),
             placements=placements,
             names=names,
-            placed={row.experiment.place: placed(_spec(row)) for row in measured.values()},
+            placed={row.experiment.place: placement_name(_spec(row)) for row in measured.values()},
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             where=lambda row: f"{_group(row)}: " if len(groups) > 1 else "",
-            unfit=[(row, found) for row in rows for found in unfit(row)],
+            unfit=[(row, found) for row in rows for found in failed_proofs(row)],
             most=MOST,
         ),
         tables=tables,
@@ -205,7 +205,7 @@ def _group(row: Row) -> str:
 def _names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the name of each measured row in sentences: its placement, or its label where two share one."""
     known = [row for row in rows if row.experiment.records]
-    named = placed if len({_spec(row).devices for row in known}) < 2 else counted
+    named = placement_name if len({_spec(row).devices for row in known}) < 2 else name_with_devices
     found = {row.experiment.place: (named(_spec(row)), row) for row in known}
     alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in found.values())
     by_label = max(alike.values(), default=0) > 1

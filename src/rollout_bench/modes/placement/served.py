@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
-from rollout_bench.measure.launch.protocol import Job, Tell
+from rollout_bench.measure.launch.protocol import Job, SendEvent
 from rollout_bench.measure.server.served import opened_server
 from rollout_bench.measure.server.server_metrics import parse
 from rollout_bench.measure.server.session import check_answer, from_workers
@@ -32,7 +32,7 @@ class ServedEngine:
         MeasuringFailed: if the server ends or refuses a request.
     """
 
-    def __init__(self, job: Job, tell: Tell, **more: Any) -> None:
+    def __init__(self, job: Job, tell: SendEvent, **more: Any) -> None:
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"load": LOAD})})
         self._opened, self._limit_s = opened_server(job, tell, **more), job.timeout_s
         self._target = self._opened.target

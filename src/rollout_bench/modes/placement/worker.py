@@ -31,6 +31,7 @@ from rollout_bench.measure.engine.buckets import BUCKET_BYTES
 from rollout_bench.measure.engine.vllm import LoadedEngine, cached_of, digest_of, passes, sequence_rows
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     Event,
     IterationDone,
     IterationEnds,
@@ -38,10 +39,9 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     ProofsTaken,
     Ready,
-    Tell,
-    Wait,
+    SendEvent,
 )
-from rollout_bench.measure.launch.replicas import SHORTEST_S, made_of
+from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
 from rollout_bench.modes.placement.events import RankReady, StepOver
 from rollout_bench.modes.placement.hooks import surroundings
 from rollout_bench.modes.placement.record import Activity, AsleepMemory, RankStep, Span, placed_engines
@@ -68,7 +68,7 @@ EXECUTOR = "rollout_bench.modes.placement.executor.SharedEngineExecutor"
 """Executor with one worker in this process, as in the ranks of TRL."""
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do the rank's part of `job`: send each event, and wait for the order before each step."""
     own, cores = surroundings(job.spec, job.replica, folder_of_ranks())
     os.environ.update(own)
@@ -130,7 +130,7 @@ class GeneratingRank:
         tell: sends events about the engine.
     """
 
-    def __init__(self, job: Job, tell: Tell) -> None:
+    def __init__(self, job: Job, tell: SendEvent) -> None:
         from rollout_bench.measure.engine.vllm import loaded, source_of
 
         alone = job.model_copy(update={"replica": 0})  # the engine has all sequences of its ranks
@@ -232,7 +232,7 @@ class GeneratingRank:
         found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
         return self.proofs.take(weights).model_copy(update=found)
 
-    def told(self, released: float) -> IterationDone:
+    def iteration_event(self, released: float) -> IterationDone:
         """Return the event for its engine's share of the step, which was released at `released`.
 
         The clock of its times stands still between waves, so that they are those of generation.
@@ -259,7 +259,7 @@ class GeneratingRank:
             preemptions=risen.get("vllm:num_preemptions", 0),
             peak_running=most_at_once(rows),
         )
-        iteration = made_of(index, index < self._spec.measuring.warmup_iterations, [part])
+        iteration = merged_iteration(index, index < self._spec.measuring.warmup_iterations, [part])
         flags = [
             *token_flags(self._spec.workload, every, iteration, rows),
             *prefix_cache_flags(every, iteration, rows),
@@ -280,7 +280,7 @@ class PlacedRank:
         MeasuringFailed: if the trainer's stand-in cannot load the checkpoint.
     """
 
-    def __init__(self, job: Job, tell: Tell) -> None:
+    def __init__(self, job: Job, tell: SendEvent) -> None:
         spec, placement = job.spec, job.spec.of(PlacementSpec)
         self._rank = job.replica
         self._generator = None
@@ -387,7 +387,7 @@ class PlacedRank:
         return lambda: StepOver(
             released=released,
             step=step,
-            done=None if generator is None else generator.told(released),
+            done=None if generator is None else generator.iteration_event(released),
             gathered_bytes=4 * len(packed(own)),
             update_bytes=taken,
         )

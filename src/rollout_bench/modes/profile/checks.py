@@ -18,7 +18,7 @@ WINDOWS_SINCE = (0, 32)
 class ProfilePlanning(Planning):
     """The plan of profiles."""
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> ProfileSettings:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> ProfileSettings:
         """Return the traced steps."""
         return config.of(ProfileSettings)
 

@@ -7,15 +7,15 @@ from statistics import fmean
 from rollout_bench.contracts.store import traces_path, write_launched
 from rollout_bench.core.numbers import number, several
 from rollout_bench.measure.launch.protocol import Event, IterationDone
-from rollout_bench.measure.launch.recorder import Given, InsideCollecting
+from rollout_bench.measure.launch.recorder import CollectorContext, ProbeRecordBuilder
 from rollout_bench.modes.profile.events import StepsDone
 from rollout_bench.modes.profile.record import Profile, Step, TraceFile
 
 
-class Collector(InsideCollecting):
+class Collector(ProbeRecordBuilder):
     """Collects the steps and traces of a profile launch."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         assert given.traces is not None, "the mode has traces"
         self._folder = given.traces

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
 from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import Launched
@@ -46,7 +46,7 @@ class ProfiledExperiment:
 
 
 def read_profiled(
-    results: Path, inside: Sequence[Chosen], collection: Collection
+    results: Path, inside: Sequence[ValidExperiment], collection: ResultSet
 ) -> tuple[list[ProfiledExperiment], list[str]]:
     """Return the profiles `inside`, which belong to `collection`, read from `results`; and messages.
 

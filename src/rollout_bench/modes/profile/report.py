@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.phases import Phase
@@ -227,7 +227,7 @@ class Found:
     problems: tuple[str, ...] = ()
 
 
-def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> Found:
+def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> Found:
     """Read the profiles of the experiments `inside`, which belong to `collection`."""
     profiled, problems = read_profiled(results, inside, collection)
     return Found(profile_report(profiled), tuple(problems))
@@ -235,7 +235,7 @@ def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> Fou
 
 def found_in(findings: Findings) -> Found:
     """Return the profiles in `findings`."""
-    return findings.found(MODE.name, Found())
+    return findings.results_of_mode(MODE.name, Found())
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:

@@ -15,12 +15,12 @@ from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import loaded, source_of
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    Tell,
-    Wait,
+    SendEvent,
 )
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened
@@ -132,7 +132,7 @@ def check_whole(path: Path) -> None:
 _SMALLER = "free some space in the results folder; with fewer profile.steps a trace is smaller"
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job` through the engine itself, or through its server if the spec has a load.
 
     Raises:
@@ -141,7 +141,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     (_measure_engine if job.spec.load is None else _measure_server)(job, tell, wait)
 
 
-def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
+def _measure_engine(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each window of steps.
 
     Raises:
@@ -175,7 +175,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     traces.close()
 
 
-def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
+def _measure_server(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
@@ -206,7 +206,9 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
 class _Passes:
     """Sends one pass of the workload after another, all requests together."""
 
-    def __init__(self, job: Job, load: LoadSpec, opened: Opened, source: Source, tell: Tell, wait: Wait) -> None:
+    def __init__(
+        self, job: Job, load: LoadSpec, opened: Opened, source: Source, tell: SendEvent, wait: AwaitTurn
+    ) -> None:
         self._job = job
         self._load = load
         self._opened = opened

@@ -16,9 +16,9 @@ from rollout_bench.measure.engine.vllm import (
     drafts,
     imported,
     sampling,
-    tell_ready,
+    send_ready,
 )
-from rollout_bench.measure.launch.protocol import Job, Tell
+from rollout_bench.measure.launch.protocol import Job, SendEvent
 from rollout_bench.modes.rollout.exchange import Ended
 
 
@@ -162,7 +162,7 @@ _opened: list[tuple[Any, EngineLooks, EngineStart, float, list[dict[str, Any]]]]
 """Engine, its statistics, its start and what its ranks are, for the jobs after the first; empty before the first."""
 
 
-async def open_async(job: Job, tell: Tell) -> AsyncEntry:
+async def open_async(job: Job, tell: SendEvent) -> AsyncEntry:
     """Load an AsyncLLM engine, or take the one that is there; report it as ready, and return its entry."""
     if not _opened:
         start = imported(tell)
@@ -183,5 +183,5 @@ async def open_async(job: Job, tell: Tell) -> AsyncEntry:
         gc.collect()
         gc.freeze()
     ((engine, looks, start, init_s, ranks),) = _opened
-    tell_ready(job, tell, start, init_s, ranks, engine.vllm_config)
+    send_ready(job, tell, start, init_s, ranks, engine.vllm_config)
     return AsyncEntry(job, engine, looks)

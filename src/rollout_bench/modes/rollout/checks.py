@@ -18,11 +18,11 @@ class RolloutPlanning(Planning):
 
     several_engines = True
 
-    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+    def separate_core(self, platform: Platform, load: LoadSpec | None) -> bool:
         """Return True: each engine is asked without waiting for the others."""
         return True
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> RolloutSpec:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> RolloutSpec:
         """Return the router, if there are several engines, and what is sent beyond what a step needs."""
         several, asked = (args.get(SIZE) or 1) > 1, config.of(RolloutSettings)
         return RolloutSpec(

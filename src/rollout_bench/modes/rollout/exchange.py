@@ -58,16 +58,16 @@ class Ended(Strict):
     finish_reason: str | None
 
 
-Word = Generate | Enough | Over | Ended
-_WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="says")])
+Message = Generate | Enough | Over | Ended
+_WORD: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="says")])
 
 
-def written(word: Word) -> bytes:
+def written(word: Message) -> bytes:
     """Return `word` as a line."""
     return word.model_dump_json().encode() + b"\n"
 
 
-def heard(line: bytes) -> Word:
+def heard(line: bytes) -> Message:
     """Return the message in `line`.
 
     Raises:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
-from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, Word, heard, written
+from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Message, Over, heard, written
 from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.policies import Balancer
@@ -46,7 +46,7 @@ class _Line:
         """Whether unsent data remains."""
         poll.register(end, selectors.EVENT_READ, self)
 
-    def say(self, word: Word) -> None:
+    def say(self, word: Message) -> None:
         """Queue `word` and send as much as the replica accepts now; `flush` sends the rest."""
         self._unsent += written(word)
         self.flush()
@@ -60,7 +60,7 @@ class _Line:
             self.waits = bool(self._unsent)
             self._poll.modify(self._end, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.waits else 0), self)
 
-    def heard(self) -> list[Word]:
+    def heard(self) -> list[Message]:
         """Return the replica's new messages.
 
         Raises:

@@ -12,13 +12,13 @@ from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
-    Tell,
-    Wait,
+    SendEvent,
 )
-from rollout_bench.measure.launch.replicas import SHORTEST_S, made_of
+from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, heard, written
 from rollout_bench.modes.rollout.settings import RolloutSpec
@@ -34,12 +34,12 @@ _LINES: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 """The connection to the router, for the jobs after the first; empty before the first."""
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each iteration."""
     _RUNNER.run(_measure(job, tell, wait))
 
 
-async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
+async def _measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     spec = job.spec
     if job.line is not None:
         os.set_inheritable(job.line, False)
@@ -53,7 +53,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
         entry.looks.begin()
         share = await _share_of_step(entry, *line)
         tell(IterationEnds())
-        tell(told(share, entry, spec, index, warmup))
+        tell(iteration_event(share, entry, spec, index, warmup))
 
 
 @dataclass
@@ -105,7 +105,7 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
     return share
 
 
-def told(share: Share, entry: AsyncEntry, spec: Spec, index: int, warmup: bool) -> IterationDone:
+def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, warmup: bool) -> IterationDone:
     """Return the event for a replica's share of a step.
 
     It is of the sequences that the step needed; if unfinished ones go on in the next step, of all that generated.
@@ -141,7 +141,7 @@ def told(share: Share, entry: AsyncEntry, spec: Spec, index: int, warmup: bool) 
         turns=None if workload.turns is None else turns_use([one.turns for one in every]),
         surplus=None if enough is None else surplus_of(every, dropped, max(0.0, back - enough), goes_on=bool(partial)),
     )
-    iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
+    iteration = merged_iteration(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     flags = [
         *turn_flags(workload, [one for one in kept if not one.aborted], iteration),
         *first_flags(every, iteration),

@@ -25,7 +25,7 @@ class StartupPlanning(Planning):
 
     several_engines = True  # a single token is requested
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> StartupSpec:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> StartupSpec:
         """Return the conditions of a start."""
         startup = config.of(StartupSettings)
         return startup.to(StartupSpec, launcher=None if startup.launcher == "none" else startup.launcher)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.measure.launch.protocol import Event, IterationBegins
-from rollout_bench.measure.launch.recorder import Given, Measurement
+from rollout_bench.measure.launch.recorder import CollectorContext, Measurement
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.phases import StartSpan, cache_flags, shared_out
 from rollout_bench.modes.startup.record import StartCourse
@@ -16,7 +16,7 @@ from rollout_bench.modes.startup.weight_files import read_weights
 class Collector(Measurement):
     """Collects the times of a start."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         self._weights_bytes = read_weights(given.spec, given.model)
         super().__init__(given)
         self._seen: StartSeen | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollout_bench.contracts.record import Record
-from rollout_bench.exchange.benchmark_report import told
+from rollout_bench.exchange.benchmark_report import known_statistics
 from rollout_bench.modes.startup.record import course_of
 
 
@@ -13,8 +13,8 @@ def more_of(records: Sequence[Record]) -> dict[str, Any]:
     courses = [course for record in records if (course := course_of(record)) is not None]
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
     found = {
-        "phases": told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
-        **told(
+        "phases": known_statistics({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
+        **known_statistics(
             {
                 "rest": ([course.rest_s for course in courses], "s"),
                 "until_first_token": ([course.until_token_s for course in courses], "s"),

@@ -21,12 +21,12 @@ from rollout_bench.measure.engine.vllm import (
 from rollout_bench.measure.launch.flags import token_flags
 from rollout_bench.measure.launch.preflight import VARIABLES
 from rollout_bench.measure.launch.protocol import (
+    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    Tell,
-    Wait,
+    SendEvent,
 )
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.notes import logging_configuration, read_notes
@@ -34,7 +34,7 @@ from rollout_bench.modes.startup.phases import StartSpan, noted_spans
 from rollout_bench.modes.startup.settings import StartupSpec
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event. The start is the pass: it begins with the order, before any import.
 
     A warm launcher has already imported everything when the order arrives.
@@ -61,7 +61,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     token = time.monotonic()
     tell(IterationEnds())
     (row,) = sequence_rows(outputs, [asked], 0, sent)
-    engine.tell_ready(job, tell, start, constructed - began)
+    engine.send_ready(job, tell, start, constructed - began)
     # The time between engine and request is our preparation of the request, not a part of the start.
     last = StartSpan("first_token", constructed, constructed + token - sent)
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
@@ -108,7 +108,7 @@ def _prepare(spec: Spec, scratch: Path) -> int:
     return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
 
 
-def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
+def _imported(tell: SendEvent, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
     """Import vLLM and detect the platform; return the start, the time when construction begins, and the spans.
 
     Args:

@@ -23,7 +23,7 @@ UNPREDICTED = {
 class StepsPlanning(Planning):
     """The plan of steps."""
 
-    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+    def separate_core(self, platform: Platform, load: LoadSpec | None) -> bool:
         """Return True, as for a rollout's engine."""
         return True
 
@@ -31,7 +31,7 @@ class StepsPlanning(Planning):
         """Return the workload with log probabilities, as rollouts have them."""
         return with_logprobs(workload)
 
-    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> StepsSettings:
+    def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> StepsSettings:
         """Return the time and the longest context."""
         return config.of(StepsSettings)
 
@@ -57,7 +57,7 @@ class StepsPlanning(Planning):
             ),
         )
 
-    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+    def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return the reason why a model's steps cannot be predicted; None if no reason is known before a launch."""
         try:
             experts = experts_in(model_config(spec, path))

@@ -6,14 +6,14 @@ from rollout_bench.contracts.steps import StepRow, Steps, steps_path
 from rollout_bench.contracts.store import write_with_rows
 from rollout_bench.core.numbers import number, several
 from rollout_bench.measure.launch.protocol import Event
-from rollout_bench.measure.launch.recorder import Given, InsideCollecting
+from rollout_bench.measure.launch.recorder import CollectorContext, ProbeRecordBuilder
 from rollout_bench.modes.steps.events import EngineLimits, StepsSeen
 
 
-class Collector(InsideCollecting):
+class Collector(ProbeRecordBuilder):
     """Collects the steps of a launch."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: CollectorContext) -> None:
         super().__init__(given)
         self._facts: EngineLimits | None = None
         self._rows: list[StepRow] = []

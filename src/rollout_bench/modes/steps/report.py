@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.steps import StepRow, Steps, read_steps
 from rollout_bench.contracts.store import record_path
@@ -23,7 +23,7 @@ from rollout_bench.report.views import LAUNCHES, Column, Entry, view
 class Calibrated:
     """A steps experiment: its valid launches, all their steps, and the model of their times."""
 
-    chosen: Chosen
+    chosen: ValidExperiment
     launches: tuple[Steps, ...]
     rows: tuple[StepRow, ...]
     model: StepModel
@@ -81,13 +81,15 @@ COLUMNS: tuple[Column[Calibrated], ...] = (
 )
 
 
-def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> tuple[list[Calibrated], list[str]]:
+def analyse(
+    results: Path, inside: Sequence[ValidExperiment], collection: ResultSet
+) -> tuple[list[Calibrated], list[str]]:
     """Return the calibrations among the experiments `inside`, and messages about unreadable files."""
     problems: list[str] = []
     return list(_calibrated(results, inside, problems)), problems
 
 
-def _calibrated(results: Path, inside: Sequence[Chosen], problems: list[str]) -> Iterator[Calibrated]:
+def _calibrated(results: Path, inside: Sequence[ValidExperiment], problems: list[str]) -> Iterator[Calibrated]:
     for each in (one for one in inside if one.experiment.mode == MODE.name and one.experiment.records):
         own = each.experiment
         try:
@@ -103,7 +105,7 @@ def _calibrated(results: Path, inside: Sequence[Chosen], problems: list[str]) ->
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the answer and the table."""
     nothing: tuple[list[Calibrated], list[str]] = [], []
-    found, problems = findings.found(mode.name, nothing)
+    found, problems = findings.results_of_mode(mode.name, nothing)
     warnings = [Section("Calibrations that can't be read", tuple(problems))] if problems else []
     platforms = dict.fromkeys(each.chosen.experiment.platform for each in found)
     tables = [

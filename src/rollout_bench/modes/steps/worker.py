@@ -12,14 +12,14 @@ from typing import Any
 
 from rollout_bench.contracts.steps import StepRow
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded
-from rollout_bench.measure.launch.protocol import IterationEnds, Job, PhaseBegins, Tell, Wait
+from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins, SendEvent
 from rollout_bench.modes.steps.events import EngineLimits, StepsSeen
 from rollout_bench.modes.steps.passes import Limits, Sent, passes
 from rollout_bench.modes.steps.probes import PLACE, SCHEDULER
 from rollout_bench.modes.steps.settings import StepsSettings
 
 
-def measure(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(StepsSettings)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ class Passes:
         wait: called when everything is ready for a pass.
     """
 
-    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: Wait) -> None:
+    def __init__(self, engine: LoadedEngine, place: Path, draw: random.Random, wait: AwaitTurn) -> None:
         self._engine, self._place, self._draw, self._wait = engine, place, draw, wait
         self.arrived, self.arriving_s = 0, 0.0
         """Number of sequences, and the time until they had arrived, in seconds."""

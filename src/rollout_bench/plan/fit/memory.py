@@ -210,7 +210,7 @@ def smallest_tensor_parallel(spec: Spec, path: str, device_bytes: float) -> int 
     return next((size for size in sizes if (fit := fit_of(spec, path, device_bytes, size)) and fit.lacks <= 0), None)
 
 
-def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
+def lacking_memory(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
     """Return the error for an engine or a trainer that cannot fit a device in any case; None if both may fit.
 
     Args:
@@ -287,7 +287,7 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
     yield from unknown.values()
     for name, there in ({device: device_bytes} if device_bytes else TYPICAL_BYTES).items():
         fits = [(fit.lacks, e) for e in own if (fit := fit_of(e.spec, e.model_path, there)) is not None]
-        wrong = [error for _, e in fits if (error := unfit(e, there, name)) is not None]
+        wrong = [error for _, e in fits if (error := lacking_memory(e, there, name)) is not None]
         if len(fits) > len(wrong):
             every = "both" if len(fits) == 2 else f"all {len(fits)}"
             whole = f"{every} experiments fit" if not wrong else f"{len(fits) - len(wrong)} of {len(fits)} fit"
@@ -323,7 +323,7 @@ def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, de
     for experiment in experiments:
         on_cpu = experiment.spec.platform == "cpu"
         there = device_bytes if not on_cpu else machine_bytes() if set_cache_bytes(experiment.spec) else node_bytes()
-        problem = None if there is None else unfit(experiment, there, "this machine" if on_cpu else device)
+        problem = None if there is None else lacking_memory(experiment, there, "this machine" if on_cpu else device)
         if problem is not None:
             raise problem
 
