@@ -197,8 +197,8 @@ def test_a_pause_of_a_process_is_seen_with_its_duration(engine: psutil.Process):
 
 FROZEN = """
 import os, sys, time
-from rollout_bench.measure.machine.readings import Pauses
-looking, deadline = Pauses(), time.monotonic() + 2
+from rollout_bench.measure.machine.readings import PauseDetector
+looking, deadline = PauseDetector(), time.monotonic() + 2
 looking.begin([os.getppid()])
 print("looks", flush=True)
 while time.monotonic() < deadline:

@@ -467,7 +467,7 @@ def test_the_registry_decides_whether_more_of_a_number_is_better(
     def value(record: Record) -> float:
         return factor * (1 + record.launch / 1000) if record.spec.quant.name == "w8a8" else 1.0
 
-    monkeypatch.setitem(NUMBERS, number.name, dataclasses.replace(number, read=value, top="", of="", mode=""))
+    monkeypatch.setitem(NUMBERS, number.name, dataclasses.replace(number, read=value, numerator="", of="", mode=""))
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec, launch) for spec in specs for launch in range(4)))
     settings = ComparisonSettings(metrics={"offline": [number.name]})
