@@ -1,5 +1,6 @@
 """The keys of a pydantic model, with what each takes, for the reference and for messages."""
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,9 +17,13 @@ class Key(NamedTuple):
     meaning: str
 
 
-def keys_of(model: type[BaseModel]) -> Iterator[Key]:
-    """Yield every key of `model` and of the models in it; `default` is "required" where a value must be given."""
-    schema = model.model_json_schema()
+@functools.cache  # a schema takes a tenth of a second
+def keys_of(model: type[BaseModel]) -> tuple[Key, ...]:
+    """Return every key of `model` and of the models in it; `default` is "required" where a value must be given."""
+    return tuple(_keys(model.model_json_schema()))
+
+
+def _keys(schema: dict[str, Any]) -> Iterator[Key]:
     for path, field, required in _fields(schema, schema, ""):
         default = "required" if required else field.get("default", "")
         shown = default if isinstance(default, str) else json.dumps(default)

@@ -1,6 +1,7 @@
 """The trainer's stand-in computes what it says: one gradient, however sequences are shared out and batched."""
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from launching import TINY_MODEL
 from safetensors.torch import save_file
 from sharded_training import CPU, MADE, SAMPLED, keep_trained, trained
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from rollout_bench.modes.placement import trainer as trainer_module
 from rollout_bench.modes.placement.shares import advantage
@@ -59,7 +60,9 @@ def test_layers_are_computed_again_in_the_backward_pass(model: Any):
 
 def test_a_sharded_trainer_has_the_weights_of_one_with_all(tmp_path: Path):
     folder = folder_of(tmp_path)
-    spawn(keep_trained, (folder,), nprocs=4)
+    # forks of a process that has imported what each would for 5 s
+    multiprocessing.set_forkserver_preload([trainer_module.__name__, "transformers.models.qwen3.modeling_qwen3"])
+    start_processes(keep_trained, (folder,), nprocs=4, start_method="forkserver")
     alone = trained(folder, 0, 1)
     held = alone.pop("held")
     drawn_first = dict(PolicyTrainer(drawn(tmp_path), 3).weights())
