@@ -30,7 +30,7 @@ def _variables() -> Iterator[None]:
     os.environ["VLLM_TARGET_DEVICE"] = "cpu"
     from vllm.model_executor.models import registry
 
-    vars(registry)["_run_in_subprocess"] = lambda look: look()  # as in test_checkpoints_load.py
+    vars(registry)["_run_in_subprocess"] = lambda look: look()  # as in test_vllm_itself.py
     yield
     os.environ.clear()
     os.environ.update(before)

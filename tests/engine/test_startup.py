@@ -32,7 +32,9 @@ def start(folder: Path, model: Path, startup: dict[str, str], *, eager: bool) ->
         "measuring": {"warmup_iterations": 0, "iterations": 1},
     }
     spec = Spec.model_validate_json(json.dumps(settings))
-    launch = Launching(folder, spec, model=model, prefix=["env", f"XDG_CACHE_HOME={folder / 'cache'}"])
+    prefix = ["env", f"XDG_CACHE_HOME={folder / 'cache'}"]
+    # the warm start's log says whether another process looked at the model; none does here for the cold one
+    launch = Launching(folder, spec, model=model, prefix=prefix, forks_core=startup["caches"] == "cold")
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     return launch
 
