@@ -107,5 +107,8 @@ def all_groups() -> dict[str, dict[str, tuple[str, str, str]]]:
     """Return `GROUPS` with the commands of the modes, which read; their modules are found when they are needed."""
     from rollout_bench.contracts.modes import MODES
 
-    of_modes = filter(None, (mode.part("command", "COMMAND") for mode in MODES.values()))
-    return {**GROUPS, "read": {**GROUPS["read"], **{name: tuple(rest) for name, *rest in of_modes}}}
+    of_modes = [mode.command.get() for mode in MODES.values() if mode.command]
+    return {
+        **GROUPS,
+        "read": {**GROUPS["read"], **{name: (place, purpose, example) for name, place, purpose, example in of_modes}},
+    }

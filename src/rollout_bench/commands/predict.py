@@ -225,7 +225,9 @@ def _drifts_nats() -> list[tuple[Spec, float]]:
     """Return specs of mode drift, each with the upper end of a mean |d|, in nats per token: of the reference 0."""
     collection = collect(RESULTS, None)
     inside = [each for each in chosen(collection.others) if each.experiment.mode == DRIFT_MODE]
-    drifted = mode_of(DRIFT_MODE).part("report", "look")(RESULTS, inside, collection).drifted
+    analyse = mode_of(DRIFT_MODE).analyse
+    assert analyse is not None
+    drifted = analyse.get()(RESULTS, inside, collection).drifted
     sizes = [(one.chosen.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
     # where fewer than two sequences differ, the interval is not known
     return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]

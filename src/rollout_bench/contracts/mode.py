@@ -3,39 +3,54 @@
 Without pydantic: `rollout-bench --help` asks each mode for its sub-command.
 """
 
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
+    from rollout_bench.contracts.fields import Strict
+    from rollout_bench.contracts.mode_parts import ModePart, ModeSpec
+    from rollout_bench.contracts.record import Iteration, Launched, Record
+    from rollout_bench.contracts.spec import Spec
+    from rollout_bench.measure.launch.hooks import Hooks
+    from rollout_bench.measure.launch.protocol import AwaitTurn, Job, SendEvent
+    from rollout_bench.measure.launch.recorder import CollectorContext, RecordBuilder
+    from rollout_bench.numbers.number import Number
+    from rollout_bench.plan.planning import Planning
+    from rollout_bench.report.figures.charts import Chart
+    from rollout_bench.report.parts import Findings, SummaryPart
+
+T = TypeVar("T", covariant=True)
 
 SEQUENCES, STEPS, TRACES = ".sequences.jsonl.gz", ".steps.jsonl.gz", ".traces"
 """Endings of names beside a record: side files with a row per sequence, or per step, and a folder of traces."""
 
 
 @dataclass(frozen=True)
+class Lazy(Generic[T]):
+    """An object of a module that is imported when it is first asked for: "package.module:name"."""
+
+    place: str
+
+    def get(self) -> T:
+        """Return the object; raise `ImportError` or `AttributeError` if it is not there."""
+        found: T = pkgutil.resolve_name(self.place)
+        return found
+
+
+@dataclass(frozen=True)
 class Mode:
     """The work and the output of launches of one mode.
 
-    Its folder has the same files as every mode's, as far as it needs them. Only the process that needs a file imports
-    it: the engine's process the worker, the report's process the tables.
-
-    - `settings`: `SECTION`, its section of the config, and `OWN`, the part of the spec that only it has
-    - `record`: `ITERATION` and `STARTUP`, fields that only its iterations and its start have, as name -> model and
-      description; or `RECORD`, a model of its own, and `ROWS`, the rows of its side file
-    - `checks`: `PLANNING`, the `plan.planning.Planning` of its experiments
-    - `worker`: `measure`, the job in the engine's process
-    - `collector`: `Collector`, which makes the record from the events of that process
-    - `hooks`: `HOOKS`, the `measure.launch.hooks.Hooks` on its processes
-    - `numbers`: `NUMBERS`, and `columns_of`, their amounts in an iteration
-    - `report`: `part_of`, its tables and notes, and without throughput `analyse`, what is found in its records
-    - `figures`: `DRAWINGS`, its figures
-    - `export`: `more_of`, what a benchmark report says of it
-    - `command`: `COMMAND`, a sub-command
+    What it adds stands in files of its folder. Only the process that needs a file imports it: the engine's process the
+    worker, the report's process the tables. Each has a default, except the worker.
 
     Attributes:
         name: its name in configs and specs, and of its folder below results/.
         title: its measurement, in a few words.
-        package: the folder with its files, as a module.
         page: its how-to page in docs/.
         example: an example config.
         side_files: endings of the files that a launch writes beside its record.
@@ -52,13 +67,30 @@ class Mode:
         by_device: metric that comes first if compared experiments have unequal numbers of devices; empty for none.
         settings: key of the config that only this mode has; empty if there is none.
         figures: names of its figures.
+        worker: the job in the engine's process.
+        section: model of its section of the config.
+        spec: model of the part of the spec that only it has.
+        record: model of its records.
+        rows: model of a row of its side file.
+        iteration_fields: fields that only its iterations have: name -> model and description.
+        start_fields: fields that only the start of its engine has, likewise.
+        planning: what is planned, and refusals.
+        collector: makes the record from the events of the engine's process.
+        hooks: what it adds to the processes of its launches.
+        numbers: its numbers.
+        columns: returns the amounts of an iteration that its numbers are ratios of.
+        tables: returns its tables and notes.
+        analyse: returns what is found in its records; None for modes with throughput.
+        drawings: its figures by name.
+        report_fields: returns what a benchmark report says of its records.
+        command: a sub-command: its name, place, purpose and example.
     """
 
     name: str
     title: str
-    package: str
     page: str
     example: str
+    worker: "Lazy[Callable[[Job, SendEvent, AwaitTurn], None]]"
     side_files: tuple[str, ...] = (SEQUENCES,)
     generates: bool = True
     has_loads: bool = False
@@ -71,8 +103,21 @@ class Mode:
     by_device: str = ""
     settings: str = ""
     figures: tuple[str, ...] = ("throughput", "speedup", "settings", "iterations")
-
-    def part(self, file: str, name: str, default: Any = None) -> Any:
-        """Return `name` of a file of its folder; `default` without that file or name."""
-        module = f"{self.package}.{file}"
-        return getattr(import_module(module), name, default) if find_spec(module) else default
+    section: "Lazy[type[Strict]] | None" = None
+    spec: "Lazy[type[ModeSpec]] | None" = None
+    record: "Lazy[type[Launched]]" = Lazy("rollout_bench.contracts.record:Record")
+    rows: "Lazy[type[Strict]] | None" = None
+    iteration_fields: "Lazy[Mapping[str, tuple[type[ModePart], str]]] | None" = None
+    start_fields: "Lazy[Mapping[str, tuple[type[ModePart], str]]] | None" = None
+    planning: "Lazy[Planning]" = Lazy("rollout_bench.plan.planning:PLANNING")
+    collector: "Lazy[Callable[[CollectorContext], RecordBuilder]]" = Lazy(
+        "rollout_bench.measure.launch.recorder:Measurement"
+    )
+    hooks: "Lazy[Hooks]" = Lazy("rollout_bench.measure.launch.hooks:HOOKS")
+    numbers: "Lazy[Sequence[Number]] | None" = None
+    columns: "Lazy[Callable[[Iteration, Spec], Mapping[str, float]]] | None" = None
+    tables: "Lazy[Callable[[Findings, Mode], SummaryPart]]" = Lazy("rollout_bench.report.timed:timed_part")
+    analyse: "Lazy[Callable[[Path, Sequence[ValidExperiment], ResultSet], Any]] | None" = None
+    drawings: "Lazy[Mapping[str, Callable[[Findings], Chart]]] | None" = None
+    report_fields: "Lazy[Callable[[Sequence[Record]], dict[str, Any]]] | None" = None
+    command: "Lazy[tuple[str, str, str, str]] | None" = None

@@ -4,7 +4,7 @@ It has raw values only; derived values are computed when they are needed.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -12,20 +12,22 @@ from pydantic import Field, create_model
 
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.mode import Lazy, Mode
 from rollout_bench.contracts.mode_parts import ModePart
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Isolation, Spec
 from rollout_bench.contracts.weights import WeightProof
 
 _Part = TypeVar("_Part", bound=ModePart)
+_Fields = Lazy[Mapping[str, tuple[type[ModePart], str]]]
 
 
-def _with_fields_of_modes(base: type[Strict], which: str) -> type[Strict]:
-    """Return `base` with the fields that `which` names in the records of modes that generate.
+def _with_fields_of_modes(base: type[Strict], fields_of: Callable[[Mode], _Fields | None]) -> type[Strict]:
+    """Return `base` with the fields that modes that generate have of their own.
 
     No type checker follows a registry: a mode's code gets its own field by `of`.
     """
-    parts = [mode.part("record", which, {}) for mode in MODES.values() if mode.generates]
+    parts = [own.get() for mode in MODES.values() if mode.generates and (own := fields_of(mode))]
     fields: dict[str, Any] = {
         name: (model | None, absent(text)) for part in parts for name, (model, text) in part.items()
     }
@@ -268,7 +270,7 @@ class _Startup(Strict):
 if TYPE_CHECKING:
     Startup = _Startup
 else:
-    Startup = _with_fields_of_modes(_Startup, "STARTUP")
+    Startup = _with_fields_of_modes(_Startup, lambda mode: mode.start_fields)
 
 
 SCHEMA_VERSION: Final = 1
@@ -528,7 +530,7 @@ class _Iteration(Strict):
 if TYPE_CHECKING:
     Iteration = _Iteration
 else:
-    Iteration = _with_fields_of_modes(_Iteration, "ITERATION")
+    Iteration = _with_fields_of_modes(_Iteration, lambda mode: mode.iteration_fields)
 
 
 class Flag(Strict):

@@ -289,11 +289,11 @@ else:
         __doc__=_Spec.__doc__,
         **{
             mode.settings: (
-                mode.part("settings", "OWN") | None,
+                mode.spec.get() | None,
                 absent(f"Of mode {mode.name}. Null in others."),
             )
             for mode in MODES.values()
-            if mode.settings
+            if mode.spec
         },
     )
 

@@ -131,8 +131,7 @@ def read_as(path: Path, model: type[_Launched]) -> _Launched:
 
 def read_launched(path: Path, mode: str) -> Launched:
     """Read and validate the record of a launch in any mode, as in `read_record`."""
-    model: type[Launched] = mode_of(mode).part("record", "RECORD", Record)
-    return read_as(path, model)
+    return read_as(path, mode_of(mode).record.get())
 
 
 def read_failure(path: Path) -> Failure:

@@ -429,10 +429,11 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
     }
     resources = _resources([iteration for own in passes for iteration in own])
     flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
+    mode = mode_of(records[0].spec.mode)
     observability = {
         "components": [{"component_label": "engine", "aggregate": resources}] if resources else None,
         "engine_startup": _startup(records) or None,
-        **mode_of(records[0].spec.mode).part("export", "more_of", lambda _: {})(records),
+        **(mode.report_fields.get()(records) if mode.report_fields else {}),
         "percentiles_proven": proven or None,
         "validity": {
             "valid_launches": len(records),

@@ -13,7 +13,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
     """Return the columns of each measured iteration of `record`, as far as its own file has them."""
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     devices = devices_of_rate(record.spec)
-    of_mode = mode_of(record.spec.mode).part("numbers", "columns_of", lambda *_: {})
+    of_mode = mode_of(record.spec.mode).columns
     return [
         {
             ONE: 1,
@@ -26,7 +26,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
             "sequences": iteration.sequences,
         }
         | columns_of_replicas(iteration)
-        | of_mode(iteration, record.spec)
+        | (dict(of_mode.get()(iteration, record.spec)) if of_mode else {})
         | _drafted(iteration)
         | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)

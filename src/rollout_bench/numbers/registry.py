@@ -13,7 +13,7 @@ from rollout_bench.numbers.replicas import REPLICAS
 from rollout_bench.numbers.sequences import SEQUENCES
 
 _OF_MODES: tuple[Number, ...] = tuple(
-    number for mode in MODES.values() for number in mode.part("numbers", "NUMBERS", ())
+    number for mode in MODES.values() if mode.numbers for number in mode.numbers.get()
 )
 
 _ALL = (*GENERATION, *_OF_MODES, *SEQUENCES, *REPLICAS, *ENERGY_USED, *DRAFTS, *LAUNCH)

@@ -487,7 +487,7 @@ else:
         **{
             mode.settings: (section, Field(section(), description=inspect.getdoc(section)))
             for mode in MODES.values()
-            if mode.settings
-            for section in [mode.part("settings", "SECTION")]
+            if mode.section
+            for section in [mode.section.get()]
         },
     )

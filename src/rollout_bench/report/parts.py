@@ -63,8 +63,9 @@ class Findings:
     def mode_results(self) -> dict[str, Any]:
         """What was found inside the engines of each measured mode, by its name."""
         return {
-            name: mode_of(name).part("report", "analyse")(self.results, own, self.collection)
+            name: analyse.get()(self.results, own, self.collection)
             for name, own in grouped((each.experiment.mode, each) for each in self.probed).items()
+            if (analyse := mode_of(name).analyse)
         }
 
     @cached_property

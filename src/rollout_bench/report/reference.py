@@ -44,9 +44,9 @@ def records_table() -> str:
     """Return every field of a launch's files as CSV; for a single mode only the fields that not all records have."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("launch-<i>.json", Record),
-        *((f"launch-<i>.json of {mode.name}", mode.part("record", "RECORD", Record)) for mode in MODES.values()),
+        *((f"launch-<i>.json of {mode.name}", mode.record.get()) for mode in MODES.values()),
         ("launch-<i>.sequences.jsonl.gz", SequenceRow),
-        *((f"launch-<i>{m.side_files[0]}", row) for m in MODES.values() if (row := m.part("record", "ROWS"))),
+        *((f"launch-<i>{m.side_files[0]}", row) for m in MODES.values() if m.rows for row in [m.rows.get()]),
         ("results/failures/<mode>/<experiment>/launch-<i>.json", Failure),
     ]
     of_all = set(keys_of(Record))

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from rollout_bench.analysis.timed.experiments import ResultSet
 from rollout_bench.contracts.axes import UNKNOWN, label_of
-from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, foot
 from rollout_bench.report.page import page
-from rollout_bench.report.parts import Findings, Picture, SummaryPart
+from rollout_bench.report.parts import Findings, Picture
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
-from rollout_bench.report.timed import timed_part
 from rollout_bench.report.views import View, without_empty
 
 LEGEND = (
@@ -134,8 +132,8 @@ def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> 
     timed = dict.fromkeys(mode_of(experiment.mode) for experiment in collection.experiments)
     measured = {mode_of(experiment.mode) for experiment in collection.others}
     blocks = [
-        [foot(findings), *(_part(mode, findings) for mode in timed)],
-        *([_part(mode, findings)] for mode in MODES.values() if mode in measured),
+        [foot(findings), *(mode.tables.get()(findings, mode) for mode in timed)],
+        *([mode.tables.get()(findings, mode)] for mode in MODES.values() if mode in measured),
     ]
     parts = [part for block in blocks for part in block]
     warnings = [section for part in parts for section in part.warnings]
@@ -192,8 +190,3 @@ def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
         defined.update(items)
         if items or section.links:
             yield replace(section, items=items)
-
-
-def _part(mode: Mode, findings: Findings) -> SummaryPart:
-    part: SummaryPart = mode.part("report", "part_of", timed_part)(findings, mode)
-    return part

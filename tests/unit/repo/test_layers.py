@@ -6,6 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,11 +89,22 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield `node` and all below it, without what only a type checker reads."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        children = node.orelse
+    else:
+        yield node
+        children = [*ast.iter_child_nodes(node)]
+    for child in children:
+        yield from _at_run_time(child)
+
+
 @functools.cache
 def imported_by(path: Path) -> set[str]:
     """Return modules that a file imports anywhere in it; relative ones made absolute."""
     names = set()
-    for node in ast.walk(tree_of(path)):
+    for node in _at_run_time(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -31,7 +31,7 @@ from rollout_bench.measure.launch.preflight import (
 )
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.launch.recorder import CollectorContext, Measurement, RecordBuilder, folder_for_traces
+from rollout_bench.measure.launch.recorder import CollectorContext, RecordBuilder, folder_for_traces
 from rollout_bench.measure.launch.starter import starter_for
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
@@ -405,7 +405,7 @@ class Launching:
         given = CollectorContext(
             spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces
         )
-        self._collecting: RecordBuilder = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
+        self._collecting: RecordBuilder = MODES[spec.mode].collector.get()(given)
 
     def begin(self) -> None:
         """Start the engine, or give it this launch's job; whether this succeeds or not, `close` must be called."""

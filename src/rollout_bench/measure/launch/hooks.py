@@ -70,7 +70,10 @@ class Hooks:
     feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], RequestRouter] | None = None
 
 
+HOOKS = Hooks()
+"""The hooks of modes that add nothing."""
+
+
 def hooks_of(spec: Spec) -> Hooks:
     """Return the hooks of a spec's mode."""
-    hooks: Hooks = mode_of(spec.mode).part("hooks", "HOOKS", Hooks())
-    return hooks
+    return mode_of(spec.mode).hooks.get()

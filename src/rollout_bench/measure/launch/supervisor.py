@@ -295,7 +295,7 @@ class EngineLaunch:
     def start(self) -> None:
         """Start the engine's processes; whether this succeeds or not, `close` must be called."""
         self._oom_kills_before = _oom_kills()
-        mode_of(self.job.spec.mode).part("collector", "Collector")  # it has the mode's events, which `parse` must know
+        mode_of(self.job.spec.mode).collector.get()  # it has the mode's events, which `parse` must know
         for log in self.logs:
             log.write_bytes(b"")
         log_file = self._kept.enter_context(self.log.open("ab"))

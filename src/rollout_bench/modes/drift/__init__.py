@@ -1,6 +1,6 @@
 """The difference between the probabilities of a quantization and of the reference."""
 
-from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.mode import Lazy, Mode
 
 SCORES = ".scores.jsonl.gz"
 """Ending of a side file with a row per scored sequence."""
@@ -8,7 +8,6 @@ SCORES = ".scores.jsonl.gz"
 MODE = Mode(
     name="drift",
     title="the difference between the probabilities of a quantization and of the reference",
-    package=__name__,
     page="drift.md",
     example="configs/drift.yaml",
     side_files=(SCORES,),
@@ -18,4 +17,15 @@ MODE = Mode(
     data_parallel="one",
     settings="drift",
     figures=("drift",),
+    section=Lazy(f"{__name__}.settings:SECTION"),
+    spec=Lazy(f"{__name__}.settings:OWN"),
+    record=Lazy(f"{__name__}.record:RECORD"),
+    rows=Lazy(f"{__name__}.record:ROWS"),
+    planning=Lazy(f"{__name__}.checks:PLANNING"),
+    worker=Lazy(f"{__name__}.worker:measure"),
+    collector=Lazy(f"{__name__}.collector:Collector"),
+    hooks=Lazy(f"{__name__}.hooks:HOOKS"),
+    tables=Lazy(f"{__name__}.report:part_of"),
+    analyse=Lazy(f"{__name__}.report:analyse"),
+    drawings=Lazy(f"{__name__}.figures:DRAWINGS"),
 )

@@ -1,15 +1,18 @@
 """Latency through an OpenAI-compatible server."""
 
-from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.mode import Lazy, Mode
 
 MODE = Mode(
     name="online",
     title="latency through an OpenAI-compatible server",
-    package=__name__,
     page="serving.md",
     example="configs/online.yaml",
     has_loads=True,
     shares=True,
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     figures=("sweep", "throughput", "speedup", "settings", "iterations"),
+    worker=Lazy(f"{__name__}.worker:measure"),
+    collector=Lazy(f"{__name__}.collector:Collector"),
+    numbers=Lazy(f"{__name__}.numbers:NUMBERS"),
+    tables=Lazy(f"{__name__}.report:part_of"),
 )

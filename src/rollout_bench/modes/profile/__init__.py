@@ -1,11 +1,10 @@
 """The time of a step by category of operators."""
 
-from rollout_bench.contracts.mode import TRACES, Mode
+from rollout_bench.contracts.mode import TRACES, Lazy, Mode
 
 MODE = Mode(
     name="profile",
     title="the time of a step by category of operators",
-    package=__name__,
     page="why-faster.md",
     example="configs/profile.yaml",
     side_files=(TRACES,),
@@ -15,4 +14,14 @@ MODE = Mode(
     data_parallel="one",
     settings="profile",
     figures=("steps",),
+    section=Lazy(f"{__name__}.settings:SECTION"),
+    spec=Lazy(f"{__name__}.settings:OWN"),
+    record=Lazy(f"{__name__}.record:RECORD"),
+    planning=Lazy(f"{__name__}.checks:PLANNING"),
+    worker=Lazy(f"{__name__}.worker:measure"),
+    collector=Lazy(f"{__name__}.collector:Collector"),
+    tables=Lazy(f"{__name__}.report:part_of"),
+    analyse=Lazy(f"{__name__}.report:analyse"),
+    drawings=Lazy(f"{__name__}.figures:DRAWINGS"),
+    command=Lazy(f"{__name__}.command:COMMAND"),
 )

@@ -30,7 +30,7 @@ def pictures_of(findings: Findings) -> list[Picture]:
 
 def drawings() -> dict[str, Callable[[Findings], Chart]]:
     """Return the figures of modes that generate, those of several modes, and those of the other modes, by name."""
-    own = {mode: mode.part("figures", "DRAWINGS", {}) for mode in MODES.values()}
+    own = {mode: mode.drawings.get() for mode in MODES.values() if mode.drawings}
     timed = {name: draw for mode, each in own.items() if mode.generates for name, draw in each.items()}
     others = {name: draw for mode, each in own.items() if not mode.generates for name, draw in each.items()}
     return {**timed, **DRAWINGS, **others}
