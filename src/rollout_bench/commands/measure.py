@@ -32,9 +32,9 @@ from rollout_bench.measure.launch.attempt import (
     add_common_arguments,
     attempt,
     interrupted,
-    unwritten,
 )
 from rollout_bench.measure.launch.block import BlockRun, Engines, check_together
+from rollout_bench.measure.launch.failures import unwritten
 from rollout_bench.measure.launch.outcome import in_workflow
 from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.machine.device import DeviceError

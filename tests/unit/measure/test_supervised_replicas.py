@@ -1,5 +1,6 @@
 """The supervisor lets replicas go together, with a router or without; where one fails, all end and its name is told."""
 
+import errno
 import fcntl
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from launching import SETTINGS, tiny_spec
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.processes import is_living, members_of, signals_as_descriptor
 from rollout_bench.measure.launch import attempt
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
@@ -96,6 +97,31 @@ def test_a_replica_that_fails_ends_all_and_is_named(
     assert re.search(cause, failed.value.cause.cause)
     assert failed.value.log == tmp_path / log
     assert members_of(launched.processes()[0]) == []
+
+
+def disagree(_: Sequence[Event]) -> Event:
+    raise MeasuringFailed("ranks_disagree", "iteration 0: ranks 0 to 1 generated different sequences", "report it")
+
+
+def test_processes_that_contradict_each_other_are_the_cause(tmp_path: Path, signals: int) -> None:
+    def join(events: Sequence[Event]) -> Event:
+        return disagree(events) if isinstance(events[0], IterationDone) else events[0]
+
+    launched = launch(tmp_path, signals, "", "", join=join)
+    with pytest.raises(LaunchFailed) as failed:
+        launched.run(lambda _: None)
+    assert (failed.value.cause.category, failed.value.phase) == ("ranks_disagree", "measuring")
+    assert members_of(launched.processes()[0]) == []
+
+
+def test_an_event_that_cannot_be_written_fails_the_launch_in_its_phase(tmp_path: Path, signals: int) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, IterationDone):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "launch-0.json")
+
+    with pytest.raises(LaunchFailed, match=r"^launch-0\.json: No space left on device") as failed:
+        launch(tmp_path, signals, "").run(listen)
+    assert (failed.value.cause.category, failed.value.phase) == ("disk_full", "measuring")
 
 
 def test_a_full_disk_under_the_logs_is_the_cause(tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import os
 import re
 import sys
@@ -19,9 +18,10 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, devices_needed, is_local
 from rollout_bench.contracts.store import reference_path
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import Interrupted, pause
+from rollout_bench.measure.launch.failures import unwritten
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
@@ -274,6 +274,8 @@ def recording_failure(assignment: Assignment, word: SchedulerCause) -> Iterator[
         raise outcome.failed("starting", Cause(error.category, error.problem, error.remedy)) from None
     except UserError as error:
         raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
+    except MeasuringFailed as error:  # before the engine's processes; theirs are of `LaunchFailed`
+        raise outcome.failed("starting", Cause(error.category, error.cause, error.fix)) from None
     except OSError as error:
         raise outcome.failed("starting", unwritten(error)) from None
     except Interrupted:
@@ -282,13 +284,6 @@ def recording_failure(assignment: Assignment, word: SchedulerCause) -> Iterator[
         assignment.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
         raise outcome.failed("starting", cause) from None
-
-
-def unwritten(error: OSError) -> Cause:
-    """Return the cause of a launch's failure from an error of the file system, which may name no file."""
-    category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
-    said = f"{error.filename or 'a file'}: {error.strerror or error}"
-    return Cause(category, said, "check the file system and permissions")
 
 
 def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> float:

@@ -1,5 +1,6 @@
 """Finds the cause of an engine's failure in its exception, log and exit status, from a table of known messages."""
 
+import errno
 import re
 import signal
 from dataclasses import dataclass
@@ -316,3 +317,10 @@ def _quote(text: str, match: re.Match[str]) -> str:
 
 def _shorten(text: str) -> str:
     return printable(" ".join(text.split()))
+
+
+def unwritten(error: OSError) -> Cause:
+    """Return the cause of a launch's failure from an error of the file system, which may name no file."""
+    category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
+    said = f"{error.filename or 'a file'}: {error.strerror or error}"
+    return Cause(category, said, "check the file system and permissions")

@@ -25,7 +25,7 @@ from typing import IO
 
 from rollout_bench.contracts.failures import CRASH_FIX, Cause
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.processes import (
     Group,
     Interrupted,
@@ -34,7 +34,7 @@ from rollout_bench.core.processes import (
     members_of,
     signal_groups,
 )
-from rollout_bench.measure.launch.failures import diagnose, died
+from rollout_bench.measure.launch.failures import diagnose, died, unwritten
 from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.hooks import RequestRouter
 from rollout_bench.measure.launch.preparation import prepare
@@ -364,9 +364,19 @@ class EngineLaunch:
         """Pass events to `listen` until the next pass can begin; return False if all iterations are delivered.
 
         Raises:
-            LaunchFailed: if the engine failed, ended early, or exceeded the time limit.
+            LaunchFailed: if the engine failed, ended early, or exceeded the time limit, its processes contradict each
+                other, or an event cannot be written down.
             Interrupted: if a signal arrived.
         """
+        try:
+            return self._advance(listen)
+        except MeasuringFailed as error:
+            cause = Cause(error.category, error.cause, error.fix)
+            raise LaunchFailed(self._replicas[0].phase, cause) from error
+        except OSError as error:
+            raise LaunchFailed(self._replicas[0].phase, unwritten(error)) from error
+
+    def _advance(self, listen: Callable[[Event], None]) -> bool:
         assert self._guardian is not None, "was started"
         while True:
             readable = self._wait()
