@@ -61,6 +61,15 @@ def test_a_model_of_another_kind_is_unknown_by_its_kind(name: str):
         architecture_from(CONFIGS[name])
 
 
+def test_a_pattern_of_windows_is_the_class_own_or_unknown():
+    config = {key: value for key, value in CONFIGS["LGAI-EXAONE/EXAONE-4.0-32B"].items() if key != "layer_types"}
+    with pytest.raises(MemoryUnknownError, match="sliding_window_pattern"):
+        architecture_from(config)
+    sparse = {key: value for key, value in config.items() if not key.startswith("sliding_window")}
+    assert (architecture_from(sparse).whole_layers, architecture_from(sparse).window) == (16, 4096)
+    assert architecture_from({**sparse, "sliding_window": None}).whole_layers == 64
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -124,7 +124,7 @@ def _whole_layers(config: Mapping[str, Any], layers: int) -> int:
     if config.get("use_sliding_window"):
         raise MemoryUnknownError("which layers have windows can't be counted here", BY_FILES)
     pattern = config.get("sliding_window_pattern")
-    return layers // pattern if isinstance(pattern, int) else 0
+    return layers // size_in(config, "sliding_window_pattern") if pattern else 0
 
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
