@@ -97,6 +97,11 @@ _STARTS = (("accelerate", "launch"), ("trl", "grpo"), ("trl", "rloo"))
 
 _SERVER = ("trl", "vllm-serve")
 
+_OTHER_TRAININGS = re.compile(
+    "async|bco|cpo|distillation|dpo|gkd|gold|kto|minillm|nash|orpo|ppo|prm|reward|sdft|sdpo|sft|xpo"
+)
+"""Parts of the name of a program, as TRL's examples have it, that says another trainer than GRPO and RLOO."""
+
 
 def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     """Return the words for from-trl that the training in a script stands for, and its `trl vllm-serve`, if any.
@@ -126,6 +131,8 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
             raise UserError(f"{script}: accelerate launch: starts no file of Python", _WRITTEN_OUT)
         launch = dict(_options(script, words[: places[0]]))
         options += [(key, launch[option]) for option, key in _OF_A_LAUNCH.items() if option in launch]
+        program = next((word for word in words[places[0] :] if not word.text.startswith("-")), words[places[0]])
+        kind = _trainer_of(script, program.text) or kind
         words = words[places[0] + (1 if words[places[0]].text.endswith(".py") else 2) :]
     options += _options(script, words)
     options += [(f"server.{name}", values) for server in servers for name, values in _options(script, server)]
@@ -139,6 +146,23 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
     return ScriptWords(read, told)
+
+
+def _trainer_of(script: Path, program: str) -> str:
+    """Return the trainer that the name of a file or module says, `grpo` or `rloo`; empty if it says none.
+
+    Raises:
+        UserError: if it says another one, which generates by other rules.
+    """
+    name = Path(program.removesuffix(".py").replace(".", "/")).name.lower()
+    parts = set(re.split(r"[^a-z]+", name))
+    said = next((kind for kind in ("grpo", "rloo") if kind in parts), "")
+    if "async" in parts or (not said and any(map(_OTHER_TRAININGS.fullmatch, parts))):
+        raise UserError(
+            f"{script}: {program}: is by its name no training with GRPO or RLOO, and others generate by other rules",
+            "give the script of a GRPO or RLOO training; if this one is, give its YAML, and num_processes=N",
+        )
+    return said
 
 
 def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:

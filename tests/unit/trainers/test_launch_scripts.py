@@ -63,11 +63,12 @@ def test_a_script_has_launch_overrides_and_server(made: Made, tmp_path: Path):
     assert (typed["rollout"]["replicas"], typed["workload_settings"]["trl-step"]["top_k"]) == (2, -1)
 
 
-def test_trls_own_command_says_the_trainer(made: Made, tmp_path: Path):
+def test_trls_own_command_or_its_program_says_the_trainer(made: Made, tmp_path: Path):
     settings = TRL.replace("num_generations: 8\n", "")
     typed = made("--trainer rloo", settings)
-    written(tmp_path, train_sh="trl rloo --config training.yaml\n")
-    assert made.call("train.sh") == typed
+    for start in ("trl rloo", "accelerate launch --num_processes 8 examples/scripts/rloo.py"):
+        written(tmp_path, train_sh=f"{start} --config training.yaml\n")
+        assert made.call("train.sh") == typed
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,8 @@ LAUNCH = "accelerate launch --num_processes 4 train.py --config training.yaml"
         (f'{LAUNCH} "${{MORE[@]}}"', "${MORE[@]}: stands for words", "write the words"),
         (f"{LAUNCH}\n{LAUNCH}", "has 2 commands accelerate launch or trl grpo", "a script with one training"),
         ("python train.py", "has 0 commands accelerate launch", "num_processes=N"),
+        *((LAUNCH.replace("train.py", program), "is by its name no training with GRPO or RLOO", "its YAML")
+          for program in ("examples/scripts/online_dpo.py", "nash_md.py", "async_grpo.py", "-m mine.xpo")),
         ("accelerate launch --num_processes 4 $FILE", "starts no file of Python", "write the words"),
         (f"{LAUNCH} --num_generation 4", "--num_generation: there is no such key", "in full: --num_generations"),
         (f"{LAUNCH} --per_device_train 4", "--per_device_train: there is no such key", "per_device_train_batch_size"),
