@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 
 from rollout_bench.analysis.timed.answers import best_and_ties, compared_rows, lines_over
+from rollout_bench.analysis.timed.baselines import why_not_measured
 from rollout_bench.analysis.timed.columns import shared_flags
 from rollout_bench.analysis.timed.comparison import BOUND, MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import ResultSet, invalid_codes
 from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from rollout_bench.analysis.timed.baselines import valid_records
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.earlier import in_common
 from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, TimedExperiment, launched
-from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
+from rollout_bench.analysis.timed.facts import Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter
 from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.baselines import valid_records
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.analysis.timed.facts import load_facts
 from rollout_bench.analysis.timed.launches import measured_launches
 from rollout_bench.analysis.timed.pairs import typical_value
-from rollout_bench.analysis.timed.partners import load_facts, valid_records
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.fields import UtcTime

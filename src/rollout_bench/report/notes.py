@@ -13,8 +13,8 @@ from rollout_bench.analysis.timed.experiments import (
     invalid_codes,
     launched,
 )
+from rollout_bench.analysis.timed.facts import environment_facts, short_commit
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
-from rollout_bench.analysis.timed.partners import environment_facts, short_commit
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import UNKNOWN, label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of

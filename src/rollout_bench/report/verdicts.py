@@ -10,8 +10,8 @@ from rollout_bench.analysis.timed.comparison import (
     MIN_PAIRS,
     MODE_SHARE,
 )
+from rollout_bench.analysis.timed.facts import Group
 from rollout_bench.analysis.timed.pairs import Way
-from rollout_bench.analysis.timed.partners import Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import NUMBERS, MetricName

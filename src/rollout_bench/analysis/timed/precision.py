@@ -5,11 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.stats.two_stages import FIRST, TwoStages
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, log_ratios
-from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measured_launches
-from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
-from rollout_bench.analysis.timed.partners import (
+from rollout_bench.analysis.timed.baselines import (
     Place,
     against_baseline,
     find_baseline,
@@ -18,6 +14,10 @@ from rollout_bench.analysis.timed.partners import (
     place_of,
     valid_records,
 )
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, log_ratios
+from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measured_launches
+from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.core.mappings import grouped

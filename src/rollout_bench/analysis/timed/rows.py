@@ -7,6 +7,14 @@ from functools import cached_property
 
 from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.stats.percentiles import samples_needed
+from rollout_bench.analysis.timed.baselines import (
+    Counterpart,
+    against_baseline,
+    check_axes,
+    index_by_names,
+    no_comparison,
+    valid_records,
+)
 from rollout_bench.analysis.timed.comparison import (
     Comparison,
     Stop,
@@ -14,6 +22,7 @@ from rollout_bench.analysis.timed.comparison import (
     compare_launches_apart,
     judge,
 )
+from rollout_bench.analysis.timed.earlier import against_earlier
 from rollout_bench.analysis.timed.experiments import ResultSet, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import (
     LaunchMeasures,
@@ -22,15 +31,6 @@ from rollout_bench.analysis.timed.launches import (
     values_of,
 )
 from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
-from rollout_bench.analysis.timed.partners import (
-    Counterpart,
-    against_baseline,
-    against_earlier,
-    check_axes,
-    index_by_names,
-    no_comparison,
-    valid_records,
-)
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
