@@ -57,7 +57,7 @@ def replays() -> Iterator[Replays]:
 def one_engine(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the calls inside this process share an engine, whose import takes longer than all that they do."""
     monkeypatch.setattr(predict, "Replays", lambda _: nullcontext(replays))
-    predict._valid.cache_clear()
+    predict.valid_records.cache_clear()
 
 
 def rows(said: str) -> dict[str, list[float]]:

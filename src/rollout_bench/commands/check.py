@@ -55,8 +55,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []
-    facts = [*_machine(), *_engine(arguments, problems), *_devices(arguments.platform, problems)]
-    problems += _without_room(facts, arguments.memory_share)
+    facts = [*_machine(), *_engine(arguments, problems), *device_facts(arguments.platform, problems)]
+    problems += without_room(facts, arguments.memory_share)
     facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
         print(f"{name + ':':<22} {value}")
@@ -105,7 +105,7 @@ def _engine(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
         problems.append(UserError(f"torch can't be imported: {said}", "install the engine's pins again: `make setup`"))
 
 
-def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+def device_facts(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
     tools = {"cuda": ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader"],
              "ascend": ["npu-smi", "info"]}  # fmt: skip
     for name, command in tools.items():
@@ -127,7 +127,7 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
             problems.append(UserError(f"{command[0]} fails: {said[-1]}", "check the driver"))
 
 
-def _without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[UserError]:
+def without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[UserError]:
     """Yield the problem that no NVIDIA GPU has the `share` of its memory free that an engine takes."""
     sizes = [re.findall(r"(\d+) MiB", text) for name, text in facts if name == "cuda device"]
     used = [int(numbers[1]) / int(numbers[0]) for numbers in sizes if len(numbers) == 2]

@@ -135,7 +135,7 @@ def recommend() -> int:
     _print(found)
     bounds = made.config.prediction
     drifts = _drifts_nats() if bounds.drift_nats is not None else []
-    broken = {each.name: _broken(each, bounds, drifts) for each in found}
+    broken = {each.name: broken_bounds(each, bounds, drifts) for each in found}
     allowed = [each for each in found if not broken[each.name]]
     if not allowed:
         raise UserError(f"{found[0].name}: {broken[found[0].name]}", "raise the bound in prediction, or add settings")
@@ -206,7 +206,7 @@ def _steps(each: Predicted, best: Predicted) -> str:
     return f"{own}{again}, in place of {other}"
 
 
-def _broken(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequence[tuple[Spec, float]]) -> str:
+def broken_bounds(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequence[tuple[Spec, float]]) -> str:
     """Return the bound that an experiment breaks, in words; empty if it keeps all."""
     late = each.made.complete(90)
     if bounds.t90_s is not None and late.value > bounds.t90_s:
@@ -274,18 +274,19 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
 
 def _measured_s(spec: Spec) -> dict[int, float]:
     """Return valid launch -> mean time of its iterations, in seconds."""
-    records = (each for each in _valid(f"{spec.mode}/{spec.names}-*") if alike(each.spec, spec))
+    records = (each for each in valid_records(f"{spec.mode}/{spec.names}-*") if alike(each.spec, spec))
     return {one.launch: mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records}
 
 
 def _transitions_s(spec: Spec) -> list[float]:
     """Return the time of each measured transition of the engine of `spec`."""
-    records = (each for each in _valid(f"cycle/{spec.model.name}_{spec.quant.name}_*") if same_model(each.spec, spec))
+    folders = f"cycle/{spec.model.name}_{spec.quant.name}_*"
+    records = (each for each in valid_records(folders) if same_model(each.spec, spec))
     return [each.whole_s - each.elapsed_s for one in records for each in one.iterations if not each.warmup]
 
 
 @functools.cache  # loads of an engine share its cycles
-def _valid(folders: str) -> tuple[Record, ...]:
+def valid_records(folders: str) -> tuple[Record, ...]:
     paths = sorted(RESULTS.glob(f"{folders}/launch-*.json"))
     return tuple(record for record in map(read_record, paths) if record.valid)
 

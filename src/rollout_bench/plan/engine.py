@@ -131,7 +131,7 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
             kept = read_json(place, "")
             if (kept["asked"], installed.stamps(kept["watched"])) == (asked, kept["watched"]):
                 return dict(kept["found"])
-    answer = _ask(python)
+    answer = ask(python)
     found: dict[str, Any] = answer["found"]
     is_itself = os.path.realpath(answer["executable"]) == interpreter
     is_steady = is_itself and not found["is_changing"] and "inference-perf" not in found["harnesses"]
@@ -141,7 +141,7 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
     return found
 
 
-def _ask(python: str) -> dict[str, Any]:
+def ask(python: str) -> dict[str, Any]:
     """Return what `installed` prints in another interpreter."""
     remedy = "set engine.python to a Python interpreter that has vLLM, or to null for the one that runs Snakemake"
     try:

@@ -526,7 +526,7 @@ def with_partners(
     return present(record for records in in_doubt for record in records)
 
 
-def glances(plan: Schedule) -> dict[str, RecordScan]:
+def scanned_records(plan: Schedule) -> dict[str, RecordScan]:
     """Return the facts in each existing record of `plan`."""
     found = {launch.record: scan_record(Path(launch.record)) for launch in plan.launches}
     return {record: look for record, look in found.items() if look is not None}

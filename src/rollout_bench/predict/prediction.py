@@ -236,7 +236,7 @@ class Predictor:
         for name in ("max_num_seqs", "max_num_batched_tokens"):
             args.setdefault(name, getattr(record, name))
         with tempfile.TemporaryDirectory(prefix="rollout-bench-predict-") as folder:
-            model = _config_folder(spec, model_path, Path(folder))
+            model = config_folder(spec, model_path, Path(folder))
             blocks = {"kv_blocks": record.kv_blocks, "block_tokens": record.block_tokens}
             jobs = [ReplayJob(model=model, args=args, **blocks, sequences=each) for each in engines]
             return [self._replays.answer(job, spec.title) for job in jobs]
@@ -293,7 +293,7 @@ def _completed(
     return at, drawn_at
 
 
-def _config_folder(spec: Spec, model_path: str, folder: Path) -> str:
+def config_folder(spec: Spec, model_path: str, folder: Path) -> str:
     """Return `folder` with the model's config.json, without a quantization that this platform may refuse."""
     own, args = Path(model_path).expanduser() / "config.json", spec.engine.args
     if not is_local(model_path):

@@ -43,7 +43,7 @@ def sections(template: str, **values: Any) -> list[Section]:
         ValueError: it has text outside of an item.
     """
     found: list[tuple[str, list[str]]] = []
-    for line in _environment().get_template(f"{template}.md.j2").render(values).splitlines():
+    for line in templates().get_template(f"{template}.md.j2").render(values).splitlines():
         if line.startswith("## "):
             found.append((line.removeprefix("## "), []))
         elif line.startswith("- "):
@@ -79,7 +79,7 @@ def _one_line(value: Any) -> Any:
 
 
 @cache
-def _environment() -> Environment:
+def templates() -> Environment:
     # No escaping here: each renderer escapes the items for its format.
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
     environment.globals["bound"] = BOUND

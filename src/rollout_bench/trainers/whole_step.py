@@ -36,7 +36,7 @@ def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeC
     return replace(made, config=config, account=account).compared(COMPARED)
 
 
-def placement(
+def placement(  # noqa: PLR0913 (each is a key of a trainer)
     made: MadeConfig,
     account: str,
     file: str,

@@ -8,7 +8,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import locked
 from rollout_bench.plan.schedule import RESULTS
 
-_held: list[contextlib.ExitStack] = []
+HELD: list[contextlib.ExitStack] = []
 """Holder of the lock on the results folder, from the beginning of a run until its process ends."""
 
 
@@ -16,12 +16,12 @@ def hold_results() -> None:
     """Lock the results folder, so that the run begins; raise `UserError` if another run holds it."""
     lock = contextlib.ExitStack()
     lock.enter_context(locked(RESULTS, "wait until it ends, or work in a clone that has a folder results/ of its own"))
-    _held.append(lock)
+    HELD.append(lock)
 
 
 def has_begun() -> bool:
     """Return whether the run of this call has begun: a dry run never does, nor does a job on a cluster."""
-    return bool(_held)
+    return bool(HELD)
 
 
 @contextlib.contextmanager

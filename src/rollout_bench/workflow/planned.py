@@ -24,11 +24,11 @@ from rollout_bench.plan.schedule import (
     PLAN_FILE,
     RESULTS,
     Schedule,
-    glances,
     joined_lines,
     measured_with_other_files,
     of_unsound_blocks,
     order_seed,
+    scanned_records,
     schedule,
     with_partners,
 )
@@ -138,7 +138,7 @@ def _reasons(again: Set[str], unsound: Set[str], doubtful: Set[str]) -> str:
 
 def _measured_again(plan: Schedule) -> set[str]:
     """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
-    looks = glances(plan)
+    looks = scanned_records(plan)
     changed = measured_with_other_files(plan, looks)
     plan.changed.extend(joined_lines(plan, looks))
     unsound = of_unsound_blocks(plan, looks)

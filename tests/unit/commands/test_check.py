@@ -19,7 +19,7 @@ def test_a_driver_that_hangs_is_a_problem(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(check, "ANSWERS_S", 0.2)
     problems: list[UserError] = []
-    assert list(check._devices("cuda", problems)) == []
+    assert list(check.device_facts("cuda", problems)) == []
     assert [str(problem) for problem in problems] == ["nvidia-smi gives no answer in 0.2 s\n  -> check the driver"]
 
 
@@ -33,7 +33,7 @@ def test_a_harness_without_its_interpreter_is_not_there(tmp_path: Path, monkeypa
 def test_gpus_whose_memory_others_hold_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script(tmp_path, "nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 79000 MiB'\necho 'A, 100 MiB, 15 MiB'\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    facts = list(check._devices("cuda", []))
-    assert list(check._without_room(facts, 0.8)) == []
-    (problem,) = check._without_room(facts, 0.9)
+    facts = list(check.device_facts("cuda", []))
+    assert list(check.without_room(facts, 0.8)) == []
+    (problem,) = check.without_room(facts, 0.9)
     assert problem.problem == "no GPU has 0.9 of its memory free, as an engine needs: 15 % or more is in use"

@@ -220,8 +220,8 @@ def test_who_looks_notices_that_it_was_not_let_run_itself():
 def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.MonkeyPatch):
     looking = PauseDetector()
     looking.begin([os.getpid()])
-    suspended_s = readings._suspended_s() + 60.0
-    monkeypatch.setattr(readings, "_suspended_s", lambda: suspended_s)
+    suspended_s = readings.suspended_s() + 60.0
+    monkeypatch.setattr(readings, "suspended_s", lambda: suspended_s)
     assert looking.end() == ["the machine was suspended for about 60.0 s"]
 
 

@@ -87,7 +87,7 @@ def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-LOOK = guardian._processes
+LOOK = guardian.processes_in
 
 
 def asleep(folder: Path) -> subprocess.Popen[bytes]:
@@ -141,7 +141,7 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
             started[0].wait()
         return found
 
-    monkeypatch.setattr(guardian, "_processes", look_and_start_another)
+    monkeypatch.setattr(guardian, "processes_in", look_and_start_another)
     assert guardian.end_left_behind(print)
     assert not folder.exists()
     assert started[1].wait() == -signal.SIGKILL

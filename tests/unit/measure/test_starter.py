@@ -125,7 +125,7 @@ def test_an_engine_whose_launch_was_killed_is_found(starting: Starting, tmp_path
     path, folder = starting(), tmp_path / "rollout-engine-x"
     folders = {"a": folder, "b": tmp_path / "rollout-engine-y"}
     engine, other = (forked(path, tmp_path / log, TMPDIR=str(each))[0] for log, each in folders.items())
-    assert soon(lambda: guardian._processes(folder) == [engine.pid])
+    assert soon(lambda: guardian.processes_in(folder) == [engine.pid])
     for each in (engine, other):
         each.stdin.close()
         each.wait()
@@ -169,7 +169,7 @@ def test_an_engine_whose_starter_ends_meanwhile_is_an_os_error(tmp_path: Path) -
         with listening.accept()[0] as connection:
             connection.recv(1 << 20)
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening, starter._named(path) as name:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening, starter.named_socket(path) as name:
         listening.bind(name)
         listening.listen()
         ends = threading.Thread(target=end)

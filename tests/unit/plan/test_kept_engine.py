@@ -38,8 +38,8 @@ class Environment:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Return a list that gets each interpreter that is asked; nothing is kept yet."""
-    real, found = engine._ask, []
-    monkeypatch.setattr(engine, "_ask", lambda python: found.append(python) or real(python))
+    real, found = engine.ask, []
+    monkeypatch.setattr(engine, "ask", lambda python: found.append(python) or real(python))
     monkeypatch.setattr(engine, "private_temporary", lambda: tmp_path)
     return found
 

@@ -15,8 +15,8 @@ from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.schedule import (
     Schedule,
     ScheduledLaunch,
-    glances,
     of_unsound_blocks,
+    scanned_records,
     schedule,
     set_aside,
     with_partners,
@@ -78,21 +78,23 @@ def test_an_unsound_block_is_measured_whole_again(
     monkeypatch.chdir(tmp_path)
     plan = in_blocks("launches: 2")
     records = measure_blocks(plan)[1]
-    assert of_unsound_blocks(plan, glances(plan)) == set()
+    assert of_unsound_blocks(plan, scanned_records(plan)) == set()
     damage(records[-1])
-    assert of_unsound_blocks(plan, glances(plan)) == {str(record) for record in records if is_again and record.exists()}
+    assert of_unsound_blocks(plan, scanned_records(plan)) == {
+        str(record) for record in records if is_again and record.exists()
+    }
 
 
 def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     plan = in_blocks("launches: 1")
     ((first, second),) = measure_blocks(plan, leave_out=1)
-    assert of_unsound_blocks(plan, glances(plan)) == {str(first), str(second)}
+    assert of_unsound_blocks(plan, scanned_records(plan)) == {str(first), str(second)}
 
 
 def test_a_launch_without_a_block_is_measured_again_alone(plan: Schedule) -> None:
     assert plan.missing_now() == []
-    plan.again.update(of_unsound_blocks(plan, glances(plan)))
+    plan.again.update(of_unsound_blocks(plan, scanned_records(plan)))
     (again,) = plan.missing_now()
     assert "_w8a8_" in again
     assert again.endswith("launch-1.json")
@@ -128,7 +130,7 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
     monkeypatch.chdir(tmp_path)
     yield in_blocks(AUTO)
     if call.has_begun():
-        call._held.pop().close()
+        call.HELD.pop().close()
 
 
 def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Schedule) -> None:
@@ -156,5 +158,5 @@ def test_a_failed_launch_is_retried_only_if_its_node_failed(auto: Schedule, cate
     again = set(rounds.next_round(auto))
     dropped = {record for record in asked if "_w8a8_" in record and given_up}
     assert set(asked) & again == set(asked) - dropped
-    call._held.pop().close()
+    call.HELD.pop().close()
     assert set(asked) <= set(rounds.next_round(auto)), "another process, as a dry run after it"

@@ -60,12 +60,12 @@ def test_a_hub_models_config_comes_from_the_cache(tmp_path: Path):
     spec = make_spec(args={"download_dir": str(tmp_path), "revision": "a" * 40})
     spec = spec.model_copy(update={"model": ModelSpec(name="m", weights="hub:owner/name")})
     with pytest.raises(UserError, match=r"owner/name: has no config\.json here") as caught:
-        prediction._config_folder(spec, "owner/name", tmp_path)
+        prediction.config_folder(spec, "owner/name", tmp_path)
     assert "hf download owner/name" in caught.value.remedy
     kept = tmp_path / "models--owner--name" / "snapshots" / ("a" * 40)
     kept.mkdir(parents=True)
     (kept / "config.json").write_text('{"hidden_size": 64}')
-    prediction._config_folder(spec, "owner/name", tmp_path)
+    prediction.config_folder(spec, "owner/name", tmp_path)
     assert (tmp_path / "config.json").read_text() == '{"hidden_size": 64}'
 
 
@@ -82,5 +82,5 @@ def test_errors_of_two_calibrations_do_not_cancel(tmp_path: Path):
 def test_a_drift_without_upper_end_breaks_every_bound():
     spec = make_spec()
     made = SimpleNamespace(spec=spec, complete=lambda percent: SimpleNamespace(value=1.0))
-    said = predict._broken(SimpleNamespace(made=made), PredictionSettings(drift_nats=0.1), [(spec, np.inf)])  # type: ignore[arg-type]
+    said = predict.broken_bounds(SimpleNamespace(made=made), PredictionSettings(drift_nats=0.1), [(spec, np.inf)])  # type: ignore[arg-type]
     assert "has no upper end" in said

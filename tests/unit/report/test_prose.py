@@ -17,16 +17,16 @@ TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a function that makes sections of the text of a template."""
-    prose._environment.cache_clear()
+    prose.templates.cache_clear()
     monkeypatch.setattr(prose, "_TEMPLATES", tmp_path)
 
     def make(text: str, **values: object) -> list[Section]:
         (tmp_path / "made.md.j2").write_text(text)
-        prose._environment.cache_clear()
+        prose.templates.cache_clear()
         return sections("made", **values)
 
     yield make
-    prose._environment.cache_clear()
+    prose.templates.cache_clear()
 
 
 def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):

@@ -242,7 +242,7 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
     deadline = time.monotonic() + LIMIT_S
     killed: set[int] = set()
     while True:
-        pids = _processes(folder)
+        pids = processes_in(folder)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -255,7 +255,7 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
         time.sleep(0.05)
 
 
-def _processes(folder: Path) -> list[int]:
+def processes_in(folder: Path) -> list[int]:
     """Return the pids of processes with `folder` as temporary folder or mark, and of living processes noted in it.
 
     psutil does not find vLLM's engine core: it reads variables only up to the first gap, and a process that sets its

@@ -133,13 +133,13 @@ def _answers(path: Path) -> bool:
     """Return whether a starter listens at `path`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # a starter removes its folder when its owner ends
-    with contextlib.suppress(FileNotFoundError), connection, _named(path) as name:
+    with contextlib.suppress(FileNotFoundError), connection, named_socket(path) as name:
         return connection.connect_ex(name) == 0
     return False
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[str]:
+def named_socket(path: Path) -> Iterator[str]:
     """Yield a short name of a socket, since the path of a socket has at most 107 bytes."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -170,7 +170,7 @@ class Forked:
         self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
         self._line.settimeout(ANSWER_S)
         try:
-            with _named(starter) as name:
+            with named_socket(starter) as name:
                 self._line.connect(name)
             request = json.dumps([module, dict(environment)]).encode()
             socket.send_fds(self._line, [request], [reading, log, *inherited])
@@ -241,7 +241,7 @@ def _ending_with(owner: Watch, folder: Path) -> Iterator[None]:
 def _serve(path: Path, owner: Watch, become: partial[NoReturn]) -> None:
     """Fork engines until the owner ends, or none was alive for `IDLE_S`."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with _named(path) as name:
+    with named_socket(path) as name:
         listening.bind(name)
     listening.listen()
     engines: dict[Watch, socket.socket] = {}

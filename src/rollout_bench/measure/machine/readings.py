@@ -109,7 +109,7 @@ class PauseDetector:
         """Start watching a pass of the processes `pids`; without processes, watch nothing."""
         self._pids = pids
         self._stopped_s = self._late_s = 0.0
-        self._suspended_s = _suspended_s()
+        self._suspended_s = suspended_s()
 
     def wait(self, descriptors: Sequence[int], limit_s: float) -> list[int]:
         """Wait at most `limit_s` seconds until one of `descriptors` is readable; return the readable ones.
@@ -134,12 +134,12 @@ class PauseDetector:
             ("a process of the engine was stopped", self._stopped_s, 0.0),
             ("the launch as a whole was stopped or frozen", self._late_s, 0.0),
             # two clocks cannot be read at the same time, so small differences are no evidence
-            ("the machine was suspended", _suspended_s() - self._suspended_s, LATE_S),
+            ("the machine was suspended", suspended_s() - self._suspended_s, LATE_S),
         )
         return [f"{what} for about {seconds:.1f} s" for what, seconds, least in held_up if seconds > least]
 
 
-def _suspended_s() -> float:
+def suspended_s() -> float:
     """Return the total time for which the machine was suspended since boot, in seconds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
