@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from docs_pages import REPOSITORY
@@ -44,6 +45,16 @@ def test_a_job_requests_the_resources_of_the_largest_launch():
         "rollout-bench",
         [],
     )
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["", ", cpus: 4, memory: 16Gi, models_claim: w, claim_size: 50Gi, debug: true, secrets: [s]"],
+)
+def test_each_document_has_the_schema_of_its_kind(more: str):
+    documents, _ = parts(f"{{{CUDA}{more}}}}}")
+    for document in documents:
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_pod_reads_its_config_and_another_gets_another_job():
