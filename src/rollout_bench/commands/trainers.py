@@ -58,6 +58,7 @@ def verl_text() -> str:
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     words = [*_hydras_file(options), options.file, *options.overrides]
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
+    settings = replace(settings, starts_main=options.starts_main)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
     return _told(options, settings, made, verl_cycle, verl_placement)
 
@@ -149,13 +150,13 @@ def _version(text: str) -> str:
 def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], ScriptWords]) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     options = parser.parse_intermixed_args()
-    options.from_script = ""
+    options.from_script, options.starts_main = "", False
     if is_script(options.file):
         own = vars(options).pop("overrides")
         script = in_script(Path(options.file), own)
         options = parser.parse_intermixed_args(script.words, options)
         options.overrides += own
-        options.from_script = script.told
+        options.from_script, options.starts_main = script.told, script.starts_main
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
     options.one_engine = options.measured in ("engine", "cycle")

@@ -75,10 +75,12 @@ class ScriptWords:
     Attributes:
         words: words of the command line of from-verl or from-trl.
         told: a line about values that the script assigns to variables; empty without such values.
+        starts_main: whether the training is verl's own main_ppo, not a recipe's.
     """
 
     words: list[str]
     told: str
+    starts_main: bool = False
 
 
 def is_script(name: str) -> bool:
@@ -204,7 +206,7 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         else:
             words.append(word.text)
     registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
-    return ScriptWords(words, _told(script, named, registry, overrides))
+    return ScriptWords(words, _told(script, named, registry, overrides), module == MAIN_PPO)
 
 
 def _without_own_file(words: Sequence[Word]) -> list[Word]:

@@ -336,11 +336,13 @@ class TrainerFile:
         name: name of the settings in messages.
         registry: the known keys.
         tree: the settings as an OmegaConf object.
+        starts_main: whether they come from a command that starts the trainer's own program, not a recipe's.
     """
 
     name: str
     registry: KeyRegistry
     tree: Any
+    starts_main: bool = False
 
     @classmethod
     def read(cls, words: Sequence[str], registry: KeyRegistry, foreign: str | None) -> "TrainerFile":

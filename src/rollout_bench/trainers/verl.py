@@ -199,8 +199,12 @@ def _device_keys(settings: TrainerFile) -> tuple[str, str]:
 
 def _is_older(settings: TrainerFile) -> bool:
     """Return whether the older trainer runs: recipes' entry points run it whatever use_v1 is, but sizes tell."""
-    more = (settings.get("data.gen_batch_size") or 0) > settings.get("data.train_batch_size")
-    return not settings.get("trainer.use_v1") or (more and settings.get(MODE) == "sync")
+    by_size = _fetches_more(settings) and settings.get(MODE) == "sync" and not settings.starts_main
+    return not settings.get("trainer.use_v1") or by_size
+
+
+def _fetches_more(settings: TrainerFile) -> bool:
+    return bool((settings.get("data.gen_batch_size") or 0) > settings.get("data.train_batch_size"))
 
 
 MODE = "trainer.v1.trainer_mode"
@@ -212,7 +216,12 @@ def _check_batches(settings: TrainerFile) -> None:
     samples = settings.get(f"{ROLLOUT}n")
     if settings.written("data.train_batch_size") == 0:  # fully_async_policy's rollouter demands it
         _check_stream(settings, samples)
-    mode = settings.get(MODE)
+    mode, filters = settings.get(MODE), settings.get("algorithm.filter_groups.enable")
+    if not _is_older(settings) and mode == "sync" and _fetches_more(settings) and not filters:
+        raise UserError(
+            f"{settings.name}: data.gen_batch_size: is above train_batch_size, which main_ppo refuses with use_v1",
+            "add ++trainer.use_v1=false if your verl is older than 0.9, or ~data.gen_batch_size",
+        )
     if _is_older(settings) or mode == "sync":
         return
     batch, warm = settings.get("data.train_batch_size"), settings.get(f"trainer.v1.{mode}.num_warmup_batches")

@@ -334,6 +334,18 @@ def test_a_sourced_file_beside_the_script_is_read(verls: Made, tmp_path: Path):
     assert load["engine_args"]["tensor_parallel_size"] == 4
 
 
+def test_the_entry_point_says_whose_batches_are_generated(verls: Made, tmp_path: Path):
+    larger = GRPO_OF_VERL.replace("$TP", "1 data.gen_batch_size=192")
+    written(tmp_path, plain_sh=larger, filtered_sh=f"{larger.replace('$@', 'algorithm.filter_groups.enable=True')}")
+    prompts = {
+        words: verls.call(*words)["workload_settings"]["verl-step"]["prompts"]
+        for words in (("filtered.sh",), ("filtered.sh", "++trainer.use_v1=false"), ("plain.sh", "--verl", "0.8"))
+    }
+    assert [*prompts.values()] == [64, 192, 192]
+    with refused("data.gen_batch_size: is above train_batch_size, which main_ppo refuses", "~data.gen_batch_size"):
+        verls.call("plain.sh")
+
+
 def test_recipes_have_their_own_defaults(verls: Made, tmp_path: Path):
     dapo = GRPO_OF_VERL.replace("verl.trainer.main_ppo", "recipe.dapo.main_dapo").replace(
         "$TP", "1 data.gen_batch_size=32"
