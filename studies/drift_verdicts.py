@@ -14,7 +14,7 @@ from kept import SETTINGS, Share, keep
 from noise import Array
 from scipy import integrate
 
-from rollout_bench.analysis.stats.divergence import divergence, excess, mean_size
+from rollout_bench.analysis.stats.divergence import divergence, excess_over_floor, mean_size
 from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.modes.drift.drifts import Drifted, with_verdicts
@@ -204,7 +204,7 @@ def detected(noise: str, sequences: int, lines: int, tables: int, seed: int) -> 
     confidence = 1 - (1 - SETTINGS.confidence) / lines
 
     def found(ratio: float) -> Share:
-        hits = (excess([ratio * d for d in line], floor, confidence).low > 0 for floor, (line,) in drawn)
+        hits = (excess_over_floor([ratio * d for d in line], floor, confidence).low > 0 for floor, (line,) in drawn)
         return Share(count=sum(hits), of=tables)
 
     low, high, best = 1.0, MOST, found(MOST)

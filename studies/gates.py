@@ -21,7 +21,7 @@ from synthetic_records import OUTPUT_TOKENS, SEQUENCES, make_record, save
 from rollout_bench.core.files import read_model
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.differences import compare_folders
-from rollout_bench.report.gate import limits_of, outcome_of, tested
+from rollout_bench.report.gate import gate_outcomes, limits_of, outcome_of
 
 LIMIT = "output_tokens_per_s < -3%"
 FIRST = 6
@@ -38,7 +38,7 @@ def gate(passes_s: list[list[float]], rng: np.random.Generator, launches: int, s
                 rates = [SEQUENCES * OUTPUT_TOKENS / (factor * seconds) for seconds in passes_s[drawn]]
                 record = make_record(launch=index, rates=rates)
                 save(Path(name, side), record.model_copy(update={"started_at": f"{day}T{record.started_at[11:]}"}))
-        (test,) = tests = tested(compare_folders(Path(name, "a"), Path(name, "b"), settings), limits)
+        (test,) = tests = gate_outcomes(compare_folders(Path(name, "a"), Path(name, "b"), settings), limits)
         return outcome_of(tests), test.launches
 
 

@@ -19,7 +19,7 @@ from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
-from rollout_bench.measure.server.session import Opened, PromptText, open_own
+from rollout_bench.measure.server.session import Opened, PromptText, start_server
 from rollout_bench.modes.online.worker import _Load
 
 pytestmark = pytest.mark.engine
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
         patch.setenv("PYTHONPATH", environment(FORKED.parent)["PYTHONPATH"])  # the core is a fork, as on GPUs
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no worker beside the core
-        opened = open_own(SPEC, str(model))
+        opened = start_server(SPEC, str(model))
         yield opened, model
         opened.stop()
 

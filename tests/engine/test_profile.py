@@ -11,7 +11,7 @@ from workspace import TINY, Workspace
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched, traces_path
-from rollout_bench.modes.profile.profiles import of_their_windows
+from rollout_bench.modes.profile.profiles import without_other_phases
 from rollout_bench.modes.profile.record import Profile
 from rollout_bench.modes.profile.traces.categories import categorise
 from rollout_bench.modes.profile.traces.trace import read_traces
@@ -46,7 +46,7 @@ def done(measured: Workspace) -> tuple[Path, Profile]:
 @pytest.mark.parametrize("quant", ["bf16", "w8a8"])
 def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
     path, record = profile_of(measured, quant)
-    events = of_their_windows(read_traces(traces_path(path), record), record)
+    events = without_other_phases(read_traces(traces_path(path), record), record)
     times = step_times(categorise(events, "cpu"))
     for phase in ("prefill", "decode"):
         own = times[times["phase"] == phase]

@@ -15,7 +15,7 @@ from launching import TINY_MODEL
 
 from rollout_bench.contracts.steps import StepWork
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.replay import Asked, ReplayJob, _config, _Replay, replay
+from rollout_bench.predict.replay import ReplayJob, WaitingSequence, _config, _Replay, replay
 
 # vLLM's own imports warn, and its CPU platform sets variables.
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def job_of(model: str, sequences: list[tuple[list[int], int]], blocks: int = 1000, **args: Any) -> ReplayJob:
     args = {"max_model_len": LONGEST, "max_num_seqs": 8, "max_num_batched_tokens": 64, **args}
-    asked = [Asked(prompt_token_ids=prompt, output_tokens=tokens) for prompt, tokens in sequences]
+    asked = [WaitingSequence(prompt_token_ids=prompt, output_tokens=tokens) for prompt, tokens in sequences]
     return ReplayJob(model=model, args=args, kv_blocks=blocks, block_tokens=BLOCK, sequences=asked)
 
 

@@ -157,7 +157,7 @@ _KILLED = Cause(
 )
 
 
-def under_way(results: Path) -> dict[str, tuple[LaunchProgress, Owner]]:
+def running_launches(results: Path) -> dict[str, tuple[LaunchProgress, Owner]]:
     """Return the running launches: path of the record, relative to `results` -> progress, and the process.
 
     No scheduler is asked. A launch on another machine counts as running until its time is over.

@@ -10,7 +10,7 @@ import jinja2
 
 from rollout_bench.contracts.spec import Platform, devices_needed
 from rollout_bench.core.errors import UserError
-from rollout_bench.llmd.profiled import carried
+from rollout_bench.llmd.profiled import with_profile_files
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 
@@ -44,7 +44,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
             "config: kubernetes.image: is not set",
             "name the image that was built from containers/, with its tag: docs/clusters.md",
         )
-    carries, profiles = carried(merged, CONFIG)
+    carries, profiles = with_profile_files(merged, CONFIG)
     text = json.dumps(_in_pod(carries, settings.models_claim is not None), indent=1, sort_keys=True)
     files = {"config.json": text, **profiles}
     devices = max((devices_needed(each.spec) for each in experiments), default=0)

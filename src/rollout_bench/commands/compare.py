@@ -145,7 +145,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     compare = partial(compare_folders, arguments.a, arguments.b, compared, arguments.differ, arguments.all)
     made = compare()
     if arguments.until_decided:
-        tests = gate.tested(made, limits)
+        tests = gate.gate_outcomes(made, limits)
         launches = gate.launches_of_b(tests, arguments.until_decided)
         if launches > min(test.used[0] for test in tests):
             _measure(arguments.b, run_arguments(f"launches={launches}", made.findings.collection))

@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int if name == "launch" else str, help=field.description)
     parser.add_argument(
         "--member",
-        type=member,
+        type=member_of_json,
         action="append",
         metavar="JSON",
         help="in place of these six: a launch of a block, as an object with their names and values; once for each "
@@ -98,13 +98,13 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     given = {name: value for name in LaunchArguments.model_fields if (value := getattr(arguments, name)) is not None}
     try:
-        arguments.member = arguments.member or ([] if arguments.nothing else [member(json.dumps(given))])
+        arguments.member = arguments.member or ([] if arguments.nothing else [member_of_json(json.dumps(given))])
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     return arguments
 
 
-def member(text: str) -> Member:
+def member_of_json(text: str) -> Member:
     """Return the launch in the JSON of --member; raise `argparse.ArgumentTypeError` if it is invalid."""
     try:
         return Member.model_validate_json(text)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import ExperimentResults
-from rollout_bench.cluster.claims import under_way
+from rollout_bench.cluster.claims import running_launches
 from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
 from rollout_bench.contracts.failures import error_of, state_of
 from rollout_bench.contracts.record import Launched
@@ -139,7 +139,7 @@ def invalid_launches(plan: PlanFile, launched: Iterable[ExperimentResults[Launch
 
 def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
     """Return a line for each launch that is running now, and one line for all running launches outside the plan."""
-    running = under_way(results)
+    running = running_launches(results)
     lines = []
     for experiment in plan.experiments:
         for index in range(experiment.launches):

@@ -34,7 +34,13 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, percent, several
 from rollout_bench.plan.config import DEFAULT_LAUNCHES, PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import STEPS_MODE, alike, calibration_of, calibrations, same_model
+from rollout_bench.predict.calibrations import (
+    STEPS_MODE,
+    calibration_of,
+    calibrations,
+    same_but_engine_version,
+    same_model,
+)
 from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
 from rollout_bench.report.figures.charts import settings as figure_settings
@@ -274,7 +280,9 @@ def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
 
 def _measured_s(spec: Spec) -> dict[int, float]:
     """Return valid launch -> mean time of its iterations, in seconds."""
-    records = (each for each in valid_records(f"{spec.mode}/{spec.names}-*") if alike(each.spec, spec))
+    records = (
+        each for each in valid_records(f"{spec.mode}/{spec.names}-*") if same_but_engine_version(each.spec, spec)
+    )
     return {one.launch: mean([each.elapsed_s for each in one.iterations if not each.warmup]) for one in records}
 
 

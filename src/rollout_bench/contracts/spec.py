@@ -237,7 +237,7 @@ class _Spec(Strict):
     @property
     def load_format(self) -> str:
         """Method of loading weights, by vLLM's name."""
-        return str(set_in(self).get("load_format", "auto"))
+        return str(settable_values(self).get("load_format", "auto"))
 
     @property
     def mode_spec(self) -> ModeSpec:
@@ -376,7 +376,7 @@ FOLLOWS_LENGTHS = "max_model_len"
 """The argument that is derived from the lengths of sequences unless it is set."""
 
 
-def set_in(spec: Spec) -> dict[str, Any]:
+def settable_values(spec: Spec) -> dict[str, Any]:
     """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
     of_mode = spec.mode_spec.model_dump(mode="json")
@@ -386,7 +386,7 @@ def set_in(spec: Spec) -> dict[str, Any]:
 
 def differing(specs: Iterable[Spec]) -> list[str]:
     """Return the names of values that differ between settings with equal names on all other axes."""
-    groups = grouped((_without_setting(spec), set_in(spec)) for spec in specs)
+    groups = grouped((_without_setting(spec), settable_values(spec)) for spec in specs)
     found = dict.fromkeys(
         name
         for settings in groups.values()
@@ -403,10 +403,10 @@ def differing_values(specs: Sequence[Spec]) -> list[str]:
     Values in the setting's name, as in a sweep's combinations, are not repeated.
     """
     names = differing(specs)
-    defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
+    defaults = {_without_setting(spec): settable_values(spec) for spec in specs if spec.setting is None}
     found = []
     for spec in specs:
-        own, said = set_in(spec), values_in_name(spec, names)
+        own, said = settable_values(spec), values_in_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
         values = {name: own.get(name, False if default.get(name) is True else None) for name in names}
         found.append(
@@ -428,7 +428,7 @@ def values_in_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
 
     Values that the spec lacks are defaults, such as an argument that is false.
     """
-    own = set_in(spec)
+    own = settable_values(spec)
     return {
         name: word
         for part in (spec.setting or "").split("+")
@@ -454,7 +454,7 @@ def swept_number(specs: Sequence[Spec]) -> str | None:
 
 def number_of(spec: Spec, name: str) -> float | None:
     """Return the number `name` under a setting; None if it is not a number, or is the engine's default."""
-    value = set_in(spec).get(name)
+    value = settable_values(spec).get(name)
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 

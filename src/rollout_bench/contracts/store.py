@@ -39,7 +39,7 @@ def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
     return results / mode / experiment / f"launch-{launch}.json"
 
 
-def present(records: Iterable[str]) -> set[str]:
+def existing(records: Iterable[str]) -> set[str]:
     """Return the `records` that exist."""
     return {record for record in records if Path(record).exists()}
 

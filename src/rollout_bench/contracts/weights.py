@@ -7,12 +7,12 @@ from pydantic import BeforeValidator, Field
 from rollout_bench.contracts.fields import Strict, absent
 
 
-def level(value: Any) -> Any:
+def sleep_level_text(value: Any) -> Any:
     """Return a sleep level as text, as in specs, because `none` is a level."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-SleepLevel = Annotated[Literal["none", "1", "2"], BeforeValidator(level)]
+SleepLevel = Annotated[Literal["none", "1", "2"], BeforeValidator(sleep_level_text)]
 """none: the engine pauses and keeps all its memory; 1: weights move to the host's memory, and the KV cache is freed;
 2: both are freed.
 """

@@ -39,7 +39,7 @@ def printable(text: str, most: int = 300) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """Return a value as text for a message."""
     return printable(repr(value), 60)
 

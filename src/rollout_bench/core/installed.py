@@ -31,7 +31,7 @@ def installed_engine() -> dict[str, Any]:
     spec = importlib.util.find_spec("vllm") if name else None
     return {
         "is_changing": any(_source_of(importlib.metadata.distribution(each)) for each in versions),
-        "stray": stray(name) if name else None,
+        "stray": shadowing_folder(name) if name else None,
         "name": name,
         "version": versions.get(name or ""),
         "plugins": {p: versions[p] for p in _PLUGINS if p in versions},
@@ -40,7 +40,7 @@ def installed_engine() -> dict[str, Any]:
     }
 
 
-def stray(distribution: str) -> str | None:
+def shadowing_folder(distribution: str) -> str | None:
     """Return the folder of a vLLM that takes the place of the installed `distribution`; None without such."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
@@ -125,7 +125,7 @@ def stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:
     return found
 
 
-def watched() -> dict[str, list[int] | None]:
+def installation_stamps() -> dict[str, list[int] | None]:
     """Return the `stamps` of what an installation, upgrade or removal changes for this interpreter.
 
     A folder changes with the names in it, such as a dist-info's with its version. Files that may change in place
@@ -144,5 +144,5 @@ def watched() -> dict[str, list[int] | None]:
 
 
 if __name__ == "__main__":
-    before = watched()
+    before = installation_stamps()
     print(json.dumps({"executable": sys.executable, "watched": before, "found": installed_engine()}))

@@ -18,7 +18,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value if decimals == 0 else rounded:,.{decimals}f}"
 
 
-def brief(value: float) -> str:
+def in_sentence(value: float) -> str:
     """Return `value` for a sentence: as `number` does, without trailing zeros and never as `3.41e+03`."""
     text = number(value)
     return text.rstrip("0").rstrip(".") if "." in text else text

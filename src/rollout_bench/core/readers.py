@@ -42,7 +42,7 @@ count = _numbers("a whole number from 1 up", lambda found: found >= 1 and found.
 index = _numbers("a whole number from 0 up", lambda found: found >= 0 and found.is_integer(), int)
 
 
-def maybe(reader: Reader[_Value]) -> Reader[_Value | None]:
+def or_none(reader: Reader[_Value]) -> Reader[_Value | None]:
     """Return a reader that also accepts None."""
     return lambda value: None if value is None else reader(value)
 

@@ -72,7 +72,7 @@ LATENCY_UNITS: Final = {
 
 
 @dataclass(frozen=True)
-class Exported:
+class BenchmarkReports:
     """Reports of a results folder.
 
     Attributes:
@@ -86,7 +86,7 @@ class Exported:
     unread: tuple[UserError, ...]
 
 
-def export(results: Path, plan: PlanFile | None = None) -> Exported:
+def export(results: Path, plan: PlanFile | None = None) -> BenchmarkReports:
     """Return reports of every valid launch in `results` of a mode that generates.
 
     Args:
@@ -110,7 +110,7 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
             reports[name] = report_of_launches([record], [own], part, str(record.launch))
         if records:
             reports[f"{folder}/experiment{ending}.yaml"] = report_of_launches(records, requests, part, "all")
-    return Exported(reports, tuple(_left_out(collection)), tuple(unread))
+    return BenchmarkReports(reports, tuple(_left_out(collection)), tuple(unread))
 
 
 def report_of_launches(
@@ -151,7 +151,7 @@ def _stage(part: TimedExperiment) -> int:
     return 0 if load is None else load.point.stage - 1 if load.point.stage else load.number
 
 
-def write(exported: Exported, out: Path) -> None:
+def write(exported: BenchmarkReports, out: Path) -> None:
     """Write all reports and the index into the folder `out`, which must be new or empty.
 
     An earlier export is not written over: a report of it whose record is gone would stay among the new ones.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rollout_bench.core.errors import UserError, did_you_mean, shown
+from rollout_bench.core.errors import UserError, did_you_mean, value_text
 from rollout_bench.core.readers import Reader, count, index, not_negative, number, positive, switch, text
 
 SERVED, STARTED = "online", "startup"
@@ -64,7 +64,7 @@ def goodput(value: Any) -> dict[str, float]:
         raise ValueError(f"pairs of {', '.join(GOODPUT)} and milliseconds, as ttft:500 tpot:50") from None
 
 
-def word(row: Mapping[str, Any], value: Any) -> Any:
+def translated_value(row: Mapping[str, Any], value: Any) -> Any:
     """Return our value of one of the words that a row supports; those that it refuses are unchanged."""
     take = row["take"]
     if value not in [*take, *row.get("refused", ())]:
@@ -159,7 +159,7 @@ class Keys:
         reason = elsewhere or row.get("refuse")
         if reason is not None:
             if value not in NOTHING and value not in row.get("unless", ()) and "otherwise" not in row:
-                raise self.error(path, f"{shown(value)}: {reason}", without(path))
+                raise self.error(path, f"{value_text(value)}: {reason}", without(path))
             return
         self.found[path] = value
         if "ignore" in row:
@@ -171,14 +171,16 @@ class Keys:
             self._read_list(path, [] if value is None else value, row)
         elif "keys" in row and ("take" not in row or isinstance(value, dict)):
             if not isinstance(value or {}, dict):
-                raise self.error(path, f"{shown(value)} is not a mapping", "write keys below it")
+                raise self.error(path, f"{value_text(value)} is not a mapping", "write keys below it")
             self.read(value or {}, row["keys"], f"{path}.")
         else:
             self._take(path, value, row)
 
     def _read_list(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            raise self.error(path, f"{shown(value)} is not a list of mappings", "write a list whose entries have keys")
+            raise self.error(
+                path, f"{value_text(value)} is not a list of mappings", "write a list whose entries have keys"
+            )
         if len(value) > 1 and "one" in row:
             raise self.error(path, f"has {len(value)} entries, and a workload has one", row["one"])
         for number_of, one in enumerate(value):
@@ -187,14 +189,14 @@ class Keys:
 
     def _take(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
         try:
-            reader = partial(word, row) if not isinstance(row["take"], str) else self._readers[row["take"]]
+            reader = partial(translated_value, row) if not isinstance(row["take"], str) else self._readers[row["take"]]
             found = row.get("default") if value is None else reader(value)
             if "most" in row and found > row["most"]:
                 raise ValueError(f"{row['most']:g} or less")
         except ValueError as error:
             beside = "; several loads are written beside it, as online: {request_rate: [1, 2]}"
             remedy = row.get("remedy", CORRECT + (beside if isinstance(value, list) else ""))
-            raise self.error(path, f"{shown(value)} is not {error}", remedy) from None
+            raise self.error(path, f"{value_text(value)} is not {error}", remedy) from None
         if isinstance(found, str | bool) and found in row.get("refused", ()):
             named = f"{found}: " if isinstance(found, str) else ""
             raise self.error(path, named + row["refused"][found], row["remedy"])

@@ -13,7 +13,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
 from rollout_bench.core.yaml_files import packaged
 from rollout_bench.llmd.keys import Keys, Meaning, without
-from rollout_bench.llmd.template import TOKEN, laid_over, parsed
+from rollout_bench.llmd.template import TOKEN, parsed, with_overrides
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -125,7 +125,7 @@ def lengths(kind: str, low: int, high: int, mean: float = 0.0, std: float = 0.0)
     return {"distribution": kind, **middle, "low": low, "high": high}
 
 
-def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
+def with_prefix(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
     """Return the lengths of whole prompts: a shared prefix, then an individual part of the given length."""
     if isinstance(length, int):
         return prefix + length
@@ -190,7 +190,7 @@ def _shared_prefix(keys: Keys, requests: int) -> None:
         problem = "lognormal: begins behind the shared prefix, and no distribution here does"
         raise keys.error(f"{path}question_len", problem, "write normal")
     load["output_tokens"] = _length(keys, path, "output")
-    load["prompt_tokens"] = behind(prefix, question)
+    load["prompt_tokens"] = with_prefix(prefix, question)
     load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
     if requests > groups * each:
         keys.meaning.notes.append(
@@ -235,7 +235,7 @@ def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any
     return {"distribution": "lognormal", **middle, "low": low, "high": high}
 
 
-def variants(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+def benchmarks_of(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """Return a scenario once for each of its benchmarks, with the changes of the benchmark in `spec`.
 
     Raises:
@@ -245,7 +245,7 @@ def variants(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     if not isinstance(spec, dict) or not isinstance(changes, list):
         return [dict(content)]
     found = [
-        {**content, "spec": laid_over(spec, parsed(change, place), place)}
+        {**content, "spec": with_overrides(spec, parsed(change, place), place)}
         for place, change in ((f"{where}: benchmarks[{number}]", change) for number, change in enumerate(changes))
     ]
     return found or [dict(content)]
@@ -260,7 +260,7 @@ def guidellm(keys: Keys) -> list[HeldLoad]:
     load, data = keys.meaning.workload, "spec.data[0]."
     bucket = f"{data}prefix_buckets[0]." if keys[f"{data}prefix_buckets"] else data
     prefix, groups = keys[f"{bucket}prefix_tokens"], keys[f"{bucket}prefix_count"]
-    load["prompt_tokens"] = behind(prefix, _synthetic(keys, f"{data}prompt_tokens"))
+    load["prompt_tokens"] = with_prefix(prefix, _synthetic(keys, f"{data}prompt_tokens"))
     load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
     if prefix:
         load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
@@ -400,7 +400,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
         raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
     readers = {kind: _naming(NAMED[kind], measured[kind]) for kind in NAMED}
     runs = []
-    for variant in variants(content, where) if harness == "guidellm" else [content]:
+    for variant in benchmarks_of(content, where) if harness == "guidellm" else [content]:
         keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
         keys.read(variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))

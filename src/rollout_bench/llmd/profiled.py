@@ -23,9 +23,9 @@ from rollout_bench.llmd.template import (
     URL,
     content_of,
     filled,
-    laid_over,
     located,
     parsed,
+    with_overrides,
 )
 
 
@@ -116,7 +116,7 @@ def profile_of(
     file = located(profile.harness, profile.path, where)
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or of_the_launch or config.get("models")]
     content = content_of(file, {**_known(config), **(of_the_launch or {})}, where, later)
-    changed = laid_over(content, profile.overrides, f"{where}.overrides")
+    changed = with_overrides(content, profile.overrides, f"{where}.overrides")
     measured = {kind: {*names, *(of_the_launch or {}).values()} for kind, names in _measured(config).items()}
     title = f"{file}, with {_flow(profile.overrides)}" if profile.overrides else f"{file}"
     return Found(title, changed, meaning_of(profile.harness, changed, f"{where}: {file}", measured))
@@ -143,7 +143,7 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     return head + yaml.safe_dump(found.content, sort_keys=False, allow_unicode=True)
 
 
-def carried(merged: Mapping[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, str]]:
+def with_profile_files(merged: Mapping[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a config whose selected profiles are files of `folder`, and the text of each file by its name.
 
     Tokens are filled from the config and this machine's environment, except those that only a launch knows.
@@ -167,7 +167,7 @@ def carried(merged: Mapping[str, Any], folder: str) -> tuple[dict[str, Any], dic
     return {**config, "workload_settings": settings}, files
 
 
-def readings(config: Mapping[str, Any]) -> list[str]:
+def profile_lines(config: Mapping[str, Any]) -> list[str]:
     """Return lines with the resulting workload of each selected profile, and with its differences to the harness.
 
     Args:

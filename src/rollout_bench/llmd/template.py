@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.places import home
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import mapping_in, read_text
@@ -138,7 +138,7 @@ def parsed(overrides: Any, where: str) -> dict[str, Any]:
         read = {} if overrides is None else overrides
     if not isinstance(read, Mapping):
         quotes = "; in {} a key that has [ is quoted, or is written load.stages.0.rate" if "[" in str(read) else ""
-        problem = f"{where}: {shown(overrides)} are not overrides"
+        problem = f"{where}: {value_text(overrides)} are not overrides"
         raise UserError(problem, f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}")
     return {str(key): _value(str(key), value, where) for key, value in read.items()}
 
@@ -149,10 +149,10 @@ def _value(key: str, value: Any, where: str) -> Any:
     try:
         return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError):
-        raise UserError(f"{where}.{key}: {shown(value)} can't be read", "write it as in a YAML file") from None
+        raise UserError(f"{where}.{key}: {value_text(value)} can't be read", "write it as in a YAML file") from None
 
 
-def laid_over(content: dict[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+def with_overrides(content: dict[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return `content` changed by `overrides`; null removes a key.
 
     An override's key is a path with dots and indices: `load.stages[0].rate` or `load.stages.0.rate`. A name, or the end

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rollout_bench.contracts.load import Places
 from rollout_bench.core.errors import MeasuringFailed, UserError
-from rollout_bench.measure.server.session import Connection, headers_of, identity, reaching
+from rollout_bench.measure.server.session import Connection, connection_errors, headers_of, identity
 from rollout_bench.measure.server.stream import Target
 
 ANSWERS_S = 10.0
@@ -23,7 +23,7 @@ def problems_of(places: Places) -> Iterator[UserError]:
     for endpoint in places.endpoints:
         target = Target(endpoint.url, endpoint.model, {}, endpoint.verify_tls, {})
         try:
-            with reaching(endpoint.url):
+            with connection_errors(endpoint.url):
                 identity(Connection(replace(target, headers=headers_of(endpoint))), token_ids=False)
         except MeasuringFailed as error:
             yield UserError(error.cause, error.fix)

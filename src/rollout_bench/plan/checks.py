@@ -19,7 +19,7 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
@@ -255,7 +255,7 @@ def check_names(config: Config) -> None:
             for m, one in settings.items()
             for name in one.weights
         ),
-        *((f"baseline.{a}", a, name, axes[a]) for a, name in config.baseline.named.items() if a in axes),
+        *((f"baseline.{a}", a, name, axes[a]) for a, name in config.baseline.axes.items() if a in axes),
         *((f"endpoints.{e}.quant", "quant", one.quant, {*quants, UNKNOWN}) for e, one in config.endpoints.items()),
     ]
     refuse(
@@ -377,7 +377,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         ),
         (
             choices and _plain(value) not in map(_plain, choices) and (is_misspelt or not is_open),
-            f"{where}: {engine.name} {engine.version} does not accept {shown(value)}",
+            f"{where}: {engine.name} {engine.version} does not accept {value_text(value)}",
             did_you_mean(str(value), map(str, choices)),
         ),
         (

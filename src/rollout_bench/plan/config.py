@@ -71,7 +71,7 @@ class Baseline(Strict):
     setting: Name | None = Field(None, description="The baseline's setting; default is the setting without changes.")
 
     @property
-    def named(self) -> dict[str, str]:
+    def axes(self) -> dict[str, str]:
         """Its axes with their values."""
         return self.model_dump(exclude_none=True)
 
@@ -83,7 +83,7 @@ class Baseline(Strict):
 
     @model_validator(mode="after")
     def _some_axis(self) -> "Baseline":
-        if not self.named:
+        if not self.axes:
             raise ValueError("names no axis, but needs at least one: write {quant: bf16}")
         return self
 

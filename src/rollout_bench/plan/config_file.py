@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from rollout_bench.contracts.fields import HUB_ID, LONGEST_NAME, name_made_of
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
@@ -203,7 +203,7 @@ def _as_user_error(error: ErrorDetails) -> UserError:
         (kind == "missing", f"{where}: is missing", "set it in config.yaml, or in another --configfile"),
         (
             kind == "union_tag_invalid",
-            f"{where}.distribution: {f'{shown(tag)} is not known' if tag else 'is missing'}",
+            f"{where}.distribution: {f'{value_text(tag)} is not known' if tag else 'is missing'}",
             did_you_mean(str(tag), DISTRIBUTIONS),
         ),
         (
@@ -218,7 +218,7 @@ def _as_user_error(error: ErrorDetails) -> UserError:
         ),
         (
             pattern or kind == "string_too_long",
-            f"{where}: {shown(value)} can't be a name",
+            f"{where}: {value_text(value)} can't be a name",
             _name_instead(place, str(value)),
         ),
         (
@@ -228,17 +228,17 @@ def _as_user_error(error: ErrorDetails) -> UserError:
         ),
         (
             kind == "literal_error",
-            f"{where}: {shown(value)} is not known",
+            f"{where}: {value_text(value)} is not known",
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         ),
         (
             kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str),
-            f"{where}: {shown(value)} is no mapping",
+            f"{where}: {value_text(value)} is no mapping",
             f"name the quantization that they are: weights: {{bf16: '{value}'}}",
         ),
         (
             kind in ("model_type", "dict_type") and re.match(r"[\w.-]+:\S", str(value)),
-            f"{where}: {shown(value)} is no mapping",
+            f"{where}: {value_text(value)} is no mapping",
             SPACE_AFTER_COLON,
         ),
         (
@@ -251,22 +251,22 @@ def _as_user_error(error: ErrorDetails) -> UserError:
         ),
         (
             kind == "model_type" and place == ("baseline",) and isinstance(value, str),
-            f"baseline: {shown(value)} is no mapping",
+            f"baseline: {value_text(value)} is no mapping",
             f"name its axis: baseline: {{quant: {value}}}",
         ),
         (
             kind == "model_type",
-            f"{where}: {'null' if value is None else shown(value)} is no mapping",
+            f"{where}: {'null' if value is None else value_text(value)} is no mapping",
             f"{short}write keys below it, or leave it out: {reference}",
         ),
         (
             kind == "string_type" and isinstance(value, int | float),
-            f"{where}: {shown(value)} is a number, but text is needed",
+            f"{where}: {value_text(value)} is a number, but text is needed",
             f"quote it: {parts[-1]}: '{value}'",
         ),
         (kind == "string_too_short", f"{where}: is empty", reference),
         (kind == "value_error", f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference),
-        (True, f"{where}: {'what stands there' if is_secret else shown(value)} {message}", reference),
+        (True, f"{where}: {'what stands there' if is_secret else value_text(value)} {message}", reference),
     ) or ("", "")
     return UserError(f"config: {problem}", remedy)
 

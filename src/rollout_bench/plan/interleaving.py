@@ -59,7 +59,7 @@ def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
 
     Members of a group agree on all axes except the baseline's.
     """
-    baseline = config.baseline.named
+    baseline = config.baseline.axes
     cells = grouped(
         (tuple(name for of, name in _names(experiment.spec).items() if of not in baseline), experiment)
         for experiment in matrix.experiments

@@ -64,7 +64,7 @@ from rollout_bench.plan.serving_checks import (
     measuring_of,
     with_loads,
 )
-from rollout_bench.plan.settings import resolved, under
+from rollout_bench.plan.settings import resolved, under_setting
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Set explicitly although vLLM's defaults are the same, since results depend on them."""
@@ -181,7 +181,7 @@ def _under(config: Config, setting: str, engine: InstalledEngine) -> Config:
         UserError: a mode cannot be measured so; the message names the setting.
     """
     try:
-        changed = under(config, setting)
+        changed = under_setting(config, setting)
         check_online(changed, engine)
         for mode in config.modes:
             planning_of(mode).check(changed, engine)

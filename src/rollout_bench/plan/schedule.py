@@ -17,13 +17,13 @@ from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, replicas, start_of
-from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
+from rollout_bench.contracts.store import existing, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, model_files
 from rollout_bench.core.numbers import first_few, several
-from rollout_bench.llmd.profiled import readings, rendered
+from rollout_bench.llmd.profiled import profile_lines, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import Interleaving
@@ -287,10 +287,10 @@ class Schedule:
 
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan to print, with records to measure `again` and the interpretation of profiles."""
-        profiles = readings(self.config.model_dump(exclude_unset=True))
+        profiles = profile_lines(self.config.model_dump(exclude_unset=True))
         differing = [
             *caveat_lines(self.matrix),
-            *differing_lines(self.matrix, self.config.baseline.named),
+            *differing_lines(self.matrix, self.config.baseline.axes),
             *idle_lines(self.config),
         ]
         shown = {
@@ -307,7 +307,7 @@ class Schedule:
         return PlanFile(
             schema_version=1,
             results=str(RESULTS),
-            baseline=self.config.baseline.named,
+            baseline=self.config.baseline.axes,
             comparison=self.config.comparison,
             precision=precision,
             order_seed=self.order_seed,
@@ -478,7 +478,7 @@ def order_seed(plan: Path) -> int:
     return secrets.randbits(32) if kept is None else kept
 
 
-def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
+def write_plan_and_specs(plan: Schedule, path: Path, outputs: set[str]) -> None:
     """Write the plan file, and a spec.json for every experiment with a launch that is measured for `outputs`.
 
     Raises:
@@ -523,7 +523,7 @@ def with_partners(
         for index in range(e.launches)
     )
     in_doubt = (records for records in groups.values() if any(record in doubtful for record in records))
-    return present(record for records in in_doubt for record in records)
+    return existing(record for records in in_doubt for record in records)
 
 
 def scanned_records(plan: Schedule) -> dict[str, RecordScan]:
@@ -533,7 +533,7 @@ def scanned_records(plan: Schedule) -> dict[str, RecordScan]:
 
 
 def of_unsound_blocks(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
-    """Return the existing records of blocks that are measured again whole; `looks` are from `glances`.
+    """Return the existing records of blocks that are measured again whole; `looks` are from `scanned_records`.
 
     These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
     launch that is measured alone is not interleaved with the others, so it forms no pair with them. A failed launch,
@@ -572,7 +572,7 @@ def joined_lines(plan: Schedule, looks: Mapping[str, RecordScan]) -> Iterator[st
 def measured_with_other_files(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
     """Return the records of launches whose model files have changed since; `plan` gets a line for each model.
 
-    `looks` are from `glances`. Models that are not on this machine are not checked.
+    `looks` are from `scanned_records`. Models that are not on this machine are not checked.
     """
     now: dict[str, dict[str, str]] = {}
     found: dict[str, dict[str, list[str]]] = {}

@@ -89,7 +89,7 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
     return config.model_copy(update={"setting_settings": known}), names
 
 
-def under(config: Config, name: str) -> Config:
+def under_setting(config: Config, name: str) -> Config:
     """Return a `resolved` config under one of its settings.
 
     Raises:

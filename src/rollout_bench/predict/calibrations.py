@@ -82,7 +82,7 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
     return max(fitting, key=lambda each: (each.spec.engine.version == spec.engine.version, len(each.launches)))
 
 
-def alike(one: Spec, other: Spec) -> bool:
+def same_but_engine_version(one: Spec, other: Spec) -> bool:
     """Return whether two specs differ at most in the version of the engine."""
     first, second = ({**each.model_dump(mode="json"), "engine": _unversioned(each)} for each in (one, other))
     return first == second

@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.steps import StepWork, TimedStep
-from rollout_bench.core.numbers import brief, percent, several
+from rollout_bench.core.numbers import in_sentence, percent, several
 
 Array = NDArray[np.float64]
 
@@ -477,10 +477,10 @@ def _range(amounts: Array) -> tuple[float, float]:
 def _beyond(amounts: Array, noun: str, low: float, high: float) -> Iterator[str]:
     above = amounts[amounts > SLACK * high]
     if above.size:
-        yield f"{_steps(above)} up to {brief(above.max())} {noun}; calibrated up to {brief(high)}"
+        yield f"{_steps(above)} up to {in_sentence(above.max())} {noun}; calibrated up to {in_sentence(high)}"
     below = amounts[(amounts > 0) & (amounts < low)]
     if below.size and noun == HULL["tokens"]:  # the other amounts act linearly from zero on
-        yield f"{_steps(below)} only {brief(below.min())} {noun}; calibrated from {brief(low)}"
+        yield f"{_steps(below)} only {in_sentence(below.min())} {noun}; calibrated from {in_sentence(low)}"
 
 
 def _steps(amounts: Array) -> str:

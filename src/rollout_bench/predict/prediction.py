@@ -27,7 +27,7 @@ from rollout_bench.core.numbers import percent
 from rollout_bench.core.places import python_path
 from rollout_bench.predict.calibrations import Calibration
 from rollout_bench.predict.model import LARGEST_ERROR, StepModel
-from rollout_bench.predict.replay import Asked, Replayed, ReplayJob
+from rollout_bench.predict.replay import Replayed, ReplayJob, WaitingSequence
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
@@ -230,7 +230,9 @@ class Predictor:
             beyond=tuple(model.outside(works)),
         )
 
-    def _replay(self, spec: Spec, record: Steps, model_path: str, engines: Sequence[list[Asked]]) -> list[Replayed]:
+    def _replay(
+        self, spec: Spec, record: Steps, model_path: str, engines: Sequence[list[WaitingSequence]]
+    ) -> list[Replayed]:
         args: dict[str, Any] = {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
         args |= {"async_scheduling": record.async_scheduling}
         for name in ("max_num_seqs", "max_num_batched_tokens"):
@@ -259,11 +261,11 @@ def check(spec: Spec) -> None:
             raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
 
 
-def _asked(spec: Spec, requests: Sequence[Request]) -> list[list[Asked]]:
+def _asked(spec: Spec, requests: Sequence[Request]) -> list[list[WaitingSequence]]:
     """Return the sequences of each engine in an iteration."""
-    engines: list[list[Asked]] = [[] for _ in range(replicas(spec))]
+    engines: list[list[WaitingSequence]] = [[] for _ in range(replicas(spec))]
     for engine, request in zip(_homes(spec, requests), requests, strict=True):
-        asked = Asked(prompt_token_ids=list(request.prompt_token_ids), output_tokens=request.output_tokens)
+        asked = WaitingSequence(prompt_token_ids=list(request.prompt_token_ids), output_tokens=request.output_tokens)
         engines[engine].append(asked)
     return [each for each in engines if each]
 

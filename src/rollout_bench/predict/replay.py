@@ -19,7 +19,7 @@ from rollout_bench.contracts.steps import StepWork, work_of
 from rollout_bench.core.errors import UserError, run_command
 
 
-class Asked(Strict):
+class WaitingSequence(Strict):
     """A sequence that waits when the replay begins."""
 
     prompt_token_ids: list[int] = Field(min_length=1)
@@ -35,7 +35,7 @@ class ReplayJob(Strict):
         ge=2, description="Blocks of the KV cache, vLLM's num_gpu_blocks; one of them is never used."
     )
     block_tokens: int = Field(ge=1, description="Tokens in a block.")
-    sequences: list[Asked] = Field(min_length=1, description="Sequences in the order in which they are sent.")
+    sequences: list[WaitingSequence] = Field(min_length=1, description="Sequences in the order in which they are sent.")
 
 
 class Replayed(Strict):
@@ -132,7 +132,7 @@ def _config(job: ReplayJob) -> Any:
     return config
 
 
-def _check_fits(asked: Asked, job: ReplayJob, max_model_len: int) -> None:
+def _check_fits(asked: WaitingSequence, job: ReplayJob, max_model_len: int) -> None:
     tokens = len(asked.prompt_token_ids) + asked.output_tokens
     if tokens > max_model_len:
         raise UserError(
@@ -278,7 +278,7 @@ def _token(request: Any) -> int:
     return -1 - int(request.request_id)
 
 
-def _requests(sequences: Sequence[Asked], cache: Any, block_tokens: int) -> list[Any]:
+def _requests(sequences: Sequence[WaitingSequence], cache: Any, block_tokens: int) -> list[Any]:
     from vllm import SamplingParams
     from vllm.utils.hashing import get_hash_fn_by_name
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash

@@ -21,10 +21,10 @@ from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.conclusions import conclusions_apart
 from rollout_bench.report.headings import speedup_column
-from rollout_bench.report.notes import damage, side_lines
+from rollout_bench.report.notes import damage_lines, lines_of_side
 from rollout_bench.report.pack import opened_pack
 from rollout_bench.report.parts import Findings
-from rollout_bench.report.prose import Section, definitions, sections, those
+from rollout_bench.report.prose import Section, all_or_names, definitions, sections
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
@@ -124,7 +124,7 @@ def _compared(
     pairs = [(row.experiment, other) for row in rows if (other := row.against.other)]
     alternated = bool(pairs) and all(_alternated(*pair) for pair in pairs)
     found = (
-        Section("Damaged", damage(damaged)),
+        Section("Damaged", damage_lines(damaged)),
         sides,
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
@@ -244,7 +244,7 @@ def _value(metric: MetricName, side: int) -> Callable[[Row], str]:
 
 
 def _side(name: str, side: ResultSet) -> Iterator[str]:
-    first, *machines = side_lines(side.experiments, side.beyond_planned + side.not_selected)
+    first, *machines = lines_of_side(side.experiments, side.beyond_planned + side.not_selected)
     yield f"{name}: {first}"
     for line in machines:
         yield f"{name[0]}: {line}"
@@ -267,7 +267,7 @@ def _subject(rows: Sequence[Row]) -> Iterator[str]:
 def _differing(rows: Sequence[Row], groups: Sequence[Group]) -> Iterator[str]:
     compared = sum(row.against.other is not None for row in rows)
     for fact, names in differing(rows, groups).items():
-        yield f"{fact} ({those(names, compared)})"
+        yield f"{fact} ({all_or_names(names, compared)})"
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -224,7 +224,7 @@ GATE = TypeAdapter(Gate)
 
 def gate_of(made: Compared, limits: Sequence[Limit], a: str, b: str) -> Gate:
     """Return the gate of a comparison of `a` with `b`; raise `UserError` if nothing is compared."""
-    tests = sorted(tested(made, limits), key=lambda test: list(STATUS).index(test.outcome))
+    tests = sorted(gate_outcomes(made, limits), key=lambda test: list(STATUS).index(test.outcome))
     pairs = [(other, row.experiment) for row in made.findings.rows if (other := row.against.other)]
     engine_a, engine_b = (
         ", ".join(dict.fromkeys(engine_of(record.environment) for each in side for record in valid_records(each)))
@@ -248,7 +248,7 @@ def confidence_of(tests: int) -> float:
     return 1 - 2 * LEVEL / tests
 
 
-def tested(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
+def gate_outcomes(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
     """Return each limit at each row that has its number, judged at the confidence of so many tests.
 
     A number that an experiment has in A, whose like B lacks, is undecided.
@@ -270,7 +270,7 @@ def tested(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
         )
     comparison = findings.collection.comparison.model_copy(update={"confidence": confidence_of(len(found))})
     rows = replace(findings, collection=replace(findings.collection, comparison=comparison)).rows
-    return [*(finding(*each, len(found)) for each in _at_limits(rows, limits)), *lost]
+    return [*(gate_outcome(*each, len(found)) for each in _at_limits(rows, limits)), *lost]
 
 
 def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
@@ -292,7 +292,7 @@ def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, 
     ]
 
 
-def finding(row: Row, limit: Limit, comparison: Comparison, tests: int) -> Finding:
+def gate_outcome(row: Row, limit: Limit, comparison: Comparison, tests: int) -> Finding:
     """Return the outcome of a comparison in a gate of so many tests, whose confidence is `confidence_of` them."""
     least, low, high, half = limit.least_speedup, comparison.low, comparison.high, comparison.half_width
     outcome: Outcome = "undecided"

@@ -180,7 +180,7 @@ TITLES = {
 UNPROVEN = "In parentheses: of too few independent values to be sure, so no verdict rests on it."
 
 
-def unproven(text: str) -> str:
+def too_few_values(text: str) -> str:
     """Return the `text` of a percentile for which there are too few values."""
     return f"({text})"
 
@@ -189,7 +189,7 @@ def _percentile_column(percentile: int) -> Column[Distribution]:
     def cell(found: Distribution) -> str:
         proven = found.proven.get(percentile)
         if proven is None:
-            return unproven(number(found.percentiles[percentile], 3))
+            return too_few_values(number(found.percentiles[percentile], 3))
         return f"{number(proven.value, 3)} [{number(proven.low, 3)}, {number(proven.high, 3)}]"
 
     return Column(

@@ -76,7 +76,7 @@ def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
     ]
 
 
-def worse_from(series: Sequence[Entry]) -> Fall | None:
+def lasting_fall(series: Sequence[Entry]) -> Fall | None:
     """Return the lasting fall of a series by more than the margin, in logarithms of the speed-up; None without one.
 
     Each entry is a value: their spread has what differs between sessions, which the intervals of the entries lack.
@@ -89,7 +89,7 @@ def worse_from(series: Sequence[Entry]) -> Fall | None:
 
 def conclusion_of(series: Sequence[Entry]) -> str:
     """Return what the history of a number shows, without the number's name."""
-    fall = worse_from(series)
+    fall = lasting_fall(series)
     if fall is None:
         if len(series) == 1:
             return "not judged: one entry has none to be compared with"
@@ -111,7 +111,7 @@ def text_of(gates: Sequence[Gate]) -> str:
     tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items()]
     all_series = series_of(gates)
     found = [f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in all_series]
-    if any(each.test.outcome == "worse" for series in all_series if worse_from(series) is None for each in series):
+    if any(each.test.outcome == "worse" for series in all_series if lasting_fall(series) is None for each in series):
         found.append("Before: in the entries of earlier gates. The last column compares the B of a gate with its A.")
     return terminal("", tables, [], [Section("Conclusion", tuple(found))])
 
@@ -132,7 +132,7 @@ def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
 
 
 def _chart(series: Sequence[Entry]) -> Chart:
-    of, fall = NUMBERS[series[0].test.number], worse_from(series)
+    of, fall = NUMBERS[series[0].test.number], lasting_fall(series)
     start = len(series) if fall is None else fall.first
     before = math.exp(fmean(math.log(each.of_b.value) for each in series[:start]))
     bars = []

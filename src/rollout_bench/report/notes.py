@@ -26,7 +26,7 @@ from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusions
 from rollout_bench.report.headings import TITLES
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import sections, some
+from rollout_bench.report.prose import first_names, sections
 from rollout_bench.report.verdicts import verdict_values
 
 FACTS = "Measured with"
@@ -43,7 +43,7 @@ def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
     own = [each for each in left_out if each.experiment.mode == mode]
     names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
-    return f"Left out: {some(names)}." if names else ""
+    return f"Left out: {first_names(names)}." if names else ""
 
 
 def _name(experiment: ExperimentResults[Launched], label: str = "") -> str:
@@ -89,7 +89,7 @@ def _load(workload: WorkloadSpec) -> str:
     return load if workload.caveat is None else f"{load}; {printable(workload.caveat)}"
 
 
-def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
+def lines_of_side(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
     """Yield lines on one side of a comparison: its launches, experiments and start times; then the machines.
 
     No line is yielded if nothing was measured. `unread` counts the further records that `--all` would read.
@@ -180,10 +180,12 @@ def completeness(collection: ResultSet) -> str:
 def left_out(rows: Sequence[Row]) -> str:
     """Return the warning of a figure about experiments without a valid launch; empty if there are none."""
     names = grouped((row.empty_because, row.whole_name) for row in rows if row.empty_because)
-    return " ".join(f"Left out: {some(list(dict.fromkeys(those)))} ({reason})." for reason, those in names.items())
+    return " ".join(
+        f"Left out: {first_names(list(dict.fromkeys(those)))} ({reason})." for reason, those in names.items()
+    )
 
 
-def foot(findings: Findings) -> SummaryPart:
+def summary_notes(findings: Findings) -> SummaryPart:
     """Return the notes of every summary: missing launches with reasons, machines, and the method of the verdicts."""
     collection, rows = findings.collection, findings.rows
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
@@ -225,7 +227,7 @@ def foot(findings: Findings) -> SummaryPart:
         has_online=True in has_loads,
         certainty=plain_percent(CONFIDENCE),
         samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
-        without_percentiles=[(some(names), reason) for reason, names in without_percentiles.items()],
+        without_percentiles=[(first_names(names), reason) for reason, names in without_percentiles.items()],
         **verdict_values(rows, collection.comparison, collection.precision),
     )
     return SummaryPart(
@@ -250,10 +252,10 @@ def _without_energy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         for reason in dict.fromkeys(record.no_energy for record in row.experiment.records if record.no_energy)
     )
     for reason, names in grouped(reasons).items():
-        yield "" if len(names) == len(repeated) else some(names, 3), reason
+        yield "" if len(names) == len(repeated) else first_names(names, 3), reason
 
 
-def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
+def damage_lines(errors: Iterable[UserError]) -> tuple[str, ...]:
     """Return a line for each file that can't be used."""
     return tuple(f"{sentence(error.problem)} Fix: {sentence(error.remedy)}" for error in errors)
 
@@ -266,7 +268,7 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     for found in alike.values():
         names = dict.fromkeys(name for name, _, _ in found)
         launches = dict.fromkeys(launch for _, own, _ in found for launch in own.split(", "))
-        yield some(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
+        yield first_names(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
 
 
 def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.store import FAILURES, RECORD_REMEDY, check_results_folder, find_results
-from rollout_bench.core.errors import UserError, shown
+from rollout_bench.core.errors import UserError, value_text
 from rollout_bench.core.files import write_archive, write_whole
 from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
 
@@ -65,7 +65,7 @@ def opened(path: Path) -> Path:
                     raise tarfile.TarError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
                 content = file.extractfile(member) if is_plain and is_inside else None
                 if content is None:
-                    raise tarfile.TarError(f"it has {shown(member.name)}")
+                    raise tarfile.TarError(f"it has {value_text(member.name)}")
                 write_whole(folder / member.name, content.read())
             while left > 0 and (rest := stream.read(1 << 20)):  # to its end, or a cut file would pass for a whole one
                 left -= len(rest)

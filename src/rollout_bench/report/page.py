@@ -103,7 +103,7 @@ def page(
 def _figure(picture: Picture) -> str:
     """Return the figure with its title and captions as text, which stays readable on a phone."""
     above, below = (" ".join(filter(None, texts)) for texts in (picture.drawn.above, (picture.drawn.below,)))
-    svg = base64.b64encode(picture.drawn.bare).decode()
+    svg = base64.b64encode(picture.drawn.without_texts).decode()
     return (
         f'<figure id="figure-{picture.name}"><figcaption><b>{_text(picture.title)}</b> {_text(above)}</figcaption>'
         f'<img alt="{escape(picture.title)}" src="data:image/svg+xml;base64,{svg}">'

@@ -107,7 +107,7 @@ class Findings:
         """Counts of launches of each profile, messages and drift experiment, by its place."""
         return {f"{other.mode}/{other.experiment}": launches_text(other) for other in self.collection.others}
 
-    def typical(self, mode: Mode) -> frozenset[MetricName]:
+    def compared_by_iterations(self, mode: Mode) -> frozenset[MetricName]:
         """Return the metrics in which experiments of `mode` are compared by iterations instead of launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
         return frozenset(metric for row in rows for metric, found in row.comparisons.items() if found.of_passes)
@@ -166,7 +166,7 @@ def _on_unnamed_endpoint(row: Row) -> bool:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SvgFigure:
     """A figure as SVG; `above` its panels it says its title and these texts, and one `below` them.
 
     `margins_pt` are the heights of these texts in points.
@@ -178,7 +178,7 @@ class Drawn:
     margins_pt: tuple[float, float]
 
     @property
-    def bare(self) -> bytes:
+    def without_texts(self) -> bytes:
         """The SVG without the texts, for a page that has them in its own type."""
         top, bottom = self.margins_pt
         box = re.search(rb'height="([\d.]+)pt" viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
@@ -194,7 +194,7 @@ class Picture:
 
     name: str
     title: str
-    drawn: Drawn
+    drawn: SvgFigure
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,12 @@ def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
     return (Section(heading, items),) if items else ()
 
 
-def those(names: Sequence[str], compared: int) -> str:
+def all_or_names(names: Sequence[str], compared: int) -> str:
     """Return `all compared` if there are as many `names`, else the names."""
     return "all compared" if len(names) == compared > 1 else "; ".join(names)
 
 
-def some(names: Sequence[str], most: int = _NAMED) -> str:
+def first_names(names: Sequence[str], most: int = _NAMED) -> str:
     """Return the first few of `names`, and the number of the rest."""
     return first_few(names, most, "; ")
 
@@ -91,8 +91,8 @@ def templates() -> Environment:
         "ratio": ratio,
         "sentence": sentence,
         "several": several,
-        "some": some,
-        "those": those,
+        "some": first_names,
+        "those": all_or_names,
         "thousands": count,
     }
     return environment

@@ -10,7 +10,7 @@ from rollout_bench.contracts.axes import UNKNOWN, label_of
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config_file import name_after
-from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, foot
+from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, summary_notes
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, Picture
 from rollout_bench.report.prose import Section
@@ -39,7 +39,7 @@ class Summary:
         csv: the contents of summary.csv.
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
-        name: what the title names: the config, or the subject of a config without a name (`subject_of`).
+        name: what the title names: the config, or the subject of a config without a name (`measured_title`).
         is_empty: whether no launch counts, so that the short answer needs no table.
     """
 
@@ -132,7 +132,7 @@ def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> 
     timed = dict.fromkeys(mode_of(experiment.mode) for experiment in collection.experiments)
     measured = {mode_of(experiment.mode) for experiment in collection.others}
     blocks = [
-        [foot(findings), *(mode.tables.get()(findings, mode) for mode in timed)],
+        [summary_notes(findings), *(mode.tables.get()(findings, mode) for mode in timed)],
         *([mode.tables.get()(findings, mode)] for mode in MODES.values() if mode in measured),
     ]
     parts = [part for block in blocks for part in block]
@@ -158,7 +158,7 @@ def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> 
         pictures=pictures,
         explored=explored,
         csv=csv_text(findings.frame),
-        name=_config_name(collection) or subject_of(collection),
+        name=_config_name(collection) or measured_title(collection),
         is_empty=bool(findings.rows) and not any(row.used for row in findings.rows),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
@@ -171,7 +171,7 @@ def _config_name(collection: ResultSet) -> str:
     return name_after(files) if files and collection.planned else ""
 
 
-def subject_of(collection: ResultSet) -> str:
+def measured_title(collection: ResultSet) -> str:
     """Return what was measured, for a title: `qwen3-90m: bf16, w8a8`, or a server's loads: `mine: 2, 4 req/s`."""
     launched = collection.launched
     models = first_few(dict.fromkeys(each.model for each in launched))

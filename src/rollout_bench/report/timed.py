@@ -120,7 +120,7 @@ def _columns(
     first = kind == titles[0]
     metrics = dict.fromkeys(metric for row in rows for metric in row.comparisons)
     own = [m for m in metrics if NUMBERS[m].table == kind or (first and NUMBERS[m].table not in titles)]
-    settings, typical = findings.collection.comparison, findings.typical(mode)
+    settings, typical = findings.collection.comparison, findings.compared_by_iterations(mode)
     return [
         *([SETS, LAUNCHES] if first else []),
         *(column for column in special if column.words),

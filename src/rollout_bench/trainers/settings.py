@@ -21,8 +21,8 @@ from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConf
 from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, shown
-from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, value_text
+from rollout_bench.core.readers import Reader, count, finite, index, number, or_none, share, switch, text
 from rollout_bench.core.yaml_files import packaged, read_mapping, value_in
 
 TABLES: dict[str, Any] = {
@@ -135,10 +135,10 @@ class TrainerKey:
         else:
             name, _, nullable = self.read.partition(" or ")
             try:
-                return (maybe(READERS[name]) if nullable else READERS[name])(written)
+                return (or_none(READERS[name]) if nullable else READERS[name])(written)
             except ValueError as error:
                 problem, remedy = str(error), f"correct it there, or add {self.path}=VALUE to the command"
-        raise UserError(f"{where}: {self.path}: {shown(written)} is not {problem}", self.remedy or remedy)
+        raise UserError(f"{where}: {self.path}: {value_text(written)} is not {problem}", self.remedy or remedy)
 
 
 ALIKE = 0.85

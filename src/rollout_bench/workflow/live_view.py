@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from rollout_bench.cluster.claims import under_way
+from rollout_bench.cluster.claims import running_launches
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
@@ -139,7 +139,7 @@ class RunState:
     def lines(self) -> tuple[list[str], list[str]]:
         """Return a line for each job that has ended since the last call, and the lines of the view."""
         now, running = time.monotonic(), dict[str, dict[str, LaunchProgress]]()
-        for record, (progress, _) in under_way(RESULTS).items():
+        for record, (progress, _) in running_launches(RESULTS).items():
             mark = self._plan.mark_of.get(str(RESULTS / record))
             if mark in self._to_do:
                 running.setdefault(mark, {})[str(RESULTS / record)] = progress

@@ -142,7 +142,7 @@ def _measured_again(plan: Schedule) -> set[str]:
     changed = measured_with_other_files(plan, looks)
     plan.changed.extend(joined_lines(plan, looks))
     unsound = of_unsound_blocks(plan, looks)
-    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | unsound
+    again = with_partners(changed, plan.experiments, plan.config.baseline.axes) | unsound
     if again:
         plan.changed.append(_reasons(again, unsound, {record for record in unsound if looks[record].is_transient}))
     if plan.config.launches != "auto" or not again:

@@ -84,7 +84,7 @@ def first_failed(mode: str, experiment: str, launches: int) -> int | None:
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
     """Return the baselines of `own`: usually one experiment, and none if `own` is a baseline."""
-    wanted = cell_of(own, plan.config.baseline.named)
+    wanted = cell_of(own, plan.config.baseline.axes)
     return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
 
 

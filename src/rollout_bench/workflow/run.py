@@ -24,7 +24,7 @@ from rollout_bench.core.terminal import print_answer
 from rollout_bench.plan.checks import absent_model, dropped_variables
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.fit.architecture import too_long
-from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
+from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, set_aside, write_plan_and_specs
 from rollout_bench.report.state import kept_answer
 from rollout_bench.workflow.call import has_begun, hold_results, stopping
 from rollout_bench.workflow.jobs import is_summary_stale, kept_folder
@@ -110,7 +110,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         slurm.check_none_left(Path.cwd())
         claims.fail_dead_claims(RESULTS)
         # With launches: auto, any launch may be needed later in the run.
-        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
+        write_plan_and_specs(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
@@ -144,7 +144,7 @@ def keep_plan(plan: Schedule) -> None:
     try:
         with locked(RESULTS, ""):
             claims.fail_dead_claims(RESULTS)
-            put_on_disk(plan, PLAN_FILE, set())
+            write_plan_and_specs(plan, PLAN_FILE, set())
     except UserError as error:
         if not isinstance(error.__cause__, filelock.Timeout):
             raise

@@ -220,7 +220,7 @@ def with_turns(
     ]
 
 
-def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
+def with_shifted_ids(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
     """Return the requests with every drawn id shifted by `by`, modulo the range of ids in prompts.
 
     They share the same prefixes as before, but a cache that has seen the original prompts contains none of them.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess, mean_size
+from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess_over_floor, mean_size
 
 
 def test_all_moments_and_intervals_hold_those_of_known_policies():
@@ -74,11 +74,11 @@ def test_equal_policies_diverge_by_exactly_nothing():
     ],
 )
 def test_size_and_excess_are_means_over_sequences(own: Any, floor: Any, size: float, more: float):
-    found = excess(own, floor, 0.9)
+    found = excess_over_floor(own, floor, 0.9)
     assert (divergence(own, 0.95).size.value, found.value) == (pytest.approx(size), pytest.approx(more))
     assert (found.low > 0) == (floor[0][0] == 0)
     with pytest.raises(ValueError, match="sequences can't be held against 1"):
-        excess(own, floor[:1], 0.95)
+        excess_over_floor(own, floor[:1], 0.95)
 
 
 @pytest.mark.parametrize(("sizes", "high"), [([0.0, 0.0, 0.1], math.nan), ([0.0, 0.1, 0.9], math.inf)])
@@ -124,7 +124,7 @@ def test_noise_exceeds_the_floor_no_more_often_than_promised(sequences: int):
         scale = generator.gamma(2, 0.01, sequences)  # some sequences are harder
         return [generator.normal(0, each, 40) for each in scale]
 
-    found = sum(excess(noise(), noise(), 0.95).low > 0 for _ in range(400))
+    found = sum(excess_over_floor(noise(), noise(), 0.95).low > 0 for _ in range(400))
     assert found <= 0.05 * 400  # of a two-sided interval half of 5 % are on this side
 
 

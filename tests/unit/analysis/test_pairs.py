@@ -22,7 +22,7 @@ from rollout_bench.analysis.timed.pairs import (
     WAYS,
     Pair,
     Way,
-    of_one_way,
+    most_precise_pairs,
     pair_of,
     round_s,
     trimmed_mean,
@@ -182,7 +182,7 @@ PAIRS = st.dictionaries(
 
 @given(PAIRS)
 def test_only_the_most_precise_way_with_enough_pairs_is_left(pairs: dict[int, Pair]) -> None:
-    found = of_one_way(pairs, MIN_PAIRS)
+    found = most_precise_pairs(pairs, MIN_PAIRS)
     (way,) = {pair.way for pair in found.values()}
     assert found == {launch: pair for launch, pair in pairs.items() if pair.way == way}
     numbers = {each: sum(pair.way == each for pair in pairs.values()) for each in WAYS}
@@ -193,7 +193,7 @@ def test_only_the_most_precise_way_with_enough_pairs_is_left(pairs: dict[int, Pa
 @given(PAIRS, st.floats(0.1, 10))
 def test_the_choice_looks_at_no_ratio(pairs: dict[int, Pair], factor: float) -> None:
     scaled = {launch: replace(pair, log_ratio=-factor * pair.log_ratio) for launch, pair in pairs.items()}
-    assert of_one_way(scaled, MIN_PAIRS).keys() == of_one_way(pairs, MIN_PAIRS).keys()
+    assert most_precise_pairs(scaled, MIN_PAIRS).keys() == most_precise_pairs(pairs, MIN_PAIRS).keys()
 
 
 def sides(logs: np.ndarray, shared: np.ndarray, ways: Sequence[Way]) -> list[list[LaunchMeasures]]:

@@ -22,7 +22,7 @@ from rollout_bench.modes.profile.traces.categories import categorise
 from rollout_bench.modes.profile.traces.events import COLUMNS, write_events
 from rollout_bench.modes.profile.traces.torch import WHOLE_STEP, read_torch
 from rollout_bench.modes.profile.traces.trace import read_traces
-from rollout_bench.modes.profile.traces.trace_steps import nest, phase_of, step_times
+from rollout_bench.modes.profile.traces.trace_steps import phase_of, self_times, step_times
 
 NAME = "decode.rank0.trace.json.gz"
 
@@ -340,7 +340,7 @@ def covered(spans: list[tuple[int, int]]) -> int:
 @given(SPANS)
 def test_self_times_sum_to_the_union_and_parents_enclose_children(spans: list[tuple[int, int]]):
     start, duration = np.array(spans, dtype=float).reshape(-1, 2).T
-    own, parent = nest(start, duration)
+    own, parent = self_times(start, duration)
     assert (own >= 0).all()
     assert (own <= duration).all()
     assert own.sum() == covered(spans)

@@ -10,7 +10,7 @@ import pytest
 from synthetic_records import make_plan, make_spec
 
 from rollout_bench.cluster import claims, slurm
-from rollout_bench.cluster.claims import Owner, claimed, read_claim, under_way
+from rollout_bench.cluster.claims import Owner, claimed, read_claim, running_launches
 from rollout_bench.commands.plan import show
 from rollout_bench.contracts.progress import LaunchProgress, write_progress
 from rollout_bench.contracts.store import claim_path, failure_path, read_failure, record_path
@@ -195,4 +195,4 @@ def test_a_launch_under_way_is_named_with_its_progress(record: Path, capsys: pyt
 )
 def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, dead: dict, there: int) -> None:
     leave_claim(record, **dead)
-    assert len(under_way(record.parents[2])) == there
+    assert len(running_launches(record.parents[2])) == there

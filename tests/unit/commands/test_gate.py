@@ -26,7 +26,7 @@ from rollout_bench.report.gate import (
     Limit,
     Outcome,
     confidence_of,
-    finding,
+    gate_outcome,
     lines_of,
     outcome_of,
 )
@@ -247,7 +247,7 @@ def gate(
         sides = (Side(launches, float(np.exp(ours.mean()))), Side(launches, float(np.exp(theirs.mean()))))
         ratio = sides[0].value / sides[1].value
         found.append(Comparison(speedup=ratio, low=float(interval.low), high=float(interval.high), sides=sides))
-    return [finding(NAMED, Limit(RATE, 0.03), comparison, tests) for comparison in found]
+    return [gate_outcome(NAMED, Limit(RATE, 0.03), comparison, tests) for comparison in found]
 
 
 def share(outcome: Outcome, outcomes: list[Outcome]) -> float:

@@ -15,7 +15,7 @@ from rollout_bench.commands import history
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import append_whole
 from rollout_bench.report.gate import Finding, Gate, Measured
-from rollout_bench.report.history import conclusion_of, read_history, series_of, worse_from
+from rollout_bench.report.history import conclusion_of, lasting_fall, read_history, series_of
 
 RATE = "output_tokens_per_s"
 
@@ -49,7 +49,7 @@ EARLIER = [100.0, 101.0, 99.0, 100.5, 99.5, 100.2, 99.0, 101.0, 100.0, 99.8]
 )
 def test_a_fall_that_stays_is_dated(values: list[float], number: str, first: int | None):
     (series,) = series_of(gates(values, number))
-    fall = worse_from(series)
+    fall = lasting_fall(series)
     assert (fall and fall.first) == first
 
 

@@ -13,12 +13,12 @@ from refusals import hold, refusals, refused, write_files
 from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.keys import READERS, Meaning
 from rollout_bench.llmd.loads import HARNESSES
-from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, readings, rendered, with_profiles
+from rollout_bench.llmd.profiled import WorkloadProfile, profile_lines, profile_of, rendered, with_profiles
 from rollout_bench.llmd.template import parsed
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.schedule import put_on_disk, schedule
+from rollout_bench.plan.schedule import schedule, write_plan_and_specs
 
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
@@ -197,7 +197,9 @@ def test_the_reading_of_a_profile_is_told_with_its_overrides():
     own = {"overrides": {"load.worker_max_concurrency": 7, "rate": 2}}
     perf = {"profile": {"harness": "inference-perf", "path": "sanity_random", **own}}
     flags = {"profile": {"harness": "vllm-benchmark", "path": "sanity_random", "overrides": {"num-warmups": 3}}}
-    read, *notes = readings({**CONFIG, "workloads": ["a", "b"], "workload_settings": {"a": perf, "b": flags, "c": {}}})
+    read, *notes = profile_lines(
+        {**CONFIG, "workloads": ["a", "b"], "workload_settings": {"a": perf, "b": flags, "c": {}}}
+    )
     assert "sanity_random.yaml.in, with {load.worker_max_concurrency: 7, rate: 2}, read as {" in read
     assert "online: {request_rate: 2, duration_s: 30}}" in read
     assert any(note.startswith("profile: a: load.worker_max_concurrency: limits nothing") for note in notes)
@@ -208,7 +210,7 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, quants: [bf16]}"))
     plan = schedule(config, expand(config, probe_engine(None)))
-    put_on_disk(plan, tmp_path / "results" / "plan.json", set(plan.jobs))
+    write_plan_and_specs(plan, tmp_path / "results" / "plan.json", set(plan.jobs))
     [kept] = (tmp_path / "results").glob("online/*/profile.yaml")
     assert kept.with_name("spec.json").exists()
     content = yaml.safe_load(kept.read_text())

@@ -24,7 +24,7 @@ from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.flags import not_finite_flags
 from rollout_bench.modes.cycle import worker as cycle
 from rollout_bench.modes.cycle.collector import cycle_flags
-from rollout_bench.modes.cycle.extension import TrainerStandIn, rolled
+from rollout_bench.modes.cycle.extension import TrainerStandIn, shifted_rows
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.updates import InProcess, Reload
@@ -221,8 +221,8 @@ def test_buckets_keep_order_and_type_and_are_full(sizes: list[tuple[str, int]], 
 
 def test_the_second_set_of_named_weights_has_all_tensors_rolled():
     matrix, vector = torch.arange(6).view(3, 2), torch.arange(3)
-    assert (rolled(matrix).tolist(), rolled(vector).tolist()) == ([[4, 5], [0, 1], [2, 3]], [2, 0, 1])
-    assert rolled(torch.tensor(3)).item() == 3
+    assert (shifted_rows(matrix).tolist(), shifted_rows(vector).tolist()) == ([[4, 5], [0, 1], [2, 3]], [2, 0, 1])
+    assert shifted_rows(torch.tensor(3)).item() == 3
 
 
 OTHER = "3" * 16

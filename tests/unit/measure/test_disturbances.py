@@ -21,8 +21,8 @@ from rollout_bench.core.processes import group_of
 from rollout_bench.measure.launch.flags import batch_flags
 from rollout_bench.measure.machine import readings
 from rollout_bench.measure.machine.gpus import Gpus, used
-from rollout_bench.measure.machine.host import between, read_host
-from rollout_bench.measure.machine.leases import Wanted, lease
+from rollout_bench.measure.machine.host import host_use, read_host
+from rollout_bench.measure.machine.leases import LeaseRequest, lease
 from rollout_bench.measure.machine.readings import LATE_S, LOOK_S, HostMonitor, PauseDetector, device_flags, host_flags
 
 
@@ -34,7 +34,7 @@ def test_only_a_busy_process_outside_the_launch_is_named() -> None:
         begun = burning.cpu_times().user
         while burning.cpu_times().user < begun + 0.5:  # however much of a core others leave to it
             time.sleep(0.05)
-        outside, inside = (between(one, read_host([], ours)) for one, ours in zip(before, own, strict=True))
+        outside, inside = (host_use(one, read_host([], ours)) for one, ours in zip(before, own, strict=True))
         process.kill()
     got = outside.other_cpu_share - inside.other_cpu_share  # what the process itself had: others may be busy too
     assert got * outside.cores * outside.window_s > 0.3
@@ -48,7 +48,7 @@ def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters() -> None
     now = read_host([], set())
     before = replace(now, own=0.0, others={}, stalled_s=0.0, swapped_bytes=0)
     later = {"moment": now.moment + 2.0, "steal": now.steal + 1.0, "total": now.total + 4.0}
-    seen = between(before, replace(before, **later, stalled_s=0.5, swapped_bytes=4 << 20))
+    seen = host_use(before, replace(before, **later, stalled_s=0.5, swapped_bytes=4 << 20))
     assert (seen.steal_share, seen.memory_pressure_share, seen.swap_bytes) == (0.25, 0.25, 4 << 20)
     codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [seen])}
     assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
@@ -227,7 +227,7 @@ def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.
 
 def test_only_a_pass_that_counts_makes_the_launch_invalid(engine: psutil.Process, tmp_path: Path, leases: Path):
     looking = PauseDetector()
-    wanted = Wanted(tiny_spec(), tmp_path / "results/offline/tiny-00000000/launch-0.json")
+    wanted = LeaseRequest(tiny_spec(), tmp_path / "results/offline/tiny-00000000/launch-0.json")
     with lease(wanted, time.sleep, print) as held:
         around = HostMonitor("cpu", [{}], lambda: ([group_of(engine.pid)], set()), held, looking)
 

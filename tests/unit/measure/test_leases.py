@@ -22,7 +22,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
 from rollout_bench.measure.machine import inventory, leases
 from rollout_bench.measure.machine.device import Device, DeviceError
-from rollout_bench.measure.machine.leases import Wanted, alone, check_folder
+from rollout_bench.measure.machine.leases import LeaseRequest, check_folder, folder_lock
 from rollout_bench.modes.rollout.settings import RolloutSpec
 
 CONTENDER = Path(__file__).parents[2] / "fixtures" / "contender.py"
@@ -227,7 +227,7 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, target: str):
 
 def test_a_folder_that_becomes_a_link_later_is_not_followed(tmp_path: Path):
     (tmp_path / "leases").symlink_to(tmp_path)
-    with pytest.raises(OSError, match="leases"), alone(tmp_path / "leases", no_waiting):
+    with pytest.raises(OSError, match="leases"), folder_lock(tmp_path / "leases", no_waiting):
         pass
 
 
@@ -252,12 +252,12 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
 
 def wanted(
     launch: int = 0, isolation=None, devices: int | None = None, platform: str = "cuda", **engine_args
-) -> Wanted:
+) -> LeaseRequest:
     spec = tiny_spec(engine={"args": engine_args}).model_copy(update={"platform": platform})
-    return Wanted(spec, Path(f"results/offline/tiny-00000000/launch-{launch}.json"), isolation, devices, launch)
+    return LeaseRequest(spec, Path(f"results/offline/tiny-00000000/launch-{launch}.json"), isolation, devices, launch)
 
 
-def leased(want: Wanted):
+def leased(want: LeaseRequest):
     return leases.lease(want, no_waiting, lambda _: None)
 
 

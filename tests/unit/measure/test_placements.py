@@ -20,7 +20,7 @@ from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.modes.placement.collector import placement_flags
 from rollout_bench.modes.placement.events import StepOver
 from rollout_bench.modes.placement.groups import RankGroup
-from rollout_bench.modes.placement.hooks import MEETING, obstacle, surroundings, together
+from rollout_bench.modes.placement.hooks import MEETING, joint_pass, obstacle, surroundings
 from rollout_bench.modes.placement.record import RankStep, Span
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import share
@@ -130,7 +130,7 @@ def over(rank: int, released: float, spans: list[tuple[str, float, float]], toke
 
 
 def test_a_step_lasts_from_first_release_to_last_rank():
-    done = together([over(0, 100.0, [("generate", 100.0, 2.0), ("train", 103.0, 4.0)], 5),
+    done = joint_pass([over(0, 100.0, [("generate", 100.0, 2.0), ("train", 103.0, 4.0)], 5),
                      over(1, 100.5, [("generate", 100.5, 3.0), ("reset", 110.0, 1.0)], 6)], placed_spec())  # fmt: skip
     placed = done.iteration.placed
     assert placed.elapsed_s == 11.0
@@ -163,7 +163,7 @@ def told_by_all(*digests: str) -> list[StepOver]:
 
 def test_an_engines_tokens_count_once_until_its_last_rank_ends():
     spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
-    done = together(told_by_all("a", "a", "b", "b"), spec)
+    done = joint_pass(told_by_all("a", "a", "b", "b"), spec)
     assert (done.iteration.sequences, done.iteration.output_tokens, len(done.sequences)) == (2, 12, 4)
     assert [part.elapsed_s for part in done.iteration.replicas or []] == [3.0, 5.0]
     assert ([row.replica for row in done.sequences], len(done.iteration.placed.ranks)) == ([0, 0, 1, 1], 4)
@@ -172,7 +172,7 @@ def test_an_engines_tokens_count_once_until_its_last_rank_ends():
 def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
     spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
     with pytest.raises(MeasuringFailed, match=r"^iteration 4: ranks 2 to 3 are one engine") as refused:
-        together(told_by_all("a", "a", "b", "c"), spec)
+        joint_pass(told_by_all("a", "a", "b", "c"), spec)
     assert refused.value.category == "ranks_disagree"
 
 

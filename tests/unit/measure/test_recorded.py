@@ -11,7 +11,7 @@ from rollout_bench.measure.launch.failures import KNOWN_CAUSES, diagnose, died
 from rollout_bench.measure.launch.flags import fallback_flags, read_log
 from rollout_bench.measure.machine.npus import Npus, holders_by_npu
 from rollout_bench.modes.startup.notes import StartNote
-from rollout_bench.modes.startup.phases import noted_spans, shared_out
+from rollout_bench.modes.startup.phases import noted_spans, phases_between
 
 
 def recorded(name: str) -> Any:
@@ -94,7 +94,7 @@ def test_a_start_up_log_becomes_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_becomes_phases_that_add_up(name: str) -> None:
     notes = [StartNote(at=at, pid=1, text=text) for at, text in STARTS[name]["notes"]]
-    phases, rest_s = shared_out(noted_spans(notes, 10.0, 50.0), 10.0, 50.0)
+    phases, rest_s = phases_between(noted_spans(notes, 10.0, 50.0), 10.0, 50.0)
     assert {phase.name: phase.elapsed_s for phase in phases} == pytest.approx(STARTS[name]["phases"])
     assert sum(phase.elapsed_s for phase in phases) + rest_s == pytest.approx(40.0)
 

@@ -21,7 +21,7 @@ from rollout_bench.contracts.record import Drafting, ReplicaPass, Surplus, TurnR
 from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
-from rollout_bench.modes.rollout.exchange import Ended, Generate, heard, written
+from rollout_bench.modes.rollout.exchange import Ended, Generate, message_of, written
 from rollout_bench.modes.rollout.router import RoutedStep, Router
 from rollout_bench.modes.rollout.settings import RolloutSpec, RouterPolicy
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
@@ -198,7 +198,7 @@ def chain(*further: Turn) -> tuple[Echo, Trajectory]:
     """Return the engine and a sequence with these turns after the first."""
     engine = Echo()
     word = Generate(id=3, prompt=1, sample=0, prompt_token_ids=[1, 2], output_tokens=2, further=further, sent=0.0)
-    word = heard(written(word))
+    word = message_of(written(word))
 
     async def all_of() -> list[Answer]:
         return [answer async for answer in answers_of(word, engine)]

@@ -17,7 +17,7 @@ from launching import tiny_spec
 
 from rollout_bench.core import processes as processes_of
 from rollout_bench.measure.launch import guardian
-from rollout_bench.measure.machine.leases import Wanted, lease
+from rollout_bench.measure.machine.leases import LeaseRequest, lease
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, [HERE, HERE.parents[1] / "fixtures", HERE.parents[2] / "src"]))
@@ -113,7 +113,7 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
     while is_alive(processes["guardian"]):  # only its end frees the folder's lock
         time.sleep(0.01)
     assert is_alive(processes["engine"])
-    with lease(Wanted(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
+    with lease(LeaseRequest(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
         assert not is_alive(processes["engine"])
         assert list(temporary.iterdir()) == []
 

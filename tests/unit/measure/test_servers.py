@@ -20,16 +20,16 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import server as own
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
-from rollout_bench.measure.server.paced import questions
+from rollout_bench.measure.server.paced import prepared_requests
 from rollout_bench.measure.server.served import rows_of
 from rollout_bench.measure.server.session import (
     Connection,
     _took_token_ids,
     _vocabulary,
     check_answer,
+    connection_errors,
     identity,
-    open_own,
-    reaching,
+    start_server,
 )
 from rollout_bench.measure.server.stream import Answer, LoadPass, Question, RequestOutcome, Target, open_session, send
 from rollout_bench.workloads.requests import Request
@@ -195,7 +195,7 @@ def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str, se
     to = target(server.url)
     asked = requests([kind, None])
     began_s = time.monotonic()
-    bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
+    bad, good = sent_by_us(to, prepared_requests(asked, [request.prompt_token_ids for request in asked], to))
     assert time.monotonic() - began_s < 50  # a server goes on for 60
     check(kind, bad)
     assert server.truth()["sent_bytes"] < MOST_BYTES
@@ -295,7 +295,7 @@ def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
 
 def test_an_error_of_the_protocol_does_not_quote_the_key(answering: Answering):
     connection = answering(f"no HTTP {MIXED} \x1b[31m\r\n\r\n")
-    with pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
+    with pytest.raises(MeasuringFailed) as raised, connection_errors("http://x/v1"):
         connection.ask("GET", "/version")
     assert "no HTTP *** " in raised.value.cause
     assert raised.value.cause.isprintable()
@@ -312,7 +312,7 @@ def test_an_error_of_the_protocol_does_not_quote_the_key(answering: Answering):
     ids=["cut", "quote", "numbers", "no_sum"],
 )
 def test_metrics_that_can_t_be_are_none(text: str):
-    assert (server_metrics.risen("", text).e2el_mean_s, server_metrics.cache_labels(text)) == (None, {})
+    assert (server_metrics.increase("", text).e2el_mean_s, server_metrics.cache_labels(text)) == (None, {})
 
 
 OWN_KEY = "the-key-of-a-launch"
@@ -402,7 +402,7 @@ def test_a_killed_server_is_the_cause_though_its_engine_holds_the_socket(tmp_pat
     monkeypatch.setattr(own.Server, "wait_for_port", listening)
     try:
         with pytest.raises(MeasuringFailed, match="the server was ended by signal 9"):
-            open_own(online_spec(), "model")
+            start_server(online_spec(), "model")
         assert psutil.wait_procs(family[1:], timeout=10)[1] == []
     finally:
         for process in family:

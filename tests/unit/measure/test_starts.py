@@ -28,10 +28,10 @@ from rollout_bench.measure.machine import readings
 from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.startup.collector import Collector
-from rollout_bench.modes.startup.events import StartSeen
+from rollout_bench.modes.startup.events import StartObserved
 from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_folder
 from rollout_bench.modes.startup.notes import TimedLines, read_notes
-from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, shared_out
+from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, phases_between
 from rollout_bench.modes.startup.record import PhaseName
 from rollout_bench.modes.startup.settings import CacheState, StartFormat
 from rollout_bench.modes.startup.weight_files import weight_files
@@ -159,7 +159,7 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     spans = [StartSpan("inductor", began, began + 47.0)]
     for event in (
         Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
-        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
+        StartObserved(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
         IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
         Done(),
     ):
@@ -201,7 +201,7 @@ def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch:
     for event in (
         IterationEnds(),
         Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
-        StartSeen(spans=[], imports=imports, began=None, token=imports + 1.0, cache_files=44),
+        StartObserved(spans=[], imports=imports, began=None, token=imports + 1.0, cache_files=44),
         IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
         Done(),
     ):
@@ -213,7 +213,7 @@ def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch:
 
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))
 def test_phases_and_rest_are_the_whole(spans: list[tuple[str, float, float]]) -> None:
-    phases, rest_s = shared_out([StartSpan(*span) for span in spans], 0.0, 100.0)
+    phases, rest_s = phases_between([StartSpan(*span) for span in spans], 0.0, 100.0)
     assert sum(phase.elapsed_s for phase in phases) + rest_s == pytest.approx(100.0)
     for phase in phases:
         assert 0 <= phase.began_s < phase.ended_s <= 100

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.modes.steps.passes import APART, HOLD, Limits, Sent, passes, sizes
+from rollout_bench.modes.steps.passes import APART, HOLD, Limits, SentSequence, passes, sizes
 
 LIMITS = st.builds(
     Limits,
@@ -15,7 +15,7 @@ LIMITS = st.builds(
 )
 
 
-def decoding(sent: list[Sent], batched_tokens: int) -> list[int]:
+def decoding(sent: list[SentSequence], batched_tokens: int) -> list[int]:
     """Return how many sequences decode in each step, if prompts are computed in their order, as fast as possible."""
     begins, computed = [], 0
     for each in sent:

@@ -138,7 +138,7 @@ def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Sche
         if launch.index < 6:
             measure(launch)
     changed = {x.record for x in auto.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
-    auto.again.update(with_partners(changed, auto.experiments, auto.config.baseline.named))
+    auto.again.update(with_partners(changed, auto.experiments, auto.config.baseline.axes))
     run.begin(auto, auto.outputs_for(r for r in rounds.next_round(auto) if r in auto.by_record))
     moved = {launch.record for launch in auto.launches if launch.index in (1, 5)}
     assert moved.isdisjoint(path for path in auto.by_record if Path(path).exists())

@@ -7,7 +7,7 @@ from comparing import summarised
 from synthetic_records import INVALID, make_spec, save_steps, steps_spec
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.calibrations import alike, calibration_of, calibrations
+from rollout_bench.predict.calibrations import calibration_of, calibrations, same_but_engine_version
 
 
 def test_settings_of_the_scheduler_need_no_other_calibration(tmp_path: Path):
@@ -32,8 +32,8 @@ def test_a_calibration_of_another_version_serves_until_there_is_one(tmp_path: Pa
     save_steps(tmp_path, steps_spec().model_copy(update={"engine": engine}), 0)
     assert calibration_of(newer, calibrations(tmp_path)).spec.engine.version == "9.9.9"
     assert calibration_of(own, calibrations(tmp_path)).spec.engine.version == own.engine.version
-    assert alike(own, newer)
-    assert not alike(own, make_spec(args={"max_num_seqs": 4}))
+    assert same_but_engine_version(own, newer)
+    assert not same_but_engine_version(own, make_spec(args={"max_num_seqs": 4}))
 
 
 def test_replicas_divide_the_cores_of_a_cpu(tmp_path: Path):

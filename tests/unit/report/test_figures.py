@@ -30,7 +30,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.profile.findings import profile_report
-from rollout_bench.modes.profile.report import Found
+from rollout_bench.modes.profile.report import ProfiledExperiments
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures import charts
 from rollout_bench.report.figures.charts import Lines, draw, plain, settings
@@ -59,7 +59,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
         for quant, phases in (("bf16", BF16), ("w8a8 max-num-batched-tokens-8192", W8A8))
     ]
     small, large = Findings(collection, results), Findings(replace(collection, experiments=tuple(many)), results)
-    vars(large)["looked"] = {**small.mode_results, "profile": Found(profile_report(profiled))}
+    vars(large)["looked"] = {**small.mode_results, "profile": ProfiledExperiments(profile_report(profiled))}
     return {"small": small, "large": large}
 
 

@@ -59,7 +59,9 @@ def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: py
     monkeypatch.setattr(live_view.time, "monotonic", lambda: clock[0])
     told = {str(Path(record).relative_to(RESULTS)): record for record in plan.by_record}
     monkeypatch.setattr(
-        live_view, "under_way", lambda _: {short: (running[0][r], None) for short, r in told.items() if r in running[0]}
+        live_view,
+        "running_launches",
+        lambda _: {short: (running[0][r], None) for short, r in told.items() if r in running[0]},
     )
     state, every = live_view.RunState(plan), list(moments(plan))
     end_s, seen = every[-1][0], []
@@ -80,7 +82,7 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     live_view.PLAN_FILE.write_text("{}")
     record = str(Path(next(iter(plan.by_record))).relative_to(RESULTS))
     running = {record: (LaunchProgress(text="pass", passes=9, warmup=1), None)}
-    monkeypatch.setattr(live_view, "under_way", lambda _: running)
+    monkeypatch.setattr(live_view, "running_launches", lambda _: running)
     state = live_view.RunState(plan)
     assert state.lines()[0] == []
     RESULTS.rename("elsewhere")

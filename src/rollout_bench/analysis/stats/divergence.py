@@ -116,8 +116,9 @@ def divergence(
     r = p(x) / q(x), and KL[q, p] is estimated by -log r and (r - 1) - log r. Here p sampled the tokens, so p and q
     change places. Intervals are percentiles of a bootstrap of whole sequences, because tokens of a sequence depend on
     each other (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). Intervals of
-    means are at least as wide as Student's, as in `excess`. The interval of `size` is computed by `mean_size`, those of
-    shares by `_Drawn.share`. That of k3 does not hold what tokens carry that are too rare to be drawn.
+    means are at least as wide as Student's, as in `excess_over_floor`. The interval of `size` is computed by
+    `mean_size`, those of shares by `_Drawn.share`. That of k3 does not hold what tokens carry that are too rare to be
+    drawn.
 
     Args:
         log_ratios: for each sequence d of its tokens [n_i >= 1], in nats; p sampled them.
@@ -202,7 +203,7 @@ def effective_share(log_weights: ArrayLike) -> float:
     return float(weights.sum() ** 2 / (weights.size * (weights**2).sum()))
 
 
-def excess(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confidence: float) -> Bounded:
+def excess_over_floor(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confidence: float) -> Bounded:
     """Return the mean of |d| minus the mean of |d| of a noise floor, over the same sequences, with its interval.
 
     Each sequence counts equally, as in `mean_size`. Both sides of a sequence are drawn together, so its difficulty

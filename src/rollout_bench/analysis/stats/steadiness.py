@@ -86,7 +86,7 @@ def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
     Return None without such evidence, or with fewer than `LEAST` iterations.
     """
     times = np.array(elapsed_s)
-    more, p = lead_in(times)
+    more, p = slow_beginning(times)
     first, rest = times[:more], times[more:]
     if p < LEAD_IN_LEVEL and unsteady(rest) is None:
         sentence = (
@@ -129,7 +129,7 @@ def unsteady(times: Times) -> str | None:
     return None
 
 
-def lead_in(times: Times) -> tuple[int, float]:
+def slow_beginning(times: Times) -> tuple[int, float]:
     """Return the number of first values that are most clearly slower than the rest, and its p-value.
 
     Return (0, 1) if no lead-in is found.

@@ -14,7 +14,7 @@ from rollout_bench.contracts.spec import (
     config_text,
     differing,
     number_of,
-    set_in,
+    settable_values,
     swept_number,
     values_in_name,
 )
@@ -26,7 +26,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True)
-class Standing:
+class BestAndTies:
     """Configurations that share a baseline, including the baseline, by the first metric.
 
     `best` has the best mean of the configurations that may be the best. `ties` are not distinguishable from it, the
@@ -48,7 +48,7 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
 
 def best_and_ties(
     baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None
-) -> Standing | None:
+) -> BestAndTies | None:
     """Return the standing of the configurations that are compared pair by pair with `baseline`; None if undetermined.
 
     It is undetermined for fewer than `FEWEST` configurations, and if their pairs were computed in different
@@ -82,7 +82,7 @@ def best_and_ties(
     # Verdicts are two-sided. To agree with them, the baseline stays with the rows that do not differ from it.
     together = undetected if best == 0 else {0} if best in undetected else set()
     ties = [place for place in rest if may_be[place] or place in together]
-    return Standing(
+    return BestAndTies(
         best=everyone[best],
         ties=tuple(everyone[place] for place in ties),
         complete=len(judged) == len(others),
@@ -90,7 +90,7 @@ def best_and_ties(
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepLine:
     """Rows that differ in one number only, by its value.
 
     `label` distinguishes the line from the others: the quantization, and other settings that not all lines share.
@@ -104,7 +104,7 @@ class Swept:
     rows: tuple[tuple[float, Row], ...]
 
 
-def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
+def lines_over(rows: Sequence[Row]) -> tuple[str, list[SweepLine]]:
     """Return the name of the swept number in the settings of `rows`, and the lines over it; both may be empty."""
     measured = [row for row in rows if row.used and row.experiment.part is None]
     specs = {row.experiment.place: row.experiment.records[0].spec for row in measured}
@@ -117,11 +117,11 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
         spec = specs[row.experiment.place]
         value = number_of(spec, name)
         if value is not None:
-            own, settings = row.experiment, set_in(spec)
+            own, settings = row.experiment, settable_values(spec)
             fixed = " ".join(f"{other}={config_text(settings[other])}" for other in others if other in settings)
             label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
             found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
-    lines = [Swept(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
+    lines = [SweepLine(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
 
 

@@ -27,7 +27,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
     Way,
     has_idle_pass,
-    of_one_way,
+    most_precise_pairs,
     pair_of,
     paired_launches,
     ratio_of_totals,
@@ -188,7 +188,7 @@ def compare_launches(
     better = 1 if NUMBERS[metric].better == "higher" else -1
     told = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
     there = {launch: pair for launch, pair in told.items() if pair is not None}
-    found = of_one_way(there, MIN_PAIRS)
+    found = most_precise_pairs(there, MIN_PAIRS)
     ways = frozenset(pair.way for pair in found.values())
     totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
     unpaired, baseline_unpaired = (len(side) - len(there) for side in sides)

@@ -82,7 +82,7 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
     return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
 
 
-def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
+def most_precise_pairs(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
     """Return the `pairs`, by launch, of the most precise way that has at least `least` pairs.
 
     If no way has that many, return the pairs of the most precise way present. Pairs of two ways scatter differently,

@@ -36,7 +36,7 @@ from rollout_bench.measure.launch.starter import starter_for
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import BUSY, used_by_others
-from rollout_bench.measure.machine.leases import Lease, Wanted, lease
+from rollout_bench.measure.machine.leases import Lease, LeaseRequest, lease
 from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.workloads.requests import Source
 
@@ -133,10 +133,10 @@ class Assignment:
         return f"{self.spec.mode}/{self.spec.experiment()}"
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> LeaseRequest:
         """Return what the launch needs from its node."""
         first = self.launch if self.first_device is None else self.first_device
-        return Wanted(self.spec, self.out, self.isolation, self.devices, first)
+        return LeaseRequest(self.spec, self.out, self.isolation, self.devices, first)
 
     @property
     def loaded(self) -> str:

@@ -12,7 +12,7 @@ from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import private_temporary
-from rollout_bench.core.installed import stray, version
+from rollout_bench.core.installed import shadowing_folder, version
 from rollout_bench.core.places import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.workloads.datasets import read_bytes, sha256
@@ -164,7 +164,7 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
         if found != wanted:
             cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
-    if folder := stray(spec.engine.name):
+    if folder := shadowing_folder(spec.engine.name):
         cause = f"{sys.executable} imports vLLM from {folder}, not the installed {spec.engine.name}"
         return Cause("engine_version", cause, "take that folder out of PYTHONPATH")
     return _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)

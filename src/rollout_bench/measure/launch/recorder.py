@@ -229,7 +229,7 @@ class ProbeRecordBuilder(RecordBuilder):
             self._host += [host] if host is not None else []
             self._devices += devices
 
-    def looked_inside(self, log: str) -> dict[str, Any]:
+    def shared_fields(self, log: str) -> dict[str, Any]:
         """Return the fields that records of these modes share; `log` is the engine's output."""
         doubts = [
             *host_flags(self.spec.platform, self._host),

@@ -35,7 +35,7 @@ from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
 from rollout_bench.core.files import private_temporary
 from rollout_bench.core.processes import Watch, group_of, pause, signal_groups
 from rollout_bench.measure.launch.guardian import mark
-from rollout_bench.measure.machine.leases import alone
+from rollout_bench.measure.machine.leases import folder_lock
 
 _ENGINE = ("vllm", "vllm.entrypoints.llm", "vllm.v1.engine.core", "vllm.model_executor.models.qwen3")
 
@@ -104,7 +104,7 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
     told = json.dumps([who, sys.executable, modules, sorted(common.items())])
     place = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
     place.mkdir(exist_ok=True)
-    with alone(place, partial(pause, signals)):
+    with folder_lock(place, partial(pause, signals)):
         path, output = place / "socket", place / "output"
         if _answers(path):
             return path

@@ -78,7 +78,7 @@ def read_host(groups: Sequence[Group], helpers: set[int]) -> Reading:
     )
 
 
-def between(before: Reading, after: Reading) -> HostUse:
+def host_use(before: Reading, after: Reading) -> HostUse:
     """Return the host's use between two readings."""
     total, window_s = after.total - before.total, max(after.moment - before.moment, 1e-6)
     other = max(0, after.busy - before.busy - max(0, after.own - before.own))
@@ -91,7 +91,7 @@ def between(before: Reading, after: Reading) -> HostUse:
         cores=after.cores,
         steal_share=round((after.steal - before.steal) / total, 4) if total > 0 else None,
         other_cpu_share=round(other / total, 4) if total > 0 else None,
-        busiest_other=culprit(busiest) if busiest is not None and used[busiest] > 0 else None,
+        busiest_other=process_name(busiest) if busiest is not None and used[busiest] > 0 else None,
         memory_pressure_share=None if stalled_s is None else round(stalled_s / window_s, 4),
         swap_bytes=None if swapped is None else int(swapped),
     )
@@ -114,7 +114,7 @@ def used_by_others(pause: Callable[[float], None] = time.sleep) -> tuple[float, 
     ours = {each.pid for each in (here, *here.parents(), *here.children(recursive=True))}
     before = read_host((), ours)
     pause(LOOK_S)
-    use = between(before, read_host((), ours))
+    use = host_use(before, read_host((), ours))
     return use.other_cpu_share or 0.0, use.busiest_other
 
 
@@ -131,7 +131,7 @@ THREADS = {
 """Prefix of a kernel thread's name -> its task, because users do not know these threads."""
 
 
-def culprit(process: psutil.Process) -> str:
+def process_name(process: psutil.Process) -> str:
     """Return a name for a process that uses the cores beside a launch.
 
     Kernel threads and the Snakemake of this workflow are marked, because a user cannot end them like other programs.

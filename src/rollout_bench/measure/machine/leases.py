@@ -126,7 +126,7 @@ def check_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, pause: Pause) -> Iterator[None]:
+def folder_lock(folder: Path, pause: Pause) -> Iterator[None]:
     """Hold the folder's lock, so that no other process takes or clears claims."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -291,7 +291,7 @@ def _take(
 ) -> Lease | list[LeaseFile]:
     """Take free devices, or return the claims that prevent it."""
     groups, size = shape
-    with alone(folder, pause):
+    with folder_lock(folder, pause):
         found = claims_in(folder)
         others = [each for each in found if each.alive]
         exclusive = [each for each in others if "exclusive" in (claim.isolation, each.isolation)]
@@ -317,7 +317,7 @@ def _parts(devices: Iterable[Device]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LeaseRequest:
     """A launch's requirements for its node.
 
     Args:
@@ -337,7 +337,7 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[Lease]:
+def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Iterator[Lease]:
     """Wait until the devices for `wanted` are free, and hold them until the context ends.
 
     On cpu this process also runs on the cores of the lease.
@@ -384,7 +384,7 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
             os.sched_setaffinity(0, affinity)
 
 
-def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
+def _check(wanted: LeaseRequest, there: Sequence[Device] | None) -> None:
     spec, needed = wanted.spec, devices_needed(wanted.spec)
     if there is None and replicas(spec) > 1:
         raise DeviceError(

@@ -21,7 +21,7 @@ from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import Group, is_stopped, members_of
 from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.gpus import Gpus, used
-from rollout_bench.measure.machine.host import Reading, between, read_host
+from rollout_bench.measure.machine.host import Reading, host_use, read_host
 from rollout_bench.measure.machine.inventory import VARIABLES
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
@@ -145,7 +145,7 @@ def suspended_s() -> float:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PassObservations:
     """Observations around one pass, besides the readings of host and devices.
 
     Args:
@@ -193,8 +193,8 @@ class HostMonitor:
         self._neighbours: set[str] = set()
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
-        self._after: tuple[Reading, list[DeviceReading], Seen] | None = None
-        self._seen: list[Seen] = []  # for each pass
+        self._after: tuple[Reading, list[DeviceReading], PassObservations] | None = None
+        self._seen: list[PassObservations] = []  # for each pass
 
     def before(self) -> None:
         """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
@@ -207,10 +207,10 @@ class HostMonitor:
         """Read everything again as soon as the pass is over."""
         self._after = self._look()
 
-    def _look(self) -> tuple[Reading, list[DeviceReading], Seen]:
+    def _look(self) -> tuple[Reading, list[DeviceReading], PassObservations]:
         host, devices, held_up = read_host(*self._processes()), self._read_devices(), self._pauses.end()
         lost = self._lease is not None and self._lease.is_lost()
-        return host, devices, Seen(self._neighbours | self._read_neighbours(), lost, held_up)
+        return host, devices, PassObservations(self._neighbours | self._read_neighbours(), lost, held_up)
 
     def after(self, iteration: Iteration) -> Iteration:
         """Return `iteration` with the use of host and devices."""
@@ -223,7 +223,7 @@ class HostMonitor:
         self._seen.append(seen)
         groups, helpers = self._processes()
         ours = helpers | set(members_of(groups)) | self._mates() if devices else helpers
-        use = between(self._host_before, host) if self._host_before else None
+        use = host_use(self._host_before, host) if self._host_before else None
         return use, [used(*pair, ours) for pair in zip(self._devices_before, devices, strict=False)]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
@@ -261,7 +261,7 @@ class HostMonitor:
             flags.append(Flag(code="paused", severity="invalid", sentence=" ".join(held_up)))
         return flags
 
-    def _counted(self, counted: Collection[int] | None) -> dict[int, Seen]:
+    def _counted(self, counted: Collection[int] | None) -> dict[int, PassObservations]:
         return {number: seen for number, seen in enumerate(self._seen) if counted is None or number in counted}
 
     def _read_neighbours(self) -> set[str]:

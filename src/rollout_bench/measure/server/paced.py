@@ -35,7 +35,7 @@ FAILED_PAUSE_S = 0.05
 """Pause of a user after a failed request, in seconds, to avoid flooding a server that refuses everything."""
 
 
-def questions(requests: Sequence[Request], prompts: Sequence[Prompt], target: Target) -> list[Question]:
+def prepared_requests(requests: Sequence[Request], prompts: Sequence[Prompt], target: Target) -> list[Question]:
     """Return each request with its body, prepared before the pass so that it costs no measured time."""
     how, added = {"stream": True, "stream_options": {"include_usage": True}}, TEMPLATE_TOKENS * target.chat
     return [
@@ -62,7 +62,7 @@ class _Generator:
     def __init__(self, load: Load, target: Target) -> None:
         self._load = load
         self._target = target
-        self._questions = questions(load.requests, load.prompts, target)
+        self._questions = prepared_requests(load.requests, load.prompts, target)
         self._order = load.order()
         self._sent: list[tuple[tuple[int, int], RequestOutcome]] = []
         self._late_s: list[float] = []

@@ -18,7 +18,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import commands, guidellm, inference_perf_command, paced, vllm_command
-from rollout_bench.measure.server.session import Opened, open_endpoint, open_own
+from rollout_bench.measure.server.session import Opened, open_endpoint, start_server
 from rollout_bench.measure.server.stream import Load, LoadPass, Prompt, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
@@ -159,7 +159,7 @@ def opened_server(job: Job, tell: SendEvent, **more: Any) -> Opened:
         tell(PhaseBegins(phase="importing"))
         tell(PhaseBegins(phase="initializing"))
     if found is None and not _own:
-        _own.append((open_own(spec, job.model, **more), time.perf_counter() - start_s))
+        _own.append((start_server(spec, job.model, **more), time.perf_counter() - start_s))
     opened, init_s = _own[0] if found is None else (found, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),

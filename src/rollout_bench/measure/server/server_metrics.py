@@ -66,7 +66,7 @@ def _rose(before: str, after: str) -> dict[str, float]:
     return {name: max(0.0, value - old.get(name, 0.0)) for name, value in parse(after).items()}
 
 
-def risen(before: str, after: str) -> ServerUse:
+def increase(before: str, after: str) -> ServerUse:
     """Return the increase of the server's counters and histograms between two readings."""
     rose = _rose(before, after)
     counts = {field: round(rose[name]) for field, name in COUNTS.items() if name in rose}

@@ -137,7 +137,7 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 
 @contextlib.contextmanager
-def reaching(url: str) -> Iterator[None]:
+def connection_errors(url: str) -> Iterator[None]:
     """Convert connection errors for `url` into `MeasuringFailed`."""
     try:
         yield
@@ -316,7 +316,7 @@ class Opened:
 def _reaching_living(server: Server | None, url: str) -> Iterator[None]:
     """Convert connection errors for `url` into `MeasuringFailed`; the end of our `server` is the better cause."""
     try:
-        with reaching(url):
+        with connection_errors(url):
             yield
     except MeasuringFailed:
         until_s = time.monotonic() + DYING_S
@@ -358,7 +358,7 @@ def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def open_own(spec: Spec, model: str, **more: Any) -> Opened:
+def start_server(spec: Spec, model: str, **more: Any) -> Opened:
     """Start a server with `more` engine arguments, test it with a completion, and return it with its facts."""
     server = Server(spec, model, more)
     load = spec.load
@@ -428,7 +428,7 @@ def open_endpoint(spec: Spec) -> Opened:
     ways = [(body, ids) for body in (full, plain) for ids in (True, False) if load.token_ids or not ids]
     where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
     target = Target(*where, full, load.api == "chat", endpoint.tokenizer)
-    with reaching(endpoint.url):
+    with connection_errors(endpoint.url):
         served = identity(Connection(target), load.token_ids)
         for body, token_ids in ways:
             connection = Connection(replace(target, body=body))

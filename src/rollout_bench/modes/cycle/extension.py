@@ -21,7 +21,7 @@ Named = list[tuple[str, torch.Tensor]]
 """Names and tensors, in the order of a checkpoint."""
 
 
-class HandOver(TypedDict):
+class WeightTransfer(TypedDict):
     """The transfer of an update on one rank: times in seconds, bytes of the trainer's tensors, number of buckets."""
 
     transfer_s: float
@@ -42,15 +42,15 @@ class TrainerStandIn(WeightProofs):
         """Make both sets of the trainer's weights; return their bytes.
 
         Args:
-            shape: shape of a synthetic model. None: the loaded checkpoint is read, and its tensors are `rolled` for the
-                second set.
+            shape: shape of a synthetic model. None: the loaded checkpoint is read, and its tensors are
+                `shifted_rows` for the second set.
             weights_format: the engine's format.
         """
         self._format = weights_format
         self._specs = {} if shape is None else {spec.name: spec for spec in tensors(ResolvedShape(**shape))}
         if shape is None:
             first = self._read()
-            second = [(name, rolled(tensor)) for name, tensor in first]
+            second = [(name, shifted_rows(tensor)) for name, tensor in first]
         else:
             model = ResolvedShape(**shape)
             first, second = (
@@ -60,9 +60,9 @@ class TrainerStandIn(WeightProofs):
         self._sets: dict[Weights, Named] = {"first": first, "second": second}
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
-    def rollout_bench_update(self, weights: Weights) -> HandOver:
+    def rollout_bench_update(self, weights: Weights) -> WeightTransfer:
         """Transfer the trainer's weights to vLLM in buckets of `BUCKET_BYTES`; return times and sizes."""
-        took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
+        took = WeightTransfer(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
         self._reload(weights_iterator=self._handed_over(weights, took))
         return took
 
@@ -78,7 +78,7 @@ class TrainerStandIn(WeightProofs):
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         synchronize(self.device)
 
-    def _handed_over(self, weights: Weights, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
+    def _handed_over(self, weights: Weights, took: WeightTransfer) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors in the engine's format, made from copies on the engine's device; fill `took`."""
         named = self._sets[weights]
         # each tensor is copied on its own, so those of a bucket may differ in type
@@ -94,7 +94,7 @@ class TrainerStandIn(WeightProofs):
             while copies:
                 yield from self._stored(*copies.pop(0), took)
 
-    def _stored(self, name: str, tensor: torch.Tensor, took: HandOver) -> Iterable[tuple[str, torch.Tensor]]:
+    def _stored(self, name: str, tensor: torch.Tensor, took: WeightTransfer) -> Iterable[tuple[str, torch.Tensor]]:
         """Return the stored tensors, with names, for one bf16 tensor; unknown tensors are not quantized."""
         spec = self._specs.get(name)
         if spec is None or self._format == "bf16":
@@ -122,7 +122,7 @@ class TrainerStandIn(WeightProofs):
         return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
 
 
-def rolled(tensor: torch.Tensor) -> torch.Tensor:
+def shifted_rows(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` with its rows, or values, shifted by one; if this changes nothing, plus 1/4.
 
     Norms that are all ones and biases that are all zero would not change by a shift. A scalar stays as it is.

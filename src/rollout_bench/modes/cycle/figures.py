@@ -7,7 +7,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.cycle.record import PartName
 from rollout_bench.report.figures.charts import Bar, Chart, Rows
-from rollout_bench.report.figures.drawings import after_one_another, bar_of, content_of, panels_of, range_of, rows_with
+from rollout_bench.report.figures.drawings import bar_of, content_of, panels_of, range_of, rows_with, stacked
 from rollout_bench.report.parts import Findings
 
 PARTS: Mapping[str, tuple[PartName, ...]] = {
@@ -49,7 +49,7 @@ def _step(row: Row, beside: Sequence[Row]) -> Bar:
     stages = {name: values.get(f"update_{name}_s", 0.0) for name in ("transfer", "quantize", "load")}
     sums = {name: sum(values.get(f"transition_{part}_s", 0.0) for part in parts) for name, parts in PARTS.items()}
     lengths = {"generation": values.get("step_time_s", 0.0), **stages, **sums}
-    parts = after_one_another({name: lengths[name] for name in CYCLE_COLOURS})
+    parts = stacked({name: lengths[name] for name in CYCLE_COLOURS})
     points = list(values_of("whole_step_s", row.used).values())
     return bar_of(row, beside, parts=parts, points=points, text=f"{number(values.get('whole_step_s'), 3)} s")
 

@@ -55,7 +55,7 @@ class WeightUpdate(Strict):
     buckets: int | None = absent("Number of buckets. Null if vLLM reads the weights itself.", ge=1)
 
 
-class MemoryLook(Strict):
+class MemorySnapshot(Strict):
     """The engine's memory at one moment of a transition."""
 
     when: Literal["before", "asleep", "after"] = Field(
@@ -77,7 +77,7 @@ class Transition(ModePart):
     elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds.")
     parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
     update: WeightUpdate = Field(description="The update of the weights.")
-    memory: list[MemoryLook] = Field(min_length=1, description="In their order.")
+    memory: list[MemorySnapshot] = Field(min_length=1, description="In their order.")
 
     def part_s(self, *names: PartName) -> float:
         """Return the total duration of the parts with these names, in seconds."""

@@ -9,7 +9,7 @@ import pandas as pd
 from rollout_bench.analysis.proofs import failed_proofs, proven
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
-from rollout_bench.core.numbers import MISSING, brief, count, number
+from rollout_bench.core.numbers import MISSING, count, in_sentence, number
 from rollout_bench.modes.cycle import MODE
 from rollout_bench.modes.cycle.gains import NetGain, TokenRange, net_gain
 from rollout_bench.modes.cycle.numbers import MEMORY, PARTS, STEP, UPDATE
@@ -55,7 +55,7 @@ GAINS: tuple[Column[Decision], ...] = (
     Column(
         "tokens measured",
         "Measured output tokens per sequence.",
-        lambda decision: brief(decision.row.values["sequence_tokens"]),
+        lambda decision: in_sentence(decision.row.values["sequence_tokens"]),
     ),
     Column(
         "break-even at",

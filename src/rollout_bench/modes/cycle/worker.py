@@ -12,7 +12,7 @@ from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, passes, sour
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, IterationEnds, Job, ProofsTaken, SendEvent
 from rollout_bench.measure.machine.host import held_with_children
-from rollout_bench.modes.cycle.record import MemoryLook, PartName, Transition, TransitionPart, WeightUpdate
+from rollout_bench.modes.cycle.record import MemorySnapshot, PartName, Transition, TransitionPart, WeightUpdate
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.updates import METHODS, WeightUpdates
 
@@ -89,7 +89,7 @@ class Transitions:
         self._settings, self._updates = settings, updates
         self._ended = 0.0
         self._parts: list[TransitionPart] = []
-        self._memory: list[MemoryLook] = []
+        self._memory: list[MemorySnapshot] = []
         self._update: WeightUpdate | None = None
 
     def go(self, weights: Weights, ended: float) -> Transition:
@@ -154,4 +154,4 @@ class Transitions:
         told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
         free = min(told, default=None)
         host = max(0, held_with_children() - self._updates.held_bytes)
-        self._memory.append(MemoryLook(when=when, device_free_bytes=free, host_bytes=host))
+        self._memory.append(MemorySnapshot(when=when, device_free_bytes=free, host_bytes=host))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
+from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess_over_floor
 from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
@@ -167,7 +167,7 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
     for each in drifted:
         floor = None if each.of_reference else floor_of(each, drifted)
         if floor is not None:
-            beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
+            beyond = excess_over_floor(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)
         found.append(each)
     return found

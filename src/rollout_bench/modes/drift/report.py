@@ -147,7 +147,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
-    told = [(one, batches, floor_of(one, report.drifted)) for one, batches in farthest(report.drifted)]
+    told = [(one, batches, floor_of(one, report.drifted)) for one, batches in largest_drifts(report.drifted)]
     said = sections(
         f"{mode.name}/report",
         told=told,
@@ -172,7 +172,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     )
 
 
-def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
+def largest_drifts(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
     """Yield, for each experiment, the batch size with the largest drift, and a phrase for it.
 
     A sentence has room for one batch size: `32 at once (less with 1)`, or `1 or 32 at once` for equal drift.

@@ -7,7 +7,7 @@ from rollout_bench.contracts.store import write_launched
 from rollout_bench.core.numbers import number, several
 from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.measure.launch.recorder import CollectorContext, ProbeRecordBuilder
-from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
+from rollout_bench.modes.messages.events import MessageFacts, MessagesObserved
 from rollout_bench.modes.messages.record import Messages, MessageStep
 
 
@@ -24,7 +24,7 @@ class Collector(ProbeRecordBuilder):
         super().take(event)
         if isinstance(event, MessageFacts):
             self._facts = event
-        elif isinstance(event, MessagesSeen):
+        elif isinstance(event, MessagesObserved):
             self.read_surroundings(counts=event.steps[0].look == "times")
             self._steps += event.steps
             self.flags += event.flags
@@ -36,4 +36,4 @@ class Collector(ProbeRecordBuilder):
         """Write the record to `path`; `log` is the engine's output."""
         assert self._facts is not None, "the engine was done before it had looked at anything"
         facts = self._facts.model_dump(exclude={"event"})
-        write_launched(path, Messages(**self.looked_inside(log), **facts, steps=self._steps))
+        write_launched(path, Messages(**self.shared_fields(log), **facts, steps=self._steps))

@@ -7,7 +7,7 @@ from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.modes.messages.record import MessageStep
 
 
-class MessagesSeen(Event):
+class MessagesObserved(Event):
     """A pass that observed messages is over."""
 
     event: Literal["messages_seen"] = "messages_seen"

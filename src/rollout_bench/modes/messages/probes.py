@@ -89,7 +89,7 @@ STEPS = CoreSteps()
 """The steps of this process, if it is the core."""
 
 
-def noting(scheduler: type[Any]) -> type[Any]:
+def with_step_notes(scheduler: type[Any]) -> type[Any]:
     """Return a class derived from `scheduler` that notes its steps."""
 
     class NotedScheduler(scheduler):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[mi
         super()._init_executor()
         # Workers have the config already; the scheduler is made after the executor.
         config = self.vllm_config.scheduler_config
-        config.scheduler_cls = noting(config.get_scheduler_cls())
+        config.scheduler_cls = with_step_notes(config.get_scheduler_cls())
 
     def collective_rpc(
         self, method: Any, timeout: float | None = None, args: tuple[Any, ...] = (), *more: Any, **named: Any

@@ -21,7 +21,7 @@ from rollout_bench.measure.launch.protocol import (
     SendEvent,
 )
 from rollout_bench.modes.messages.contents import Wire, message_of
-from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
+from rollout_bench.modes.messages.events import MessageFacts, MessagesObserved
 from rollout_bench.modes.messages.record import Look, MessageStep, Way
 from rollout_bench.modes.messages.settings import MessagesSettings
 from rollout_bench.workloads.requests import Source
@@ -47,7 +47,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
         for look in ("times", "contents"):
             steps = passes.run(batch, look)
             tell(IterationEnds())
-            tell(MessagesSeen(steps=steps, flags=batch_flags(batch, steps) if look == "times" else []))
+            tell(MessagesObserved(steps=steps, flags=batch_flags(batch, steps) if look == "times" else []))
     tell(MessageFacts(async_scheduling=passes.async_scheduling, pickled_bytes=pickled_bytes()))
 
 

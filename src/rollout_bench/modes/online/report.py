@@ -17,7 +17,7 @@ from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
-from rollout_bench.report.headings import UNPROVEN, missing_text, unproven
+from rollout_bench.report.headings import UNPROVEN, missing_text, too_few_values
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -45,7 +45,7 @@ def _percentile(measure: str, percentile: int) -> Column[Latencies]:
         if own is None:
             return MISSING
         text = milliseconds(own.by_launch[percentile], 3)
-        return text if percentile in own.proven_by_launch else unproven(text)
+        return text if percentile in own.proven_by_launch else too_few_values(text)
 
     return Column(
         f"{name} p{percentile}",

@@ -22,7 +22,7 @@ from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened, check_answer
 from rollout_bench.measure.server.stream import Target
-from rollout_bench.workloads.requests import Source, moved, sent_of
+from rollout_bench.workloads.requests import Source, sent_of, with_shifted_ids
 
 
 def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
@@ -90,7 +90,7 @@ class _Load:
         if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
             # An endpoint's cache cannot be cleared, and may hold these prompts: from another name, another workload
             # or a failed launch. So the ids are changed at random, except in prompts written by people.
-            asked = moved(asked, opened.vocabulary, int.from_bytes(os.urandom(4)))
+            asked = with_shifted_ids(asked, opened.vocabulary, int.from_bytes(os.urandom(4)))
         with opened.between_passes():
             opened.reset()
             before = opened.connection.metrics()
@@ -108,7 +108,7 @@ class _Load:
             _check_some_succeeded(rows, opened.target)
             if before:
                 after = opened.connection.metrics()
-                use, drafting = server_metrics.risen(before, after), server_metrics.drafted(before, after)
+                use, drafting = server_metrics.increase(before, after), server_metrics.drafted(before, after)
         iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
         good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
         flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])

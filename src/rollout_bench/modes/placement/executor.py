@@ -12,7 +12,7 @@ from vllm.distributed.parallel_state import get_world_group
 from vllm.platforms import current_platform
 from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
 
-from rollout_bench.modes.placement.groups import meet, meeting
+from rollout_bench.modes.placement.groups import join_world, meeting
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -24,7 +24,7 @@ class SharedEngineExecutor(ExecutorWithExternalLauncher):  # type: ignore[misc]
         return f"file://{meeting()}", int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
 
     def _init_executor(self) -> None:
-        meet(current_platform.dist_backend)
+        join_world(current_platform.dist_backend)
         super()._init_executor()
         get_world_group().barrier()
         # all ranks have mapped the shared memory by now, and a killed rank would leave its file behind

@@ -30,7 +30,7 @@ def meeting() -> Path:
     return Path(os.environ[MEETING])
 
 
-def meet(backend: str) -> None:
+def join_world(backend: str) -> None:
     """Join the torch.distributed world of this rank; `backend` is torch's name for its communication."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, init_method=f"file://{meeting()}", rank=rank, world_size=size)

@@ -118,7 +118,7 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
 def join(spec: Spec, events: Sequence[Event]) -> Event:
     """Return one event from the n-th events of all ranks, by number."""
     if steps := [event for event in events if isinstance(event, StepOver)]:
-        return together(steps, spec)
+        return joint_pass(steps, spec)
     if loaded := [event for event in events if isinstance(event, RankReady)]:
         return ready([rank.ready for rank in loaded], spec)
     if taken := [event for event in events if isinstance(event, ProofsTaken)]:
@@ -155,7 +155,7 @@ def engine_ready(shards: Sequence[Ready]) -> Ready:
     return shards[0].model_copy(update={"import_s": slowest.import_s, "init_s": slowest.init_s, "engine": engine})
 
 
-def together(over: Sequence[StepOver], spec: Spec) -> IterationDone:
+def joint_pass(over: Sequence[StepOver], spec: Spec) -> IterationDone:
     """Return the joint pass of all ranks, which were released together.
 
     Args:

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.modes.placement.groups import Part, communicating, meet
+from rollout_bench.modes.placement.groups import Part, communicating, join_world
 from rollout_bench.modes.placement.shares import Trajectory, advantage, share
 
 LEARNING_RATE = 1e-4
@@ -196,7 +196,7 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
 def shard(model: Any, device: torch.device) -> None:
     """Shard `model` over the ranks of this rank's world, by FSDP2: each of its layers, then the rest."""
     if not dist.is_initialized():  # a colocated engine has joined it
-        meet("gloo" if device.type == "cpu" else "nccl")
+        join_world("gloo" if device.type == "cpu" else "nccl")
     for module in list(model.modules()):
         if type(module).__name__ in model._no_split_modules:
             fully_shard(module)

@@ -152,7 +152,7 @@ class Change:
         return self.baseline / self.own if self.baseline > 0 and self.own > 0 else None
 
     @property
-    def saved(self) -> float:
+    def saved_us(self) -> float:
         """The time saved; negative if the part became slower."""
         return self.baseline - self.own
 

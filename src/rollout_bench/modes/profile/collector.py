@@ -41,7 +41,7 @@ class Collector(ProbeRecordBuilder):
         """Move the traces beside `path`, then write the record there."""
         folder = traces_path(path)
         record = Profile(
-            **self.looked_inside(log),
+            **self.shared_fields(log),
             steps=self._steps,
             traces=self._traces,
             traces_folder=folder.name,

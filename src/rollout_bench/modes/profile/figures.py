@@ -6,7 +6,7 @@ from rollout_bench.modes.profile.breakdown import PHASES
 from rollout_bench.modes.profile.report import category_word, found_in
 from rollout_bench.modes.profile.traces.categories import CATEGORIES
 from rollout_bench.report.figures.charts import Bar, Chart, Rows
-from rollout_bench.report.figures.drawings import after_one_another, joined
+from rollout_bench.report.figures.drawings import joined, stacked
 from rollout_bench.report.parts import Findings
 
 CATEGORY_COLOURS = dict(
@@ -31,7 +31,7 @@ def steps(findings: Findings) -> Chart:
     for phase in sorted(by_phase, key=PHASES.index):
         bars = []
         for each, found in by_phase[phase]:
-            parts = after_one_another({category_word(c): found.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
+            parts = stacked({category_word(c): found.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
             heading = joined(*each.table) if len(tables) > 1 else ""
             bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(found.step_us / 1000)} ms"))
         panels.append(Rows(phase, "ms per step", bars))

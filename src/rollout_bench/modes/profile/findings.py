@@ -8,7 +8,7 @@ import pandas as pd
 
 from rollout_bench.analysis.stats.intervals import cv_percent, mean
 from rollout_bench.contracts.record import Flag
-from rollout_bench.core.numbers import brief
+from rollout_bench.core.numbers import in_sentence
 from rollout_bench.modes.profile.breakdown import HOST_GAP, OTHER, Breakdown, changes
 from rollout_bench.modes.profile.profiles import ProfiledExperiment
 
@@ -34,8 +34,8 @@ def doubts(breakdown: Breakdown) -> list[Flag]:
         found["other"] = f"{unknown}, over {100 * UNKNOWN:.0f} %"
     if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
         found["trace_time"] = (
-            f"a step takes {brief(breakdown.total_us / 1000)} ms in the trace, "
-            f"{brief(1000 * mean(breakdown.profiled_s))} ms as it was timed: "
+            f"a step takes {in_sentence(breakdown.total_us / 1000)} ms in the trace, "
+            f"{in_sentence(1000 * mean(breakdown.profiled_s))} ms as it was timed: "
             + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps")
         )
     if not breakdown.unprofiled_s:
@@ -128,7 +128,7 @@ def profile_table(report: ProfileReport) -> pd.DataFrame:
                     found.parts.get(change.part, 0.0),
                     found.calls.get(change.part, 0.0),
                     change.speedup,
-                    change.saved if other else None,
+                    change.saved_us if other else None,
                 )
                 for change in changes(other.scaled if other else {}, found.scaled)
             ]

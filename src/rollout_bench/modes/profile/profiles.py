@@ -78,12 +78,12 @@ def _with_phases(profiled: ProfiledExperiment, results: Path, record: Launched) 
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     folder = traces_path(record_path(results, record.spec.mode, record.experiment, record.launch))
     events = read_traces(folder, record)
-    events = categorise(of_their_windows(events, record), record.spec.platform)
+    events = categorise(without_other_phases(events, record), record.spec.platform)
     phases = breakdowns(events, step_times(events), record.steps, profiled.platform != "cpu")
     return replace(profiled, phases=phases, traces=str(folder.relative_to(results)))
 
 
-def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
+def without_other_phases(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
     """Return `events` without the steps whose phase differs from the phase of their trace.
 
     The engine goes on for a step or two before a window closes, and it waits between the passes of a window. So a

@@ -93,7 +93,7 @@ _CATEGORY = {
 }
 
 
-def us_of(found: Breakdown, categories: Sequence[str]) -> float:
+def category_us(found: Breakdown, categories: Sequence[str]) -> float:
     """Return the microseconds of `categories` together in a step without the profiler."""
     return sum(found.scaled.get(category, 0.0) for category in categories)
 
@@ -102,7 +102,7 @@ def category_column(word: str, categories: Sequence[str]) -> Column[Breakdown]:
     """Return the column of the time in `categories` together."""
 
     def cell(found: Breakdown) -> str:
-        us = us_of(found, categories)
+        us = category_us(found, categories)
         return MISSING if us <= 0 else f"{number(us / 1000, 3)} ({100 * us / found.step_us:.0f})"
 
     return Column(category_word(word), _CATEGORY.get(word, ""), cell)
@@ -180,7 +180,7 @@ PART = Column[Changes](
 
 def saved(change: Change) -> float:
     """Return the saving of a part, with rounding errors as 0."""
-    return 0.0 if abs(change.saved) < _NO_DIFFERENCE * max(change.baseline, change.own) else change.saved
+    return 0.0 if abs(change.saved_us) < _NO_DIFFERENCE * max(change.baseline, change.own) else change.saved_us
 
 
 def change_columns(phase: Phase) -> tuple[Column[Changes], ...]:
@@ -220,22 +220,22 @@ SMALL = 0.01
 
 
 @dataclass(frozen=True)
-class Found:
+class ProfiledExperiments:
     """All profiles, and messages about unreadable ones."""
 
     report: ProfileReport = field(default_factory=lambda: profile_report(()))
     problems: tuple[str, ...] = ()
 
 
-def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> Found:
+def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> ProfiledExperiments:
     """Read the profiles of the experiments `inside`, which belong to `collection`."""
     profiled, problems = read_profiled(results, inside, collection)
-    return Found(profile_report(profiled), tuple(problems))
+    return ProfiledExperiments(profile_report(profiled), tuple(problems))
 
 
-def found_in(findings: Findings) -> Found:
+def found_in(findings: Findings) -> ProfiledExperiments:
     """Return the profiles in `findings`."""
-    return findings.results_of_mode(MODE.name, Found())
+    return findings.results_of_mode(MODE.name, ProfiledExperiments())
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
@@ -310,7 +310,7 @@ def _lines_of(steps: Mapping[Phase, tuple[Breakdown, Breakdown]]) -> Iterator[tu
         category
         for category in there
         if any(
-            max(us_of(own, [category]), us_of(baseline, [category])) >= SMALL * baseline.step_us
+            max(category_us(own, [category]), category_us(baseline, [category])) >= SMALL * baseline.step_us
             for own, baseline in steps.values()
         )
     ]
@@ -325,7 +325,7 @@ def _lines_of(steps: Mapping[Phase, tuple[Breakdown, Breakdown]]) -> Iterator[tu
             yield (
                 part,
                 {
-                    phase: Change(part, us_of(baseline, categories), us_of(own, categories))
+                    phase: Change(part, category_us(baseline, categories), category_us(own, categories))
                     for phase, (own, baseline) in steps.items()
                 },
             )

@@ -40,7 +40,7 @@ def ended_of(number: int, outputs: Sequence[Any]) -> Ended:
     return Ended(id=number, token_ids=token_ids, logprobs=logprobs or None, finish_reason=reason)
 
 
-class EngineLooks:
+class StepStatLogger:
     """Statistics of an engine after each of its steps: a stat logger for vLLM.
 
     It does not inherit from vLLM's base class, which cannot be imported before the engine's start is timed.
@@ -104,7 +104,7 @@ class AsyncEntry:
         looks: collects the engine's statistics.
     """
 
-    def __init__(self, job: Job, engine: Any, looks: EngineLooks) -> None:
+    def __init__(self, job: Job, engine: Any, looks: StepStatLogger) -> None:
         self.looks = looks
         self._engine = engine
         self._workload = job.spec.workload
@@ -158,7 +158,7 @@ _NAMES = itertools.count()
 """Names of requests, which differ over all launches that an engine measures."""
 
 
-_opened: list[tuple[Any, EngineLooks, EngineStart, float, list[dict[str, Any]]]] = []
+_opened: list[tuple[Any, StepStatLogger, EngineStart, float, list[dict[str, Any]]]] = []
 """Engine, its statistics, its start and what its ranks are, for the jobs after the first; empty before the first."""
 
 
@@ -170,7 +170,7 @@ async def open_async(job: Job, tell: SendEvent) -> AsyncEntry:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        looks = EngineLooks()
+        looks = StepStatLogger()
         # the context sets the number of tokens in a step: a server's value, as in verl
         engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(model=job.model, **arguments(job.spec)),

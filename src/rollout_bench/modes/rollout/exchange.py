@@ -31,13 +31,13 @@ class Generate(Strict):
     sent: float = Field(description="Time at which the router sent it.")
 
 
-class Enough(Strict):
+class AbortRest(Strict):
     """The step has all that it needs: the replica aborts what it still generates, and has it back at once."""
 
     says: Literal["enough"] = "enough"
 
 
-class Over(Strict):
+class StepEnded(Strict):
     """All sequences of the step have ended."""
 
     says: Literal["over"] = "over"
@@ -58,7 +58,7 @@ class Ended(Strict):
     finish_reason: str | None
 
 
-Message = Generate | Enough | Over | Ended
+Message = Generate | AbortRest | StepEnded | Ended
 _WORD: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="says")])
 
 
@@ -67,7 +67,7 @@ def written(word: Message) -> bytes:
     return word.model_dump_json().encode() + b"\n"
 
 
-def heard(line: bytes) -> Message:
+def message_of(line: bytes) -> Message:
     """Return the message in `line`.
 
     Raises:

@@ -8,7 +8,7 @@ from rollout_bench.contracts.forecasts import Forecast, forecasts
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.mappings import grouped
 from rollout_bench.modes.rollout.numbers import OVER_SAMPLING, ROUTER, TURNS
-from rollout_bench.predict.calibrations import alike
+from rollout_bench.predict.calibrations import same_but_engine_version
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import GENERATED, OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -43,4 +43,4 @@ def _predicted(results: Path, rows: Sequence[Row]) -> Iterator[tuple[Row, Foreca
     known = grouped((each.spec.names, each) for each in forecasts(results).values())
     for row in (each for each in rows if each.used):
         spec = row.experiment.records[0].spec
-        yield from ((row, each) for each in known.get(spec.names, []) if alike(each.spec, spec))
+        yield from ((row, each) for each in known.get(spec.names, []) if same_but_engine_version(each.spec, spec))

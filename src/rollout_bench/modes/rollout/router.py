@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
-from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Message, Over, heard, written
+from rollout_bench.modes.rollout.exchange import AbortRest, Ended, Generate, Message, StepEnded, message_of, written
 from rollout_bench.modes.rollout.record import RouterUse
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.policies import Balancer
@@ -46,7 +46,7 @@ class _Line:
         """Whether unsent data remains."""
         poll.register(end, selectors.EVENT_READ, self)
 
-    def say(self, word: Message) -> None:
+    def send(self, word: Message) -> None:
         """Queue `word` and send as much as the replica accepts now; `flush` sends the rest."""
         self._unsent += written(word)
         self.flush()
@@ -60,7 +60,7 @@ class _Line:
             self.waits = bool(self._unsent)
             self._poll.modify(self._end, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.waits else 0), self)
 
-    def heard(self) -> list[Message]:
+    def receive(self) -> list[Message]:
         """Return the replica's new messages.
 
         Raises:
@@ -71,7 +71,7 @@ class _Line:
             raise ConnectionError
         *lines, rest = (self._unread + content).split(b"\n")
         self._unread = rest
-        return [heard(line) for line in lines]
+        return [message_of(line) for line in lines]
 
     def close(self) -> None:
         """Close the socket."""
@@ -277,7 +277,7 @@ class Router:
             step.engine_of[number] = engine
             step.under_way.add(number)
             step.handed_out = time.monotonic()
-            self._lines[engine].say(
+            self._lines[engine].send(
                 Generate(
                     id=number,
                     prompt=request.prompt,
@@ -295,7 +295,7 @@ class Router:
         step.ended = time.monotonic()
         step.cpu_s = time.thread_time() - cpu_s
         for engine, line in enumerate(self._lines):
-            line.say(Over(began=step.began, enough=step.enough, dropped=step.dropped(engine)))
+            line.send(StepEnded(began=step.began, enough=step.enough, dropped=step.dropped(engine)))
         while any(line.waits for line in self._lines):
             for key, _ in self._poll.select():
                 key.data.flush()
@@ -306,12 +306,12 @@ class Router:
             if events & selectors.EVENT_WRITE:
                 key.data.flush()
             if events & selectors.EVENT_READ:
-                for word in key.data.heard():
+                for word in key.data.receive():
                     assert isinstance(word, Ended), "replicas say nothing else"
                     balancer.ended(step.engine_of[word.id])
                     if step.take(word, time.monotonic()):
                         for line in self._lines:
-                            line.say(Enough())
+                            line.send(AbortRest())
         now = time.monotonic()
         if now >= self._look:
             step.late_s.append(now - self._look)

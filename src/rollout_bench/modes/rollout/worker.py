@@ -20,7 +20,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
-from rollout_bench.modes.rollout.exchange import Ended, Enough, Generate, Over, heard, written
+from rollout_bench.modes.rollout.exchange import AbortRest, Ended, Generate, StepEnded, message_of, written
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
 
@@ -70,7 +70,7 @@ class Share:
     words: dict[int, Generate] = field(default_factory=dict)
     answers: dict[int, list[Answer]] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
-    over: Over = field(default_factory=lambda: Over(began=0.0))
+    over: StepEnded = field(default_factory=lambda: StepEnded(began=0.0))
 
 
 async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
@@ -86,13 +86,13 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
 
     async def read(tasks: asyncio.TaskGroup) -> None:
         while line := await reader.readline():
-            word = heard(line)
+            word = message_of(line)
             if isinstance(word, Generate):
                 share.words[word.id] = word
                 tasks.create_task(generate(word))
-            elif isinstance(word, Enough):
+            elif isinstance(word, AbortRest):
                 tasks.create_task(entry.abort())
-            elif isinstance(word, Over):
+            elif isinstance(word, StepEnded):
                 share.over = word
                 return
         raise ConnectionError("the router is gone")

@@ -6,8 +6,8 @@ from typing import Any
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.measure.launch.protocol import Event, IterationBegins
 from rollout_bench.measure.launch.recorder import CollectorContext, Measurement
-from rollout_bench.modes.startup.events import StartSeen
-from rollout_bench.modes.startup.phases import StartSpan, cache_flags, shared_out
+from rollout_bench.modes.startup.events import StartObserved
+from rollout_bench.modes.startup.phases import StartSpan, cache_flags, phases_between
 from rollout_bench.modes.startup.record import StartCourse
 from rollout_bench.modes.startup.settings import StartupSpec
 from rollout_bench.modes.startup.weight_files import read_weights
@@ -19,7 +19,7 @@ class Collector(Measurement):
     def __init__(self, given: CollectorContext) -> None:
         self._weights_bytes = read_weights(given.spec, given.model)
         super().__init__(given)
-        self._seen: StartSeen | None = None
+        self._seen: StartObserved | None = None
 
     def take(self, event: Event) -> None:
         """Process one event."""
@@ -27,7 +27,7 @@ class Collector(Measurement):
         super().take(event)
         if isinstance(event, IterationBegins):
             self.begin_later(time.monotonic() - told)  # the engine waits while host and devices are read
-        elif isinstance(event, StartSeen):
+        elif isinstance(event, StartObserved):
             self._seen = event
 
     def launched(self, log: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Collector(Measurement):
         assert seen is not None, "the engine was done before it had told of its start"
         process = StartSpan("process", self.began, seen.imports)
         began = self.began if seen.began is None else seen.began
-        phases, rest_s = shared_out([process, *seen.spans], began, seen.token)
+        phases, rest_s = phases_between([process, *seen.spans], began, seen.token)
         return StartCourse(
             phases=phases,
             rest_s=rest_s,

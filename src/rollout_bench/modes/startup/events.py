@@ -8,7 +8,7 @@ from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.modes.startup.phases import StartSpan
 
 
-class StartSeen(Event):
+class StartObserved(Event):
     """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
 
     event: Literal["start"] = "start"

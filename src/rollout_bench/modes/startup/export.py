@@ -5,12 +5,12 @@ from typing import Any
 
 from rollout_bench.contracts.record import Record
 from rollout_bench.exchange.benchmark_report import known_statistics
-from rollout_bench.modes.startup.record import course_of
+from rollout_bench.modes.startup.record import start_phases
 
 
 def more_of(records: Sequence[Record]) -> dict[str, Any]:
     """Return the statistics of the phases of the starts of `records`."""
-    courses = [course for record in records if (course := course_of(record)) is not None]
+    courses = [course for record in records if (course := start_phases(record)) is not None]
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
     found = {
         "phases": known_statistics({name: ([course.own_s(name) for course in courses], "s") for name in phases}),

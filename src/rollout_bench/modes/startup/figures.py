@@ -6,7 +6,7 @@ from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.startup.numbers import PHASE
-from rollout_bench.modes.startup.record import StartPhase, course_of
+from rollout_bench.modes.startup.record import StartPhase, start_phases
 from rollout_bench.report.figures.charts import Bar, Chart, Rows
 from rollout_bench.report.figures.drawings import content_of, range_of, rows_with
 from rollout_bench.report.headings import names_among
@@ -41,7 +41,7 @@ def startup(findings: Findings) -> Chart:
 
 def _mean_phases(row: Row) -> Iterator[StartPhase]:
     """Yield each phase with its means over the valid launches that had it."""
-    courses = [course for record in row.experiment.records if record.valid and (course := course_of(record))]
+    courses = [course for record in row.experiment.records if record.valid and (course := start_phases(record))]
     for name in PHASE:
         if found := [phase for course in courses if (phase := course.phase(name))]:
             parts = ("began_s", "ended_s", "elapsed_s")

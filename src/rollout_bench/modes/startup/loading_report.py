@@ -12,7 +12,7 @@ import yaml
 
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS
-from rollout_bench.modes.startup.record import PhaseName, StartCourse, course_of
+from rollout_bench.modes.startup.record import PhaseName, StartCourse, start_phases
 
 VERSION: Final = "0.1"
 """Version of the report's keys in the harness."""
@@ -46,7 +46,7 @@ def loading_report(record: Record, others: Iterable[Record] = ()) -> str:
     Raises:
         ValueError: the record has no course of its start.
     """
-    course = course_of(record)
+    course = start_phases(record)
     if course is None:
         raise ValueError("a record of mode startup has the course of its start")
     launched = datetime.fromisoformat(record.started_at).timestamp()

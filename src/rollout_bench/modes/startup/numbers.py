@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from rollout_bench.contracts.record import Record
-from rollout_bench.modes.startup.record import PhaseName, StartCourse, course_of
+from rollout_bench.modes.startup.record import PhaseName, StartCourse, start_phases
 from rollout_bench.numbers.launch import START
 from rollout_bench.numbers.number import Number
 
@@ -38,7 +38,7 @@ PHASE: Mapping[PhaseName, tuple[str, str]] = {
 
 
 def _of(value: Callable[[StartCourse], float | None]) -> Callable[[Record], float | None]:
-    return lambda record: None if (course := course_of(record)) is None else value(course)
+    return lambda record: None if (course := start_phases(record)) is None else value(course)
 
 
 def _own_s(name: PhaseName, course: StartCourse) -> float | None:
@@ -47,7 +47,7 @@ def _own_s(name: PhaseName, course: StartCourse) -> float | None:
 
 def _reading(record: Record) -> float | None:
     """Return bytes of weight files per second of reading them in vLLM's log; else per second of the whole phase."""
-    course = course_of(record)
+    course = start_phases(record)
     if course is None or course.weights_bytes is None:
         return None
     seconds = record.startup.reported.get("weights_load_s") or course.own_s("weights")

@@ -40,7 +40,7 @@ OVER: tuple[PhaseName, ...] = (
 """Overlapping time belongs to the first of these phases, so inner phases come before outer ones."""
 
 
-def shared_out(spans: Iterable[StartSpan], began: float, ended: float) -> tuple[list[StartPhase], float]:
+def phases_between(spans: Iterable[StartSpan], began: float, ended: float) -> tuple[list[StartPhase], float]:
     """Return the phases between two times, by start time, and the seconds that belong to no phase."""
     inside = [(max(span.began, began), min(span.ended, ended), OVER.index(span.name)) for span in spans]
     inside = [each for each in inside if each[1] > each[0]]

@@ -65,7 +65,7 @@ STARTUP = {"course": (StartCourse, "Phases of the start. Null except in mode sta
 """Fields of the start that only this mode has."""
 
 
-def course_of(record: Any) -> StartCourse | None:
+def start_phases(record: Any) -> StartCourse | None:
     """Return the phases of the start of a launch; None if its record has none."""
     course: StartCourse | None = getattr(record.startup, "course", None)
     return course

@@ -8,7 +8,7 @@ from rollout_bench.contracts.record import Record
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.modes.startup.numbers import FOUND, PHASE, PHASES
-from rollout_bench.modes.startup.record import course_of
+from rollout_bench.modes.startup.record import start_phases
 from rollout_bench.numbers.launch import COST, START
 from rollout_bench.report.headings import names_among
 from rollout_bench.report.parts import Findings, SummaryPart
@@ -44,7 +44,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
 def _loading(row: Row, others: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield the file name and the loading-time report of each valid launch; `others` have its engine's sleeps."""
     for record in row.experiment.records:
-        if record.valid and course_of(record) is not None:
+        if record.valid and start_phases(record) is not None:
             yield f"{LOADING}/{row.experiment.experiment}.launch-{record.launch}.yaml", loading_report(record, others)
 
 

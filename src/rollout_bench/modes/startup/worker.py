@@ -28,7 +28,7 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     SendEvent,
 )
-from rollout_bench.modes.startup.events import StartSeen
+from rollout_bench.modes.startup.events import StartObserved
 from rollout_bench.modes.startup.notes import logging_configuration, read_notes
 from rollout_bench.modes.startup.phases import StartSpan, noted_spans
 from rollout_bench.modes.startup.settings import StartupSpec
@@ -67,7 +67,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
     spans += [config_span, *noted, last]
     tell(
-        StartSeen(
+        StartObserved(
             spans=spans,
             imports=spans[0].began,
             began=word,

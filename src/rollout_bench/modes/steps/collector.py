@@ -7,7 +7,7 @@ from rollout_bench.contracts.store import write_with_rows
 from rollout_bench.core.numbers import number, several
 from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.measure.launch.recorder import CollectorContext, ProbeRecordBuilder
-from rollout_bench.modes.steps.events import EngineLimits, StepsSeen
+from rollout_bench.modes.steps.events import EngineLimits, StepsObserved
 
 
 class Collector(ProbeRecordBuilder):
@@ -23,7 +23,7 @@ class Collector(ProbeRecordBuilder):
         super().take(event)
         if isinstance(event, EngineLimits):
             self._facts = event
-        elif isinstance(event, StepsSeen):
+        elif isinstance(event, StepsObserved):
             self.read_surroundings()
             self._rows += event.rows
             mean_s = sum(row.elapsed_s for row in event.rows) / len(event.rows)
@@ -35,5 +35,5 @@ class Collector(ProbeRecordBuilder):
         """Write the record to `path` and its side file beside it; `log` is the engine's output."""
         assert self._facts is not None, "the engine was done before it had told its limits"
         steps = {"steps": len(self._rows), "steps_file": steps_path(path).name}
-        record = Steps(**self.looked_inside(log), **self._facts.limits, **steps)
+        record = Steps(**self.shared_fields(log), **self._facts.limits, **steps)
         write_with_rows(path, record, steps_path(path), self._rows)

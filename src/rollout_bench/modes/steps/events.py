@@ -6,7 +6,7 @@ from rollout_bench.contracts.steps import StepRow
 from rollout_bench.measure.launch.protocol import Event
 
 
-class StepsSeen(Event):
+class StepsObserved(Event):
     """A pass is over."""
 
     event: Literal["steps_seen"] = "steps_seen"

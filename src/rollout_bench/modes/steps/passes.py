@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentSequence:
     """A sequence: the number of its prompt in the pass, the prompt's length, and the number of tokens to generate."""
 
     prompt: int
@@ -50,7 +50,7 @@ class Sent:
     output_tokens: int
 
 
-def passes(limits: Limits, samples: int) -> Iterator[list[Sent]]:
+def passes(limits: Limits, samples: int) -> Iterator[list[SentSequence]]:
     """Yield the passes of a round: one of them has `samples` sequences of each prompt, which share its KV cache."""
     short = min(SHORT, limits.context_tokens // 2)
     longest = limits.context_tokens
@@ -74,7 +74,7 @@ def sizes(most: int) -> list[int]:
     return sorted({size for size in (*powers, *between, most) if size <= most}, reverse=True)
 
 
-def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[Sent]:
+def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[SentSequence]:
     """Yield sequences that end one after the other, so that each batch size decodes for `HOLD` steps, or what fits.
 
     The first sent end last. They also decode while the prompts of the others are computed, and have more tokens for it.
@@ -85,10 +85,12 @@ def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Itera
     hold = max(1, min(HOLD, fitting))
     ends = [hold * (falling.index(min(size for size in falling if size > place)) + 1) for place in range(batch)]
     for place, (end, begin) in enumerate(zip(ends, computed, strict=True)):
-        yield Sent(place // samples, prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1))
+        yield SentSequence(
+            place // samples, prompt, min(limits.context_tokens - prompt, end + computed[-1] - begin + 1)
+        )
 
 
-def _replacing(limits: Limits, short: int) -> list[Sent]:
+def _replacing(limits: Limits, short: int) -> list[SentSequence]:
     """Return a full batch, of which one or several end every `APART` steps, and the prompts that replace them."""
     several = max(1, min(TOGETHER, limits.sequences // 16))
     room = max(1, limits.batched_tokens - limits.sequences)
@@ -104,6 +106,6 @@ def _replacing(limits: Limits, short: int) -> list[Sent]:
     full = [(short, end) for end in ends] + [(short, last)] * (limits.sequences - len(ends))
     further = [(prompt, last - end) for prompt, end in zip(prompts, ends, strict=True)]
     return [
-        Sent(number, prompt, min(tokens, limits.context_tokens - prompt))
+        SentSequence(number, prompt, min(tokens, limits.context_tokens - prompt))
         for number, (prompt, tokens) in enumerate(full + further)
     ]

@@ -13,8 +13,8 @@ from typing import Any
 from rollout_bench.contracts.steps import StepRow
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins, SendEvent
-from rollout_bench.modes.steps.events import EngineLimits, StepsSeen
-from rollout_bench.modes.steps.passes import Limits, Sent, passes
+from rollout_bench.modes.steps.events import EngineLimits, StepsObserved
+from rollout_bench.modes.steps.passes import Limits, SentSequence, passes
 from rollout_bench.modes.steps.probes import PLACE, SCHEDULER
 from rollout_bench.modes.steps.settings import StepsSettings
 
@@ -40,7 +40,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
             for part, sent in enumerate(parts):
                 steps = runner.run(sent)
                 tell(IterationEnds())
-                tell(StepsSeen(rows=[StepRow(round=number, part=part, **step) for step in steps]))
+                tell(StepsObserved(rows=[StepRow(round=number, part=part, **step) for step in steps]))
             number += 1
         arrival_s = runner.arriving_s / runner.arrived
         tell(EngineLimits(limits=facts | {"rounds": number, "arrival_s": arrival_s}))
@@ -85,7 +85,7 @@ class Passes:
         self.arrived, self.arriving_s = 0, 0.0
         """Number of sequences, and the time until they had arrived, in seconds."""
 
-    def run(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+    def run(self, sent: Sequence[SentSequence]) -> list[dict[str, Any]]:
         """Return the steps of a pass: the fields of `contracts.steps.TimedStep`."""
         llm_engine = self._engine.llm.llm_engine
         samplings = {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import UserError, shown
+from rollout_bench.core.errors import UserError, value_text
 from rollout_bench.core.files import read_json
 from rollout_bench.core.model_files import cached_config
 from rollout_bench.core.yaml_files import packaged
@@ -159,7 +159,7 @@ def size_in(config: Mapping[str, Any], key: str) -> int:
     """
     value = config.get(key)
     if type(value) is not int or value < 1:
-        said = f"no {key}" if value is None else f"no size as {key}: {shown(value)}"
+        said = f"no {key}" if value is None else f"no size as {key}: {value_text(value)}"
         raise MemoryUnknownError(f"its config.json has {said}", BY_CONFIG)
     return value
 

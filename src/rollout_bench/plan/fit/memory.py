@@ -127,7 +127,7 @@ def full_sequences(spec: Spec, model_path: str, device_bytes: float) -> int | No
     return max(0, math.floor(room / one))
 
 
-def at_once(spec: Spec) -> int:
+def concurrent_sequences(spec: Spec) -> int:
     """Return how many sequences of a step one engine has at most: its share, or `max_num_seqs` if that is less."""
     step = math.ceil(spec.workload.prompts * spec.workload.samples_per_prompt / replicas(spec))
     most = spec.engine.args.get("max_num_seqs")
@@ -300,7 +300,7 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
 def _cache_words(tightest: Experiment, there: float) -> str:
     """Return what the KV cache of the tightest experiment holds, and what the trainer beside it leaves."""
     spec, path = tightest.spec, tightest.model_path
-    held, asked, fit = full_sequences(spec, path, there), at_once(spec), fit_of(spec, path, there)
+    held, asked, fit = full_sequences(spec, path, there), concurrent_sequences(spec), fit_of(spec, path, there)
     share = f"gpu_memory_utilization {utilization(spec):g}"
     words = ""
     if held is not None:

@@ -22,7 +22,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from rollout_bench.core.numbers import number
-from rollout_bench.report.parts import Drawn
+from rollout_bench.report.parts import SvgFigure
 
 WIDTH_IN, SIZE, TITLE_SIZE = 5.4, 10.5, 15
 """Width of every chart in inches; sizes of its text and of its title in points."""
@@ -196,12 +196,12 @@ def _below(chart: Chart, where: str) -> str:
     return " ".join(filter(None, (chart.marks, _fitting(chart.panels)[1], where)))
 
 
-def drawn(chart: Chart, alarm: str = "", where: str = "") -> Drawn:
+def drawn(chart: Chart, alarm: str = "", where: str = "") -> SvgFigure:
     """Return the figure of `draw` as SVG, with its texts."""
     below = _below(chart, where)
     lines = len(wrapped(below, WIDTH, SIZE))
     margins = MARGIN + sum(1.35 * size for _, size, _, _ in _head(chart, alarm)), MARGIN + 1.35 * SIZE * lines
-    return Drawn(image(draw(chart, alarm, where)), (chart.content, alarm), below, margins)
+    return SvgFigure(image(draw(chart, alarm, where)), (chart.content, alarm), below, margins)
 
 
 def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:

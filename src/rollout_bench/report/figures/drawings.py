@@ -215,7 +215,7 @@ def _latencies(title: str, rows: Sequence[Row], measure: str, name: str) -> Line
     return Lines(title, axis, name, lines, ticks, log)
 
 
-def over_setting(findings: Findings) -> Chart:
+def setting_curve(findings: Findings) -> Chart:
     """Chart output tok/s over the swept number of the settings, with its interval."""
     name, lines = lines_over(findings.rows)
     confidence = findings.collection.comparison.confidence
@@ -299,7 +299,7 @@ def _sweep(row: Row) -> tuple[str, ...]:
     return _names(row, by_model=True, whole=True)
 
 
-def after_one_another(lengths: Mapping[str, float]) -> list[tuple[str, float, float]]:
+def stacked(lengths: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Return each part with a length above zero, its beginning and its length."""
     begins = accumulate(lengths.values(), initial=0.0)
     return [(name, begin, length) for (name, length), begin in zip(lengths.items(), begins, strict=False) if length > 0]
@@ -316,6 +316,6 @@ DRAWINGS: Mapping[str, Callable[[Findings], Chart]] = {
     "speedup": speedup,
     "throughput": throughput,
     "iterations": iterations,
-    "settings": over_setting,
+    "settings": setting_curve,
 }
 """Name of a figure of several modes -> its function, in the order of a summary."""

@@ -17,7 +17,7 @@ from rollout_bench.modes.profile.traces.trace_files import (
     load_events,
     spans_of,
 )
-from rollout_bench.modes.profile.traces.trace_steps import nest, phase_of, step_at, windows
+from rollout_bench.modes.profile.traces.trace_steps import phase_of, self_times, step_at, step_windows
 
 
 def read_torch(path: Path, trace: str, rank: int) -> pd.DataFrame:
@@ -95,7 +95,7 @@ def _nested(spans: pd.DataFrame) -> pd.DataFrame:
     spans = spans.assign(self_us=spans["duration_us"].astype(float), path="")
     opens = _opens(spans)
     for _, own in spans[spans["kind"] != KERNEL].groupby("stream"):
-        spans.loc[own.index, "self_us"], parents = nest(own["start_us"].to_numpy(), own["duration_us"].to_numpy())
+        spans.loc[own.index, "self_us"], parents = self_times(own["start_us"].to_numpy(), own["duration_us"].to_numpy())
         paths: list[str] = []
         below: list[str] = []
         for name, parent, opening in zip(own["name"], parents.tolist(), opens[own.index], strict=True):
@@ -112,7 +112,7 @@ def _host_steps(spans: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
     works = (spans["kind"] == OPERATOR) & (spans["stream"] == last["stream"]) & (spans["start_us"] >= last["start_us"])
     ends = (spans["start_us"] + spans["duration_us"])[works].to_numpy()
     end = ends.max(initial=last["start_us"] + last["duration_us"])
-    return windows(marks["start_us"].to_numpy(), marks["phase"].to_numpy(), end)
+    return step_windows(marks["start_us"].to_numpy(), marks["phase"].to_numpy(), end)
 
 
 def _whole_steps(spans: pd.DataFrame, marks: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
@@ -140,4 +140,4 @@ def _device_steps(kernels: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     if np.isnan(begin).any() or (np.diff(begin) <= 0).any():
         return steps
     last = kernels[kernels["step"] == steps.index[-1]]
-    return windows(begin, steps["phase"].to_numpy(), float((last["start_us"] + last["duration_us"]).max()))
+    return step_windows(begin, steps["phase"].to_numpy(), float((last["start_us"] + last["duration_us"]).max()))

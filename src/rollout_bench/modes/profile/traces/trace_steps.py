@@ -31,7 +31,7 @@ def phase_of(name: str) -> Phase | None:
     return "mixed" if decoding else "prefill"
 
 
-def windows(begin: Floats, phases: Any, last: float) -> pd.DataFrame:
+def step_windows(begin: Floats, phases: Any, last: float) -> pd.DataFrame:
     """Return steps that begin at the rising times `begin`, each until the next one, and the last until `last`.
 
     Times are in microseconds. The columns are begin, end and phase.
@@ -68,7 +68,7 @@ def step_times(events: pd.DataFrame) -> pd.DataFrame:
     counted = (device["start_us"] + device["duration_us"]).clip(begin, device["end"]) - begin
     device["us"] = 0.0
     for rows in device.groupby(["trace", "rank"]).groups.values():
-        device.loc[rows, "us"] = nest(begin[rows].to_numpy(), counted[rows].to_numpy())[0]
+        device.loc[rows, "us"] = self_times(begin[rows].to_numpy(), counted[rows].to_numpy())[0]
     gap = steps.set_index(KEYS)["duration_us"].sub(device.groupby(KEYS)["us"].sum(), fill_value=0.0).clip(lower=0.0)
     parts = pd.concat([device[[*KEYS, "category", "us"]], gap.rename("us").reset_index().assign(category="host_gap")])
     times: pd.DataFrame = (
@@ -81,7 +81,7 @@ ROUNDING_US = 0.01
 """Microseconds by which a child may end after its parent: profilers round begin and duration separately."""
 
 
-def nest(start: Floats, duration: Floats) -> tuple[Floats, Indices]:
+def self_times(start: Floats, duration: Floats) -> tuple[Floats, Indices]:
     """Return self time and parent of every span of one thread, in any order.
 
     Each moment counts for one span: the last one to begin among the running spans; of several, the shortest. So self
