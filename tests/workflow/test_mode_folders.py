@@ -33,7 +33,7 @@ def test_a_mode_of_another_package_is_measured_and_summarised(tmp_path: Path, mo
     assert done.returncode == 0, done.stdout
     assert len(list(space.path.glob("results/toy/*/launch-?.json"))) == 4
     summary = (space.path / "results" / "summary.md").read_text()
-    assert "toy, cpu: 4 launches, one engine at a time." in summary
+    assert "toy, cpu: 4 launches, one launch at a time." in summary
     assert "toy speed-up" in summary
     refused = space.by_itself("-n", "--config", "toy={toys: none}")
     assert "config: toy.toys: 'none'" in refused.stdout

@@ -64,6 +64,10 @@ def check() -> NoReturn:
     engines = [e.spec for e in made.matrix.experiments if e.spec.endpoint is None]
     share = max(map(utilization, engines), default=0.0) if made.matrix.platform == "cuda" else 0.0
     words += ["--memory-share", str(share)]
+    if not engine.name and engine.python != sys.executable:  # it may lack what check imports
+        from rollout_bench.plan.engine import probe_engine
+
+        probe_engine(engine.python)
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
     os.execvp(engine.python, [engine.python, *words])
 

@@ -46,6 +46,13 @@ MEANINGS = {
 DISTURBED = frozenset({"cpu_steal", "cpu_shared", "device_shared", "memory_pressure", "swapping", "paused"})
 """Flags of a machine that others disturbed."""
 
+MENDED_BY = {
+    "generator_bound": "send less at once or at lower rates, or free the sender's cores",
+    "quant_not_proven": "name the weights of the quantization, or leave it out (the flag says what was loaded)",
+    "requests_failed": "read the server's log",
+}
+"""Code of an invalid launch that the same launch would have again -> what to change first."""
+
 IF_ALL = {
     "engine_fallback": "speed-ups hold for machines without the faster kernel; with it all are faster",
     "generator_bound": "latencies are too high by that, so free cores for the sender, or ask from another machine",

@@ -126,7 +126,7 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
         return None
     if folder.is_dir():
         return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
-    hub_id = re.sub("^(hf|huggingface):/*", "", written)
+    hub_id = re.sub("^((hf|huggingface):/*|https?://[^/]+/)", "", written)
     on_hub = f"did you mean 'hub:{hub_id}'?" if re.fullmatch(HUB_ID, hub_id) else ""
     is_here = bool(written) and (Path(written) / "config.json").is_file()
     here = f"names are below model_base: write '{Path(written).absolute()}'" if is_here else ""
@@ -331,6 +331,10 @@ MISSPELT = 0.85
 """Similarity to a listed value from which on another value is a misspelling, although a plugin may add values."""
 
 
+SHORT = {"dp": "data_parallel_size", "pp": "pipeline_parallel_size", "tp": "tensor_parallel_size"}
+"""vLLM's short options -> its arguments."""
+
+
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
     """Check the value of the argument `name` at `where`.
 
@@ -339,10 +343,16 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     """
     unknown = engine.arguments and name not in engine.arguments
     near = did_you_mean(name.replace("-", "_"), engine.arguments) if name and unknown else "leave it out"
-    near = SPACE_AFTER_COLON if ":" in name else near
+    near = f"did you mean '{SHORT[name]}'?" if name in SHORT else SPACE_AFTER_COLON if ":" in name else near
     count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
     refuse(
         (name in OWN_ARGS, f"{where}: is set by rollout-bench itself", "leave it out"),
+        (
+            name == "quantization" and not where.startswith("quant_settings."),
+            f"{where}: a quantization is named in quants, whose weights are then proven",
+            "leave it out: quants: [bf16, fp8]; or define your own: quant_settings: {mine: {engine_args: "
+            "{quantization: ...}}}",
+        ),
         (unknown, f"{where}: {engine.name} {engine.version} has no such engine argument", near),
     )
     if value is None:

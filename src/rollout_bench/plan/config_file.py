@@ -27,9 +27,25 @@ _OTHER_NAMES = {
     "npu": "ascend",
     "x86": "cpu",
     "throughput": "output_tokens_per_s",
+    "tok_per_s": "output_tokens_per_s",
+    "tokens_per_s": "output_tokens_per_s",
     "safetensors": "auto",
 }
 """Common names of platforms, metrics and formats for which the nearest spelling misleads (gpu is nearer to cpu)."""
+
+_OTHER_KEYS = {
+    "batch_size": "prompts",
+    "device": "platform",
+    "max_new_tokens": "output_tokens",
+    "max_tokens": "output_tokens",
+    "n": "samples_per_prompt",
+    "runs": "launches",
+    "samples": "samples_per_prompt",
+    "tp": "tensor_parallel_size",
+    "vllm_args": "engine_args",
+    "warmup": "warmup_iterations",
+}
+"""Common names of keys whose nearest spelling misleads."""
 
 
 _ENGINE_ARGS = (
@@ -237,6 +253,11 @@ def _as_user_error(error: ErrorDetails) -> UserError:
             f"name the quantization that they are: weights: {{bf16: '{value}'}}",
         ),
         (
+            kind in ("model_type", "dict_type") and str(value).startswith(("http://", "https://")),
+            f"{where}: {value_text(value)} is no mapping",
+            f"write {{url: '{value}', model: ...}}",
+        ),
+        (
             kind in ("model_type", "dict_type") and re.match(r"[\w.-]+:\S", str(value)),
             f"{where}: {value_text(value)} is no mapping",
             SPACE_AFTER_COLON,
@@ -284,6 +305,8 @@ def _takes(parts: Sequence[int | str]) -> str:
 
 def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     """Return the remedy for `value` that can't be a name."""
+    if isinstance(place[-1], int) and re.search(r"[;|]", value):
+        return f"separate names by commas: {', '.join(re.split(r'[;|, ]+', value))}"
     if isinstance(place[-1], int) and " -" in value:  # "- bf16" and "-w8a8" below it are one item to YAML
         return f"write a space after the dash: - {value.rpartition(' -')[2]}"
     if isinstance(place[-1], int) and re.fullmatch(r"[\w.+-]+( [\w.+-]+)+", value):
@@ -302,9 +325,11 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
 
 def _instead(location: tuple[int | str, ...]) -> str:
     """Return the remedy for an unknown key at `location`."""
-    key = str(location[-1])
+    key = _OTHER_KEYS.get(str(location[-1]), str(location[-1]))
     if ":" in key:
         return SPACE_AFTER_COLON
+    if key in ("env", "environment"):
+        return "write it below engine: engine: {environment: {NAME: value}}"
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):

@@ -22,7 +22,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
 from rollout_bench.contracts.failures import LASTING, fix_of
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS
+from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS, MENDED_BY
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
@@ -397,7 +397,8 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     disturbed = any(DISTURBED.intersection(own) for own in codes)
-    free = "keep others off the machine, then " if disturbed else ""
+    changes = [MENDED_BY[code] for code in sorted({*chain.from_iterable(codes)}) if code in MENDED_BY]
+    free = f"{'; '.join(changes)}; then " if changes else "keep others off the machine, then " if disturbed else ""
     steps = (
         (
             any(row.experiment.damaged for row in rows),

@@ -62,6 +62,10 @@ def _check_target(word: str) -> None:
         raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
+    summaries = [f"results/summary.{end}" for end in ("csv", "html", "md", "txt")]
+    close = near_miss(word if "/" in word else f"results/{word}.md", summaries, 0.85)
+    if close and word not in (*summaries, "summary"):
+        raise UserError(f"{word}: is no target", f"did you mean {close}?")
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.failures import CRASH_FIX
 from rollout_bench.contracts.flags import MEANINGS
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Placement
+from rollout_bench.contracts.record import Flag, Placement
 from rollout_bench.report.conclusions import run_arguments
 from rollout_bench.report.summary import summary_of
 from rollout_bench.workflow.arguments import value_of
@@ -49,7 +49,7 @@ def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count:
 
 @pytest.mark.parametrize(
     ("neighbours", "said"),
-    [([[], []], "2 launches, one engine at a time."), ([[], ["x"]], "2 launches, 1 of them beside other launches")],
+    [([[], []], "2 launches, one launch at a time."), ([[], ["x"]], "2 launches, 1 of them beside other launches")],
 )
 def test_launches_side_by_side_are_not_told_as_one_at_a_time(tmp_path: Path, neighbours: list[list[str]], said: str):
     where = {"node": "one", "devices": ["GPU-a"], "visible": ["0"], "isolation": "per_device", "waited_s": 0.0}
@@ -57,6 +57,14 @@ def test_launches_side_by_side_are_not_told_as_one_at_a_time(tmp_path: Path, nei
         place = Placement(**where, neighbours=beside)
         save(tmp_path, make_record(BF16, launch, rates=[100.0] * 3).model_copy(update={"placement": place}))
     assert said in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 2))).markdown
+
+
+def test_the_next_step_is_to_mend_what_would_be_invalid_again(tmp_path: Path):
+    flag = Flag(code="quant_not_proven", severity="invalid", sentence="It has bfloat16 weights.")
+    save(tmp_path, make_record(BF16, rates=[100.0] * 3).model_copy(update={"validity": [flag]}))
+    told, *_ = summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 1))).answers
+    (step,) = [line for line in told.items if line.startswith("Next")]
+    assert step.startswith("Next: name the weights of the quantization")
 
 
 def sweep(side: Path, step_s: float, *flags_of_launch_0: object) -> None:

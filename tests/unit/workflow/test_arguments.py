@@ -135,6 +135,8 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["launches=2"], "launches=2: is a value of the config, not a target", "write --config launches=2"),
         (["--config", "launches:2"], "--config launches:2: is not name=value", "did you mean launches=2?"),
         (["--config", "launches", "3"], "--config launches: is not name=value", "did you mean launches=3?"),
+        (["sumary"], "sumary: is no target", "did you mean results/summary.md?"),
+        (["results/sumary.html"], "results/sumary.html: is no target", "did you mean results/summary.html?"),
         (["mine.yaml"], "mine.yaml: is no target", "write --configfile mine.yaml"),
         (
             ["--config", "workload_settings.demo.prompts=8"],
