@@ -157,7 +157,7 @@ def recommend() -> int:
         kept += [best, *[each for each, (_, tied) in rest if tied]]
     for each in (each for each in found if each not in allowed):
         _say(f"left out: {each.name}: {broken[each.name]}")
-    baseline = made.config.baseline.named.get("setting")
+    baseline = made.config.baseline.axes.get("setting")
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
     confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
     confirming |= {"quants": list(dict.fromkeys(each.made.spec.quant.name for each in kept))}

@@ -92,7 +92,7 @@ def conclusion_of(series: Sequence[Entry]) -> str:
     fall = lasting_fall(series)
     if fall is None:
         if len(series) == 1:
-            return "not judged: one entry has none to be compared with"
+            return "not judged: it has one session of B, and the same launches compared again are no further one"
         return f"not shown to be worse than before, in {len(series)} entries"
     first = series[fall.first].gate
     value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))

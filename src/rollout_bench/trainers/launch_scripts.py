@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
-from rollout_bench.trainers.shell import Command, Word, commands, with_values
+from rollout_bench.trainers.shell import Command, Piece, Word, commands, with_values
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
@@ -97,6 +97,13 @@ _Options = list[tuple[str, list[Word]]]
 _STARTS = (("accelerate", "launch"), ("trl", "grpo"), ("trl", "rloo"))
 """Words that start a training with TRL."""
 
+_LAUNCHERS: dict[tuple[str, ...], tuple[str, str]] = {
+    ("torchrun",): ("nproc_per_node", "nnodes"),
+    ("-m", "torch.distributed.run"): ("nproc_per_node", "nnodes"),
+    ("deepspeed",): ("num_gpus", "num_nodes"),
+}
+"""Words that start any trainer's program on several devices -> options for processes of a node, and for nodes."""
+
 _SERVER = ("trl", "vllm-serve")
 
 _OTHER_TRAININGS = re.compile(
@@ -115,23 +122,29 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     Raises:
         UserError: if the script has no training or several, or a value that matters is a variable of the shell.
     """
-    found = _commands(script, *_STARTS, _SERVER)
-    trainings = [(start, words) for start in _STARTS for words in _after(found, *start)]
+    found = _commands(script, *_STARTS, *_LAUNCHERS, _SERVER)
+    starts: Sequence[tuple[str, ...]] = _STARTS
+    if not any(_after(found, *start) for start in _STARTS):
+        starts = [*_LAUNCHERS]
+    trainings = [(start, words) for start in starts for words in _after(found, *start)]
     servers = _after(found, *_SERVER)
     if len(trainings) != 1 or len(servers) > 1:
-        begun = " or ".join(" ".join(start) for start in _STARTS)
+        begun = " or ".join(" ".join(start) for start in (*_STARTS, *_LAUNCHERS))
         problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
         if not trainings and any(_after(found, "-m", module) for module in ENTRY_POINTS):
             raise UserError(problem, f"did you mean `rollout-bench from-verl {script}`? It starts a training with verl")
         raise UserError(problem, "give a script with one training; or its YAML, and num_processes=N")
-    ((command, kind), words), options = trainings[0], []
-    if command == "accelerate":
+    start, words = trainings[0]
+    kind, options = start[-1], list[tuple[str, list[Word]]]()
+    if start[0] != "trl":
         places = [
             place for place, word in enumerate(words) if word.text.endswith(".py") or word.text in ("-m", "--module")
         ]
         if not places:
-            raise UserError(f"{script}: accelerate launch: starts no file of Python", _WRITTEN_OUT)
+            raise UserError(f"{script}: {' '.join(start)}: starts no file of Python", _WRITTEN_OUT)
         launch = dict(_options(script, words[: places[0]]))
+        if start in _LAUNCHERS:
+            launch = {"num_processes": processes} if (processes := _processes(launch, *_LAUNCHERS[start])) else {}
         options += [(key, launch[option]) for option, key in _OF_A_LAUNCH.items() if option in launch]
         program = next((word for word in words[places[0] :] if not word.text.startswith("-")), words[places[0]])
         kind = _trainer_of(script, program.text) or kind
@@ -165,6 +178,15 @@ def _trainer_of(script: Path, program: str) -> str:
             "give the script of a GRPO or RLOO training; if this one is, give its YAML, and num_processes=N",
         )
     return said
+
+
+def _processes(launch: Mapping[str, list[Word]], on_node: str, nodes: str) -> list[Word]:
+    """Return the number of processes of a launcher with these options; empty if it is not a plain number."""
+    numbers = [launch.get(on_node, []), launch.get(nodes, [Word((Piece("1"),))])]
+    texts = ["".join(word.text for word in words if not word.variable) for words in numbers]
+    if not all(text.isdecimal() for text in texts):
+        return []
+    return [Word((Piece(str(int(texts[0]) * int(texts[1]))),))]
 
 
 def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
@@ -222,7 +244,7 @@ def _without_own_file(words: Sequence[Word]) -> list[Word]:
     return kept
 
 
-def _commands(script: Path, *starts: tuple[str, str]) -> list[list[Word]]:
+def _commands(script: Path, *starts: tuple[str, ...]) -> list[list[Word]]:
     """Return the words of each command, with the values of variables that the script assigns before `starts`."""
     found, unread = _with_sourced(script, 0)
     begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]

@@ -23,7 +23,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import trl_time
-from rollout_bench.trainers.whole_step import WHOLE_STEP, cycle, placement
+from rollout_bench.trainers.whole_step import WHOLE_STEP, cycle, placement, trained_whole
 
 WORKLOAD = "trl-step"
 
@@ -157,7 +157,7 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     prompts = [line["prompt_tokens"] for line in made.trace] or [
         made.config["workload_settings"][WORKLOAD]["prompt_tokens"]
     ]
-    return placement(
+    planned = placement(
         made,
         account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
         settings.name,
@@ -173,6 +173,8 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
+    has_adapter = settings.written("use_peft") not in (NOT_THERE, None, False)
+    return trained_whole(planned) if has_adapter and not log else planned
 
 
 def _processes(settings: TrainerFile) -> int:

@@ -24,7 +24,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import verl_time
-from rollout_bench.trainers.whole_step import cycle, placement
+from rollout_bench.trainers.whole_step import cycle, placement, trained_whole
 
 WORKLOAD = "verl-step"
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -154,7 +154,7 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
     nodes, per_node = _device_keys(settings)
     apart = 0 if nodes == "trainer.nnodes" else settings.get(nodes) * settings.get(per_node)
     tensor = engine_args["tensor_parallel_size"]
-    return placement(
+    planned = placement(
         made,
         _account(settings),
         settings.name,
@@ -168,6 +168,8 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
         shards=True,
         served=False,
     )
+    rank = settings.get(f"{MODEL}lora.rank") or settings.get(f"{MODEL}lora_rank")
+    return trained_whole(planned) if rank and not log else planned
 
 
 def _adapter_rank(settings: TrainerFile) -> int:

@@ -19,6 +19,12 @@ STAND_IN = (
 SHARDED, WHOLE = " sharded by FSDP2", " whole on each device (placement.strategy: fsdp2 shards it)"
 
 
+def trained_whole(made: MadeConfig) -> MadeConfig:
+    """Return the config of a placement whose settings train an adapter, with what the stand-in does instead."""
+    told = "The settings train an adapter; the stand-in trains the whole model, which takes more time and memory."
+    return replace(made, head=(*made.head, told))
+
+
 def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeConfig:
     """Return the config that compares quantizations with their weight updates.
 

@@ -157,12 +157,12 @@ def end_well(plan: Schedule) -> None:
     (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
     if not has_begun():
-        print_answer_of(plan)
+        print_kept_answer(plan)
         return
     failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
     if not failed:
         _clean()
-        print_answer_of(plan)
+        print_kept_answer(plan)
         return
     end_with_errors(plan)
     causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
@@ -174,7 +174,7 @@ def end_well(plan: Schedule) -> None:
     sys.exit(1)
 
 
-def print_answer_of(plan: Schedule) -> None:
+def print_kept_answer(plan: Schedule) -> None:
     """Print the answer of the summary, unless the user asked for something else and it is not up to date."""
     if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file(estimate=False))) is not None:
         print_answer(answer)
@@ -192,7 +192,7 @@ def end_with_errors(plan: Schedule) -> None:
     if is_empty:
         return
     if not is_summary_stale(plan):  # no job failed, so that the summary is written already
-        print_answer_of(plan)
+        print_kept_answer(plan)
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)

@@ -72,6 +72,28 @@ def test_trls_own_command_or_its_program_says_the_trainer(made: Made, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    "start",
+    [
+        "torchrun --nproc_per_node 4 --nnodes=2 --rdzv_backend c10d",
+        "python -m torch.distributed.run --nproc-per-node=8",
+        "deepspeed --num_gpus 8 --master_port 9901",
+    ],
+)
+def test_other_launchers_say_the_number_of_processes(made: Made, tmp_path: Path, start: str):
+    settings = TRL.replace("num_processes: 8\n", "")
+    typed = made("num_processes=8", settings)
+    written(tmp_path, train_sh=f"{start} train_grpo.py --config training.yaml\n")
+    assert made.call("train.sh") == typed
+
+
+def test_a_launcher_of_as_many_as_there_are_asks_for_the_number(made: Made, tmp_path: Path):
+    made("num_processes=8", TRL.replace("num_processes: 8\n", ""))
+    written(tmp_path, train_sh="torchrun --nproc_per_node=gpu train_grpo.py --config training.yaml\n")
+    with refused("num_processes", "num_processes="):
+        made.call("train.sh")
+
+
+@pytest.mark.parametrize(
     ("launch", "zero3", "is_sharded"),
     [
         ("", {"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 3}}, True),

@@ -66,6 +66,18 @@ def test_a_folder_keeps_its_weights_in_a_placement(
     assert (model, "Weights: random" in made.account) == ({"weights": {"bf16": str(tmp_path)}}, False)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "adapter"), [("trl", "use_peft=true"), ("verl", "+actor_rollout_ref.model.lora_rank=16")]
+)
+def test_a_stand_in_that_trains_more_than_an_adapter_says_so(
+    trainer: str, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = Made(f"from-{trainer}", tmp_path, capsys, monkeypatch)
+    for word, is_told in (("", False), (adapter, True)):
+        made(f"--placement {word}", USUAL[made.command])
+        assert ("the stand-in trains the whole model" in made.account) is is_told
+
+
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-1.5B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"])
 def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -178,7 +178,12 @@ def sweep(findings: Findings) -> Chart:
     ]
     marks = "Point: a load, mean over launches. Hollow: the server is not shown to keep up with the rate."
     sustained = rate_lines(used)
-    title = f"{range_of([mean(_rates(row)) for row in used])} output tok/s over the loads"
+    ranges = [
+        f"{names[measure].removesuffix(' ms')} "
+        f"{range_of([1000 * row.values[measure] for row in used if measure in row.values])} ms"
+        for measure in measures[:2]
+    ]
+    title = f"{', '.join(ranges)} over the loads"
     if sustained:
         title = "; ".join(sustained[:3]) + (f"; {len(sustained) - 3} more" if len(sustained) > 3 else "")
     return Chart(title, content_of(findings, used, whole=True), marks, panels, row_colours(findings))
