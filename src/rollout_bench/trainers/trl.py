@@ -308,6 +308,14 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
             f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {among} processes",
             "set it to a divisor of num_processes",
         )
+    file = settings.get("accelerate_config")  # needed for nothing where the processes are told
+    machines = _accelerate(settings).get("num_machines") if file and Path(file).is_file() else 1
+    if isinstance(machines, int) and machines > 1 and tensor > (node := max(processes // machines, 1)):
+        raise UserError(
+            f"{settings.name}: vllm_tensor_parallel_size: an engine has {tensor} devices and a node {node}, and an"
+            " engine over several nodes cannot be measured, also not with --one-engine",
+            f"set it to {node} or less; on a machine with more devices, correct num_machines in accelerate's file",
+        )
     own |= {"max_num_seqs": per_device * steps * tensor, "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS}
     return TrainerStep(prompts, samples, among // tensor, "runs"), own
 

@@ -86,6 +86,14 @@ def test_other_launchers_say_the_number_of_processes(made: Made, tmp_path: Path,
     assert made.call("train.sh") == typed
 
 
+def test_an_engine_over_several_nodes_is_refused(made: Made, tmp_path: Path):
+    made("", TRL)
+    written(tmp_path, nodes_yaml="num_machines: 2\nnum_processes: 8\n")
+    made.call("training.yaml", "accelerate_config=nodes.yaml", "vllm_mode=colocate", "vllm_tensor_parallel_size=4")
+    with refused("an engine has 8 devices and a node 4", "set it to 4 or less"):
+        made.call("training.yaml", "accelerate_config=nodes.yaml", "vllm_mode=colocate", "vllm_tensor_parallel_size=8")
+
+
 def test_a_launcher_of_as_many_as_there_are_asks_for_the_number(made: Made, tmp_path: Path):
     made("num_processes=8", TRL.replace("num_processes: 8\n", ""))
     written(tmp_path, train_sh="torchrun --nproc_per_node=gpu train_grpo.py --config training.yaml\n")
