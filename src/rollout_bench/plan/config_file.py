@@ -16,7 +16,7 @@ from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
-from rollout_bench.plan.checks import check_no_secret
+from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, WorkloadSettings
 from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
@@ -41,9 +41,9 @@ _OTHER_KEYS = {
     "n": "samples_per_prompt",
     "runs": "launches",
     "samples": "samples_per_prompt",
-    "tp": "tensor_parallel_size",
     "vllm_args": "engine_args",
     "warmup": "warmup_iterations",
+    **SHORT,
 }
 """Common names of keys whose nearest spelling misleads."""
 

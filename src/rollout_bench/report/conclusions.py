@@ -28,7 +28,7 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import confounders_text
-from rollout_bench.report.prose import Section, first_names
+from rollout_bench.report.prose import Section, few_names
 from rollout_bench.report.service import Latencies, next_rates, service_lines
 
 MOST = 6
@@ -88,7 +88,7 @@ def _skipped(collection: ResultSet) -> Iterator[str]:
     for reason, names in grouped(
         (one.reason, with_setting(one.quant, one.setting)) for one in collection.skipped
     ).items():
-        yield f"Not measured: {first_names(list(dict.fromkeys(names)))} ({reason.rstrip('.')})."
+        yield f"Not measured: {few_names(list(dict.fromkeys(names)))} ({reason.rstrip('.')})."
 
 
 def _is_refused(row: Row) -> bool:
@@ -201,7 +201,7 @@ def _apart(rows: Sequence[Row], heading: str) -> Section:
     compared = [row for row in rows if row.against.other is not None]
     if not compared:
         reasons = grouped((_why(row), _side(row, axes)) for row in rows)
-        lead, *rest = [f"{first_names(names, 5)}: {reason}." for reason, names in reasons.items()]
+        lead, *rest = [f"{few_names(names, 5)}: {reason}." for reason, names in reasons.items()]
         return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}")
     lead, more = _verdicts(compared, [], axes, "A")
     return Section(heading, _items(more, *_doubts(rows)), lead=lead)
@@ -240,7 +240,7 @@ def _items(*texts: str) -> tuple[str, ...]:
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
-    return f"{what}: {first_names(names, 5)}." if names else ""
+    return f"{what}: {few_names(names, 5)}." if names else ""
 
 
 def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: Sequence[str], everyone: int) -> str:
@@ -253,7 +253,7 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     first = [*better, *worse][0]
     of = NUMBERS[next(iter(first.comparisons))]
     if not better and len(worse) > 1:
-        told = first_names([f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse], 5)
+        told = few_names([f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse], 5)
         whose = "" if of.name == "output_tokens_per_s" else f" ({of.header})"
         if len(worse) < everyone:
             return f"{of.words[2].capitalize()} than {baseline}{whose}: {told}."
@@ -266,8 +266,8 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     also, beside = (
         [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in side if row is not first] for side in (better, worse)
     )
-    text += f", {first_names(also, 4)}." if also else "."
-    return text + (f" {of.words[2].capitalize()}: {first_names(beside, 5)}." if beside else "")
+    text += f", {few_names(also, 4)}." if also else "."
+    return text + (f" {of.words[2].capitalize()}: {few_names(beside, 5)}." if beside else "")
 
 
 def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: ResultSet) -> str:
@@ -294,7 +294,7 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     )
     found = grouped((confounders_text(facts), _side(row, axes)) for facts, row in told if facts)
     return " ".join(
-        f"Also different from {baseline} in {first_names(names, 5)}: {words}." for words, names in found.items()
+        f"Also different from {baseline} in {few_names(names, 5)}: {words}." for words, names in found.items()
     )
 
 
@@ -371,7 +371,7 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     if damaged := sum(len(row.experiment.damaged) for row in rows):
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
     if few := [row.label for row in rows if row.comparison.carried_by_few]:
-        yield f"A few slow passes make the difference of {first_names(few)}."
+        yield f"A few slow passes make the difference of {few_names(few)}."
 
 
 def _are(things: Sequence[object]) -> str:

@@ -26,7 +26,7 @@ from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusions
 from rollout_bench.report.headings import TITLES
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import first_names, sections
+from rollout_bench.report.prose import few_names, sections
 from rollout_bench.report.verdicts import verdict_values
 
 FACTS = "Measured with"
@@ -43,7 +43,7 @@ def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
     own = [each for each in left_out if each.experiment.mode == mode]
     names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
-    return f"Left out: {first_names(names)}." if names else ""
+    return f"Left out: {few_names(names)}." if names else ""
 
 
 def _name(experiment: ExperimentResults[Launched], label: str = "") -> str:
@@ -180,9 +180,7 @@ def completeness(collection: ResultSet) -> str:
 def left_out(rows: Sequence[Row]) -> str:
     """Return the warning of a figure about experiments without a valid launch; empty if there are none."""
     names = grouped((row.empty_because, row.whole_name) for row in rows if row.empty_because)
-    return " ".join(
-        f"Left out: {first_names(list(dict.fromkeys(those)))} ({reason})." for reason, those in names.items()
-    )
+    return " ".join(f"Left out: {few_names(list(dict.fromkeys(those)))} ({reason})." for reason, those in names.items())
 
 
 def summary_notes(findings: Findings) -> SummaryPart:
@@ -227,7 +225,7 @@ def summary_notes(findings: Findings) -> SummaryPart:
         has_online=True in has_loads,
         certainty=plain_percent(CONFIDENCE),
         samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
-        without_percentiles=[(first_names(names), reason) for reason, names in without_percentiles.items()],
+        without_percentiles=[(few_names(names), reason) for reason, names in without_percentiles.items()],
         **verdict_values(rows, collection.comparison, collection.precision),
     )
     return SummaryPart(
@@ -252,7 +250,7 @@ def _without_energy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         for reason in dict.fromkeys(record.no_energy for record in row.experiment.records if record.no_energy)
     )
     for reason, names in grouped(reasons).items():
-        yield "" if len(names) == len(repeated) else first_names(names, 3), reason
+        yield "" if len(names) == len(repeated) else few_names(names, 3), reason
 
 
 def damage_lines(errors: Iterable[UserError]) -> tuple[str, ...]:
@@ -268,7 +266,7 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     for found in alike.values():
         names = dict.fromkeys(name for name, _, _ in found)
         launches = dict.fromkeys(launch for _, own, _ in found for launch in own.split(", "))
-        yield first_names(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
+        yield few_names(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
 
 
 def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:

@@ -68,7 +68,7 @@ def all_or_names(names: Sequence[str], compared: int) -> str:
     return "all compared" if len(names) == compared > 1 else "; ".join(names)
 
 
-def first_names(names: Sequence[str], most: int = _NAMED) -> str:
+def few_names(names: Sequence[str], most: int = _NAMED) -> str:
     """Return the first few of `names`, and the number of the rest."""
     return first_few(names, most, "; ")
 
@@ -91,7 +91,7 @@ def templates() -> Environment:
         "ratio": ratio,
         "sentence": sentence,
         "several": several,
-        "some": first_names,
+        "some": few_names,
         "those": all_or_names,
         "thousands": count,
     }
