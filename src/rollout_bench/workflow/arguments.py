@@ -1,20 +1,23 @@
 """The config that Snakemake's arguments give, where possible without its parser, whose imports take a second."""
 
 import argparse
+import itertools
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
 from snakemake.utils import update_config
 
+from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError, near_miss
-from rollout_bench.core.places import config_file
+from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_selection
@@ -28,6 +31,18 @@ _MORE = re.compile(r"config|directory|jobs|__|[?\\]")
 
 _KEY = re.compile(r"[a-zA-Z_][\w-]*\w")
 """Name before the = of a value, as Snakemake demands it."""
+
+
+_RULES = ("all", "measure", "checkpoint", "round", "summary")
+"""Rules of the workflow, of which Snakemake says itself if they have no name to make."""
+
+_SUMMARIES = [f"results/summary.{end}" for end in ("csv", "html", "json", "md", "txt")]
+"""Files that are made for whoever calls; what else a run makes is below the folders of `_MADE`."""
+
+_MADE = ("results/figures", "results/summaries/", "results/blocks/")
+
+_LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
+"""One dash before what may be the name of a long option."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +72,34 @@ class Call:
         return found
 
 
+def _is_value(word: str) -> bool:
+    return "=" in word and word.partition("=")[0] in Config.model_fields
+
+
 def _check_target(word: str) -> None:
-    if "=" in word and word.partition("=")[0] in Config.model_fields:
+    if _is_value(word):
         raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
-    summaries = [f"results/summary.{end}" for end in ("csv", "html", "md", "txt")]
-    close = near_miss(word if "/" in word else f"results/{word}.md", summaries, 0.85)
-    if close and word not in (*summaries, "summary"):
-        raise UserError(f"{word}: is no target", f"did you mean {close}?")
+
+
+def _check_made(target: str) -> None:
+    """Refuse a target that the workflow of this package does not make; rules and files of a user's are not known."""
+    if target in _RULES:
+        return
+    path = os.path.normpath(target)
+    if path in _SUMMARIES or path.startswith(_MADE) or ("/" in path and not path.startswith("results/")):
+        return
+    close = near_miss(path if "/" in path else f"results/{path}.md", _SUMMARIES, 0.8)
+    known = "leave it out to measure what is missing; targets: results/summary.md, .html, .csv, .txt, .json"
+    raise UserError(f"{target}: is no target", f"did you mean {close}?" if close else known)
+
+
+def _is_our_workflow(words: Sequence[str]) -> bool:
+    """Return whether a call runs the package's Snakefile: no other is named in `words` or lies in this folder."""
+    own = Path("Snakefile")
+    is_named = any(word.partition("=")[0] in ("-s", "--snakefile") for word in words)
+    return not is_named and (not own.exists() or own.resolve() == (home() / own).resolve())
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -78,10 +112,13 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
-    if {word for word in others if word.startswith("-")} - {"-n", "--dry-run"}:
-        _check_options(words)
+    options = {word for word in (*others, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
+    targets = _check_options(words) if options - {"-n", "--dry-run"} else others
     for word in others:
         _check_target(word)
+    for target in targets if _is_our_workflow(words) else ():
+        if not target.startswith("-"):
+            _check_made(target)
     for file in given.configfile:
         check_config_file(file)
     for place, entry in enumerate(given.config):
@@ -116,43 +153,91 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     return "write name=value, and a target before --config"
 
 
-def _refuse(problem: str) -> NoReturn:
+def _refuse(problem: str, words: Sequence[str]) -> NoReturn:
+    """Refuse an option of `words`, whose value may be one of the config's."""
     ambiguous = re.fullmatch(r"ambiguous option: (\S+) could match (.*)", problem)
     close = near_miss(ambiguous[1], ambiguous[2].split(", ")) if ambiguous else None
-    raise UserError(problem, f"did you mean '{close}'?" if close else "`snakemake --help` lists the options") from None
+    remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
+    value = _value_of(problem, words)
+    raise UserError(problem, f"write --config {shlex.quote(value)}" if _is_value(value) else remedy) from None
 
 
-def _check_options(words: Sequence[str]) -> None:
+def _check_options(words: Sequence[str]) -> Sequence[str]:
+    """Check the options in `words` with Snakemake's own parser; return the targets."""
     from snakemake.cli import get_argument_parser, parse_cores, parse_jobs  # loads all plugins: a second
     from snakemake.exceptions import CliException, ResourceError, WorkflowError
 
     parser = get_argument_parser()
     parser.exit_on_error = False
-    parser.error = _refuse  # its own prints the whole usage
+    parser.error = partial(_refuse, words=words)  # its own prints the whole usage
+    known = [name for action in parser._actions for name in action.option_strings]
+    for word in filter(_LONG.fullmatch, words):
+        option = word.partition("=")[0]
+        if f"-{option}" in known:
+            raise UserError(f"{option}: Snakemake has no such option", f"write two dashes: -{option}")
     try:
         given, others = parser.parse_known_args(list(words))
         for value, parse in ((given.cores, parse_cores), (given.jobs, parse_jobs)):
             if value is not None:
                 parse(value)
     except (argparse.ArgumentError, CliException, WorkflowError) as error:
-        _refuse(str(error))
+        _refuse(str(error), words)
     except (ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
-        _refuse(f"the value of an option can't be read: {error}")
+        _refuse(f"the value of an option can't be read: {error}", words)
+    for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
+        for profile in [profiles] if isinstance(profiles, str) else profiles or ():
+            _check_profile(option, profile)
+    _check_known(others, words, known)
+    return list(given.targets)
+
+
+def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse the first option of `others`, which is none of the `known`."""
     for word in others:
         option = word.partition("=")[0]
         if option.startswith("-"):
             keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
-            options = [name for action in parser._actions for name in action.option_strings]
-            close = near_miss(option.replace("_", "-"), [*options, *keys])
+            close = near_miss(option.replace("_", "-"), [*known, *keys])
             if close not in keys:
                 remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
                 raise UserError(f"{option}: Snakemake has no such option", remedy)
             is_key = option.lstrip("-").replace("-", "_") == keys[close]
             problem = "is a key of the config" if is_key else "Snakemake has no such option"
-            meant = shlex.quote(f"{keys[close]}={_value_after(word, words)}")
+            meant = shlex.quote(f"{keys[close]}={_as_typed(keys[close], word, words)}")
             raise UserError(
                 f"{option}: {problem}", f"write `--config {meant}`" if is_key else f"did you mean `--config {meant}`?"
             )
+
+
+def _check_profile(option: str, name: str) -> None:
+    """Refuse a profile that is nowhere; the package's are named by their folder."""
+    from snakemake.cli import get_profile_dir
+
+    places = [name, str(Path("profiles") / name)] if option == "--workflow-profile" else [name]
+    if name == "none" or any(map(get_profile_dir, places)):
+        return
+    folders = {path.name: path for path in (home() / "profiles").iterdir()}
+    close = near_miss(Path(name).name, folders)
+    listed = "name a folder that has a config.yaml; docs/clusters.md shows one for Slurm"
+    remedy = f"did you mean {option} {os.path.relpath(folders[close])}?" if close else listed
+    raise UserError(f"{option} {name}: there is no such profile", remedy)
+
+
+def _value_of(problem: str, words: Sequence[str]) -> str:
+    """Return the value of the first option that `problem` names and `words` have."""
+    named = re.findall(r"(?<![\w-])--?[\w-]+", problem)
+    return next((_value_after(word, words) for word in words if word.partition("=")[0] in named), "")
+
+
+def _as_typed(key: str, word: str, words: Sequence[str]) -> str:
+    """Return the value after the option `word` as the config's `key` takes it: a list in brackets."""
+    value = _value_after(word, words)
+    annotation = Config.model_fields[key].annotation
+    is_list = any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
+    if not is_list or value in ("VALUE", AUTO) or value.startswith("["):
+        return value
+    more = [] if "=" in word else words[words.index(word) + 2 :]
+    return f"[{', '.join([value, *itertools.takewhile(lambda other: not other.startswith('-'), more)])}]"
 
 
 def _value_after(word: str, words: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """Arguments of Snakemake that are read without its parser mean what they mean to it."""
 
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ FILES = {
     "template.yaml": "__use_yte__: true\n?if True:\n  launches: 7\n",
     "off.yaml": "__use_yte__: false\n?if True:\n  launches: 7\n",
 }
+
+
+SLURM = str(Path("PROFILES", "slurm"))
+"""A profile of the package, whose folder stands for PROFILES."""
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +155,9 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--config", "quants", "=", "[bf16]"], "--config quants: is not name=value", "without spaces around ="),
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
         (["--confgifile", "one.yaml"], "--confgifile: Snakemake has no such option", "did you mean '--configfile'?"),
-        (["--quants", "bf16"], "--quants: is a key of the config", "write `--config quants=bf16`"),
+        (["--quants", "bf16"], "--quants: is a key of the config", "write `--config 'quants=[bf16]'`"),
+        (["--quants", "bf16", "fp8", "-n"], "--quants: is a key of the config", "`--config 'quants=[bf16, fp8]'`"),
+        (["--models=a"], "--models: is a key of the config", "write `--config 'models=[a]'`"),
         (["--lauches", "3"], "--lauches: Snakemake has no such option", "did you mean `--config launches=3`?"),
         (["--lauches=3"], "--lauches: Snakemake has no such option", "did you mean `--config launches=3`?"),
         (["--model-base", "-n"], "--model-base: is a key of the config", "write `--config model_base=VALUE`"),
@@ -160,6 +168,17 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--cores"], "expected one argument", "`snakemake --help`"),
         (["--cores", "four", "-p"], "cores", "`snakemake --help`"),
         (["--resources", "gpu", "-p"], "the value of an option can't be read", "`snakemake --help`"),
+        (["-c", "launches=3"], "must be integer", "write --config launches=3"),
+        (["--jobs", "launches=3"], "must be integer", "write --config launches=3"),
+        (["--set", "launches=3"], "ambiguous option: --set", "write --config launches=3"),
+        (["-configfile", "one.yaml"], "-configfile: Snakemake has no such option", "write two dashes: --configfile"),
+        (["-directory", "sub"], "-directory: Snakemake has no such option", "write two dashes: --directory"),
+        (["--profile", "slurm"], "--profile slurm: there is no such profile", f"did you mean --profile {SLURM}?"),
+        (["--workflow-profile", "mine/slrum"], "there is no such profile", f"did you mean --workflow-profile {SLURM}?"),
+        (["--profile", "lsf"], "--profile lsf: there is no such profile", "docs/clusters.md"),
+        (["nonsense"], "nonsense: is no target", "leave it out to measure what is missing; targets: results/summary"),
+        (["-p", "results/offline/a.json"], "results/offline/a.json: is no target", "leave it out"),
+        (["--cores", "2", "results/"], "results/: is no target", "leave it out"),
         (["--k"], "ambiguous option: --k could match --keep-going", "`snakemake --help`"),
     ],
 )
@@ -170,7 +189,23 @@ def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
     with pytest.raises(UserError) as raised:
         check_words(words)
     assert problem in raised.value.problem
-    assert remedy in raised.value.remedy
+    assert remedy.replace("PROFILES", os.path.relpath(home() / "profiles")) in raised.value.remedy
+    for typed in re.findall(r"--config(?:file)? .*?(?=`|\?|$)|--(?:workflow-)?profile [^?]*", raised.value.remedy):
+        (folder / "mine.yaml").write_text("launches: 2\n")
+        check_words(["-n", *shlex.split(typed)])
+
+
+def test_targets_and_profiles_that_there_are_are_accepted(folder: Path) -> None:
+    slurm = os.path.relpath(home() / "profiles" / "slurm")
+    check_words(["--profile", slurm, "results/summary.html", "./results/summary.csv", "results/figures"])
+    check_words(["results/blocks/offline/a/launch-0", "models/synthetic/x", "logs/a.log", "--cores", "2"])
+    (folder / "profiles" / "mine").mkdir(parents=True)
+    (folder / "profiles" / "mine" / "config.yaml").write_text("cores: 1\n")
+    check_words(["--workflow-profile", "mine", "summary", "-np", "-c4"])
+    (folder / "Snakefile").write_text("rule mine: ...\n")
+    check_words(["mine"])
+    (folder / "Snakefile").rename(folder / "other.smk")
+    check_words(["mine", "-s", "other.smk"])
 
 
 def test_words_that_snakemake_reads_are_accepted() -> None:
