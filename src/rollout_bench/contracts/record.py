@@ -541,6 +541,9 @@ class Flag(Strict):
         description="invalid: the launch is left out of comparisons; warning: it is included and marked."
     )
     sentence: str = Field(description="The observation, with its numbers.")
+    load: str | None = absent(
+        "Label of the one load of a sweep that has the problem; its other loads count. Null for the whole launch."
+    )
 
 
 class Launched(Strict):
@@ -579,8 +582,8 @@ class Launched(Strict):
 
     @property
     def valid(self) -> bool:
-        """Whether no flag keeps the launch out of comparisons."""
-        return all(flag.severity != "invalid" for flag in self.validity)
+        """Whether no flag keeps the whole launch out of comparisons; loads of a sweep may be out by themselves."""
+        return all(flag.severity != "invalid" or flag.load is not None for flag in self.validity)
 
     @property
     def folders(self) -> list[str]:

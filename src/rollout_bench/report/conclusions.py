@@ -55,8 +55,9 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     untold = [row for row in rows if row.experiment.place not in told]
     refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
     if not groups and not refused:
-        found = _values([row for row in rows if row.used], collection, latencies)
-        untold = [row for row in untold if not row.used]
+        measured = {row.experiment.experiment for row in rows if row.used}
+        found = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
+        untold = [row for row in untold if row.experiment.experiment not in measured]
     elif lines := service_lines(rows, latencies, collection.slo)[:MOST]:
         found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0]))
     if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
@@ -345,9 +346,11 @@ def _why(row: Row) -> str:
 
 
 def _launches(rows: Sequence[Row]) -> list[LaunchMeasures]:
-    """Return the launches of `rows`, each once: the loads of a sweep are rows of the same launches."""
-    named = {(row.experiment.mode, row.experiment.experiment, one.launch): one for row in rows for one in row.launches}
-    return list(named.values())
+    """Return the launches of `rows`, each once: of one in rows of several loads, a valid one if there is any."""
+    found = grouped(
+        ((row.experiment.mode, row.experiment.experiment, one.launch), one) for row in rows for one in row.launches
+    )
+    return [next((one for one in loads if one.valid), loads[0]) for loads in found.values()]
 
 
 def _doubts(rows: Sequence[Row]) -> Iterator[str]:
@@ -363,6 +366,7 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         counts = Counter(code for launch in invalid for code in invalid_codes(launch.flags))
         why = ", ".join(f"{MEANINGS.get(code, code)} ({code}: {n})" for code, n in counts.most_common())
         yield f"{len(invalid)} of {several(len(launches), 'launch')} {_are(invalid)} invalid and in no number: {why}."
+    yield from _invalid_loads(rows)
     valid = [launch for launch in launches if launch.valid]
     codes = [{flag.code for flag in one.flags} & DISTURBED for one in valid]
     if any(codes):
@@ -372,6 +376,19 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
     if few := [row.label for row in rows if row.comparison.carried_by_few]:
         yield f"A few slow passes make the difference of {few_names(few)}."
+
+
+def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a sentence for each load of a sweep that is invalid in a launch whose other loads are not."""
+    for own in grouped((row.experiment.experiment, row) for row in rows if row.experiment.part).values():
+        partly = {one.launch for row in own for one in row.launches if one.valid}
+        for row in own:
+            invalid = [one for one in row.launches if one.launch in partly and not one.valid]
+            if invalid:
+                codes = sorted({code for one in invalid for code in invalid_codes(one.flags)})
+                why = ", ".join(f"{MEANINGS.get(code, code)} ({code})" for code in codes)
+                times = f" in {len(invalid)} of {several(len(row.launches), 'launch')}" if len(row.launches) > 1 else ""
+                yield f"{row.label} at {row.experiment.point_label} is invalid{times} and in no number: {why}."
 
 
 def _are(things: Sequence[object]) -> str:
@@ -395,7 +412,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     failed = any(failure.category not in LASTING for row in rows for failure in row.experiment.failures)
     mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
-    codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
+    codes = [invalid_codes(launch.flags) for launch in _launches(rows)]
     disturbed = any(DISTURBED.intersection(own) for own in codes)
     changes = [MENDED_BY[code] for code in sorted({*chain.from_iterable(codes)}) if code in MENDED_BY]
     free = f"{'; '.join(changes)}; then " if changes else "keep others off the machine, then " if disturbed else ""

@@ -37,19 +37,24 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     measured: percentiles of latencies, and the share of requests within the limits of `slo`. Without rates it says the
     throughput of the best load.
     """
-    served = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
+    served = [row for row in rows if mode_of(row.experiment.mode).has_loads]
     names = _names(served)
     experiments = grouped((row.experiment.experiment, row) for row in served).values()
-    ordered = sorted(experiments, key=lambda own: -max(row.values["output_tokens_per_s"] for row in own))
+    ordered = sorted(
+        (own for own in experiments if any(row.used for row in own)),
+        key=lambda own: -max(row.values["output_tokens_per_s"] for row in own if row.used),
+    )
     return [f"{names[own[0].experiment.experiment]} {_service(own, latencies, slo)}." for own in ordered]
 
 
 def rate_lines(rows: Sequence[Row]) -> list[str]:
-    """Return the rates that each experiment of `rows` keeps up with, of those with loads at a rate."""
-    names = _names(rows)
-    rated = grouped((row.experiment.experiment, row) for row in rows if at_a_rate(row.experiment.point))
-    ordered = map(_ordered, rated.values())
-    return [f"{names[own[0].experiment.experiment]} {_rates(own, _states(own))}" for own in ordered]
+    """Return the rates that each experiment of `rows` keeps up with, of those with valid loads at a rate."""
+    names, lines = _names(rows), []
+    for experiment, own in grouped((row.experiment.experiment, row) for row in rows).items():
+        rated = _ordered([row for row in own if row.used])
+        if rated:
+            lines.append(f"{names[experiment]} {_rates(rated, _states(rated), [row for row in own if not row.used])}")
+    return lines
 
 
 def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
@@ -62,6 +67,7 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     rated = _ordered([row for row in rows if row.used])
     if not rated or len({row.experiment.experiment for row in rated}) > 1:
         return "", {}
+    invalid = min((_asked(row) for row in _ordered(rows) if not row.used), default=math.inf)
     spec = rated[0].used[0].record.spec
     load = spec.workload
     if load.dataset is not None or spec.load is None or spec.load.harness != "rollout-bench":
@@ -76,6 +82,11 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
             return "", {}
         step = f"measure rates between {highest:g} and {behind:g} req/s"
         rates = [highest * (behind / highest) ** (part / 3) for part in range(4)]
+    elif highest is not None and highest < invalid < math.inf:
+        if invalid <= CLOSE * highest:
+            return "", {}
+        step = f"measure rates below {invalid:g} req/s, whose launches are invalid"
+        rates = [highest * (invalid / highest) ** (part / 3) for part in range(3)]
     elif highest is not None:
         step, rates = "raise the rate until the server falls behind", [highest, 2 * highest, 4 * highest]
     elif behind is not None:
@@ -149,7 +160,8 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
+def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
+    loads = [row for row in every if row.used]
     rated = _ordered(loads)
     if not rated:
         best = max(loads, key=lambda row: row.values["output_tokens_per_s"])
@@ -162,11 +174,12 @@ def _service(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
     kept = _kept(rated, states)
     where = kept[-1] if kept else rated[0]
     told = _at(where, latencies, slo)
-    return f"{_rates(rated, states)}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
+    rates = _rates(rated, states, [row for row in every if not row.used])
+    return f"{rates}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
 
 
-def _rates(rated: Sequence[Row], states: Sequence[State]) -> str:
-    """Return which of the loads, the lightest first, the server keeps up with."""
+def _rates(rated: Sequence[Row], states: Sequence[State], invalid: Sequence[Row] = ()) -> str:
+    """Return which of the loads, the lightest first, the server keeps up with; loads of `invalid` have no result."""
     kept = _kept(rated, states)
     limit = states.index("falls behind") if "falls behind" in states else len(rated)
     behind = rated[limit] if limit < len(rated) else None
@@ -175,7 +188,10 @@ def _rates(rated: Sequence[Row], states: Sequence[State]) -> str:
     if kept and behind is not None:
         said = f"keeps up with {_load(kept[-1])}, not with {_number(behind)}{answers}"
     elif kept:
+        over = [row for row in _ordered(invalid) if _asked(row) > _asked(kept[-1])]
         highest = ", the highest rate that was asked" if len(kept) > 1 and not undecided else ""
+        if over:
+            highest = f"; {', '.join(map(_number, over))} req/s {'has' if len(over) == 1 else 'have'} no valid result"
         said = f"keeps up with {_load(kept[-1])}{highest}"
     elif behind is not None:
         said = f"does not keep up with {_load(behind)}{answers}"

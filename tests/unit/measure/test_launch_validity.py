@@ -6,7 +6,9 @@ from unittest.mock import Mock
 import pytest
 from launching import online_spec, tiny_spec
 from planned import REPOSITORY, merged_with
+from synthetic_records import make_online, make_online_spec
 
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import (
     batch_flags,
@@ -19,6 +21,7 @@ from rollout_bench.measure.launch.flags import (
 from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
 from rollout_bench.modes.online import worker
+from rollout_bench.modes.online.collector import load_flags
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
@@ -81,6 +84,32 @@ def test_a_sender_that_is_busy_or_late_is_flagged(cpu_share: float, late_s: floa
     flags = client_flags([iteration(rows()), iteration(rows()).model_copy(update={"client": used})])  # it takes 1 s
     assert [(flag.code, flag.severity) for flag in flags] == ([("generator_bound", severity)] if severity else [])
     assert client_flags([iteration(rows())]) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "flags", "valid"),
+    [
+        ([0.1, 0.96], [("invalid", "8 req/s")], True),
+        ([0.85, 0.1], [("warning", "2 req/s")], True),
+        ([0.96, 0.96], [("invalid", None)] * 2, False),
+        ([0.96], [("invalid", None)], False),
+    ],
+)
+def test_a_load_that_cannot_be_sent_costs_the_others_nothing(
+    shares: list[float], flags: list[tuple[str, str | None]], valid: bool
+) -> None:
+    loads = [
+        iteration(rows()).model_copy(
+            update={
+                "client": ClientUse(cpu_share=share, loop_delay_median_s=0.0, loop_delay_p99_s=0.0),
+                "point": LoadPoint(request_rate=rate),
+            }
+        )
+        for share, rate in zip(shares, (2.0, 8.0), strict=False)
+    ]
+    found = load_flags(loads, [])
+    assert [(flag.severity, flag.load) for flag in found] == flags
+    assert make_online(make_online_spec(), requests=8, flags=found)[0].valid == valid
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from synthetic_records import Server, make_online, make_online_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.summary import Summary, summary_of
 
@@ -104,6 +105,28 @@ def test_a_server_that_answers_no_more_at_twice_the_rate_falls_behind(tmp_path: 
     lead = summary(tmp_path / "slow", *rates(2, 4), server=slow).answers[0].lead
     assert lead.startswith("bf16 is not shown to keep up; 2, 4 req/s are undecided (answered: 68 %, 52 %)"), lead
     assert re.search(r": \d+ requests or more at 2, \d+ requests or more at 4 would tell; at 2 req/s", lead), lead
+
+
+def invalid_at(folder: Path, label: str, *asked: float) -> Summary:
+    """Return the summary of a sweep whose load `label` the sender could not send."""
+    flag = Flag(code="generator_bound", severity="invalid", sentence="Too busy.", load=label)
+    save(folder, make_online(make_online_spec(points=rates(*asked)), requests=512, flags=[flag]))
+    return summary_of(folder, replace(collect(folder, None), slo=Slo()))
+
+
+def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: Path):
+    told = invalid_at(tmp_path, "16 req/s", 2, 8, 16).answers[0]
+    assert told.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), told.lead
+    why = "bf16 at 16 req/s is invalid and in no number: the sender of the requests was too busy (generator_bound)."
+    assert why in told.items
+    assert "Next: measure rates below 16 req/s, whose launches are invalid:" in told.items
+    assert "request_rate: [8, 10, 13]" in told.command
+
+
+def test_a_lighter_load_without_a_result_is_no_limit(tmp_path: Path):
+    told = invalid_at(tmp_path, "2 req/s", 2, 8, 30).answers[0]
+    assert told.lead.startswith("bf16 keeps up with 8 req/s, not with 30"), told.lead
+    assert "Next: measure rates between 8 and 30 req/s:" in told.items
 
 
 def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):

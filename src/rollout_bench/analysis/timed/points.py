@@ -48,7 +48,16 @@ def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
 def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperiment:
     # they are not validated again
     records = [
-        record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
+        record.model_copy(
+            update={
+                "iterations": [i for i in record.iterations if i.point == point],
+                "validity": [
+                    flag.model_copy(update={"load": None})
+                    for flag in record.validity
+                    if flag.load in (None, point.label)
+                ],
+            }
+        )
         for record in whole.records
     ]
     records = [record for record in records if any(not iteration.warmup for iteration in record.iterations)]

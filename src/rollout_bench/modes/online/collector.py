@@ -4,7 +4,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from rollout_bench.contracts.record import EngineFacts, Flag, SequenceRow
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.core.mappings import grouped
 from rollout_bench.measure.launch.flags import LATE_P99_S, client_flags, invalid
 from rollout_bench.measure.launch.recorder import Measurement
 
@@ -15,15 +16,26 @@ class Collector(Measurement):
     def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Return the flags that need the whole launch."""
         measured = [iteration for iteration in self.iterations if not iteration.warmup]
-        counted = {iteration.index for iteration in measured}
-        rows = [row for row in self.sequences if row.iteration in counted]
-        return [
-            *super().doubts(facts, log),
+        return [*super().doubts(facts, log), *load_flags(measured, self.sequences)]
+
+
+def load_flags(measured: Sequence[Iteration], sequences: Sequence[SequenceRow]) -> list[Flag]:
+    """Return the flags of the requests of each load; of a sweep they name their load, unless no load is valid."""
+    found: dict[str, list[Flag]] = {}
+    for label, iterations in grouped((it.point.label if it.point else "", it) for it in measured).items():
+        counted = {iteration.index for iteration in iterations}
+        rows = [row for row in sequences if row.iteration in counted]
+        found[label] = [
             *failure_flags(rows),
             *cut_flags(rows),
-            *client_flags(measured),
+            *client_flags(iterations),
             *sent_late_flags(rows),
         ]
+    whole = all(any(flag.severity == "invalid" for flag in flags) for flags in found.values())
+    alone = whole or len(found) < 2
+    return [
+        flag if alone else flag.model_copy(update={"load": label}) for label, flags in found.items() for flag in flags
+    ]
 
 
 FAILED_SHARE = 0.01

@@ -168,7 +168,8 @@ def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
 
 def sweep(findings: Findings) -> Chart:
     """Chart mean latencies over the loads of a sweep: a line for each quantization."""
-    used = [row for row in rows_with(findings, "sweep") if row.experiment.part is not None and row.used]
+    swept = [row for row in rows_with(findings, "sweep") if row.experiment.part is not None]
+    used = [row for row in swept if row.used]
     names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
     measures = [measure for measure in names if any(measure in row.values for row in used)]
     panels = [
@@ -177,7 +178,7 @@ def sweep(findings: Findings) -> Chart:
         for measure in measures[:2]
     ]
     marks = "Point: a load, mean over launches. Hollow: the server is not shown to keep up with the rate."
-    sustained = rate_lines(used)
+    sustained = rate_lines(swept)
     ranges = [
         f"{names[measure].removesuffix(' ms')} "
         f"{range_of([1000 * row.values[measure] for row in used if measure in row.values])} ms"
