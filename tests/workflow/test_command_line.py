@@ -77,7 +77,7 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
     ("name", "content", "problem", "remedy"),
     [
         ("config.yaml", b"\xff\xfe", "is not UTF-8", "docs/reference/config.csv"),
-        ("config.yaml", b"models: [a", "not valid YAML", "docs/reference/config.csv"),
+        ("config.yaml", b"models: [a", "line 1, column 9: is not valid YAML", "write ] where"),
         ("config.yaml", b"- a", "must have keys", "docs/reference/config.csv"),
         ("config.yaml", None, "cannot be read", "docs/reference/config.csv"),
         ("logs", None, "logs: is a link to nowhere", "make that folder"),

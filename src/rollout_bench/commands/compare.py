@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.core.locks import append_whole
+from rollout_bench.core.numbers import share_meant
 from rollout_bench.core.options import Parser
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
@@ -74,11 +76,10 @@ def parser() -> Parser:
         f"(default: {'; '.join(of_modes)})",
     )
     parser.add_argument(
-        "--confidence", type=float, metavar="SHARE", help=f"confidence of each interval (default: {default.confidence})"
+        "--confidence", metavar="SHARE", help=f"confidence of each interval (default: {default.confidence})"
     )
     parser.add_argument(
         "--relevant-difference",
-        type=float,
         metavar="SHARE",
         help=f"speed-ups closer to 1 are never marked ^ or v (default: {default.relevant_difference})",
     )
@@ -201,7 +202,15 @@ def settings(arguments: argparse.Namespace, *, beside_default: bool = False) -> 
         return ComparisonSettings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
+        field, text = str(first["loc"][0]), str(first["input"])
         message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        raise UserError(
-            f"--{OPTIONS[str(first['loc'][0])]}: {first['input']!r} {message}", f"see {Path(sys.argv[0]).name} --help"
-        ) from None
+        share = share_meant(text)
+        help_of_it = f"see {Path(sys.argv[0]).name} --help"
+        remedy = f"write {share}" if share and _is_valid(field, share) else help_of_it
+        raise UserError(f"--{OPTIONS[field]}: {text} {message}", remedy) from None
+
+
+def _is_valid(field: str, value: str) -> bool:
+    with suppress(ValidationError):
+        return bool(ComparisonSettings.model_validate({field: value}))
+    return False

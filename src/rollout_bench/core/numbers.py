@@ -1,10 +1,20 @@
 """Formatting of numbers for people."""
 
 import math
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 MISSING = "-"
 """Placeholder for a missing number."""
+
+
+def share_meant(text: object) -> str | None:
+    """Return the share that a percentage such as 95 or 3% is, as text; None if `text` has no such form."""
+    found = re.fullmatch(r"([0-9.]+) ?%|([0-9]{1,2}(?:\.[0-9]+)?|100)", str(text).strip())
+    with suppress(ValueError):
+        return f"{float(found[1] or found[2]) / 100:g}" if found else None
+    return None
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.yaml_remedies import mistake_in
 
 SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key to YAML"
 """Remedy for `key:value`."""
@@ -128,6 +129,11 @@ def mapping_in(
         if problem.endswith(TWICE):
             raise UserError(f"{path}: {line}{problem}", "leave one of the two out") from None
         _refuse_glued(path, text)
+        # what is no config, as a trainer's script, has the caller's remedy
+        found = mistake_in(text, error) if what == "config" and isinstance(error, yaml.MarkedYAMLError) else None
+        if found is not None:
+            place = f"line {found.line}, column {found.column}"
+            raise UserError(f"{path}: {place}: is not valid YAML: {found.problem}", found.remedy) from None
         raise UserError(f"{path}: {line}is not valid YAML: {problem}", remedy) from None
     except (
         ValueError,

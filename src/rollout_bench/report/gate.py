@@ -103,20 +103,36 @@ def limit_of(text: str) -> Limit:
     found = _LIMIT.fullmatch(text)
     if found is None:
         default = "did you mean 'default'? Or " if near_miss(text, ["default"]) else ""
+        example = _nearest_limit(text) or "step_time_s > 3%"
         raise UserError(
-            f"--fail-if {text!r}: is no limit", f"{default}write a number and a margin in percent, 'step_time_s > 3%'"
+            f"--fail-if {text!r}: is no limit", f"{default}write a number and a margin in percent, '{example}'"
         )
     name, margin = found["name"], float(found["margin"]) / 100
     if name not in COMPARED:
         raise UserError(f"--fail-if {text!r}: {name} is not compared", did_you_mean(name, COMPARED))
     worse, sign = ("<", -1) if NUMBERS[name].better == "higher" else (">", 1)
-    example = f"{name} {worse} {'-' if sign < 0 else ''}{100 * DEFAULT_MARGIN:g}%"
+    example = _example(name)
     if found["sign"] != worse or sign * margin < 0:
         better = NUMBERS[name].better
         raise UserError(f"--fail-if {text!r}: {name} is better the {better} it is", f"write '{example}'")
     if not 0 < abs(margin) < 1:
         raise UserError(f"--fail-if {text!r}: the margin has to be above 0 and below 100 %", f"write '{example}'")
     return Limit(name, abs(margin))
+
+
+def _example(name: str, percent: float = 100 * DEFAULT_MARGIN) -> str:
+    return f"{name} {'< -' if NUMBERS[name].better == 'higher' else '> '}{percent:g}%"
+
+
+def _nearest_limit(text: str) -> str | None:
+    """Return the limit that a text means which is none, by its first word and its number; None without such a word."""
+    word, number = re.search(r"[A-Za-z]\w+", text), re.search(r"\d+(\.\d+)?", text)
+    name = near_miss(word[0], COMPARED, 0.8) if word else None
+    if name is None:
+        return None
+    percent = float(number[0]) if number else 0.0
+    percent *= 1 if "%" in text or percent >= 1 else 100
+    return _example(name, percent) if 0 < percent < 100 else _example(name)
 
 
 def limits_of(texts: Sequence[str]) -> list[Limit]:

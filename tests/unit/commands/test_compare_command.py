@@ -105,11 +105,25 @@ def test_markdown_and_csv_are_written_where_they_are_asked_for(tmp_path: Path) -
     assert rows[2]["speedup_low"] == ""
 
 
-@pytest.mark.parametrize(("option", "value"), [("--confidence", "95"), ("--relevant-difference", "-1")])
-def test_a_setting_that_can_not_be_is_two_lines(tmp_path: Path, option: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("--confidence", "95", "write 0.95"),
+        ("--confidence", "97.5%", "write 0.975"),
+        ("--confidence", "2", "compare --help"),
+        ("--confidence", "high", "compare --help"),
+        ("--relevant-difference", "3 %", "write 0.03"),
+        ("--relevant-difference", "-1", "compare --help"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_two_lines(tmp_path: Path, option: str, value: str, remedy: str) -> None:
     done = run(tmp_path, "a", "b", f"{option}={value}")
-    assert f"{option}: {value}" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"{option}: {value}")
+    assert remedy in second
+    if "write" in remedy:
+        typed = f"{option}={remedy.removeprefix('write ')}"
+        assert option not in run(tmp_path, "a", "b", typed).stderr
 
 
 BOTH = OTHER_ENGINE | OTHER_MACHINE

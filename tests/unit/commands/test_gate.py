@@ -27,6 +27,7 @@ from rollout_bench.report.gate import (
     Outcome,
     confidence_of,
     gate_outcome,
+    limit_of,
     lines_of,
     outcome_of,
 )
@@ -218,7 +219,12 @@ def test_a_gate_that_crashes_is_no_worse_build(tmp_path: Path, monkeypatch: pyte
     ("limit", "problem", "remedy"),
     [
         ("output_token_per_s < -3%", "output_token_per_s is not compared", f"did you mean '{RATE}'?"),
-        (f"{RATE} < -3", "is no limit", "write a number and a margin in percent"),
+        (f"{RATE} < -3", "is no limit", f"write a number and a margin in percent, '{RATE} < -3%'"),
+        (f"{RATE} < 5", "is no limit", f"'{RATE} < -5%'"),
+        (f"{RATE} <= -2.5%", "is no limit", f"'{RATE} < -2.5%'"),
+        ("step_time_s > 0.02", "is no limit", "'step_time_s > 2%'"),
+        ("step_times", "is no limit", "'step_time_s > 3%'"),
+        (f"{RATE} < 900", "is no limit", f"'{RATE} < -3%'"),
         ("defualt", "'defualt': is no limit", "did you mean 'default'?"),
         (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
@@ -234,6 +240,8 @@ def test_a_wrong_limit_ends_with_two_lines_and_status_2(tmp_path: Path, limit: s
     assert done.returncode == 2
     assert problem in first
     assert remedy in second
+    for typed in re.findall(r"'(\w+ [<>] \S+)'", second):
+        assert limit_of(typed).number in typed
 
 
 def gate(

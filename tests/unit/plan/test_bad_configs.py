@@ -79,7 +79,7 @@ UNREADABLE = {
     "5000_digits": (f"a: {'1' * 5000}", "contains a value that can't be read: Exceeds the limit"),
     "not_a_time": ("a: !!timestamp x", "contains a value that can't be read"),
     "not_utf8": (b"\xff\xfea: 1", "is not UTF-8 text: byte 0 is 0xff"),
-    "bracket_open": ("models: [a\nquants: b", "line 2, column 7: is not valid YAML"),
+    "bracket_open": ("models: [a\nquants: b", "line 1, column 9: is not valid YAML: [ is not closed"),
     "tab": ("models:\n\t- a", "line 2, column 1: is not valid YAML"),
     "a_list": ("- a\n- b", "must have keys at its top"),
     "empty": ("", "is empty: the command that should have written it failed"),

@@ -130,7 +130,11 @@ def test_whatever_may_say_more_is_left_to_snakemake(
 @pytest.mark.parametrize(
     ("words", "problem", "remedy"),
     [
-        (["--configfile", "broken.yaml"], "broken.yaml: line 3, column 7: is not valid YAML", "mend the file"),
+        (
+            ["--configfile", "broken.yaml"],
+            "broken.yaml: line 2, column 9: is not valid YAML",
+            "write ] where its values end",
+        ),
         (["--configfile", "absent.yaml"], "absent.yaml: there is no such config file", "did you mean"),
         (
             ["--cores", "1", "--config", "quants=[bf16,", "w8a8]", "launches=2"],

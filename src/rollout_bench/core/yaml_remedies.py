@@ -1,0 +1,145 @@
+"""What mends a text that is no YAML: the place where the mistake is, which YAML may notice lines later."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import yaml
+
+from rollout_bench.core.secrets import looks_secret
+
+_CLOSING = {"{": "}", "[": "]"}
+
+
+_BY_WORDS = (
+    ("sequence entries are not allowed", "a dash begins a line of its own", "write a list in brackets: [a, b]"),
+    ("found unknown escape", "", "write single quotes, in which a backslash is itself"),
+    ("undefined alias", "", "quote the value: in YAML * names an alias"),
+    ("another document", "a second document begins", "leave the line --- out: a file has one"),
+)
+"""Words of YAML's -> what is wrong, or YAML's own words; and what mends it."""
+
+
+class Mistake(NamedTuple):
+    """A mistake in a text: its line and column, both from 1, what is wrong there, and what mends it."""
+
+    line: int
+    column: int
+    problem: str
+    remedy: str
+
+
+def mistake_in(text: str, error: yaml.MarkedYAMLError) -> Mistake | None:
+    """Return the mistake in `text` because of which YAML raised `error`; None if it is of no known kind."""
+    return next(filter(None, _mistakes(text, error)), None)
+
+
+def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None]:
+    mark, opened, problem = error.problem_mark, error.context_mark, error.problem or ""
+    if mark is None:
+        return
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    yield _quote(text, mark, opened if problem == "found unexpected end of stream" else None)
+    if opened is not None and "flow" in str(error.context):
+        yield _bracket(text, mark, opened)
+    if "cannot start any token" in problem:
+        yield _sign(line, mark)
+    if "could not find expected ':'" in problem and opened is not None:
+        yield _without_colon(lines, opened.line)
+    if "mapping values are not allowed" in problem:
+        yield _second_colon(line, mark) or _without_colon(lines, _line_before(lines, mark.line))
+    if extra := re.search(r"but found '([]}])'", problem):
+        yield _at(mark, f"{extra[1]} closes nothing", f"leave it out, or open it before with {_opening(extra[1])}")
+    if "<block mapping start>" in problem or "mapping values are not allowed" in problem:
+        begin = len(line) - len(line.lstrip()) + 1
+        remedy = f"begin it in the column of {_key_before(lines, mark.line)}"
+        yield Mistake(mark.line + 1, begin, "begins in a column of no level", remedy)
+    for words, what, remedy in _BY_WORDS:
+        if words in problem:
+            yield _at(mark, what or problem, remedy)
+
+
+def _at(mark: yaml.Mark, problem: str, remedy: str) -> Mistake:
+    return Mistake(mark.line + 1, mark.column + 1, problem, remedy)
+
+
+def _opening(closing: str) -> str:
+    return next(opening for opening, its in _CLOSING.items() if its == closing)
+
+
+def _quote(text: str, mark: yaml.Mark, opened: yaml.Mark | None) -> Mistake | None:
+    """Return the quote that is not closed, or closed by the next that opens, in the line of the error."""
+    if opened is None:
+        with suppress(yaml.YAMLError):
+            for token in yaml.scan(text):
+                is_quoted = isinstance(token, yaml.ScalarToken) and token.style in ("'", '"')
+                if is_quoted and token.start_mark.line != token.end_mark.line == mark.line:
+                    opened = token.start_mark
+    if opened is None:
+        return None
+    quote = text[opened.index]
+    return _at(opened, f"the quote {quote} is not closed", f"write {quote} where the value ends")
+
+
+def _bracket(text: str, mark: yaml.Mark, opened: yaml.Mark) -> Mistake | None:
+    """Return the bracket that is not closed, or the place of a comma between its values."""
+    opening, depth = text[opened.index], 0
+    closing = _CLOSING[opening]
+    for sign in text[opened.index :]:
+        depth += (sign in _CLOSING) - (sign in _CLOSING.values())
+        if not depth:
+            break
+    if depth:
+        return _at(opened, f"{opening} is not closed", f"write {closing} where its values end")
+    found = text[mark.index : mark.index + 1]
+    if found in _CLOSING.values():
+        return _at(mark, f"{found} does not close {opening}", f"write {closing}")
+    return _at(mark, "a comma is missing before this", "separate values by commas")
+
+
+def _sign(line: str, mark: yaml.Mark) -> Mistake | None:
+    if line[mark.column] == "\t":
+        return _at(mark, "a tab is no space to YAML", "write spaces instead of the tab")
+    value = re.sub(r"\s+#.*", "", line[mark.column :]).strip()
+    return _at(mark, f"no value begins with {value[0]}", f"quote it: {_shown(repr(value), repr(value[0] + '...'))}")
+
+
+def _without_colon(lines: list[str], number: int) -> Mistake | None:
+    """Return the mistake in a line whose key has no colon: `key value`, `key = value`, a key alone or an item."""
+    line = lines[number] if 0 <= number < len(lines) else ""
+    parts = re.fullmatch(r"(\s*)([\w.+-]+)\s*=?\s*(.*)", line)
+    if parts is None or re.search(r":(\s|$)", line):
+        return None
+    space, key, value = parts.groups()
+    before = lines[_line_before(lines, number)] if number else ""
+    if before.lstrip().startswith("- ") and not value:
+        remedy = f"write {_shown(f'{before[: len(before) - len(before.lstrip())]}- {key}', '- VALUE')}"
+    else:
+        remedy = f"write {_shown(f'{space}{key}: {value}'.rstrip(), 'KEY: VALUE')}"
+    return Mistake(number + 1, len(space) + 1, "this line has no colon after a key", remedy)
+
+
+def _second_colon(line: str, mark: yaml.Mark) -> Mistake | None:
+    parts = re.match(r"(\s*(?:- )?[^\s:'\"]+: +)(.*)", line)
+    if parts is None or mark.column < len(parts[1]):
+        return None
+    value = re.sub(r"\s+#.*", "", parts[2]).strip()
+    return _at(mark, "a value without quotes has no second colon", f"quote it: {_shown(repr(value), repr('VALUE'))}")
+
+
+def _line_before(lines: list[str], number: int) -> int:
+    """Return the number of the last line before `number` that has more than a comment; -1 without one."""
+    texts = (place for place in range(number - 1, -1, -1) if re.match(r"\s*[^\s#]", lines[place]))
+    return next(texts, -1)
+
+
+def _key_before(lines: list[str], number: int) -> str:
+    place = _line_before(lines, number)
+    return f"line {place + 1}" if place >= 0 else "the other keys"
+
+
+def _shown(mended: str, form: str) -> str:
+    """Return a line or value as it should be; its `form` where it may be a secret."""
+    return form if looks_secret(mended) else mended

@@ -1,0 +1,53 @@
+"""A config that is no YAML is refused at the line of the mistake, and what the remedy says makes it one."""
+
+from pathlib import Path
+
+import pytest
+from refusals import refused
+
+from rollout_bench.core.yaml_files import value_in
+from rollout_bench.plan.config_file import check_config_file
+
+MISTAKES = [
+    # what is written, where the mistake is, the remedy, what is written then
+    ("a: {b: 1\nc: [d]\n", "line 1, column 4", "write } where its values end", "a: {b: 1}\nc: [d]\n"),
+    ("a: {b: {c: 1}\nd: 2\n", "line 1, column 4", "write } where", "a: {b: {c: 1}}\nd: 2\n"),
+    ("a: 1\nb: [c, d\n", "line 2, column 4", "write ] where its values end", "a: 1\nb: [c, d]\n"),
+    ("a: [b, c}\n", "line 1, column 9", "write ]", "a: [b, c]\n"),
+    ("a: {b: 1 c: 2}\n", "line 1, column 11", "separate values by commas", "a: {b: 1, c: 2}\n"),
+    ("a: {b: 1}}\n", "line 1, column 10", "leave it out", "a: {b: 1}\n"),
+    ('a: "b\nc: 1\n', "line 1, column 4", 'write " where the value ends', 'a: "b"\nc: 1\n'),
+    ('a: "b\nc: 1\nd: "e"\n', "line 1, column 4", 'write " where the value ends', 'a: "b"\nc: 1\nd: "e"\n'),
+    ("a: 'b\nc: 'd'\n", "line 1, column 4", "write ' where the value ends", "a: 'b'\nc: 'd'\n"),
+    ("a:\n\tb: 1\n", "line 2, column 1", "write spaces instead of the tab", "a:\n  b: 1\n"),
+    ("a:\t1\n", "line 1, column 3", "write spaces instead of the tab", "a: 1\n"),
+    ("a: 1\nb [c]\nd: 2\n", "line 2, column 1", "write b: [c]", "a: 1\nb: [c]\nd: 2\n"),
+    ("a 3\nb: [c]\n", "line 1, column 1", "write a: 3", "a: 3\nb: [c]\n"),
+    ("b: [c]\n\n# d\na 3\n", "line 4, column 1", "write a: 3", "b: [c]\n\n# d\na: 3\n"),
+    ("a=3\nb: [c]\n", "line 1, column 1", "write a: 3", "a: 3\nb: [c]\n"),
+    ("b: [c]\na = 3\n", "line 2, column 1", "write a: 3", "b: [c]\na: 3\n"),
+    ("a\n  b: 1\nc: 2\n", "line 1, column 1", "write a:", "a:\n  b: 1\nc: 2\n"),
+    ("a:\n  - b\n  c\nd: 2\n", "line 3, column 3", "write - c", "a:\n  - b\n  - c\nd: 2\n"),
+    ("a: 1\n b: 2\n", "line 2, column 2", "in the column of line 1", "a: 1\nb: 2\n"),
+    ("a:\n  b: 1\n\n c: 2\n", "line 4, column 2", "in the column of line 2", "a:\n  b: 1\n\n  c: 2\n"),
+    ("a: b: c\n", "line 1, column 5", "quote it: 'b: c'", "a: 'b: c'\n"),
+    ("a: %b # c\n", "line 1, column 4", "quote it: '%b'", "a: '%b' # c\n"),
+    ("a: *b\n", "line 1, column 4", "quote the value", "a: '*b'\n"),
+    ("a: - b\n", "line 1, column 4", "write a list in brackets", "a: [b]\n"),
+    ('a: "\\d"\n', "line 1, column 6", "write single quotes", "a: '\\d'\n"),
+    ("a: 1\n---\nb: 2\n", "line 2, column 1", "leave the line --- out", "a: 1\nb: 2\n"),
+    ("a: sk-hushhushhushhush1: c\n", "line 1, column 24", "quote it: 'VALUE'", "a: 'b'\n"),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "remedy", "mended"), MISTAKES)
+def test_what_is_no_yaml_is_refused_at_its_line_and_the_remedy_mends_it(
+    tmp_path: Path, text: str, place: str, remedy: str, mended: str
+):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with refused(f"{place}: is not valid YAML: ", remedy):
+        check_config_file(path)
+    path.write_text(mended)
+    check_config_file(path)
+    assert value_in(mended)
