@@ -53,7 +53,7 @@ format: setup ## format the code
 	$(IN_VENV) snakefmt Snakefile workflow
 
 docs: setup ## make docs/reference from the code, and the site in site/
-	@$(IN_VENV) PYTHONPATH=src python workflow/scripts/make_reference.py
+	@$(IN_VENV) PYTHONPATH=src python tools/make_reference.py
 	@$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 bench: setup ## time how long a verdict takes

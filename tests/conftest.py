@@ -66,7 +66,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
         end()
 
 
-LINKED = ("config.yaml", "configs", "docs", "src", "workflow")
+LINKED = ("config.yaml", "config", "docs", "src", "workflow")
 """What tests name by a relative path."""
 
 

@@ -35,7 +35,7 @@ from stub_server import prompt_of, running_stub  # noqa: E402
 ANSWER_MS = 150
 """Time from a request to the end of its answer."""
 
-PROFILES = REPOSITORY / "configs" / "llm-d"
+PROFILES = REPOSITORY / "config" / "llm-d"
 INFERENCE_PERF = REPOSITORY / ".venv-oracles" / "inference-perf" / "bin" / "inference-perf"
 DRAWS = 34
 NUMBERS = 5000

@@ -1,4 +1,4 @@
-"""configs/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
+"""config/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
 
 import csv
 import math
@@ -46,7 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace in which two quants scored what bf16 sampled."""
     workspace = Workspace(tmp_path_factory.mktemp("drift") / "workspace").with_forked_engines()
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_DRIFT))
-    done = workspace.snakemake("--configfile", "configs/drift.yaml", "tiny.yaml")
+    done = workspace.snakemake("--configfile", "config/drift.yaml", "tiny.yaml")
     assert done.returncode == 0, done.stdout
     return workspace
 

@@ -9,7 +9,7 @@ import pytest
 from workspace import Workspace
 
 from rollout_bench.plan.config_file import name_after
-from rollout_bench.workflow.planned import check_call
+from rollout_bench.rules.planned import check_call
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_plan_shows_what_a_profile_is_read_as(workspace: Workspace):
 
 
 def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
-    done = workspace.bench("plan", "--configfile", "configs/cuda.yaml")
+    done = workspace.bench("plan", "--configfile", "config/cuda.yaml")
     assert "skipped: offline qwen3-30b-a3b w8a16 verl-default: qwen3-30b-a3b has no weights for w8a16" in done.stdout
     assert "0 of 24 launches done" in done.stdout
 
@@ -122,7 +122,7 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     ("files", "name"),
     [
         ([], "default"),
-        (["configs/cuda.yaml", "configs/online.yaml"], "cuda+online"),
+        (["config/cuda.yaml", "config/online.yaml"], "cuda+online"),
         (["my_own.v2.yml"], "my_own.v2"),
         (["what {is} this?.yaml"], "what-is-this-"),
         ([".yaml"], "yaml"),

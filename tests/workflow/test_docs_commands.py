@@ -16,7 +16,7 @@ from snakemake.utils import update_config
 from training_runs import ROLLOUT, VERL
 
 from rollout_bench.plan.schedule import Schedule
-from rollout_bench.workflow.planned import plan_of_call
+from rollout_bench.rules.planned import plan_of_call
 
 TARGETS = {"plan", "check", "kubernetes", "results/summary.md"}
 
@@ -37,7 +37,7 @@ def planned(page: Path) -> list[Command]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the project's configs, in which this process works and `snakemake` seems to be called."""
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    (tmp_path / "config").symlink_to(REPOSITORY / "config")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["snakemake"])
     return tmp_path

@@ -63,7 +63,7 @@ def test_without_modes_folders_the_others_work_as_before(missing: str, tmp_path:
     shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.pyc.*"))
     for mode in modes:
         shutil.rmtree(tmp_path / "src" / "rollout_bench" / "modes" / mode)
-    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
     results = tmp_path / "results"
     for other in SAVED.keys() - {*modes}:
         save_mode(results, other, 0)
@@ -77,7 +77,7 @@ def test_without_modes_folders_the_others_work_as_before(missing: str, tmp_path:
     assert (results / "summary.md").read_text() == before
     planned = json.loads(done.stdout.partition("PLANNED")[2])
     pinned = json.loads((KEYS / "keys.json").read_text())["cuda"]
-    configs = {name: REPOSITORY / ("" if name == "config.yaml" else "configs") / name for name in pinned}
+    configs = {name: REPOSITORY / "config" / name for name in pinned}
     named = {name for name, path in configs.items() if re.search(rf"\b({'|'.join(modes)})\b", path.read_text())}
     rest = set() if "config.yaml" in named else pinned.keys() - named  # all are laid over that one
     assert {name: planned[name] for name in rest} == {name: pinned[name] for name in rest}

@@ -10,7 +10,7 @@ import pytest
 from workspace import Workspace, with_stand_in
 
 from rollout_bench.plan.schedule import RESULTS, Schedule
-from rollout_bench.workflow.run import keep_plan
+from rollout_bench.rules.run import keep_plan
 
 
 def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> None:

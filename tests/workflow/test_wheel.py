@@ -141,14 +141,14 @@ def test_the_examples_are_found_by_name_and_written_as_files(installed: Installe
     assert "Next: rollout-bench plan --configfile online.yaml" in done.stdout
     written = (installed.folder / "online.yaml").read_text()
     assert "\n# rollout-bench run --configfile online.yaml\n" in written
-    assert yaml.safe_load(written) == yaml.safe_load((REPOSITORY / "configs" / "online.yaml").read_text())
-    for file in ("configs/online.yaml", "online.yaml"):
+    assert yaml.safe_load(written) == yaml.safe_load((REPOSITORY / "config" / "online.yaml").read_text())
+    for file in ("config/online.yaml", "online.yaml"):
         plan = installed.bench("plan", "--configfile", file, "here.yaml").stdout
         assert "0 of 16 launches done" in plan, plan
     for command in ("plan", "run"):
-        missed = installed.bench(command, "--configfile", "configs/onlin.yaml").stdout
-        remedy = "  -> did you mean 'configs/online.yaml'?"
-        assert missed.splitlines() == ["configs/onlin.yaml: there is no such config file", remedy]
+        missed = installed.bench(command, "--configfile", "config/onlin.yaml").stdout
+        remedy = "  -> did you mean 'config/online.yaml'?"
+        assert missed.splitlines() == ["config/onlin.yaml: there is no such config file", remedy]
 
 
 def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -182,7 +182,7 @@ def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list
     assert done.returncode == 0, done.stdout
     written = path.read_text()
     assert config.items() <= yaml.safe_load(written).items()
-    assert "configs/" not in "".join(re.findall("--configfile.*", written)), "a config names itself"
+    assert "config/" not in "".join(re.findall("--configfile.*", written)), "a config names itself"
 
 
 @pytest.mark.parametrize(

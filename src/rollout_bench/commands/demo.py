@@ -12,7 +12,7 @@ from pathlib import Path
 from rollout_bench.commands import environment
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import home
+from rollout_bench.core.places import CONFIG, CONFIGS, home
 
 NEXT = """
 Next, with a model and a device of your own:
@@ -28,10 +28,10 @@ What was measured is kept. To go on:
 def main() -> int:
     """Install, measure and show; return the exit status of the run."""
     Parser(description=__doc__, epilog="Exit status: 0 when everything is measured, 1 on an error.").parse_args()
-    folder, config = Path(".venv"), Path("config.yaml")
+    folder = Path(".venv")
     environment.make(folder)
-    if not config.exists():
-        write_whole(config, (home() / config).read_bytes())
+    if not CONFIG.exists():
+        write_whole(CONFIG, (home() / CONFIGS / CONFIG).read_bytes())
     bench = [sys.executable, "-m", "rollout_bench"]
     path = {**os.environ, "PATH": os.pathsep.join([str(folder.absolute() / "bin"), os.environ.get("PATH", "")])}
     status = subprocess.run([*bench, "run", "--cores", "1"], env=path, check=False).returncode

@@ -14,19 +14,19 @@ GROUPS = {
             "measure a small model on this machine's CPU with an engine that is installed here",
             "demo",
         ),
-        "check": ("workflow:check", "print the facts for a bug report, and a fix for each problem", "check"),
+        "check": ("run:check", "print the facts for a bug report, and a fix for each problem", "check"),
         "plan": (
-            "workflow:plan",
+            "run:plan",
             "print launches done, under way and missing, skipped combinations, and the time left",
             "plan --configfile mine.yaml",
         ),
         "run": (
-            "workflow:run",
+            "run:run",
             "measure missing launches, then write summary and figures",
             "run --configfile mine.yaml",
         ),
         "kubernetes": (
-            "workflow:kubernetes",
+            "run:kubernetes",
             "write the Kubernetes Job that measures a config",
             "kubernetes --configfile mine.yaml",
         ),
@@ -37,12 +37,12 @@ GROUPS = {
         "predict": (
             "predict:predict",
             "predict steps of any lengths, batches and engines from a calibration",
-            "predict --configfile configs/steps.yaml --config 'modes=[rollout]'",
+            "predict --configfile config/steps.yaml --config 'modes=[rollout]'",
         ),
         "recommend": (
             "predict:recommend",
             "name the settings with the shortest predicted step, and how to confirm them",
-            "recommend --configfile configs/steps.yaml --config 'modes=[rollout]' 'sweep={max_num_seqs: [4, 16]}'",
+            "recommend --configfile config/steps.yaml --config 'modes=[rollout]' 'sweep={max_num_seqs: [4, 16]}'",
         ),
     },
     "convert": {

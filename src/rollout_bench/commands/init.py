@@ -11,10 +11,8 @@ from rollout_bench.commands.trainers import trl_text, verl_text
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import home
+from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.plan.config_file import read_config
-
-CONFIG = Path("config.yaml")
 
 
 def main() -> int:
@@ -32,7 +30,7 @@ def main() -> int:
         help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
         "`from-trl`: the trainer's settings; "
         "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL MODEL: a server that is up; "
-        "example NAME: NAME.yaml from configs/NAME.yaml, to lay over the demo; "
+        "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
     options, trainers = parser.parse_known_args()
@@ -64,18 +62,18 @@ def _write(path: Path, text: str, arguments: str) -> int:
 
 def _write_example(words: Sequence[str]) -> int:
     (name,) = _take(words, "NAME")
-    examples = {path.stem: path for path in (home() / "configs").glob("*.yaml")}
+    examples = {path.stem: path for path in (home() / CONFIGS).glob("*.yaml") if path.name != CONFIG.name}
     if name not in examples:
         raise UserError(f"--from example {name}: there is no such example", did_you_mean(name, examples))
     path = Path(f"{name}.yaml")
     _refuse(path)
-    text = examples[name].read_text().replace(f"--configfile configs/{path}", f"--configfile {path}")
+    text = examples[name].read_text().replace(f"--configfile config/{path}", f"--configfile {path}")
     return _write(path, text, f" --configfile {path}")
 
 
 def _demo(words: Sequence[str]) -> str:
     _take(words)
-    return (home() / CONFIG).read_text()
+    return (home() / CONFIGS / CONFIG).read_text()
 
 
 def _verl(words: Sequence[str]) -> str:
@@ -91,7 +89,7 @@ def _trl(words: Sequence[str]) -> str:
 def _llmd(words: Sequence[str]) -> str:
     (profile,) = _take(words, "HARNESS/PROFILE")
     harness, _, path = profile.partition("/")
-    demo = yaml.safe_load((home() / CONFIG).read_text())
+    demo = yaml.safe_load((home() / CONFIGS / CONFIG).read_text())
     kept = {key: demo[key] for key in ("models", "model_settings")}
     load = {"profile": {"harness": harness, "path": path}}
     mode = "startup" if harness == "nop" else "online"
@@ -102,7 +100,7 @@ def _llmd(words: Sequence[str]) -> str:
 
 def _endpoint(words: Sequence[str]) -> str:
     url, model = _take(words, "URL", "MODEL")
-    example = (home() / "configs" / "endpoint.yaml").read_text().replace(" --configfile configs/endpoint.yaml", "")
+    example = (home() / CONFIGS / "endpoint.yaml").read_text().replace(" --configfile config/endpoint.yaml", "")
     for key, value, given in (("url", "http://127.0.0.1:8000/v1", url), ("model", "my-model", model)):
         example = example.replace(f"{key}: {value}", f"{key}: {json.dumps(given, ensure_ascii=False)}")
     return example

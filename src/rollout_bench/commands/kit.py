@@ -19,7 +19,7 @@ from pathlib import Path
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import config_file, home
+from rollout_bench.core.places import CONFIG, CONFIGS, config_file, home
 from rollout_bench.core.secrets import looks_secret, may_be_secret
 from rollout_bench.core.yaml_files import read_mapping, read_text
 from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
@@ -107,13 +107,13 @@ def run(folder: Path, limit_s: float) -> int:
     if work.exists() and not work.is_dir():
         raise UserError(f"{work}: is in the way: it is no folder", "move it away")
     work.mkdir(exist_ok=True)
-    shutil.copy(home() / "config.yaml", work)
+    shutil.copy(home() / CONFIGS / CONFIG, work)
     shutil.copytree(home() / FILES, work, dirs_exist_ok=True)
     end_s = time.monotonic() + limit_s - ENDING_S
     plans = [sorted(plan.glob("*/*")) for plan in sorted((home() / GIVEN).iterdir())]
     status = 0
     try:
-        for plan in plans or [[home() / "configs" / EVIDENCE]]:
+        for plan in plans or [[home() / CONFIGS / EVIDENCE]]:
             status = _measure(work, ["--configfile", *map(str, plan)], end_s)
     except subprocess.TimeoutExpired:
         print("kit: the time is over; the same command goes on", flush=True)

@@ -21,7 +21,7 @@ from rich.table import Table
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
-from rollout_bench.commands.workflow import planned_call
+from rollout_bench.commands.run import planned_call
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.forecasts import Expected, Forecast, keep
 from rollout_bench.contracts.modes import mode_of
@@ -97,7 +97,7 @@ class Predicted:
 def predict() -> int:
     """Predict each experiment's step from calibrations, with 95 % intervals, and draw its time over the length.
 
-    First measure a calibration: rollout-bench run --configfile configs/steps.yaml
+    First measure a calibration: rollout-bench run --configfile config/steps.yaml
     """
     found, _ = _predicted(predict.__doc__)
     _print(found)

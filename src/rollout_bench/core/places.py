@@ -10,6 +10,13 @@ PACKAGE = Path(__file__).resolve().parents[1]
 _LINK = Path(".snakemake") / "rollout-bench"
 
 
+CONFIG = Path("config.yaml")
+"""Default config, in the folder of a run."""
+
+CONFIGS = Path("config")
+"""Folder of the workflow's configs, the default one among them."""
+
+
 def home() -> Path:
     """Return the folder of the workflow, its configs and profiles: the clone, or their copy in an installed package."""
     installed = PACKAGE / "share"
@@ -18,8 +25,8 @@ def home() -> Path:
 
 def shipped(path: Path) -> Path:
     """Return a file of the workflow by its name here: this folder's, else the one that the package has."""
-    own = home() / path
-    is_ours = not path.is_absolute() and path.parts[:1] in (("configs",), ("config.yaml",)) and own.is_file()
+    own = home() / (CONFIGS / path if path == CONFIG else path)
+    is_ours = not path.is_absolute() and own.is_relative_to(home() / CONFIGS) and own.is_file()
     return own if is_ours and not path.exists() else path
 
 
@@ -31,7 +38,7 @@ def config_file(name: str) -> Path:
     """
     path = shipped(Path(name))
     if not os.path.exists(path):  # noqa: PTH110 (a name that is too long is none)
-        examples = (f"configs/{example.name}" for example in (home() / "configs").glob("*.yaml"))
+        examples = (str(CONFIGS / example.name) for example in (home() / CONFIGS).glob("*.yaml"))
         beside = (str(other) for other in path.parent.glob("*.y*ml"))
         raise UserError(f"{name}: there is no such config file", did_you_mean(name, {*examples, *beside}))
     return path

@@ -26,7 +26,7 @@ from rollout_bench.exchange import kit_bootstrap
 MACHINES = {"cpu": "x86_64", "cuda": "x86_64", "ascend": "aarch64"}
 """Platform -> machine of its wheels."""
 
-WORKFLOW = ("Snakefile", "workflow", "profiles", "configs", "config.yaml", "environment.yml", "requirements")
+WORKFLOW = ("Snakefile", "workflow", "profiles", "config", "environment.yml", "requirements")
 """Files and folders beside the package."""
 
 GIVEN = "given"

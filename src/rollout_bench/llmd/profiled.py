@@ -36,7 +36,7 @@ class WorkloadProfile(Strict):
     path: Text = Field(
         description=(
             "The file: a path, absolute or relative to snakemake's working folder, or the name of a file in "
-            "configs/llm-d/<harness>/, with or without its ending."
+            "config/llm-d/<harness>/, with or without its ending."
         )
     )
     overrides: Args = Field(

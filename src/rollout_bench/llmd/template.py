@@ -16,7 +16,7 @@ from rollout_bench.core.places import home
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import mapping_in, read_text
 
-HOME = Path("configs") / "llm-d"
+HOME = Path("config") / "llm-d"
 """Folder of the profiles that are given by name, with a folder for each harness."""
 
 ENDINGS = ("", ".yaml.in", ".yaml", ".yml", ".in")

@@ -21,7 +21,7 @@ from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import schedule, write_plan_and_specs
 
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
-PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
+PROFILES = sorted((REPOSITORY / "config" / "llm-d").glob("*/*.yaml.in"))
 READ = [path for path in PROFILES if path.name != "use_case_image_classification.yaml.in"]
 MEANINGS: list[Any] = yaml.safe_load(Path(__file__).with_name("meanings.yaml").read_text())
 FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
@@ -170,7 +170,7 @@ def test_a_profile_given_as_argument_becomes_an_online_workload():
 
 def test_the_longer_form_stands_on_the_command_line_too():
     short = read_config(merged_with("{profile: guidellm/sanity_concurrent, overrides: {seconds: '3'}}"))
-    path = REPOSITORY / "configs/llm-d/guidellm/sanity_concurrent.yaml.in"
+    path = REPOSITORY / "config/llm-d/guidellm/sanity_concurrent.yaml.in"
     longer = f"{{profile: {{harness: guidellm, path: {path}}}, overrides: {{seconds: '3'}}}}"
     [one], [other] = (
         [(name, config.workload_settings[name].online) for name in config.workloads]

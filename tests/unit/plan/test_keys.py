@@ -17,7 +17,7 @@ ENGINES = {
     "cuda": InstalledEngine("vllm", "0.32.0", {}, frozenset(), "python3"),
     "ascend": InstalledEngine("vllm", "0.32.0", {"vllm-ascend": "0.32.0"}, frozenset(), "python3"),
 }
-CONFIGS = {"config.yaml": "{}"} | {path.name: path.read_text() for path in (REPOSITORY / "configs").glob("*.yaml")}
+CONFIGS = {path.name: path.read_text() for path in (REPOSITORY / "config").glob("*.yaml")} | {"config.yaml": "{}"}
 PINNED = Path(__file__).with_name("keys.json")
 """Platform -> config -> folders of its experiments below results/, in their order; null where the config is refused."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.workflow.planned import plan_of_call
+from rollout_bench.rules.planned import plan_of_call
 
 NAMED = "models: [own], quants: [bf16], model_settings: {own: {weights: {bf16: tiny-lama}}}"
 

@@ -21,7 +21,7 @@ from rollout_bench.plan.schedule import (
     set_aside,
     with_partners,
 )
-from rollout_bench.workflow import call, rounds, run
+from rollout_bench.rules import call, rounds, run
 
 FAILURE = failure_of("e", 0, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None)
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")

@@ -20,7 +20,7 @@ from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import cost_in_words, write_plan
 from rollout_bench.plan.schedule import NONE_SHARED, TIMEOUT_S, Schedule, order_seed, schedule
 from rollout_bench.plan.serving_checks import ROOM_S
-from rollout_bench.workflow import jobs
+from rollout_bench.rules import jobs
 
 
 def planned_with(**changes: object) -> Schedule:

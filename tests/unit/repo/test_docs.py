@@ -62,7 +62,7 @@ def prose_of_html(text: str) -> str:
 def test_the_reference_is_what_the_code_says(tmp_path: Path):
     copy = Workspace(tmp_path / "copy")  # as it lists the rules, for which Snakemake reads what results there are
     shutil.copytree(GENERATED, copy.path / GENERATED.relative_to(REPOSITORY))
-    command = [sys.executable, "workflow/scripts/make_reference.py", "--check"]
+    command = [sys.executable, "tools/make_reference.py", "--check"]
     variables = {**os.environ, "PYTHONPATH": "src"}
     done = subprocess.run(command, cwd=copy.path, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == 0, done.stderr

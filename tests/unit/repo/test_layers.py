@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"core", "contracts", "llmd", "plan", "measure"},
     "commands": {
         "predict",
-        "workflow",
+        "rules",
         "checkpoints",
         "core",
         "contracts",
@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "exchange",
     },
     "__main__": {"core", "contracts", "commands"},
-    "workflow": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
+    "rules": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
     # a mode, by the process that imports its file
     "modes/settings": {"core", "contracts"},
     "modes/record": {"core", "contracts"},
@@ -219,11 +219,11 @@ def test_a_command_needs_only_the_packages_of_its_side(command: str, lacks: set[
 @pytest.mark.parametrize(
     ("code", "lacks"),
     [
-        ("import rollout_bench.workflow.run", {"numpy", "pandas", "scipy", "matplotlib"}),
+        ("import rollout_bench.rules.run", {"numpy", "pandas", "scipy", "matplotlib"}),
         ("from rollout_bench.__main__ import parser; parser().format_help()", {"pydantic", "yaml", "numpy"}),
         ("import rollout_bench.commands.show", {"numpy", "pandas", "scipy", "matplotlib", "snakemake"}),
         (
-            "import rollout_bench.commands.plan; from rollout_bench.workflow import arguments, planned, run;"
+            "import rollout_bench.commands.plan; from rollout_bench.rules import arguments, planned, run;"
             " arguments.read_call(['--config', 'seed=1']).merged(); arguments.load(arguments.Path('../config.yaml'))",
             {"numpy", "pandas", "scipy", "snakemake.cli", "yte"},
         ),

@@ -25,8 +25,8 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Placement
 from rollout_bench.report.conclusions import run_arguments
 from rollout_bench.report.summary import summary_of
-from rollout_bench.workflow.arguments import value_of
-from rollout_bench.workflow.planned import override
+from rollout_bench.rules.arguments import value_of
+from rollout_bench.rules.planned import override
 
 SLOWER = [0.9 * rate for rate in OLD]
 

@@ -14,9 +14,9 @@ from snakemake.settings.types import ConfigSettings
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import home
-from rollout_bench.workflow import arguments
-from rollout_bench.workflow.arguments import Call, check_words, load, read_call, with_shipped
-from rollout_bench.workflow.planned import default_config
+from rollout_bench.rules import arguments
+from rollout_bench.rules.arguments import Call, check_words, load, read_call, with_shipped
+from rollout_bench.rules.planned import default_config
 
 FILES = {
     "one.yaml": "launches: 3\nengine: {python: null, environment: {A: on}}\nrate: 1e5\nday: 2026-01-01\n",
@@ -69,17 +69,17 @@ def test_config_files_and_values_are_laid_over_each_other(monkeypatch: pytest.Mo
 
 
 def test_a_config_that_this_folder_lacks_is_the_packages(folder: Path):
-    ours = str(home() / "configs" / "online.yaml")
+    ours = str(home() / "config" / "online.yaml")
     both = ["-n", "--configfile", ours, "one.yaml", "--cores", "1", f"--configfiles={ours}"]
-    words = [word.replace(ours, "configs/online.yaml") for word in both]
+    words = [word.replace(ours, "config/online.yaml") for word in both]
     assert with_shipped(words) == both
-    (folder / "configs").mkdir()
-    (folder / "configs" / "online.yaml").touch()
+    (folder / "config").mkdir()
+    (folder / "config" / "online.yaml").touch()
     assert with_shipped(words) == words
 
 
 def test_config_files_are_laid_over_the_default_of_this_folder_or_of_the_package(folder: Path):
-    assert default_config([Path("one.yaml")]) == home() / "config.yaml"
+    assert default_config([Path("one.yaml")]) == home() / "config" / "config.yaml"
     assert default_config([]) == Path("config.yaml"), "a call without any config plans nothing"
     (folder / "config.yaml").touch()
     assert default_config([Path("one.yaml")]) == Path("config.yaml")
@@ -87,7 +87,7 @@ def test_config_files_are_laid_over_the_default_of_this_folder_or_of_the_package
 
 @pytest.mark.parametrize(
     ("file", "remedy"),
-    [("configs/onlin.yaml", "did you mean 'configs/online.yaml'?"), ("on.yaml", "did you mean 'one.yaml'?")],
+    [("config/onlin.yaml", "did you mean 'config/online.yaml'?"), ("on.yaml", "did you mean 'one.yaml'?")],
 )
 def test_a_misspelt_config_file_names_the_one_that_was_meant(file: str, remedy: str):
     with pytest.raises(UserError) as caught:

@@ -13,8 +13,8 @@ from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import is_plan
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob, ScheduledLaunch, selected
 from rollout_bench.report.state import SUMMARIES, is_stale
-from rollout_bench.workflow.call import has_begun, stopping
-from rollout_bench.workflow.rounds import first_failed, next_round
+from rollout_bench.rules.call import has_begun, stopping
+from rollout_bench.rules.rounds import first_failed, next_round
 
 SUMMARY = str(RESULTS / "summary.md")
 """The summary that is asked for by default; the rule that makes it makes all others, too."""

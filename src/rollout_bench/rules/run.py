@@ -26,10 +26,10 @@ from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.fit.architecture import too_long
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, set_aside, write_plan_and_specs
 from rollout_bench.report.state import kept_answer
-from rollout_bench.workflow.call import has_begun, hold_results, stopping
-from rollout_bench.workflow.jobs import is_summary_stale, kept_folder
-from rollout_bench.workflow.live_view import start_view
-from rollout_bench.workflow.rounds import ROUNDS
+from rollout_bench.rules.call import has_begun, hold_results, stopping
+from rollout_bench.rules.jobs import is_summary_stale, kept_folder
+from rollout_bench.rules.live_view import start_view
+from rollout_bench.rules.rounds import ROUNDS
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 

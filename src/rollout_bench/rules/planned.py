@@ -10,7 +10,7 @@ from typing import Any
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.core.places import name_of, python_path, shipped
+from rollout_bench.core.places import CONFIG, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
@@ -32,11 +32,9 @@ from rollout_bench.plan.schedule import (
     schedule,
     with_partners,
 )
-from rollout_bench.workflow.call import stopping
-from rollout_bench.workflow.device_slots import check_devices
-from rollout_bench.workflow.rounds import wanted_launches
-
-CONFIG = Path("config.yaml")
+from rollout_bench.rules.call import stopping
+from rollout_bench.rules.device_slots import check_devices
+from rollout_bench.rules.rounds import wanted_launches
 
 
 def default_config(files: Sequence[Path]) -> Path:

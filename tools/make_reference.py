@@ -25,7 +25,7 @@ from rollout_bench.report.reference import (
     records_table,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:

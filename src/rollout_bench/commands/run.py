@@ -12,13 +12,13 @@ from rollout_bench.commands.groups import NAME, all_groups
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import home
+from rollout_bench.core.places import CONFIG, home
 
 
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _check_call(run.__doc__, measures=True)
-    from rollout_bench.workflow.arguments import check_words, with_shipped
+    from rollout_bench.rules.arguments import check_words, with_shipped
 
     check_words(sys.argv[1:])
     ours: list[str] = []
@@ -34,7 +34,7 @@ def plan() -> int:
     # Not earlier: --help need not wait for these.
     from rollout_bench.commands.plan import show, still_wanted
     from rollout_bench.plan.schedule import RESULTS
-    from rollout_bench.workflow.run import keep_plan, problems_here
+    from rollout_bench.rules.run import keep_plan, problems_here
 
     again = sorted(made.again)
     keep_plan(made)
@@ -127,8 +127,8 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config
 
-    from rollout_bench.workflow.arguments import check_words, load, read_call
-    from rollout_bench.workflow.planned import check_call, default_config, plan_of_call
+    from rollout_bench.rules.arguments import check_words, load, read_call
+    from rollout_bench.rules.planned import check_call, default_config, plan_of_call
 
     check_words(sys.argv[1:])
     try:
@@ -143,7 +143,7 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     below = sorted(merged.keys() - given.keys())
     update_config(merged, given)
     planned = plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)
-    if below and call.configfiles and default == Path("config.yaml"):
+    if below and call.configfiles and default == CONFIG:
         over = ", ".join(file.name for file in call.configfiles)
         print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")
     return merged, *planned

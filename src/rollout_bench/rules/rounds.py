@@ -8,7 +8,7 @@ from rollout_bench.contracts.store import record_path
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlannedExperiment
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, cell_of, moved_since, selected
-from rollout_bench.workflow.call import has_begun, stopping
+from rollout_bench.rules.call import has_begun, stopping
 
 ROUNDS = RESULTS / "rounds"
 """Folder of empty marks: a mark for each round of an experiment that has ended. The end of the run deletes them."""

@@ -15,7 +15,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, schedule
-from rollout_bench.workflow.device_slots import DeviceSlots, check_devices
+from rollout_bench.rules.device_slots import DeviceSlots, check_devices
 
 
 def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> tuple[DeviceSlots, dict[str, int]]:
@@ -32,7 +32,7 @@ def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(count)]
-    monkeypatch.setattr("rollout_bench.workflow.device_slots.visible_devices", lambda *_: found)
+    monkeypatch.setattr("rollout_bench.rules.device_slots.visible_devices", lambda *_: found)
 
 
 @pytest.fixture

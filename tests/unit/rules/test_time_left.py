@@ -12,7 +12,7 @@ from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
-from rollout_bench.workflow import live_view
+from rollout_bench.rules import live_view
 
 IMPORT_S, START_S, PASS_S, WARMUP, PASSES = 10.0, 3.0, 0.5, 1, 8
 BLOCKS = 4
