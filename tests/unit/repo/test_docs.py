@@ -62,6 +62,7 @@ def prose_of_html(text: str) -> str:
 def test_the_reference_is_what_the_code_says(tmp_path: Path):
     copy = Workspace(tmp_path / "copy")  # as it lists the rules, for which Snakemake reads what results there are
     shutil.copytree(GENERATED, copy.path / GENERATED.relative_to(REPOSITORY))
+    shutil.copytree(REPOSITORY / "tools", copy.path / "tools")
     command = [sys.executable, "tools/make_reference.py", "--check"]
     variables = {**os.environ, "PYTHONPATH": "src"}
     done = subprocess.run(command, cwd=copy.path, capture_output=True, text=True, check=False, env=variables)
