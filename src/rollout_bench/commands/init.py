@@ -1,6 +1,8 @@
 """Write a config, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,11 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.plan.config_file import read_config
+
+_URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
+
+_SERVERS = ("openai", "server", "sglang", "tensorrt-llm", "tgi", "trtllm", "url", "vllm")
+"""What a user may call a server that is up."""
 
 
 def main() -> int:
@@ -42,11 +49,24 @@ def main() -> int:
     if kind == "example":
         return _write_example(words)
     if kind not in SOURCES:
-        raise UserError(f"--from {kind}: is no kind of source", did_you_mean(kind, [*SOURCES, "example"]))
+        raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
     _refuse(CONFIG)
     text = SOURCES[kind](words)
     read_config(yaml.safe_load(text))
     return _write(CONFIG, text, "")
+
+
+def _meant(source: Sequence[str]) -> str:
+    """Return the remedy for words that begin with no kind of source."""
+    servers, files = ([word for word in source if form.search(word)] for form in (_URL, _SCRIPT))
+    if servers:
+        model = next((word for word in source[1:] if word not in servers), "MODEL")
+        return f"write --from endpoint {shlex.quote(servers[0])} {shlex.quote(model)}"
+    if files:
+        return f"say whose it is: --from verl {shlex.quote(files[0])}, or --from trl {shlex.quote(files[0])}"
+    if source[0] in _SERVERS:
+        return "write --from endpoint URL MODEL: a server that is up"
+    return did_you_mean(source[0], [*SOURCES, "example"])
 
 
 def _refuse(path: Path) -> None:

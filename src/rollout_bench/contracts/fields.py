@@ -141,6 +141,8 @@ def _no_braces(value: str) -> str:
 def _place(value: str) -> str:
     if value.startswith("hub:") and not re.fullmatch(f"hub:{HUB_ID}", value):
         raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
+    if value.startswith(("http://", "https://")):
+        raise ValueError(f"{value!r} is a URL, and weights are a folder or hub:<owner>/<name>")
     _home(value)
     return value  # as written: it is part of the spec, and with a home folder the key would depend on the user
 

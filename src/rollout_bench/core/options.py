@@ -6,6 +6,9 @@ from typing import NoReturn
 
 from rollout_bench.core.errors import UserError, near_miss
 
+PLATFORMS = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
+"""Common names of platforms, whose nearest spelling misleads (gpu is nearer to cpu)."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises `UserError` with exit status 2 in place of printing its usage."""
@@ -16,7 +19,8 @@ class Parser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         if choice := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             message, unknown, known = choice[1], choice[2], re.findall(r"[^', ]+", choice[3])
-        close = near_miss(unknown, known)
+        other = PLATFORMS.get(unknown)
+        close = other if other in known else near_miss(unknown, known)
         listed = f"known: {', '.join(known)}" if choice else f"`{self.prog} --help` lists the arguments"
         remedy = f"did you mean {close}?" if close else listed
         raise UserError(f"{self.prog}: {message}", remedy, status=2)

@@ -1,37 +1,42 @@
 """Validate the config that Snakemake merged from files and command line, or raise a two-line error."""
 
+import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rollout_bench.contracts.fields import HUB_ID, LONGEST_NAME, name_made_of
+from rollout_bench.contracts.fields import LONGEST_NAME, name_made_of
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
+from rollout_bench.core.options import PLATFORMS
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, WorkloadSettings
+from rollout_bench.plan.meant import model_of_the_hub, values_meant
 from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
+LONGEST_LINE = 10_000
+"""Characters after which YAML breaks a line; no remedy is longer."""
+
 _OTHER_NAMES = {
-    "gpu": "cuda",
-    "nvidia": "cuda",
-    "npu": "ascend",
-    "x86": "cpu",
+    **PLATFORMS,
     "throughput": "output_tokens_per_s",
     "tok_per_s": "output_tokens_per_s",
     "tokens_per_s": "output_tokens_per_s",
     "safetensors": "auto",
 }
-"""Common names of platforms, metrics and formats for which the nearest spelling misleads (gpu is nearer to cpu)."""
+"""Common names of platforms, metrics and formats for which the nearest spelling misleads."""
 
 _OTHER_KEYS = {
     "batch_size": "prompts",
@@ -47,6 +52,10 @@ _OTHER_KEYS = {
 }
 """Common names of keys whose nearest spelling misleads."""
 
+
+_FOLDERS = ("dir", "directory", "folder", "out", "output", "output_dir", "result", "results", "results_dir")
+_FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
+"""Keys of other programs' configs that name the folder of the results, or more files."""
 
 _ENGINE_ARGS = (
     "max_model_len",
@@ -155,7 +164,8 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     try:
         return Config.model_validate(read)
     except ValidationError as error:
-        raise _of_profile(_most_telling(error.errors()), read, merged) or as_user_error(error.errors()) from None
+        found = _most_telling(error.errors())
+        raise _of_profile(found, read, merged) or _as_user_error(found, read) from None
 
 
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
@@ -195,7 +205,52 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
     return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
-def _as_user_error(error: ErrorDetails) -> UserError:
+def _accepted(read: Mapping[str, Any], place: tuple[int | str, ...], value: Any) -> bool:
+    """Return whether the config `read` has no error at `place` if `value` stands there."""
+    changed = copy.deepcopy(dict(read))
+    inner: Any = changed
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    try:
+        Config.model_validate(changed)
+    except ValidationError as error:
+        return all(_without_tags(found["loc"])[: len(place)] != place for found in error.errors())
+    return True
+
+
+def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
+    """Return the remedy that names the value that is meant; None if no accepted one is known."""
+    place = _without_tags(error["loc"])
+    if place[:1] in (("launches",), ("iterations",)):
+        place = place[:1]
+    value, holder = _at(read, place), _at(read, place[:-1])
+    if not place or "[key]" in place or isinstance(place[-1], int) or not isinstance(holder, Mapping):
+        return None
+    if {"headers", "environment", "secrets", "api_key_env"} & set(place):  # where a secret may stand
+        return None
+    for meant in values_meant(place[-1], value, read):
+        if meant != value and _accepted(read, place, meant):
+            shown = json.dumps(meant, ensure_ascii=False) if isinstance(meant, str | None) else _flow(meant)
+            return f"write {place[-1]}: {shown}"
+    return None
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=LONGEST_LINE, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -> UserError:
+    found = _of_error(error)
+    # a remedy that says no more than what the key takes
+    meant = (
+        _meant(error, read) if read is not None and ("takes: " in found.remedy or "baseline" in error["loc"]) else None
+    )
+    return UserError(found.problem, meant) if meant else found
+
+
+def _of_error(error: ErrorDetails) -> UserError:
     place, kind, value, context = error["loc"], error["type"], error.get("input"), error.get("ctx", {})
     # Without the alternatives of the value's type.
     parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)
@@ -214,7 +269,7 @@ def _as_user_error(error: ErrorDetails) -> UserError:
         (
             kind == "extra_forbidden",
             f"{where}: there is no such key",
-            _instead(place) if kind == "extra_forbidden" else "",
+            _instead(place, value) if kind == "extra_forbidden" else "",
         ),
         (kind == "missing", f"{where}: is missing", "set it in config.yaml, or in another --configfile"),
         (
@@ -271,9 +326,9 @@ def _as_user_error(error: ErrorDetails) -> UserError:
             else "",
         ),
         (
-            kind == "model_type" and place == ("baseline",) and isinstance(value, str),
+            kind == "model_type" and place == ("baseline",) and isinstance(value, str | None),
             f"baseline: {value_text(value)} is no mapping",
-            f"name its axis: baseline: {{quant: {value}}}",
+            "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting",
         ),
         (
             kind == "model_type",
@@ -315,21 +370,40 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
     if not name:
         return f"use up to {LONGEST_NAME} {form}"
-    path = value.removeprefix("hub:")
-    on_hub, has_place = re.fullmatch(HUB_ID, path), place[:1] in (("models",), ("model_settings",))
-    if has_place and (on_hub or path.startswith(("/", "~"))):
-        weights = f"'hub:{path}'" if on_hub else f"'{path}'"
-        return f"write models: [{name}] and model_settings: {{{name}: {{weights: {{bf16: {weights}}}}}}}"
+    on_hub = model_of_the_hub(value)
+    if on_hub and place[:1] in (("models",), ("model_settings",), ("quants",)):
+        return f"{'a quantization is no model: ' if place[0] == 'quants' else ''}{on_hub}"
+    if value.startswith(("/", "~")) and place[:1] in (("models",), ("model_settings",)):
+        return f"write models: [{name}] and model_settings: {{{name}: {{weights: {{bf16: '{value}'}}}}}}"
     return f"write '{name}': a name has up to {LONGEST_NAME} {form}"
 
 
-def _instead(location: tuple[int | str, ...]) -> str:
-    """Return the remedy for an unknown key at `location`."""
+def _at_the_top(key: str, value: Any) -> str:
+    """Return the remedy for an unknown key at the top of a config, if it is none of a workload; else nothing."""
+    if key in ("quantization", "quant") and isinstance(value, str):
+        return f"write quants: [{', '.join(dict.fromkeys(['bf16', value]))}]"
+    if key in ("env", "environment"):
+        return "write it below engine: engine: {environment: {NAME: value}}"
+    if key in _FOLDERS:
+        return "leave it out: results lie in results/ of the folder of the call, and --directory names another"
+    if key in _FILES:
+        return "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"
+    if _OTHER_KEYS.get(key) in Config.model_fields:
+        return f"did you mean '{_OTHER_KEYS[key]}'?"
+    paths = [one.path for one in keys_of(Config) if one.path.rpartition(".")[2] == key and "[]" not in one.path]
+    if len(paths) != 1 or paths[0].startswith("workload_settings"):
+        return ""
+    above = paths[0].split(".")[:-1]
+    return f"write it below {'.'.join(above)}: {': {'.join([*above, key])}: ...{'}' * len(above)}"
+
+
+def _instead(location: tuple[int | str, ...], value: Any) -> str:
+    """Return the remedy for an unknown key at `location`, which has `value`."""
+    if location[:-1] == () and (remedy := _at_the_top(str(location[0]), value)):
+        return remedy
     key = _OTHER_KEYS.get(str(location[-1]), str(location[-1]))
     if ":" in key:
         return SPACE_AFTER_COLON
-    if key in ("env", "environment"):
-        return "write it below engine: engine: {environment: {NAME: value}}"
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
@@ -340,7 +414,7 @@ def _instead(location: tuple[int | str, ...]) -> str:
         return f"write it below workload_settings.<name>: workload_settings: {{<name>: {{{key}: ...}}}}"
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
     if location[:-1] == () and sections:
-        return f"write it below {' or '.join(sections)}"
+        return f"write it below {' or '.join(sections)}{', or did you mean iterations?' if key == 'repeats' else ''}"
     if location[-2:-1] and str(location[-2]) in DISTRIBUTIONS:
         return did_you_mean(key, LENGTHS[str(location[-2])].model_fields)
     # overrides are at the top beside profile: HARNESS/NAME, and are removed before validation

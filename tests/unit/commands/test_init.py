@@ -35,6 +35,9 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
     [
         (["--form", "verl"], "did you mean --from?"),
         (["--from", "endpoint", "http://my-model:8000/v1"], "needs URL and MODEL"),
+        (["--from", "sglang"], "write --from endpoint URL MODEL"),
+        (["--from", "grpo.sh"], "--from verl grpo.sh, or --from trl grpo.sh"),
+        (["--from", "exmaple", "online"], "did you mean 'example'?"),
         (["--from", "example", "online", "--one-engine"], "unrecognized arguments: --one-engine"),
     ],
 )
@@ -47,3 +50,16 @@ def test_wrong_arguments_are_named_with_their_remedy(
         init.main()
     assert said in str(raised.value)
     assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("words", [["vllm", "http://h:8000/v1", "org/m"], ["http://h:8000/v1", "org/m"]])
+def test_a_server_without_its_kind_is_an_endpoint(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["init", "--from", *words])
+    with pytest.raises(UserError) as raised:
+        init.main()
+    assert raised.value.remedy == "write --from endpoint http://h:8000/v1 org/m"
+    monkeypatch.setattr("sys.argv", ["init", *raised.value.remedy.split()[1:]])
+    assert init.main() == 0

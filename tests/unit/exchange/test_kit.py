@@ -99,3 +99,10 @@ def test_a_damaged_kit_is_named_and_leaves_no_tree(
 def test_a_kit_refuses_a_time_that_is_none(minutes: float, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no time for a launch"):
         command.run(tmp_path, 60 * minutes)
+
+
+def test_a_platform_by_its_common_name_is_the_one_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["kit", "pack", "k", "--platform", "gpu"])
+    with pytest.raises(UserError) as raised:
+        command.main()
+    assert raised.value.remedy == "did you mean cuda?"

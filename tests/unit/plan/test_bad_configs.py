@@ -35,6 +35,16 @@ def test_a_wrong_config_is_refused_in_two_lines(
         planned(given)
 
 
+@refusals(__file__, "typed", ("given", "remedy", "then"))
+def test_what_a_remedy_says_is_accepted_when_typed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: Any, remedy: str, then: Any
+):
+    monkeypatch.chdir(folder)
+    with refused("config: ", remedy):
+        planned(given)
+    planned(then)
+
+
 LOAD = "workload_settings: {demo: {online: {prompts_as: text}}}"
 THEIRS = "endpoints: {theirs: {url: 'http://127.0.0.1:9/v1', model: m, tokenizer: t/t, verify_tls: false}}"
 

@@ -1,0 +1,80 @@
+"""Values that a user may have meant where another kind of value is needed."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from rollout_bench.contracts.fields import HUB_ID, name_made_of
+from rollout_bench.core.numbers import share_meant
+
+_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+_FACTORS = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
+"""Suffixes of a count, as vLLM reads those of its arguments."""
+
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+_TRUE, _FALSE = ("yes", "y", "on", "true", "1"), ("no", "n", "off", "false", "0")
+
+_AXES = ("quant", "model", "workload", "setting")
+
+_ON_HUB = re.compile(rf"(?:hub:|hf:|huggingface:|https?://huggingface\.co/)?({HUB_ID})/?")
+
+
+def hub_name(text: str) -> str | None:
+    """Return <owner>/<name> of a model on the hub, however it is named; None if `text` has no such form."""
+    found = _ON_HUB.fullmatch(text)
+    return found[1] if found else None
+
+
+def model_of_the_hub(text: str) -> str | None:
+    """Return what names the model of the hub that `text` is; None if it is none."""
+    path = hub_name(text)
+    name = name_made_of(path or "")
+    if not path or not name:
+        return None
+    return f"write models: [{name}] and model_settings: {{{name}: {{weights: {{bf16: 'hub:{path}'}}}}}}"
+
+
+def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what `value` of the `key` may mean, the likeliest first; `read` is the config. Some fit no key."""
+    if isinstance(value, str):
+        yield from _of_text(key, value, read)
+    if isinstance(value, float) and math.isfinite(value):
+        yield math.ceil(value)
+    if share := share_meant(value):
+        yield float(share)
+    if isinstance(value, list):
+        yield list({repr(one): one for one in value}.values())
+        pairs = [str(one).partition("=") for one in value]
+        if all(equals for _, equals, _ in pairs):
+            yield {name.strip(): yaml.safe_load(text) for name, _, text in pairs}
+    if value is None and isinstance(defined := read.get(f"{key.removesuffix('s')}_settings"), Mapping):
+        yield list(defined)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield [value]
+        yield {"tokens": value}
+        yield {"format": "prompts", "path": value}
+
+
+def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
+    word = text.strip().lower()
+    if key == "baseline":
+        lists = {axis: read.get(f"{axis}s") for axis in _AXES}
+        yield from ({axis: text} for axis, names in lists.items() if isinstance(names, list) and text in names)
+    if word in _WORDS:
+        yield _WORDS.index(word) + 1
+    if number := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", text.strip()):
+        table = _SECONDS if key.endswith("_s") else _FACTORS
+        if number[2] in table:
+            amount = float(number[1]) * table[number[2]]
+            yield int(amount) if amount.is_integer() else amount
+    if word in (*_TRUE, *_FALSE):
+        yield word in _TRUE
+    if (path := hub_name(text)) and text.startswith(("http", "hf:", "huggingface:")):
+        yield f"hub:{path}"
+    if word in ("all", "none", "max", "null", "default"):
+        yield None
