@@ -11,6 +11,7 @@ from pathlib import Path
 
 import filelock
 import psutil
+import pytest
 import stand_in
 from workspace import TINY, Workspace, with_stand_in
 
@@ -26,7 +27,9 @@ def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: P
     run = workspace.start("--cores", "1", "results/summary.md")
     workspace.wait_until(run, lambda: len(stand_in.starts(workspace.path)) >= 3)
     run.send_signal(signal.SIGTERM)
-    assert run.wait(timeout=DEADLINE_S) != 0
+    assert run.wait(timeout=DEADLINE_S) == interrupts.TERMINATED
+    assert "INCOMPLETE" in workspace.output
+    assert "Error" not in workspace.output
     results = workspace.path / "results"
     measured = workspace.records
     assert 3 <= len(measured) < 12
@@ -61,6 +64,24 @@ def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     workspace.wait_until(run, lambda: stand_in.starts(workspace.path))
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, interrupts.INTERRUPTED), (signal.SIGTERM, interrupts.TERMINATED)]
+)
+def test_a_signal_to_run_and_launch_ends_both_without_words_of_snakemake(
+    number: signal.Signals, status: int, tmp_path: Path
+):
+    settings = {**stand_in.CONFIG, "quants": ["bf16"], "launches": 2}
+    workspace = Workspace(tmp_path / "workspace", settings).with_made_engine({1: "hang"})
+    run = workspace.start("--cores", "1", "results/summary.md")
+    workspace.wait_until(run, lambda: workspace.records and "initializing" in workspace.under_way)
+    os.killpg(run.pid, number)
+    assert run.wait(timeout=DEADLINE_S) == status
+    assert f"interrupted by {number.name}: the engine was ended, nothing was written" in workspace.output
+    assert "INCOMPLETE: 1 of 2" in workspace.output
+    assert "Error" not in workspace.output
+    assert "Exception" not in workspace.output
 
 
 def test_ctrl_c_ends_a_starting_engine_and_leaves_nothing(tmp_path: Path):

@@ -1,11 +1,12 @@
 """All uses of Snakemake's internals, in one place."""
 
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-from rollout_bench.core.interrupts import INTERRUPTED
+from rollout_bench.core.interrupts import INTERRUPTED, TERMINATED, was_interrupted
 
 
 class Internals:
@@ -66,7 +67,9 @@ class Internals:
     def _is_shown(self, record: logging.LogRecord) -> bool:
         text, plugin = record.getMessage(), self._workflow.executor_plugin
         if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
-            return f"returned non-zero exit status {INTERRUPTED}." not in text  # the job itself says that it was
+            # a job that can says itself that it was interrupted
+            by_itself = any(f"returned non-zero exit status {status}." in text for status in (INTERRUPTED, TERMINATED))
+            return not by_itself and not (was_interrupted() and re.search(r"died with <Signals\.SIG(INT|TERM)", text))
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")
         if plugin.common_settings.dryrun_exec:

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C. Before a measurement it prints one line and no traceback."""
+"""Handling of Ctrl-C and SIGTERM. Before a measurement it prints one line and no traceback."""
 
 import os
 import signal
@@ -9,7 +9,11 @@ INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended, as in shells."""
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a command that SIGTERM ended, as in shells."""
+
 _seen: list[int] = []
+"""The signal that ended the run, if one did."""
 
 
 def end_on_interrupt() -> None:
@@ -20,15 +24,31 @@ def end_on_interrupt() -> None:
 def heed_interrupts() -> None:
     """Raise `KeyboardInterrupt` on the next Ctrl-C, so that running work can clean up.
 
-    Further ones do nothing: they would interrupt the cleaning up, and Snakemake prints a traceback on them.
+    Further ones do nothing: they would interrupt the cleaning up, and Snakemake prints a traceback on them. On SIGTERM,
+    Snakemake's own handler starts no further job; the run then ends with `TERMINATED`.
     """
     signal.signal(signal.SIGINT, _raise)
+    starts_no_more = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not _seen:
+            _seen.append(number)
+        if callable(starts_no_more):
+            starts_no_more(number, frame)
+
+    if callable(starts_no_more):
+        signal.signal(signal.SIGTERM, note)
+
+
+def was_interrupted() -> bool:
+    """Return whether Ctrl-C or SIGTERM has ended the run since `heed_interrupts`."""
+    return bool(_seen)
 
 
 def end_as_interrupted() -> None:
-    """Exit with `INTERRUPTED` if Ctrl-C has raised `KeyboardInterrupt` since `heed_interrupts`."""
+    """Exit with `INTERRUPTED` or `TERMINATED` if Ctrl-C or SIGTERM has ended the run since `heed_interrupts`."""
     if _seen:
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + _seen[0])
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
