@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from rollout_bench.commands.groups import NAME
 from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.core.locks import append_whole
@@ -49,7 +50,8 @@ def parser() -> Parser:
     of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
     parser = Parser(
         description=__doc__,
-        epilog="Exit status: 0 when the folders are compared, 1 on an error, 2 on an invalid option, 3 when they are "
+        epilog=f"Example: `{NAME} compare baseline.tar.xz results --fail-if 'output_tokens_per_s < -3%'`. "
+        "Exit status: 0 when the folders are compared, 1 on an error, 2 on an invalid option, 3 when they are "
         "compared without damaged records, which are listed on stderr. With --fail-if: 0 when B is not worse, 1 when "
         "it is worse, 2 on an error, 3 when damaged records were left out, 4 when the launches do not decide it.",
     )

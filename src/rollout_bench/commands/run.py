@@ -14,6 +14,13 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, home
 
+_TARGETS = """A target, which stands before --config and --configfile, is a file to make: results/summary.md by default,
+with .html, .csv, .txt and .json beside it. Without one, all that is missing is measured.
+"""
+_ENDS = """Ctrl-C ends engines that run: their launches write nothing, results so far stay, and a summary is written.
+The same command again measures what is missing.
+"""
+
 
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
@@ -101,12 +108,17 @@ def _parser(purpose: str | None, measures: bool) -> Parser:
     command = sys.argv[0].removeprefix(f"{NAME} ")
     examples = [example for group in all_groups().values() for name, (*_, example) in group.items() if name == command]
     called = "This calls `snakemake` with the same arguments" if measures else "The arguments are those of `snakemake`"
-    status = "0 when all is measured, 1 when a launch failed or on an error" if measures else "0, or 1 on an error"
+    status = "0, or 1 on an error"
+    if measures:
+        status = "0 when all is measured, 1 when a launch failed or on an error, 130 after Ctrl-C, 143 after SIGTERM"
+    notes = [_TARGETS, _ENDS] if measures else []
     parser = Parser(
         usage="%(prog)s [ARGUMENT ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",
-        epilog="\n".join([f"example:\n  {NAME} {example}" for example in examples] + ["", f"Exit status: {status}."]),
+        epilog="\n".join(
+            [f"example:\n  {NAME} {example}" for example in examples] + ["", *notes, f"Exit status: {status}."]
+        ),
     )
     parser.add_argument("--configfile", nargs="+", metavar="FILE", help="config files, each laid over the one before")
     parser.add_argument(

@@ -42,6 +42,10 @@ def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeC
     return replace(made, config=config, account=account).compared(COMPARED)
 
 
+def _s(count: int) -> str:
+    return "s" if count == 1 else ""
+
+
 def placement(  # noqa: PLR0913 (each is a key of a trainer)
     made: MadeConfig,
     account: str,
@@ -110,7 +114,8 @@ def placement(  # noqa: PLR0913 (each is a key of a trainer)
         made.head[0],
         f"Measured here: the whole step on {several(devices, 'device')} of one machine. Setting colocated: each"
         f" generates and trains{', its engine asleep meanwhile' if sleep else ''}.",
-        f"Setting server: {generators} generate{', over HTTP' if served else ''}, {devices - generators} train.",
+        f"Setting server: {generators} generate{_s(generators)}{', over HTTP' if served else ''},"
+        f" {devices - generators} train{_s(devices - generators)}.",
         *(
             (f"A whole step has {waves} of these generations, each followed by its training, and one update.",)
             if waves > 1

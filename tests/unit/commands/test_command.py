@@ -52,6 +52,13 @@ def test_help_of_compare_has_every_exit_status() -> None:
     assert all(f" {status} " in said for status in range(5))
 
 
+def test_help_of_run_says_what_targets_and_ctrl_c_do() -> None:
+    said = " ".join(run("run", "--help").stdout.split())
+    assert "A target, which stands before --config" in said
+    assert "Ctrl-C ends engines that run" in said
+    assert "--fail-if 'output_tokens_per_s < -3%'`" in " ".join(run("compare", "--help").stdout.split())
+
+
 def test_a_sub_command_reports_its_error_under_its_own_name(tmp_path: Path) -> None:
     assert run("summarise", "--device").returncode == 2
     done = run("summarise", str(tmp_path / "nowhere"), "--all")
