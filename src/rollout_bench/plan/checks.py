@@ -335,6 +335,10 @@ SHORT = {"dp": "data_parallel_size", "pp": "pipeline_parallel_size", "tp": "tens
 """vLLM's short options -> its arguments."""
 
 
+_KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+"""Type of an argument of vLLM -> what a config has there."""
+
+
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
     """Check the value of the argument `name` at `where`.
 
@@ -358,6 +362,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     if value is None:
         return
     choices, is_open = engine.choices(name)
+    kind = engine.kind(name) if isinstance(value, str | list | dict) else ""
     is_misspelt = near_miss(str(value), map(str, choices), MISSPELT) is not None
     refuse(
         (
@@ -389,6 +394,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             choices and _plain(value) not in map(_plain, choices) and (is_misspelt or not is_open),
             f"{where}: {engine.name} {engine.version} does not accept {value_text(value)}",
             did_you_mean(str(value), map(str, choices)),
+        ),
+        (
+            kind != "",
+            f"{where}: {engine.name} {engine.version} does not accept {value_text(value)}",
+            f"write {_KINDS.get(kind)}",
         ),
         (
             _deeper_than(DEEPEST_ARG, value),

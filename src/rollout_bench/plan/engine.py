@@ -57,6 +57,18 @@ class InstalledEngine:
             return [], True
         return [value for value in values if value is not str], bool(self.plugins) or str in values
 
+    def kind(self, argument: str) -> str:
+        """Return bool, int or float if an argument takes that alone, or also None; empty if it takes more or others."""
+        if self.folder is None:
+            return ""
+        try:
+            fields = _engine_fields(_tree(self.folder / "engine" / "arg_utils.py"))
+        except (OSError, SyntaxError):
+            return ""
+        types = [ast.unparse(field.annotation) for field in fields if field.target.id == argument]
+        kind = types[0].removesuffix(" | None") if types else ""
+        return kind if kind in ("bool", "int", "float") else ""
+
     def platform(self) -> Platform:
         """Return the platform that this engine was built for."""
         if "vllm-ascend" in self.plugins:
