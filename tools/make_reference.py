@@ -51,16 +51,15 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "modes.csv", modes_table()
     yield reference / "numbers.csv", numbers_table()
     yield reference / "records.csv", records_table()
-    helps = {"rollout-bench": _help_of("rollout-bench")}
-    helps |= {f"rollout-bench {name}": _help_of("rollout-bench", name) for name in all_commands()}
+    helps = {"rollout-bench": _help_of()}
+    helps |= {f"rollout-bench {name}": _help_of(name) for name in all_commands()}
     yield reference / "commands.txt", commands_text(helps, _rules())
 
 
 def _help_of(*command: str) -> str:
     printed = io.StringIO()
-    words, width = patch.object(sys, "argv", [*command, "--help"]), patch.dict(os.environ, {"COLUMNS": "100"})
-    with words, width, redirect_stdout(printed), suppress(SystemExit):
-        bench()
+    with patch.dict(os.environ, {"COLUMNS": "100"}), redirect_stdout(printed), suppress(SystemExit):
+        bench([*command, "--help"])
     return printed.getvalue()
 
 

@@ -6,7 +6,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 
 from rollout_bench import __version__
@@ -38,29 +39,28 @@ def parser() -> Parser:
     return parser
 
 
-def dispatch() -> int:
-    """Run the sub-command of the command line; return its exit status.
+def dispatch(words: Sequence[str]) -> int:
+    """Run the sub-command that the first of `words` names with the others; return its exit status.
 
     Raises:
         UserError: if the sub-command is unknown or fails.
     """
-    word, *rest = sys.argv[1:] or ["--help"]
+    word, *argv = words or ["--help"]
     if word.startswith("-"):
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
         raise UserError(f"there is no command {word!r}", did_you_mean(word, known.keys() - INTERNAL.keys()))
-    sys.argv = [f"{NAME} {word}", *rest]
     os.environ["PYTHONSAFEPATH"] = "1"  # of all Pythons that are started: the user's folder has no module of theirs
     module, _, function = known[word].partition(":")
     place = module if "." in module else f"rollout_bench.commands.{module}"
-    run: Callable[[], int] = getattr(import_module(place), function)
-    return run()
+    run: Callable[[Sequence[str]], int] = getattr(import_module(place), function)
+    return run(argv)
 
 
-def main() -> None:
-    """Run the command and end with its exit status."""
-    run_command(dispatch)
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a command, by default that of the command line, and end with its exit status."""
+    run_command(partial(dispatch, sys.argv[1:] if words is None else words))
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def test_a_mode_of_another_package_is_measured_and_summarised(tmp_path: Path, mo
 
 KEYS = REPOSITORY / "tests" / "unit" / "plan"
 SUMMARISED_AND_PLANNED = """
-import json
+import json, sys
 from rollout_bench.commands import summarise
 from test_keys import named
-assert summarise.main() == 0
+assert summarise.main(sys.argv[1:]) == 0
 print("PLANNED" + json.dumps(named("cuda")))
 """
 

@@ -27,7 +27,7 @@ rule measure:
         **slurm.asked_for_measuring(plan, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
-        command=[engine.python, "-m", "rollout_bench", "measure"],
+        command=[engine.python, jobs.script("measure.py")],
         records=lambda wildcards: jobs.records_of(plan, wildcards),
         members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
         timeout_s=plan.timeout_s,

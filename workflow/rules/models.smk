@@ -18,7 +18,7 @@ rule checkpoint:
     resources:
         **slurm.asked_for_building(plan, ON_CLUSTER),
     params:
-        command=[engine.python, "-m", "rollout_bench", "build"],
+        command=[engine.python, jobs.script("build.py")],
         arguments=lambda wildcards, output: jobs.checkpoint_arguments(plan, output[0]),
     shell:
         "{params.command:q} {params.arguments:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -34,7 +34,7 @@ rule summary:
     conda:
         "../../environment.yml"
     params:
-        command=[sys.executable, "-m", "rollout_bench", "summarise"],
+        command=[sys.executable, jobs.script("summarise.py")],
         plan=PLAN_FILE,
         kept=KEPT,
     shell:

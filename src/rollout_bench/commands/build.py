@@ -5,6 +5,7 @@ Needs only the engine's Python: torch, pydantic and the standard library.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,9 +17,9 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.options import Parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Build the checkpoint and print the result."""
-    options = _parser().parse_args()
+    options = _parser().parse_args(argv)
     shape = read_shape(options.shape)
     built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
     print(f"built {options.out}" if built else f"{options.out} is already there and whole; left alone")
@@ -45,7 +46,9 @@ def read_shape(text: str) -> ResolvedShape:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="rollout-bench build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--shape",
         required=True,

@@ -5,6 +5,7 @@ and the plans of configs are copied, too. A second call copies only new records.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.cluster.retrieval import collect, is_linked
@@ -19,6 +20,7 @@ from rollout_bench.report.state import STATE_FILE, SUMMARIES, plan_of_summary
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
+        prog="rollout-bench collect",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 when the local results have every launch of FOLDER, 1 when a launch was refused.",
@@ -35,9 +37,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Collect the launches and print a summary."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     results, source = arguments.results, arguments.source
     if source.is_file():
         file, source = source, opened(source)

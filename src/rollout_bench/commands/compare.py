@@ -49,6 +49,7 @@ def parser() -> Parser:
     default = ComparisonSettings()
     of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
     parser = Parser(
+        prog="rollout-bench compare",
         description=__doc__,
         epilog=f"Example: `{NAME} compare baseline.tar.xz results --fail-if 'output_tokens_per_s < -3%'`. "
         "Exit status: 0 when the folders are compared, 1 on an error, 2 on an invalid option, 3 when they are "
@@ -111,9 +112,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Read and compare both folders, then write the result; exit status 2 for an error of a gate."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     if arguments.fail_if is None:
         for name in (name for name in ("until_decided", *OUTPUTS) if getattr(arguments, name)):
             raise UserError(
@@ -207,7 +208,7 @@ def settings(arguments: argparse.Namespace, *, beside_default: bool = False) -> 
         field, text = str(first["loc"][0]), str(first["input"])
         message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         share = share_meant(text)
-        help_of_it = f"see {Path(sys.argv[0]).name} --help"
+        help_of_it = "see rollout-bench compare --help"
         remedy = f"write {share}" if share and _is_valid(field, share) else help_of_it
         raise UserError(f"--{OPTIONS[field]}: {text} {message}", remedy) from None
 

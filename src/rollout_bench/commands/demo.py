@@ -7,6 +7,7 @@ processor without AVX-512 emulates bf16, so it measures a smaller model.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.commands import environment
@@ -25,9 +26,10 @@ What was measured is kept. To go on:
   rollout-bench run"""
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Install, measure and show; return the exit status of the run."""
-    Parser(description=__doc__, epilog="Exit status: 0 when everything is measured, 1 on an error.").parse_args()
+    ends = "Exit status: 0 when everything is measured, 1 on an error."
+    Parser(prog="rollout-bench demo", description=__doc__, epilog=ends).parse_args(argv)
     folder = Path(".venv")
     environment.make(folder)
     if not CONFIG.exists():

@@ -5,6 +5,7 @@ load. Failed and invalid launches are not exported: stderr and index.json list t
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.contracts.store import check_results_folder
@@ -20,6 +21,7 @@ FORMATS = ("benchmark-report",)
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
+        prog="rollout-bench export",
         description=__doc__,
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when damaged records or side files "
         "were left out; stderr names them.",
@@ -35,9 +37,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Make all reports, then write them."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     results, out = results_of(arguments.results), arguments.out
     check_results_folder(results)
     if out.resolve().is_relative_to(results.resolve()):

@@ -1,5 +1,6 @@
 """Print and draw the gates that `rollout-bench compare --history` appended to a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.core.files import folder_named, write_whole
@@ -9,7 +10,9 @@ from rollout_bench.core.options import Parser
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
-        description=__doc__, epilog="Exit status: 0 when the history is printed, 1 on an error, as in a damaged line."
+        prog="rollout-bench history",
+        description=__doc__,
+        epilog="Exit status: 0 when the history is printed, 1 on an error, as in a damaged line.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="file that compare --history wrote")
     parser.add_argument(
@@ -18,9 +21,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Print the history, and draw it if a folder is named."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     # Not at the top: --help need not wait for matplotlib.
     from rollout_bench.report.history import pictures_of, read_history, text_of
 

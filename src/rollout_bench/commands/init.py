@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,9 +21,10 @@ _SERVERS = ("openai", "server", "sglang", "tensorrt-llm", "tgi", "trtllm", "url"
 """What a user may call a server that is up."""
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Write the config that the arguments ask for, and print the next command."""
     parser = Parser(
+        prog="rollout-bench init",
         description=__doc__,
         epilog="Exit status: 0 when the config is written, 1 on an error, such as a file of that name.",
     )
@@ -40,7 +40,7 @@ def main() -> int:
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
-    options, trainers = parser.parse_known_args()
+    options, trainers = parser.parse_known_args(argv)
     kind, *words = options.source
     if kind in ("verl", "trl"):
         words += trainers
@@ -96,16 +96,6 @@ def _demo(words: Sequence[str]) -> str:
     return (home() / CONFIGS / CONFIG).read_text()
 
 
-def _verl(words: Sequence[str]) -> str:
-    sys.argv = ["rollout-bench from-verl", *words]
-    return verl_text()
-
-
-def _trl(words: Sequence[str]) -> str:
-    sys.argv = ["rollout-bench from-trl", *words]
-    return trl_text()
-
-
 def _llmd(words: Sequence[str]) -> str:
     (profile,) = _take(words, "HARNESS/PROFILE")
     harness, _, path = profile.partition("/")
@@ -135,8 +125,8 @@ def _take(words: Sequence[str], *names: str) -> Sequence[str]:
 
 SOURCES: dict[str, Callable[[Sequence[str]], str]] = {
     "demo": _demo,
-    "verl": _verl,
-    "trl": _trl,
+    "verl": verl_text,
+    "trl": trl_text,
     "llm-d": _llmd,
     "endpoint": _endpoint,
 }

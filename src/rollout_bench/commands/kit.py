@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -35,10 +36,13 @@ ENDING_S = 60.0
 """Part of the minutes in which nothing is measured: launches end, and the file is written, in seconds."""
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Make a kit, or measure with one."""
     parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="Exit status: 1 on an error."
+        prog="rollout-bench kit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 1 on an error.",
     )
     parser.add_argument("what", choices=("pack", "run"), help="pack: make the parts here; run: measure there")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the kit")
@@ -64,7 +68,7 @@ def main() -> int:
         "--part-mib", type=int, default=50, metavar="N", help="pack: largest part, in MiB (default: %(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="run: time to measure in (default: %(default)g)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     return pack(arguments) if arguments.what == "pack" else run(arguments.folder, 60 * arguments.minutes)
 
 

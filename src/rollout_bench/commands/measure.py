@@ -61,9 +61,10 @@ class Member(LaunchArguments):
     turn: int = Field(default=0, description="number of its block; the blocks use the same engines one after the other")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Return the parsed arguments of the command line, with a member for each launch."""
     parser = Parser(
+        prog="rollout-bench measure",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 if all launches are measured; else the status of the first failed launch: 1 if failed "
@@ -95,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
         "(default: %(default)s)",
     )
     add_common_arguments(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     given = {name: value for name in LaunchArguments.model_fields if (value := getattr(arguments, name)) is not None}
     try:
         arguments.member = arguments.member or ([] if arguments.nothing else [member_of_json(json.dumps(given))])
@@ -206,9 +207,9 @@ def failed(error: UserError) -> int:
     return error.status
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command; see --help for its exit status."""
-    arguments = parse_arguments()
+    arguments = parse_arguments(argv)
     if arguments.nothing:
         return 0
     with signals_as_descriptor() as signals:

@@ -5,6 +5,7 @@ lacks traces and figures, and without --sequences the times of other sequences, 
 group_p90_s are not in it. The same folder always gives the same bytes. Records name the machine.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.core.options import Parser
@@ -12,15 +13,17 @@ from rollout_bench.report.pack import write_pack
 from rollout_bench.report.state import add_results
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Write the pack, and print its size."""
-    parser = Parser(description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error.")
+    parser = Parser(
+        prog="rollout-bench pack", description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error."
+    )
     add_results(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file, such as baseline.tar.xz")
     parser.add_argument(
         "--sequences", action="store_true", help="add the times of all sequences, so that others can check percentiles"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     write_pack(arguments.results, arguments.out, sequences=arguments.sequences)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
     return 0

@@ -94,12 +94,12 @@ class Predicted:
         return expected(self.made.step.value + mean(self.transitions_s), draws + drawn)
 
 
-def predict() -> int:
+def predict(argv: Sequence[str]) -> int:
     """Predict each experiment's step from calibrations, with 95 % intervals, and draw its time over the length.
 
     First measure a calibration: rollout-bench run --configfile config/steps.yaml
     """
-    found, _ = _predicted(predict.__doc__)
+    found, _ = _predicted("predict", argv, predict.__doc__)
     _print(found)
     chart = chart_of(found)
     with figure_settings():
@@ -135,9 +135,9 @@ def _label(made: Prediction) -> str:
     return f"{engine}, {several(sequences, 'sequence')}"
 
 
-def recommend() -> int:
+def recommend(argv: Sequence[str]) -> int:
     """Name the settings with each workload's shortest predicted step, and write the config that confirms them."""
-    found, made = _predicted(recommend.__doc__)
+    found, made = _predicted("recommend", argv, recommend.__doc__)
     _print(found)
     bounds = made.config.prediction
     drifts = _drifts_nats() if bounds.drift_nats is not None else []
@@ -243,9 +243,9 @@ def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
     return _text(expected(*_costs(each, among)))
 
 
-def _predicted(purpose: str | None) -> tuple[list[Predicted], Any]:
+def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[list[Predicted], Any]:
     """Return the experiments of the call with their predictions, and the plan."""
-    _, made, engine = planned_call(purpose)
+    _, made, engine = planned_call(command, argv, purpose)
     known = calibrations(RESULTS)
     found = []
     with Replays(engine.python) as replays:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,22 +22,22 @@ The same command again measures what is missing.
 """
 
 
-def run() -> NoReturn:
+def run(argv: Sequence[str]) -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
-    _check_call(run.__doc__, measures=True)
+    _check_call("run", argv, run.__doc__)
     from rollout_bench.rules.arguments import check_words, with_shipped
 
-    check_words(sys.argv[1:])
+    check_words(argv)
     ours: list[str] = []
-    if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(sys.argv):
+    if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(argv):
         ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]
         ours += ["--workflow-profile", str(home() / "profiles" / "default")]
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *with_shipped(sys.argv[1:])])
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *with_shipped(argv)])
 
 
-def plan() -> int:
+def plan(argv: Sequence[str]) -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
-    _, made, engine = planned_call(plan.__doc__)
+    _, made, engine = planned_call("plan", argv, plan.__doc__)
     # Not earlier: --help need not wait for these.
     from rollout_bench.commands.plan import show, still_wanted
     from rollout_bench.plan.schedule import RESULTS
@@ -51,9 +51,9 @@ def plan() -> int:
     return 0
 
 
-def check() -> NoReturn:
+def check(argv: Sequence[str]) -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    _, made, engine = planned_call(check.__doc__, is_check=True)
+    _, made, engine = planned_call("check", argv, check.__doc__)
     from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
 
     models = dict.fromkeys(
@@ -79,9 +79,9 @@ def check() -> NoReturn:
     os.execvp(engine.python, [engine.python, *words])
 
 
-def kubernetes() -> int:
+def kubernetes(argv: Sequence[str]) -> int:
     """Write the Kubernetes Job that measures the config to results/kubernetes.yaml, for `kubectl apply`."""
-    merged, made, _ = planned_call(kubernetes.__doc__)
+    merged, made, _ = planned_call("kubernetes", argv, kubernetes.__doc__)
     # Not earlier: --help need not wait for these.
     from rollout_bench.cluster.kubernetes import manifest
     from rollout_bench.plan.schedule import RESULTS
@@ -92,10 +92,10 @@ def kubernetes() -> int:
     return 0
 
 
-def _check_call(purpose: str | None, *, measures: bool = False) -> None:
+def _check_call(command: str, argv: Sequence[str], purpose: str | None) -> None:
     """Print help if it is asked for; raise `UserError` if Snakemake is not installed."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        _parser(purpose, measures).parse_args(["--help"])  # ends here
+    if {"-h", "--help"} & set(argv):
+        _parser(command, purpose).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(
             f"{sys.executable} has no Snakemake",
@@ -103,9 +103,9 @@ def _check_call(purpose: str | None, *, measures: bool = False) -> None:
         )
 
 
-def _parser(purpose: str | None, measures: bool) -> Parser:
+def _parser(command: str, purpose: str | None) -> Parser:
     """Return a parser that prints the common arguments of `snakemake`; Snakemake itself reads them."""
-    command = sys.argv[0].removeprefix(f"{NAME} ")
+    measures = command == "run"
     examples = [example for group in all_groups().values() for name, (*_, example) in group.items() if name == command]
     called = "This calls `snakemake` with the same arguments" if measures else "The arguments are those of `snakemake`"
     status = "0, or 1 on an error"
@@ -113,6 +113,7 @@ def _parser(purpose: str | None, measures: bool) -> Parser:
         status = "0 when all is measured, 1 when a launch failed or on an error, 130 after Ctrl-C, 143 after SIGTERM"
     notes = [_TARGETS, _ENDS] if measures else []
     parser = Parser(
+        prog=f"{NAME} {command}",
         usage="%(prog)s [ARGUMENT ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",
@@ -133,18 +134,18 @@ def _parser(purpose: str | None, measures: bool) -> Parser:
     return parser
 
 
-def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
+def planned_call(command: str, argv: Sequence[str], purpose: str | None) -> tuple[Mapping[str, Any], Any, Any]:
     """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
-    _check_call(purpose)
+    _check_call(command, argv, purpose)
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config
 
     from rollout_bench.rules.arguments import check_words, load, read_call
     from rollout_bench.rules.planned import check_call, default_config, plan_of_call
 
-    check_words(sys.argv[1:])
+    check_words(argv)
     try:
-        call = read_call(sys.argv[1:])
+        call = read_call(argv)
         given = call.merged()
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
@@ -154,7 +155,7 @@ def planned_call(purpose: str | None, *, is_check: bool = False) -> tuple[Mappin
     merged = {} if default is None else load(default)
     below = sorted(merged.keys() - given.keys())
     update_config(merged, given)
-    planned = plan_of_call(merged, call, call.jobs, is_main=True, is_check=is_check)
+    planned = plan_of_call(merged, call, call.jobs, is_main=True, is_check=command == "check")
     if below and call.configfiles and default == CONFIG:
         over = ", ".join(file.name for file in call.configfiles)
         print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")

@@ -1,5 +1,7 @@
 """Print the answer of a results folder again, or any of its tables."""
 
+from collections.abc import Sequence
+
 from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
@@ -10,6 +12,7 @@ from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, 
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
+        prog="rollout-bench show",
         description=__doc__,
         epilog="Exit status: 0 when something is printed, 1 on an error, 3 when damaged records are left out.",
     )
@@ -20,13 +23,13 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Print the answer or the tables.
 
     Raises:
         UserError: if no table has such a title.
     """
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     given = unpacked(arguments)
     results = results_of(arguments.results)
     plan = chosen_plan(arguments)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench import __version__
@@ -17,6 +18,7 @@ from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, r
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
+        prog="rollout-bench summarise",
         description=__doc__,
         epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
         "records, which are listed on stderr; with --check 1 when it is written and incomplete.",
@@ -35,9 +37,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Summarise the results, then write all files."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     given = unpacked(arguments)
     if given != arguments.results and arguments.out is None:
         raise UserError(

@@ -30,20 +30,20 @@ OWN_FILES, OWN_FOLDERS = ("ppo_trainer", "ppo_megatron_trainer"), ("config", "./
 """hydra's --config-name and --config-path of verl's own files, which have the same defaults of generation."""
 
 
-def from_verl() -> int:
+def from_verl(argv: Sequence[str]) -> int:
     """Print the config of verl's settings."""
-    print(verl_text(), end="")
+    print(verl_text(argv), end="")
     return 0
 
 
-def from_trl() -> int:
+def from_trl(argv: Sequence[str]) -> int:
     """Print the config of TRL's settings."""
-    print(trl_text(), end="")
+    print(trl_text(argv), end="")
     return 0
 
 
-def verl_text() -> str:
-    """Read verl's settings as the command line names them; return the config as YAML, and print the account."""
+def verl_text(argv: Sequence[str]) -> str:
+    """Read verl's settings as the words of a command name them; return the config as YAML, and print the account."""
     parser = _parser("verl", "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b")
     parser.add_argument(
         "--verl",
@@ -54,7 +54,7 @@ def verl_text() -> str:
     )
     for hydra in ("--config-path", "--config-name", "--config-dir"):  # as scripts call verl
         parser.add_argument(hydra, help=argparse.SUPPRESS)
-    options = _options(parser, verl_arguments)
+    options = _options(parser, argv, verl_arguments)
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     words = [*_hydras_file(options), options.file, *options.overrides]
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
@@ -83,15 +83,15 @@ def _hydras_file(options: argparse.Namespace) -> list[str]:
     return [str(file)]
 
 
-def trl_text() -> str:
-    """Read TRL's settings as the command line names them; return the config as YAML, and print the account."""
+def trl_text(argv: Sequence[str]) -> str:
+    """Read TRL's settings as the words of a command name them; return the config as YAML, and print the account."""
     parser = _parser("TRL", "overrides of the file: num_processes=8, ~vllm_dtype")
     parser.add_argument(
         "--trainer",
         choices=[*TABLES["TRL"]["versions"]],
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
-    options = _options(parser, trl_arguments)
+    options = _options(parser, argv, trl_arguments)
     trainer = options.trainer or "grpo"
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
@@ -101,6 +101,7 @@ def trl_text() -> str:
 
 def _parser(trainer: str, overrides: str) -> Parser:
     parser = Parser(
+        prog=f"rollout-bench from-{trainer.lower()}",
         description=f"Make a config from {trainer}'s settings: one rollout step with all its engines, or a whole step. "
         "The config goes to stdout. The treatment of each key goes to stderr, and into the config as comments.",
         epilog="Exit status: 0 when the config is written, 1 on an error.",
@@ -147,10 +148,13 @@ def _version(text: str) -> str:
     return version
 
 
-def _options(parser: Parser, in_script: Callable[[Path, Sequence[str]], ScriptWords]) -> argparse.Namespace:
+def _options(
+    parser: Parser, argv: Sequence[str], in_script: Callable[[Path, Sequence[str]], ScriptWords]
+) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
-    options = parser.parse_intermixed_args()
+    options = parser.parse_intermixed_args(argv)
     options.from_script, options.starts_main = "", False
+    options.command = [*parser.prog.split(), *map(_without_secret, argv)]
     if is_script(options.file):
         own = vars(options).pop("overrides")
         script = in_script(Path(options.file), own)
@@ -192,9 +196,8 @@ def _told(
     read_config(made.config)  # raises `UserError` if the config is invalid
     if made.trace:
         _write_trace(options.lengths_file, made)
-    words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     print(made.explanation, file=sys.stderr)
-    return made.yaml(shlex.join(["rollout-bench", *words]))
+    return made.yaml(shlex.join(options.command))
 
 
 def _without_secret(word: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.places import home
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import is_plan
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob, ScheduledLaunch, selected
@@ -18,6 +19,11 @@ from rollout_bench.rules.rounds import first_failed, next_round
 
 SUMMARY = str(RESULTS / "summary.md")
 """The summary that is asked for by default; the rule that makes it makes all others, too."""
+
+
+def script(name: str) -> str:
+    """Return the path of a program of workflow/scripts."""
+    return str(home() / "workflow" / "scripts" / name)
 
 
 def checkpoint_pattern(plan: Schedule) -> str:

@@ -68,8 +68,10 @@ def test_a_sub_command_reports_its_error_under_its_own_name(tmp_path: Path) -> N
     assert "rollout-bench compare --help" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["measure", "build", "check"])
-def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "words", [["rollout_bench", "measure"], ["rollout_bench", "build"], ["rollout_bench.commands.check"]]
+)
+def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, words: list[str]) -> None:
     bare = tmp_path / "engine"
     venv.create(bare, symlinks=True)
     # what vLLM installs, without the file by which this environment finds the package
@@ -81,7 +83,7 @@ def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, 
     found = [str(bare / "bin" / "python"), "-c", "import pydantic, rollout_bench"]
     done = subprocess.run(found, env=environment, capture_output=True, text=True, check=False)
     assert "No module named 'rollout_bench'" in done.stderr
-    command = [str(bare / "bin" / "python"), "-c", f"from rollout_bench.commands.{name} import main; main()", "--help"]
+    command = [str(bare / "bin" / "python"), "-m", *words, "--help"]
     environment["PYTHONPATH"] = str(SOURCES)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -12,8 +12,7 @@ from rollout_bench.core.errors import UserError
 @pytest.mark.parametrize("model", ["org/name", "a: b", "123", "true", 'the "best" #1', "\N{SNOWMAN} 🚀"])
 def test_a_server_and_its_model_may_have_any_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["init", "--from", "endpoint", "http://my-model:8000/v1", model])
-    assert init.main() == 0
+    assert init.main(["--from", "endpoint", "http://my-model:8000/v1", model]) == 0
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert {"modes", "models", "workloads", "launches", "slo", "endpoints", "workload_settings"} <= written.keys()
     endpoint = written["endpoints"]["mine"]
@@ -25,8 +24,7 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = ["actor_rollout_ref.model.path=Qwen/Qwen3-8B", "trainer.n_gpus_per_node=8"]
-    monkeypatch.setattr("sys.argv", ["init", "--from", "verl", *keys, "--one-engine"])
-    assert init.main() == 0
+    assert init.main(["--from", "verl", *keys, "--one-engine"]) == 0
     assert "--one-engine" in (tmp_path / "config.yaml").read_text()
 
 
@@ -45,9 +43,8 @@ def test_wrong_arguments_are_named_with_their_remedy(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["init", *words])
     with pytest.raises(UserError) as raised:
-        init.main()
+        init.main(words)
     assert said in str(raised.value)
     assert not (tmp_path / "config.yaml").exists()
 
@@ -57,9 +54,7 @@ def test_a_server_without_its_kind_is_an_endpoint(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["init", "--from", *words])
     with pytest.raises(UserError) as raised:
-        init.main()
+        init.main(["--from", *words])
     assert raised.value.remedy == "write --from endpoint http://h:8000/v1 org/m"
-    monkeypatch.setattr("sys.argv", ["init", *raised.value.remedy.split()[1:]])
-    assert init.main() == 0
+    assert init.main(raised.value.remedy.split()[1:]) == 0

@@ -1,11 +1,9 @@
 """The command summarise as a user runs it, by hand and without Snakemake; and when a summary is stale."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from comparing import BF16, W8A8, Done
@@ -181,8 +179,7 @@ def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path, content: st
 
 def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def shown(*arguments: str) -> str:
-        with mock.patch.object(sys, "argv", ["show", str(project / "results"), "--all", *arguments]):
-            assert show.main() == 0
+        assert show.main([str(project / "results"), "--all", *arguments]) == 0
         return capsys.readouterr().out
 
     assert shown().splitlines()[2] == "Conclusion"
@@ -194,8 +191,7 @@ def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.C
 
 def test_show_prints_what_is_kept_until_something_changes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def shown() -> str:
-        with mock.patch.object(sys, "argv", ["show", str(project / "results")]):
-            assert show.main() == 0
+        assert show.main([str(project / "results")]) == 0
         return capsys.readouterr().out
 
     state = summarised(project) / STATE_FILE
@@ -211,6 +207,5 @@ def test_show_prints_what_is_kept_until_something_changes(project: Path, capsys:
 
 def test_show_says_what_an_interrupted_run_still_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(tmp_path / "plan.json", PLAN)
-    with mock.patch.object(sys, "argv", ["show", str(tmp_path)]):
-        show.main()
+    show.main([str(tmp_path)])
     assert "0 of 2 planned launches measured, 2 experiments; 2 missing" in capsys.readouterr().out

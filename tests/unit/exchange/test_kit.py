@@ -41,9 +41,8 @@ def test_files_of_configs_lie_where_a_kit_plans(tmp_path: Path, monkeypatch: pyt
     for name in named:
         Path(name).write_text(name)
     Path("mine.yaml").write_text(yaml.safe_dump({"workload_settings": loads}))
-    monkeypatch.setattr("sys.argv", ["kit", "pack", "new", "--configfile", "mine.yaml", "--part-mib", "999"])
     monkeypatch.setattr(command, "packages_of", lambda *_: [])
-    assert command.main() == 0
+    assert command.main(["pack", "new", "--configfile", "mine.yaml", "--part-mib", "999"]) == 0
     subprocess.run(["tar", "xf", "new/kit.00"], check=True)
     monkeypatch.setattr(command, "home", lambda: tmp_path / "tree")
     monkeypatch.setattr(command, "_measure", lambda *_: 1)
@@ -101,8 +100,7 @@ def test_a_kit_refuses_a_time_that_is_none(minutes: float, tmp_path: Path) -> No
         command.run(tmp_path, 60 * minutes)
 
 
-def test_a_platform_by_its_common_name_is_the_one_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["kit", "pack", "k", "--platform", "gpu"])
+def test_a_platform_by_its_common_name_is_the_one_that_is_meant() -> None:
     with pytest.raises(UserError) as raised:
-        command.main()
+        command.main(["pack", "k", "--platform", "gpu"])
     assert raised.value.remedy == "did you mean cuda?"

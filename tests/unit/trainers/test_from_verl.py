@@ -1,7 +1,6 @@
 """verl's settings become a config that can be planned, with an account of every key."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,8 @@ METHODS_OF_FP8 = {
 
 
 @pytest.fixture
-def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
-    return Made("from-verl", tmp_path, capsys, monkeypatch)
+def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Made:
+    return Made("from-verl", tmp_path, capsys)
 
 
 @pytest.mark.parametrize(("prompts", "samples", "engines"), [(256, 8, 8), (12, 2, 8), (5, 8, 3), (6, 4, 4)])
@@ -160,8 +159,7 @@ def test_hydras_options_name_a_file_of_the_users_own(made: Made, tmp_path: Path)
         assert made.call(f"--config-path={tmp_path}", "--config-name", name, "data.train_batch_size=64") == expected
 
 
-def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path):
     for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
-        monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", str(path)])
         with pytest.raises(UserError, match=problem):
-            trainers.from_verl()
+            trainers.from_verl([str(path)])

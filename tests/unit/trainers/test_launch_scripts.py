@@ -34,7 +34,7 @@ nohup accelerate launch --config_file "zero3.yaml" --multi_gpu train.py --config
 @pytest.fixture
 def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.chdir(tmp_path)
-    return Made("from-trl", tmp_path, capsys, monkeypatch)
+    return Made("from-trl", tmp_path, capsys)
 
 
 def written(folder: Path, **files: str) -> None:
@@ -187,7 +187,7 @@ python3 -m verl.trainer.main_ppo --config-path=./config \
 @pytest.fixture
 def verls(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.chdir(tmp_path)
-    return Made("from-verl", tmp_path, capsys, monkeypatch)
+    return Made("from-verl", tmp_path, capsys)
 
 
 def test_a_script_of_verl_is_what_its_overrides_are(verls: Made, tmp_path: Path):

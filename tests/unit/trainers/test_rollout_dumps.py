@@ -162,9 +162,7 @@ def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None
         trace(read_dumps(tmp_path / "d", words, LONGEST), StepPart(100, 50), spread=True)
 
 
-def test_the_command_writes_a_data_set_that_its_config_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_writes_a_data_set_that_its_config_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = with_tokenizer(tmp_path / "m")
     (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(model)))
     file = tmp_path / "l.jsonl"
@@ -173,8 +171,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     arguments += f" --lengths {tmp_path}/d --lengths-file {file}"
 
     def config(*more: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments), *more])
-        assert trainers.from_verl() == 0
+        assert trainers.from_verl([*shlex.split(arguments), *more]) == 0
         return capsys.readouterr().out
 
     config()
@@ -201,11 +198,9 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     )
 
 
-def test_an_answer_has_the_room_that_its_prompt_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_an_answer_has_the_room_that_its_prompt_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model, folder = with_tokenizer(tmp_path / "m"), dump(tmp_path / "d")
-    made, sizes = Made("from-verl", tmp_path, capsys, monkeypatch), f"data.train_batch_size=16 {ROLLOUT}.n=4"
+    made, sizes = Made("from-verl", tmp_path, capsys), f"data.train_batch_size=16 {ROLLOUT}.n=4"
 
     def lengths(name: str, more: str) -> list[tuple[int, int]]:
         file = tmp_path / name
@@ -234,11 +229,9 @@ def logged(folder: Path) -> Path:
     return folder
 
 
-def test_completions_that_trl_has_logged_become_a_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_completions_that_trl_has_logged_become_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = with_tokenizer(tmp_path / "m")
-    made, file = Made("from-trl", tmp_path, capsys, monkeypatch), tmp_path / "l.jsonl"
+    made, file = Made("from-trl", tmp_path, capsys), tmp_path / "l.jsonl"
     training = TRL.replace("Qwen/Qwen3-1.7B", str(model)).replace("max_prompt_length: 512\n", "")
     (load,) = made(f"--lengths {logged(tmp_path / 'c')} --lengths-file {file}", training)["workload_settings"].values()
     lines = [json.loads(line) for line in file.read_text().splitlines()]

@@ -19,8 +19,8 @@ from rollout_bench.trainers.settings import READERS, Influence, KeyRegistry
 
 
 @pytest.fixture
-def made(trainer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
-    return Made(f"from-{trainer}", tmp_path, capsys, monkeypatch)
+def made(trainer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Made:
+    return Made(f"from-{trainer}", tmp_path, capsys)
 
 
 def of_trainers(tables: dict[str, list[Any]]) -> Any:

@@ -26,11 +26,10 @@ def check_planned(
     axis: str,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Assert that the printed config plans what the row says, for each of its settings or quantizations."""
     _, trainer, arguments, file, expected, words = row
-    made = Made(f"from-{trainer}", folder, capsys, monkeypatch)
+    made = Made(f"from-{trainer}", folder, capsys)
     made(f"{arguments} {option}", FILES.get(file, USUAL[made.command]))
     plan = planned(made.text)
     found = {}
@@ -45,23 +44,19 @@ def check_planned(
 
 @pytest.mark.parametrize("row", WHOLE_STEPS["placements"], ids=lambda row: row[0])
 def test_a_placement_has_the_settings_of_the_training(
-    row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    check_planned(row, "--placement", "setting", tmp_path, capsys, monkeypatch)
+    check_planned(row, "--placement", "setting", tmp_path, capsys)
 
 
 @pytest.mark.parametrize("row", WHOLE_STEPS["cycles"], ids=lambda row: row[0])
-def test_a_cycle_has_the_settings_of_the_training(
-    row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    check_planned(row, "--cycle", "quant", tmp_path, capsys, monkeypatch)
+def test_a_cycle_has_the_settings_of_the_training(row: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    check_planned(row, "--cycle", "quant", tmp_path, capsys)
 
 
-def test_a_folder_keeps_its_weights_in_a_placement(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_folder_keeps_its_weights_in_a_placement(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made = Made("from-trl", tmp_path, capsys)
     (model,) = made(f"--placement model_name_or_path={tmp_path}")["model_settings"].values()
     assert (model, "Weights: random" in made.account) == ({"weights": {"bf16": str(tmp_path)}}, False)
 
@@ -70,9 +65,9 @@ def test_a_folder_keeps_its_weights_in_a_placement(
     ("trainer", "adapter"), [("trl", "use_peft=true"), ("verl", "+actor_rollout_ref.model.lora_rank=16")]
 )
 def test_a_stand_in_that_trains_more_than_an_adapter_says_so(
-    trainer: str, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trainer: str, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    made = Made(f"from-{trainer}", tmp_path, capsys, monkeypatch)
+    made = Made(f"from-{trainer}", tmp_path, capsys)
     for word, is_told in (("", False), (adapter, True)):
         made(f"--placement {word}", USUAL[made.command])
         assert ("the stand-in trains the whole model" in made.account) is is_told
@@ -80,9 +75,9 @@ def test_a_stand_in_that_trains_more_than_an_adapter_says_so(
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-1.5B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"])
 def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made = Made("from-trl", tmp_path, capsys)
     made(f"--placement model_name_or_path={model}")
     shapes = [one.spec.model.synthetic for one in planned(made.text).experiments]
     known = known_config(model)
@@ -92,20 +87,16 @@ def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
     assert f"Weights: random, in the shape of {model}" in made.account
 
 
-def test_a_placement_plans_over_the_config_of_the_same_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+def test_a_placement_plans_over_the_config_of_the_same_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = Made("from-trl", tmp_path, capsys)
     step = made("model_name_or_path=Qwen/Qwen2.5-1.5B-Instruct")
     over = made("--placement model_name_or_path=Qwen/Qwen2.5-1.5B-Instruct")
     merged = OmegaConf.to_container(OmegaConf.merge(step, over))  # as Snakemake merges them, key by key
     assert [one.spec.model.weights for one in planned(yaml.safe_dump(merged)).experiments] == [None] * 2
 
 
-def test_prompts_without_a_length_fill_what_answers_leave(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+def test_prompts_without_a_length_fill_what_answers_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = Made("from-trl", tmp_path, capsys)
     words = "~max_prompt_length vllm_max_model_length=2048 max_completion_length=1024"
     for option in ("", " --placement"):
         (load,) = made(words + option)["workload_settings"].values()
@@ -201,12 +192,10 @@ def test_trl_s_generation_is_no_training(tmp_path: Path):
     assert trl_time(path, devices=1, updates=2)[0] == 2 * 24.0 - 10.0  # the mean, as only one of two generates
 
 
-def test_each_generation_of_a_step_is_subtracted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_each_generation_of_a_step_is_subtracted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     synced = {GENERATE.replace("vLLM.generate", "sync_weights"): 2.0}
     steps = [row for _ in range(3) for row in (synced, *[{GENERATE: 10.0}] * 4, {"step_time": 62.0})]
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made = Made("from-trl", tmp_path, capsys)
     log = written(tmp_path, json.dumps(steps))
     made(f"--placement --log {log} gradient_accumulation_steps=4 +steps_per_generation=1")
     assert [one.spec.mode_spec.train_s for one in planned(made.text).experiments] == [8 * (62.0 - 4 * 10.0 - 2.0)] * 2
@@ -218,11 +207,9 @@ def test_a_whole_run_gives_the_time_of_its_steps(tmp_path: Path):
     assert (train_s, "(train_runtime / steps, " in told) == (100.0, True)
 
 
-def test_the_time_of_a_log_is_planned_and_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_the_time_of_a_log_is_planned_and_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = written(tmp_path, json.dumps(HISTORY))
-    made = Made("from-trl", tmp_path, capsys, monkeypatch)
+    made = Made("from-trl", tmp_path, capsys)
     made(f"--placement --log {path} steps_per_generation=2")
     assert [one.spec.mode_spec.train_s for one in planned(made.text).experiments] == [8 * 2 * 24.0] * 2
     assert f"from {path}: 48.000 s on 8 devices (step_time, mean of 3 steps after the first" in made.account

@@ -20,6 +20,7 @@ docs/why-faster.md lists the categories of events and their rules.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.core.options import Parser
@@ -36,6 +37,7 @@ COMMAND = (
 def parser() -> Parser:
     """Return the argument parser."""
     parser = Parser(
+        prog="rollout-bench trace",
         description=__doc__,
         epilog="Exit status: 0 when the table is written, 1 on an error (no table is written).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,9 +49,9 @@ def parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Read all traces, then write the table."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(argv)
     # Not at the top: --help need not wait for pydantic and pandas.
     from rollout_bench.core.files import read_model
     from rollout_bench.modes.profile.record import Profile
