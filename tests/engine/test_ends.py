@@ -76,7 +76,8 @@ def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: P
 
 
 def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path: Path):
-    content: dict[str, Any] = tiny_spec(engine=APART, measuring={"warmup_iterations": 0}).model_dump(mode="json")
+    passes = {"warmup_iterations": 0, "iterations": 50}  # enough to be killed in one, however late this process looks
+    content: dict[str, Any] = tiny_spec(engine=APART, measuring=passes).model_dump(mode="json")
     content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
     content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
     content["engine"]["args"]["max_model_len"] = 2_048

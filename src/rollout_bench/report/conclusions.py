@@ -59,12 +59,12 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
         found = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
         untold = [row for row in untold if row.experiment.experiment not in measured]
     elif lines := service_lines(rows, latencies, collection.slo)[:MOST]:
-        found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0]))
+        found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0], kind="conclusion"))
     if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
         step, command = _next(untold, [], collection)
         lead, *items = _items(refused, *_doubts(untold), step)
         lead = lead if refused else f"No result: {lead}"
-        found.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command))
+        found.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command, kind="conclusion"))
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if found:
@@ -119,7 +119,7 @@ def _values(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) ->
         return []
     step, command = _next(rows, [], collection)
     items = _items(*lines[1:MOST], more, *_doubts(rows), step)
-    return [Section("Conclusion", items, lead=lines[0], command=command)]
+    return [Section("Conclusion", items, lead=lines[0], command=command, kind="conclusion")]
 
 
 def _by_told_metric(others: Sequence[Row]) -> list[Row]:
@@ -174,7 +174,9 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
     ]
     step, command = _next(everyone, undetected, collection)
     items = _items(*headlines[1:], *_doubts(everyone), *dict.fromkeys(lines), step)
-    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headlines[0], command=command)
+    return Section(
+        f"Conclusion: {_in_common(everyone, axes)}", items, lead=headlines[0], command=command, kind="conclusion"
+    )
 
 
 def _fewer_pairs(rows: Sequence[Row], axes: Sequence[str]) -> str:
@@ -203,9 +205,9 @@ def _apart(rows: Sequence[Row], heading: str) -> Section:
     if not compared:
         reasons = grouped((_why(row), _side(row, axes)) for row in rows)
         lead, *rest = [f"{few_names(names, 5)}: {reason}." for reason, names in reasons.items()]
-        return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}")
+        return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}", kind="conclusion")
     lead, more = _verdicts(compared, [], axes, "A")
-    return Section(heading, _items(more, *_doubts(rows)), lead=lead)
+    return Section(heading, _items(more, *_doubts(rows)), lead=lead, kind="conclusion")
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:

@@ -29,15 +29,6 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import few_names, sections
 from rollout_bench.report.verdicts import verdict_values
 
-FACTS = "Measured with"
-"""Heading of the section on machines, engines and workloads, which is among the answers but is not an answer."""
-
-FOOTNOTES = "No verdict"
-"""Heading of the footnotes of tables."""
-
-METHODS = ("How verdicts are reached", "How percentiles are found")
-"""Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""
-
 
 def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
@@ -233,9 +224,9 @@ def summary_notes(findings: Findings) -> SummaryPart:
             *conclusions(rows, collection, findings.latencies_by_place),
             *sections("measured", designs=list(_designs(collection))),
         ],
-        sections=[section for section in found if section.heading not in METHODS],
+        sections=[section for section in found if section.kind != "method"],
         definitions=[
-            *(section for section in found if section.heading in METHODS),
+            *(section for section in found if section.kind == "method"),
             *sections("energy", unknown=list(_without_energy(rows))),
         ],
     )

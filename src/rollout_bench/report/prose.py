@@ -1,10 +1,11 @@
 """Notes of a summary: `templates/` has the sentences, Python the values."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,6 +22,13 @@ _NAMED = 3
 """Number of names in a list before the rest is counted."""
 
 
+Kind = Literal["note", "conclusion", "facts", "footnotes", "legend", "links", "method", "problem"]
+"""What a section is, which decides where it stands: a conclusion is in the short answer, facts and footnotes are below
+it, a legend explains tables, a method is only in files, a problem is never folded; links belong to a note."""
+
+_HEADING = re.compile(r"## (?:\[(\w+)\] )?(.*)")
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary).
@@ -33,26 +41,33 @@ class Section:
     links: tuple[tuple[str, str], ...] = ()
     lead: str = ""
     command: str = ""
+    kind: Kind = "note"
 
 
 def sections(template: str, **values: Any) -> list[Section]:
     """Return the sections of <template>.md.j2 with `values`, without empty sections.
 
+    A heading is `## Flags`, or with its kind `## [legend] Flags`.
+
     Raises:
         jinja2.UndefinedError: the template needs a missing value.
         ValueError: it has text outside of an item.
     """
-    found: list[tuple[str, list[str]]] = []
+    found: list[tuple[Any, str, list[str]]] = []
     for line in templates().get_template(f"{template}.md.j2").render(values).splitlines():
-        if line.startswith("## "):
-            found.append((line.removeprefix("## "), []))
+        if heading := _HEADING.fullmatch(line):
+            found.append((heading[1] or "note", heading[2], []))
         elif line.startswith("- "):
-            found[-1][1].append(line.removeprefix("- "))
+            found[-1][2].append(line.removeprefix("- "))
         elif line.strip():
-            if not found or not found[-1][1]:
+            if not found or not found[-1][2]:
                 raise ValueError(f"{template}.md.j2: text outside of an item: {line.strip()}")
-            found[-1][1][-1] += f" {line.strip()}"
-    return [Section(heading, tuple(" ".join(item.split()) for item in items)) for heading, items in found if items]
+            found[-1][2][-1] += f" {line.strip()}"
+    return [
+        Section(heading, tuple(" ".join(item.split()) for item in items), kind=kind)
+        for kind, heading, items in found
+        if items
+    ]
 
 
 def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
@@ -60,7 +75,7 @@ def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
     columns = [column for table in without_empty(tables) for column in table.columns if column.definition]
     headers = grouped((column.definition, column.header) for column in columns)
     items = tuple(f"{', '.join(dict.fromkeys(names))}: {definition}" for definition, names in headers.items())
-    return (Section(heading, items),) if items else ()
+    return (Section(heading, items, kind="legend"),) if items else ()
 
 
 def all_or_names(names: Sequence[str], compared: int) -> str:

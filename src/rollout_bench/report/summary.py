@@ -10,7 +10,7 @@ from rollout_bench.contracts.axes import UNKNOWN, label_of
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config_file import name_after
-from rollout_bench.report.notes import FACTS, FOOTNOTES, completeness, summary_notes
+from rollout_bench.report.notes import completeness, summary_notes
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, Picture
 from rollout_bench.report.prose import Section
@@ -73,7 +73,7 @@ class Summary:
         """The contents of summary.txt: the short answer, then everything else that a terminal can show."""
         first = self._first
         rest = [section for section in self.answers if section not in first]
-        notes = [section for section in self.notes if section.heading not in (FOOTNOTES, FACTS)]
+        notes = [section for section in self.notes if section.kind not in ("footnotes", "facts")]
         more = terminal("", self.views[0 if self.is_empty else 1 :], [*self._footnotes(False), *notes], rest)
         return self.answer + ("\n" + more if more.strip() else "")
 
@@ -82,7 +82,7 @@ class Summary:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
         if self.is_empty:
             return terminal(self.status, [], [], self._first)
-        below = [*self._footnotes(True), *(section for section in self.notes if section.heading == FACTS)]
+        below = [*self._footnotes(True), *(section for section in self.notes if section.kind == "facts")]
         return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
 
     def _footnotes(self, of_first: bool) -> list[Section]:
@@ -91,7 +91,7 @@ class Summary:
         found = (
             replace(note, items=tuple(item for item in note.items if (item.split()[0] in cells) == of_first))
             for note in self.notes
-            if note.heading == FOOTNOTES
+            if note.kind == "footnotes"
         )
         return [note for note in found if note.items]
 
@@ -109,7 +109,7 @@ class Summary:
 
     @property
     def _first(self) -> list[Section]:
-        return [section for section in self.answers if section.heading.startswith("Conclusion")]
+        return [section for section in self.answers if section.kind == "conclusion"]
 
     def placed(self, results: Path, figures: Path) -> "Summary":
         """Return the summary for another folder, with adapted links.

@@ -331,9 +331,6 @@ def _lines_of(steps: Mapping[Phase, tuple[Breakdown, Breakdown]]) -> Iterator[tu
             )
 
 
-TRACES = "Traces"
-"""Heading of the section with links to the traces."""
-
 _UNKNOWN_NAMES = 5
 """Maximum number of operators without a rule that a note names."""
 
@@ -343,7 +340,7 @@ def profile_notes(report: ProfileReport) -> list[Section]:
     profiles = [_values_of_profile(each) for each in report.profiled]
     links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
     found = sections(f"{MODE.name}/report", profiles=profiles, named_operators=_UNKNOWN_NAMES)
-    return [replace(section, links=links) if section.heading == TRACES else section for section in found]
+    return [replace(section, links=links) if section.kind == "links" else section for section in found]
 
 
 def _values_of_profile(profiled: ProfiledExperiment) -> dict[str, Any]:
