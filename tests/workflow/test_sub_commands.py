@@ -1,5 +1,6 @@
 """`rollout-bench run`, `plan` and `check` are the workflow's; `plan` and `check` hold up nothing that runs."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -98,6 +99,25 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
     done = Workspace(tmp_path / "workspace").bench("check")
     assert done.returncode == 0, done.stdout
     assert "no problem found" in done.stdout.splitlines()
+
+
+def test_a_deep_check_that_fails_writes_what_was_said_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hush-4711")
+    said = "echo the token is $HF_TOKEN; exit 3"
+    space = Workspace(tmp_path / "workspace", {"engine": {"before": ["sh", "-c", said]}})
+    done = space.bench("check", "--deep")
+    assert done.returncode == 1
+    assert any(line.startswith("not ok:     launches:") and "status 3" in line for line in done.stdout.splitlines())
+    report = (space.path / "rollout-bench-check.json").read_text()
+    assert "hush" not in report
+    assert [line for lines in json.loads(report)["logs"].values() for line in lines if "the token is" in line]
+
+
+def test_a_deep_check_is_not_of_servers(tmp_path: Path) -> None:
+    done = Workspace(tmp_path / "workspace").bench("check", "--deep", "--configfile", "config/endpoint.yaml")
+    assert (done.returncode, "and all of this config are at endpoints" in done.stdout) == (1, True), done.stdout
 
 
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:

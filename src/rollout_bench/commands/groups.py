@@ -14,7 +14,7 @@ GROUPS = {
             "measure a small model on this machine's CPU with an engine that is installed here",
             "demo",
         ),
-        "check": ("run:check", "print the facts for a bug report, and a fix for each problem", "check"),
+        "check": ("run:check", "print the facts for a bug report, and a fix for each problem", "check --deep"),
         "plan": (
             "run:plan",
             "print launches done, under way and missing, skipped combinations, and the time left",

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ with .html, .csv, .txt and .json beside it. Without one, all that is missing is 
 _ENDS = """Ctrl-C ends engines that run: their launches write nothing, results so far stay, and a summary is written.
 The same command again measures what is missing.
 """
+
+DEEP = "--deep"
+"""Option of `check`, which Snakemake does not have."""
 
 
 def run(argv: Sequence[str]) -> NoReturn:
@@ -51,9 +55,10 @@ def plan(argv: Sequence[str]) -> int:
     return 0
 
 
-def check(argv: Sequence[str]) -> NoReturn:
+def check(argv: Sequence[str]) -> int:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    _, made, engine = planned_call("check", argv, check.__doc__)
+    is_deep = DEEP in argv
+    merged, made, engine = planned_call("check", [word for word in argv if word != DEEP], check.__doc__)
     from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
 
     models = dict.fromkeys(
@@ -76,7 +81,18 @@ def check(argv: Sequence[str]) -> NoReturn:
 
         probe_engine(engine.python)
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
-    os.execvp(engine.python, [engine.python, *words])
+    if not is_deep:
+        os.execvp(engine.python, [engine.python, *words])
+    if not engines:
+        raise UserError(
+            f"{DEEP} proves an engine that is started here, and all of this config are at endpoints",
+            "leave out --deep, or endpoints",
+        )
+    from rollout_bench.commands import deep
+
+    facts = subprocess.run([engine.python, *words], stdout=subprocess.PIPE, text=True, check=False)
+    print(facts.stdout, end="")
+    return deep.check(made.matrix.platform, merged.get("engine") or {}, engine, facts.stdout) or facts.returncode
 
 
 def kubernetes(argv: Sequence[str]) -> int:
@@ -111,6 +127,8 @@ def _parser(command: str, purpose: str | None) -> Parser:
     status = "0, or 1 on an error"
     if measures:
         status = "0 when all is measured, 1 when a launch failed or on an error, 130 after Ctrl-C, 143 after SIGTERM"
+    elif command == "check":
+        status = "0, or 1 on a problem, an error, or a proof that does not hold"
     notes = [_TARGETS, _ENDS] if measures else []
     parser = Parser(
         prog=f"{NAME} {command}",
@@ -128,6 +146,14 @@ def _parser(command: str, purpose: str | None) -> Parser:
         metavar="KEY=VALUE",
         help="values laid over all files, such as launches=6; quote one that has a space: 'quants=[bf16, w8a8]'",
     )
+    if command == "check":
+        parser.add_argument(
+            DEEP,
+            action="store_true",
+            help="also measure a tiny model for about a minute and prove the numbers: one configuration twice, tokens "
+            "by vLLM's own metrics, time by CLOCK_MONOTONIC_RAW, the engine's code, its weights; writes "
+            "rollout-bench-check.json; not of running servers, which others start",
+        )
     if measures:
         parser.add_argument("-n", "--dry-run", action="store_true", help="list the jobs and run none")
         parser.add_argument("--cores", metavar="N", help="cores of all jobs (default: 1)")

@@ -449,6 +449,16 @@ MOST_TOKENS = 10**12
 """Bound of the tokens of an iteration: no engine generates as many in a year."""
 
 
+class Witness(Strict):
+    """What others than our own count and clock say of an iteration."""
+
+    prompt_tokens: int = Field(ge=0, description="Prompt tokens: increase of the engine's own counter.")
+    output_tokens: int = Field(ge=0, description="Generated tokens: increase of the engine's own counter.")
+    raw_s: float = Field(
+        gt=0, description="Seconds on the clock that nothing adjusts (CLOCK_MONOTONIC_RAW), read around elapsed_s."
+    )
+
+
 class _Iteration(Strict):
     """One iteration of the workload."""
 
@@ -506,6 +516,10 @@ class _Iteration(Strict):
     drafting: Drafting | None = absent(
         "Speculative decoding. Null if the engine has none or its counters were not read, as in placements; "
         "behind a server the values are the server's counters."
+    )
+    witness: Witness | None = absent(
+        "Tokens and time from other sources, which `rollout-bench check --deep` compares. Null in earlier records, "
+        "behind a server, in rollouts and with several replicas."
     )
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
+from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch import starter
 from rollout_bench.measure.launch.flags import engine_flags
@@ -21,6 +21,7 @@ from rollout_bench.measure.launch.protocol import AwaitTurn, Job, PhaseBegins, R
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.loaded_weights import (
     CENSUS,
+    CODE,
     end_of_text,
     engine_facts,
     note_packed_weights,
@@ -58,6 +59,9 @@ def source_of(job: Job, vocabulary: int) -> Source:
 
 DRAFTS = "vllm:spec_decode_num_"
 """Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
+
+PROMPT, OUTPUT = "vllm:prompt_tokens", "vllm:generation_tokens"
+"""vLLM's counters of tokens."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,12 @@ class LoadedEngine:
         before = self.counters()
         gc.collect()
         wait()
+        raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         began = time.monotonic()
         start = time.perf_counter()
         outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
         elapsed_s = time.perf_counter() - start
+        raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw
         risen = self.counters()
         risen.subtract(before)
         rows = sequence_rows(outputs, sent, index, began)
@@ -165,6 +171,7 @@ class LoadedEngine:
             cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits")),
             output_tokens=sum(row.output_tokens for row in rows),
             drafting=drafting_of(risen) if drafts(self._spec) else None,
+            witness=Witness(prompt_tokens=risen[PROMPT], output_tokens=risen[OUTPUT], raw_s=raw_s),
         )
         return Generated(began, iteration, rows, dict(risen))
 
@@ -200,13 +207,14 @@ class LoadedEngine:
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def counters(self) -> Counter[str]:
-        """Return the engine's own counters, by vLLM's names: prefix cache hits, preemptions and speculative decoding.
+        """Return vLLM's own counters by their names: tokens, prefix cache hits, preemptions and speculative decoding.
 
         The counter by position is split into `<name>:<position>`.
         """
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
-            if metric.name.startswith(("vllm:prefix_cache_hits", "vllm:num_preemptions", DRAFTS)):
+            read = metric.name in (PROMPT, OUTPUT)  # others begin alike: vllm:prompt_tokens_cached
+            if read or metric.name.startswith(("vllm:prefix_cache_hits", "vllm:num_preemptions", DRAFTS)):
                 by_position = getattr(metric, "values", None)
                 parts = {"": metric.value} if by_position is None else {f":{n}": it for n, it in enumerate(by_position)}
                 totals.update({f"{metric.name}{part}": int(value) for part, value in parts.items()})
@@ -327,6 +335,8 @@ def send_ready(
             vocabulary=settings["vocabulary"],
         )
     )
+    for code in dict.fromkeys(json.dumps(rank["code"]) for rank in ranks):
+        print(f"{CODE}{code}", flush=True)  # only in the log: a record is shared, and has no path of its machine
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
 
 

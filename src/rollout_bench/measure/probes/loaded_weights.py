@@ -221,12 +221,12 @@ class WeightCensus:
         Returns:
             linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> number of layers;
             attention_backends: their names; kv_cache: from `cache_held`; pid of this process; device_model and
-            device_memory_bytes, None on cpu.
+            device_memory_bytes, None on cpu; code: from `imported_code`.
         """
         model, cache = self.get_model(), self.vllm_config.cache_config
         tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
-        return {**count_weights(model), **_device(), "pid": os.getpid(), **of_attention}
+        return {**count_weights(model), **_device(), "pid": os.getpid(), "code": imported_code(), **of_attention}
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.
@@ -234,6 +234,21 @@ class WeightCensus:
         `asked`: the engine's arguments as JSON, because the server's method only accepts text.
         """
         return settings_of(self.vllm_config, json.loads(asked))
+
+
+CODE = "rollout-bench: code of the engine: "
+"""Start of the line of a launch's log that has the result of `imported_code` as JSON."""
+
+
+def imported_code() -> dict[str, str]:
+    """Return the path of this interpreter, called python, of vLLM, and of the compiled extensions in this process."""
+    files = {name: str(getattr(module, "__file__", None)) for name, module in list(sys.modules.items())}
+    compiled = (name for name in sorted(files) if name.startswith(("vllm.", "vllm_ascend.")))
+    return {
+        "python": sys.executable,
+        "vllm": files.get("vllm", "none"),
+        **{name: files[name] for name in compiled if files[name].endswith(".so")},
+    }
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:
