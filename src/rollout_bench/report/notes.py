@@ -29,6 +29,9 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import few_names, sections
 from rollout_bench.report.verdicts import verdict_values
 
+TOLD_SHARE = 0.005
+"""Share of the time of launches from which a line has that of their passes."""
+
 
 def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
@@ -54,8 +57,8 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
             began = [record.started_at[:16].replace("T", " ") for record in records]
             when = " to ".join(dict.fromkeys((min(began), max(began))))
             yield f"{place}: {_describe(usual)} Started {when}."
-            if counted_s := sum(record.counted_s for record in records):
-                share = counted_s / sum(record.held_s for record in records)
+            share = sum(record.counted_s for record in records) / sum(record.held_s for record in records)
+            if share >= TOLD_SHARE:  # the passes of a start are its first token
                 yield f"{place}: passes that count took {100 * share:.0f} % of the time that launches took."
             for text in differences(environments):
                 yield f"{place}: launches differ in {text}"
