@@ -62,8 +62,11 @@ MARK = str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
 ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the time of the move; no command reads them."""
 
-USUAL_S = 60.0, 240.0
-"""Usual shortest and longest duration of a launch without its passes on an accelerator, in seconds."""
+USUAL_S = 20.0, 240.0
+"""Usual shortest and longest duration of a launch without its passes on an accelerator, in seconds.
+
+On an H200, warm starts of Qwen3-1.7B and 8B took 15 to 50 s (h200-first-hour, h200-aa-5), the first 180 s.
+"""
 
 USUAL_TOKENS_PER_S = 15_000.0, 3_000.0
 """Output tokens per second of an engine on an accelerator, with which passes take their usual shortest and longest

@@ -103,7 +103,7 @@ def test_the_expected_time_of_another_load_is_scaled_by_its_tokens() -> None:
 @pytest.mark.parametrize(
     ("overlay", "said"),
     [
-        ("platform: cuda\nlaunches: 3\nquants: [bf16, fp8]", "usually 6 to 24 min"),
+        ("platform: cuda\nlaunches: 3\nquants: [bf16, fp8]", "usually 2 to 24 min"),
         ("endpoints: {mine: {url: 'http://127.0.0.1:8000/v1', model: m}}\nmodels: []\nmodes: [online]\nlaunches: 2\n"
          "iterations: 8\nwarmup_iterations: 1\nworkload_settings: {demo: {prompts: 121, samples_per_prompt: 1, "
          "online: {request_rate: 2}}}", "at least 18 min, longer"),
