@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,25 +126,67 @@ def _table(folder: Path, plan: PlanFile, pack: str, model: str, workload: str) -
     )
 
 
-def spreads(logs: Array) -> list[object]:
-    """Return standard deviations of `logs` [rounds, k, passes] within and between launches of a round, and the test.
+@dataclass(frozen=True)
+class Components:
+    """Variance of passes within launches and between launches of a round: analysis of variance without rounds' means.
 
-    One-way analysis of variance without the means of rounds. The interval of the share of variance is exact for normal,
-    white noise (Searle, Linear Models, 1971, section 9.8). `lag` is the correlation of a pass with the next, which is
-    -1 / passes for white noise.
+    Intervals have 95 % and are exact for normal, white noise (Searle, Linear Models, 1971, section 9.8). Numbers are of
+    logarithms.
+
+    Attributes:
+        launches: their number.
+        within: standard deviation of the passes of a launch, and its interval.
+        between: standard deviation between launches of a round without what their passes explain, and its interval.
+        lag: correlation of a pass with the next, which is -1 / passes for white noise.
+        f: mean square between launches over that within.
+        p: chance of an `f` as large if launches did not differ.
     """
-    rounds, k, passes = logs.shape
-    means = logs.mean(axis=2)
-    rest = logs - means[:, :, None]
-    between, within = rounds * (k - 1), rounds * k * (passes - 1)
-    spread = passes * float(((means - means.mean(axis=1, keepdims=True)) ** 2).sum()) / between
-    noise = float((rest**2).sum()) / within
-    f = spread / noise
-    points = (1.0, *(float(stats.f.ppf(point, between, within)) for point in (0.975, 0.025)))
-    sd, low, high = (percent(float(np.sqrt(max(0.0, f / point - 1) * noise / passes)), 2) for point in points)
-    lag = float((rest[:, :, 1:] * rest[:, :, :-1]).sum() / (rest**2).sum())
+
+    launches: int
+    within: tuple[float, float, float]
+    between: tuple[float, float, float]
+    lag: float
+    f: float
+    p: float
+
+
+def components(tables: Sequence[Array]) -> Components:
+    """Return the components of `tables` of logs [rounds, k, passes], whose variances are taken for the same."""
+    passes = tables[0].shape[2]
+    means = [logs.mean(axis=2) for logs in tables]
+    rests = [logs - own[:, :, None] for logs, own in zip(tables, means, strict=True)]
+    launches = sum(own.size for own in means)
+    between, within = launches - sum(map(len, means)), launches * (passes - 1)
+    square = sum(float((rest**2).sum()) for rest in rests)
+    noise = square / within
+    apart = sum(float(((own - own.mean(axis=1, keepdims=True)) ** 2).sum()) for own in means)
+    f = passes * apart / between / noise
+    ends = (0.975, 0.025)
+    by_pass = [noise, *(square / float(stats.chi2.ppf(end, within)) for end in ends)]
+    by_start = [
+        max(0.0, f / point - 1) * noise / passes
+        for point in (1.0, *(float(stats.f.ppf(end, between, within)) for end in ends))
+    ]
+    lag = sum(float((rest[:, :, 1:] * rest[:, :, :-1]).sum()) for rest in rests) / square
     p = float(stats.f.sf(f, between, within))
-    return [rounds * k, percent(noise**0.5, 2), f"{lag:+.2f}", f"{sd} [{low}, {high}]", f"{f:.2f}", f"{p:.1g}"]
+    return Components(launches, _roots(by_pass), _roots(by_start), lag, f, p)
+
+
+def _roots(variances: list[float]) -> tuple[float, float, float]:
+    value, low, high = map(math.sqrt, variances)
+    return value, low, high
+
+
+def in_per_cent(spread: tuple[float, float, float]) -> str:
+    """Return a standard deviation of logarithms with its interval as pages show it."""
+    value, low, high = (percent(each, 2) for each in spread)
+    return f"{value} [{low}, {high}]"
+
+
+def spreads(of: Components) -> list[str]:
+    """Return the columns of a table's components."""
+    within = percent(of.within[0], 2)
+    return [str(of.launches), within, f"{of.lag:+.2f}", in_per_cent(of.between), f"{of.f:.2f}", f"{of.p:.1g}"]
 
 
 def drift(of: Table, pack: list[Table]) -> list[object]:
@@ -190,7 +234,7 @@ def page(packs: list[list[Table]]) -> str:
     verdicts = [
         [one.name, *map(str, one.told.values()), "yes" if one.counts else "no", _counted(one.codes)] for one in tables
     ]
-    measured = [[one.name, *spreads(one.logs), *drift(one, pack)] for pack in packs for one in pack]
+    measured = [[one.name, *spreads(components([one.logs])), *drift(one, pack)] for pack in packs for one in pack]
     models = [
         f"- {own[0].name.rpartition(' ')[0]}: {shared(own):+.2f}"
         for pack in packs

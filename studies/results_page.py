@@ -32,6 +32,7 @@ from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
 from rollout_bench.analysis.timed.experiments import Earlier, ResultSet
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.record import Record
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
@@ -220,6 +221,35 @@ def sampled() -> tuple[float, float]:
     """Return the smallest and largest ratio of sampled power to the counter's, over the launches on H200s."""
     found = [sum(row["sampled_j"]) / sum(row["energy_j"]) for row in kept("h200-energy")["launches"]]
     return min(found), max(found)
+
+
+class FirstHour:
+    """The commands of the README on an H200, from an empty folder to the first verdict."""
+
+    def __init__(self) -> None:
+        self._steps = {step["name"]: step["seconds"] for step in kept("h200-first-hour")["steps"]}
+        records = [record for one in collected("h200-first-hour").experiments for record in one.records]
+        first, *self._rest = sorted(map(_start_s, records), reverse=True)
+        self.first_start = f"{first:.0f}"
+
+    def minutes(self, *steps: str) -> str:
+        """Return the time of steps, by default of all up to the end of `rollout-bench run`, in minutes."""
+        names = list(self._steps)
+        chosen = steps or names[: names.index("run") + 1]
+        return f"{sum(self._steps[name] for name in chosen) / 60:.1f}"
+
+    def seconds(self, *steps: str) -> str:
+        """Return the time of steps, in seconds."""
+        return f"{sum(self._steps[name] for name in steps):.0f}"
+
+    @property
+    def later_starts(self) -> str:
+        """The least and the largest seconds of the other starts of an engine."""
+        return f"{min(self._rest):.0f} to {max(self._rest):.0f}"
+
+
+def _start_s(record: Record) -> float:
+    return record.startup.init_s or 0.0
 
 
 class Cycle:
@@ -449,8 +479,8 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 
 
 FUNCTIONS = (
-    pack, interleaved, settings, energy, power_w, sampled, Cycle, verl_load, routers, drift, placement, fidelity,
-    in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
+    pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift, placement,
+    fidelity, in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
     functools.cache(trust_numbers.OnGpu),
 )  # fmt: skip
 """What templates call, by their names in lower case."""

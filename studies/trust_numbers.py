@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from aa_tables import EARLIER, Table, drift, shared, spreads, tables_of
+from aa_tables import EARLIER, Components, Table, components, drift, in_per_cent, shared, tables_of
 from block_aa import BlockAA, StartEffect, start_effect
 from block_tables import BlockTables
 from drift_section import kept_under, worst
@@ -29,6 +29,7 @@ from scipy import optimize
 
 from rollout_bench.analysis.stats.intervals import RatioInterval
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.core.mappings import grouped
 
 T = TypeVar("T", bound=Strict)
 
@@ -174,12 +175,18 @@ class Trust:
         return f"{100 * np.expm1(found):.0f}"
 
 
+def size(model: str) -> str:
+    """Return the size in a model's name: `8B` of qwen3-8b."""
+    return model.rpartition("-")[2].upper()
+
+
 class OnGpu:
-    """Tables of one configuration under three names on four H200s: of nine launches, on the second of six."""
+    """Tables of one configuration under three names, a pack of each H200: of nine launches, on the second of six."""
 
     def __init__(self) -> None:
-        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in (1, 2, 3, 4)]
-        self.tables, self.second, self.third, self.fourth = self.packs
+        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in (1, 2, 3, 4, 5)]
+        self.tables, self.second, *later = self.packs
+        self.later = [table for pack in later for table in pack]
         self.every = [table for pack in self.packs for table in pack]
         self.false = Share(count=sum(one.found for one in self.every), of=len(self.every))
         self.together = Share(count=self.false.count + EARLIER.count, of=self.false.of + EARLIER.of)
@@ -200,38 +207,44 @@ class OnGpu:
 
     def reach(self, model: str) -> str:
         """Return how far intervals of a model with nine launches reach above the ratio, in per cent."""
-        nine = [*self.tables, *self.third, *self.fourth]
-        found = [NUMBER.findall(text) for one in nine if one.model == model for text in self.ratios(one)]
+        nine = [one for one in [*self.tables, *self.later] if one.model == model]
+        found = [NUMBER.findall(text) for one in nine for text in self.ratios(one)]
         return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
 
     @functools.cached_property
+    def components(self) -> dict[tuple[str, str], tuple[int, Components]]:
+        """Number of H200s and components of variance of their launches, by model and load."""
+        own = grouped(((one.model, one.name.rpartition(" ")[2]), one.logs) for one in self.every)
+        return {name: (len(logs), components(logs)) for name, logs in sorted(own.items())}
+
     def spreads(self) -> list[list[str]]:
-        """Standard deviations within launches, between those of a round, of next ones, and of all, for each table."""
-        rows = []
-        for one in self.tables:
-            _, within, _, between, *_ = spreads(one.logs)
-            everything, near, _ = drift(one, self.tables)
-            rows.append([str(each) for each in (within, between, str(near).partition(" (")[0], everything)])
-        return rows
+        """Return the rows of the table of components: name, H200s, launches, within a launch and between launches."""
+        return [
+            [f"{size(model)} {load}", str(machines), str(of.launches), in_per_cent(of.within), in_per_cent(of.between)]
+            for (model, load), (machines, of) in self.components.items()
+        ]
 
     def most_by_start(self, model: str) -> str:
-        """Return the upper end of what a start decides, over a model's tables on all H200s, in per cent."""
-        ends = [NUMBER.findall(str(spreads(one.logs)[3]))[-1] for one in self.every if one.model == model]
-        return max(ends, key=float)
+        """Return the upper end of what a start decides, over the loads of a model, in per cent."""
+        return f"{100 * max(of.between[2] for (name, _), (_, of) in self.components.items() if name == model):.1f}"
 
     def shared(self, model: str) -> list[str]:
         """Return the correlation of a model's loads on each H200."""
         packs = ([one for one in pack if one.model == model] for pack in self.packs)
         return [f"{shared(own):.2f}" for own in packs if own]
 
-    def near(self, model: str) -> str:
-        """Return the spread of next launches over that of all, in per cent."""
-        rows = [row for row, one in zip(self.spreads, self.tables, strict=True) if one.model == model]
-        return span([float(row[2].removesuffix(" %")) / float(row[3].removesuffix(" %")) for row in rows])
+    def _drifts(self, model: str) -> list[list[str]]:
+        return [[str(each) for each in drift(one, pack)] for pack in self.packs for one in pack if one.model == model]
 
-    def with_startup(self, model: str) -> list[str]:
-        """Return the rank correlations of rate and start-up time of a model's tables."""
-        return [str(drift(one, self.tables)[2]) for one in self.tables if one.model == model]
+    def near(self, model: str) -> str:
+        """Return the spread of next launches over that of all, over the tables of a model, in per cent."""
+        found = [[float(text.partition(" ")[0]) for text in row[:2]] for row in self._drifts(model)]
+        return span([near / everything for everything, near in found])
+
+    def with_startup(self, model: str) -> str:
+        """Return the least and the largest rank correlation of rate and start-up time of a model's tables."""
+        found = sorted(float(row[2]) for row in self._drifts(model))
+        return f"{found[0]:+.2f} to {found[-1]:+.2f}"
 
     def throttled(self) -> int:
         """Return in how many tables all launches are `throttled`."""
@@ -239,19 +252,19 @@ class OnGpu:
 
     def named(self, table: Table) -> str:
         """Return the size of a model and the load, as in `8B step`."""
-        return table.name.rpartition("-")[2].replace("b ", "B ")
+        return f"{size(table.model)} {table.name.rpartition(' ')[2]}"
 
-    @property
-    def launches(self) -> int:
-        """Number of launches of a table; all have as many."""
-        (found,) = {sum(map(len, one.records.values())) for one in self.tables}
-        return found
-
-    @property
-    def pairs(self) -> str:
-        """Number of launches that follow each other."""
-        (found,) = {str(drift(one, self.tables)[1]).partition("(")[2].rstrip(")") for one in self.tables}
-        return found
+    def differences(self) -> str:
+        """Return each reported difference with its H200's number: `8B step c / a 0.985x [0.973, 0.997] on H200 5`."""
+        names = dict(zip(self.every[0].told, ("b / a", "c / a"), strict=True))
+        found = [
+            f"{self.named(one)} {names[quant]} {str(told).partition(' ')[2]} on H200 {number}"
+            for number, pack in enumerate(self.packs, 1)
+            for one in pack
+            for quant, told in one.told.items()
+            if told.found
+        ]
+        return ", ".join(found)
 
     @property
     def white(self) -> str:
@@ -260,7 +273,7 @@ class OnGpu:
 
     def lags(self, model: str) -> str:
         """Return the correlations of a pass with the next of a model's tables on all H200s."""
-        found = sorted(float(str(spreads(one.logs)[2])) for one in self.every if one.model == model)
+        found = sorted(components([one.logs]).lag for one in self.every if one.model == model)
         return f"{found[0]:+.2f} to {found[-1]:+.2f}"
 
     def passes(self, model: str, digits: int = 1) -> str:

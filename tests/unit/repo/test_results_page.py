@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from aa_tables import components
 from docs_pages import REPOSITORY, pages
 from figures import drawn
 from kept import RESULTS, Share
@@ -63,6 +65,22 @@ def test_the_template_of_trust_has_no_share_of_its_own():
     text, _, _ = (REPOSITORY / "studies" / "trust.md.j2").read_text().partition("## The verdict\n")
     typed = [line for line in text.splitlines() if SHARE.search(PLACEHOLDER.sub("", line)) and "not kept" not in line]
     assert typed == []
+
+
+def test_components_of_two_machines_are_those_that_were_drawn():
+    """The spread of rounds, which differs between machines, is in neither component."""
+    rng = np.random.default_rng(1)
+    between, within = 0.05, 0.02
+    logs = [
+        rng.normal(0, rounds_sd, (30, 1, 1)) + rng.normal(0, between, (30, 3, 1)) + rng.normal(0, within, (30, 3, 8))
+        for rounds_sd in (0.1, 1.0)
+    ]
+    found, alone = components(logs), components(logs[:1])
+    assert found.launches == 180
+    for sd, (value, low, high) in ((between, found.between), (within, found.within)):
+        assert low < sd < high
+        assert value == pytest.approx(sd, rel=0.15)
+    assert found.between[2] - found.between[1] < alone.between[2] - alone.between[1]
 
 
 @pytest.mark.parametrize("archive", sorted(RESULTS.glob("predictions-*.tar.xz")), ids=lambda path: path.name)
