@@ -40,6 +40,14 @@ def test_a_failure_hides_no_value_of_others(tmp_path: Path):
     assert second.lead == f"No result: 1 launch failed: {cause}."
 
 
+@pytest.mark.parametrize(("setting", "is_said"), [("b", True), ("a", False)])
+def test_settings_without_a_baseline_are_said_to_be_uncompared(tmp_path: Path, setting: str, is_said: bool):
+    save(tmp_path, *(make_record(make_spec(setting=name), rates=[100.0] * 3) for name in {"a", setting}))
+    said = "The settings are not compared with each other; `--config 'baseline={setting: a}'` does."
+    collection = replace(collect(tmp_path, None), baseline={})
+    assert (said in summary_of(tmp_path, collection).answers[0].items) == is_said
+
+
 @pytest.mark.parametrize(("count", "remedy"), [(1, "may be chance"), (2, "2 launches crashed alike")])
 def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count: int, remedy: str):
     crash = {"category": "crash", "cause": "ValueError: no", "fix": CRASH_FIX}
