@@ -34,16 +34,6 @@ GROUPS = {
     "read": {
         "show": ("show:main", "print the answer of a results folder again, or any of its tables", "show"),
         "summarise": ("summarise:main", "make the summary of a results folder, also of a copy", "summarise results"),
-        "predict": (
-            "predict:predict",
-            "predict steps of any lengths, batches and engines from a calibration",
-            "predict --configfile config/steps.yaml --config 'modes=[rollout]'",
-        ),
-        "recommend": (
-            "predict:recommend",
-            "name the settings with the shortest predicted step, and how to confirm them",
-            "recommend --configfile config/steps.yaml --config 'modes=[rollout]' 'sweep={max_num_seqs: [4, 16]}'",
-        ),
     },
     "convert": {
         "from-verl": (
@@ -107,7 +97,7 @@ def all_groups() -> dict[str, dict[str, tuple[str, str, str]]]:
     """Return `GROUPS` with the commands of the modes, which read; their modules are found when they are needed."""
     from rollout_bench.contracts.modes import MODES
 
-    of_modes = [mode.command.get() for mode in MODES.values() if mode.command]
+    of_modes = [command for mode in MODES.values() if mode.commands for command in mode.commands.get()]
     return {
         **GROUPS,
         "read": {**GROUPS["read"], **{name: (place, purpose, example) for name, place, purpose, example in of_modes}},

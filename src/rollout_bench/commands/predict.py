@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import chosen
+from rollout_bench.analysis.timed.experiments import measured_experiments
 from rollout_bench.commands.run import planned_call
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.forecasts import Expected, Forecast, keep
@@ -42,8 +42,7 @@ from rollout_bench.predict.calibrations import (
     same_model,
 )
 from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
-from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, image
-from rollout_bench.report.figures.charts import settings as figure_settings
+from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, figure_settings, image
 from rollout_bench.report.figures.drawings import range_of
 
 CONFIRM = Path("confirm.yaml")
@@ -230,7 +229,7 @@ def broken_bounds(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequ
 def _drifts_nats() -> list[tuple[Spec, float]]:
     """Return specs of mode drift, each with the upper end of a mean |d|, in nats per token: of the reference 0."""
     collection = collect(RESULTS, None)
-    inside = [each for each in chosen(collection.others) if each.experiment.mode == DRIFT_MODE]
+    inside = [each for each in measured_experiments(collection.others) if each.experiment.mode == DRIFT_MODE]
     analyse = mode_of(DRIFT_MODE).analyse
     assert analyse is not None
     drifted = analyse.get()(RESULTS, inside, collection).drifted

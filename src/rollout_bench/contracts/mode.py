@@ -1,6 +1,6 @@
 """A mode: its properties for plan, launch, analysis, report and rules, and its parts in the files of its folder.
 
-Without pydantic: `rollout-bench --help` asks each mode for its sub-command.
+Without pydantic: `rollout-bench --help` asks each mode for its sub-commands.
 """
 
 import pkgutil
@@ -83,7 +83,7 @@ class Mode:
         analyse: returns what is found in its records; None for modes with throughput.
         drawings: its figures by name.
         report_fields: returns what a benchmark report says of its records.
-        command: a sub-command: its name, place, purpose and example.
+        commands: its sub-commands, which read results: name, place, purpose and example of each.
     """
 
     name: str
@@ -120,4 +120,4 @@ class Mode:
     analyse: "Lazy[Callable[[Path, Sequence[ValidExperiment], ResultSet], Any]] | None" = None
     drawings: "Lazy[Mapping[str, Callable[[Findings], Chart]]] | None" = None
     report_fields: "Lazy[Callable[[Sequence[Record]], dict[str, Any]]] | None" = None
-    command: "Lazy[tuple[str, str, str, str]] | None" = None
+    commands: "Lazy[tuple[tuple[str, str, str, str], ...]] | None" = None

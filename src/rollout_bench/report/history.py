@@ -15,7 +15,7 @@ from rollout_bench.core.files import read_regular
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, settings
+from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, figure_settings
 from rollout_bench.report.gate import CONFIDENCE, GATE, Finding, Gate, Limit, Measured
 from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
@@ -124,7 +124,7 @@ def _cells(test: Finding, gate: Gate) -> tuple[str, ...]:
 
 def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
     """Yield a chart for each number of each experiment; the same bytes for the same history."""
-    with settings():
+    with figure_settings():
         for place, series in enumerate(series_of(gates), 1):
             test, chart = series[0].test, _chart(series)
             name = re.sub(r"[^\w.-]+", "-", f"{place}-{test.number}-{test.experiment}-{test.mode}")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import shared_flags, table
-from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment, chosen
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment, measured_experiments
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.axes import UNKNOWN
@@ -47,7 +47,7 @@ class Findings:
     @cached_property
     def probed(self) -> list[ValidExperiment]:
         """The measured experiments of modes without throughput."""
-        return chosen(self.collection.others)
+        return measured_experiments(self.collection.others)
 
     @property
     def left_out(self) -> list[ValidExperiment]:

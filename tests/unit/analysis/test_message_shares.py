@@ -8,7 +8,7 @@ from scipy import stats
 from synthetic_records import make_messages, make_messages_spec
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import chosen
+from rollout_bench.analysis.timed.experiments import measured_experiments
 from rollout_bench.contracts.store import record_path, write_launched
 from rollout_bench.modes.messages.links import MessagesRun, message_runs, step_shares
 
@@ -19,7 +19,7 @@ def run_of(results: Path, *steps_s: float) -> MessagesRun:
     for launch, step_s in enumerate(steps_s):
         path = record_path(results, "messages", spec.experiment(), launch)
         write_launched(path, make_messages(spec, launch, step_s=step_s))
-    (run,) = message_runs(chosen(collect(results, None).others))
+    (run,) = message_runs(measured_experiments(collect(results, None).others))
     return run
 
 

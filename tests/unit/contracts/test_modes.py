@@ -36,7 +36,7 @@ def is_of_its_type(name: str, found: Any) -> bool:
         return all(isinstance(number, Number) for number in found)
     if name in ("iteration_fields", "start_fields", "drawings"):
         return bool(found) and all(isinstance(key, str) for key in found)
-    return len(found) == 4 if name == "command" else callable(found)
+    return all(len(each) == 4 for each in found) if name == "commands" else callable(found)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from rollout_bench.modes.profile.findings import profile_report
 from rollout_bench.modes.profile.report import ProfiledExperiments
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures import charts
-from rollout_bench.report.figures.charts import Lines, draw, plain, settings
+from rollout_bench.report.figures.charts import Lines, draw, figure_settings, plain
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.notes import hardware
 from rollout_bench.report.parts import Findings
@@ -65,7 +65,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
 
 @pytest.fixture(autouse=True)
 def _style() -> Iterator[None]:
-    with settings():
+    with figure_settings():
         yield
 
 

@@ -48,7 +48,7 @@ from synthetic_records import (
 
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import ResultSet, chosen
+from rollout_bench.analysis.timed.experiments import ResultSet, measured_experiments
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
@@ -374,7 +374,7 @@ DRIFTS = drift_spec(), drift_spec("w8a8"), drift_spec("w8a16")
 
 
 def drifts(results: Path) -> DriftReport:
-    return drift_report(results, chosen(collect(results, make_plan(DRIFTS, 2)).others), 0.95)
+    return drift_report(results, measured_experiments(collect(results, make_plan(DRIFTS, 2)).others), 0.95)
 
 
 @pytest.fixture

@@ -269,7 +269,7 @@ class ValidExperiment:
         return title_of(self.experiment, self.label)
 
 
-def chosen(experiments: Iterable[ExperimentResults[Launched]]) -> list[ValidExperiment]:
+def measured_experiments(experiments: Iterable[ExperimentResults[Launched]]) -> list[ValidExperiment]:
     """Return the measured ones of `experiments`, in their order, reduced to their valid launches."""
     measured = [experiment for experiment in experiments if experiment.records]
     named = Counter((each.mode, *names_of(each)) for each in measured)

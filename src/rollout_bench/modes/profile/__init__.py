@@ -23,5 +23,5 @@ MODE = Mode(
     tables=Lazy(f"{__name__}.report:part_of"),
     analyse=Lazy(f"{__name__}.report:analyse"),
     drawings=Lazy(f"{__name__}.figures:DRAWINGS"),
-    command=Lazy(f"{__name__}.command:COMMAND"),
+    commands=Lazy(f"{__name__}.command:COMMANDS"),
 )

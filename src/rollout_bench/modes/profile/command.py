@@ -25,11 +25,13 @@ from pathlib import Path
 
 from rollout_bench.core.options import Parser
 
-COMMAND = (
-    "trace",
-    f"{__name__}:main",
-    "read the traces of a profile launch into one table of events",
-    "trace results/profile/EXPERIMENT/launch-0.json --out operators.csv.gz",
+COMMANDS = (
+    (
+        "trace",
+        f"{__name__}:main",
+        "read the traces of a profile launch into one table of events",
+        "trace results/profile/EXPERIMENT/launch-0.json --out operators.csv.gz",
+    ),
 )
 """Name of the command, its function, its purpose, and an example."""
 

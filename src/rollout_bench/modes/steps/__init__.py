@@ -23,4 +23,5 @@ MODE = Mode(
     collector=Lazy(f"{__name__}.collector:Collector"),
     tables=Lazy(f"{__name__}.report:part_of"),
     analyse=Lazy(f"{__name__}.report:analyse"),
+    commands=Lazy(f"{__name__}.commands:COMMANDS"),
 )

@@ -264,7 +264,7 @@ def image(figure: Figure) -> bytes:
 
 
 @contextmanager
-def settings() -> Iterator[None]:
+def figure_settings() -> Iterator[None]:
     """Return the context in which figures are made and saved: matplotlib's defaults, then `RC`."""
     with mpl.rc_context():
         mpl.rcdefaults()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import Chart, drawn, settings
+from rollout_bench.report.figures.charts import Chart, drawn, figure_settings
 from rollout_bench.report.figures.drawings import DRAWINGS, row_colours
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.parts import Findings, Picture
@@ -20,7 +20,7 @@ def pictures_of(findings: Findings) -> list[Picture]:
     """
     where = hardware(findings.collection.launched)
     found = []
-    with settings():
+    with figure_settings():
         for name, function in drawings().items():
             chart = function(findings)
             if chart.panels:
