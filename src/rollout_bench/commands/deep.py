@@ -284,14 +284,25 @@ def _tail(text: str) -> list[str]:
 
 
 def shareable(content: Any) -> Any:
-    """Return `content` without texts that may be secrets, and without the values of variables that may be."""
-    if isinstance(content, Mapping):
-        return {name: shareable(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [shareable(value) for value in content]
-    if not isinstance(content, str):
-        return content
-    for name, value in os.environ.items():
-        if len(value) > 3 and name not in ("PWD", "OLDPWD") and may_be_secret(name, value):
-            content = content.replace(value, LEFT_OUT)
-    return LEFT_OUT if looks_secret(content) else content
+    """Return `content` without texts that may be secrets, and without the values of variables that may be.
+
+    Each text by itself, unlike `without_secrets`, which leaves a whole list of words out: the others of a log stay.
+    """
+    secrets = [
+        value
+        for name, value in os.environ.items()
+        if len(value) > 3 and name not in ("PWD", "OLDPWD") and may_be_secret(name, value)
+    ]
+
+    def cleaned(inner: Any) -> Any:
+        if isinstance(inner, Mapping):
+            return {name: cleaned(value) for name, value in inner.items()}
+        if isinstance(inner, list | tuple):
+            return [cleaned(value) for value in inner]
+        if not isinstance(inner, str):
+            return inner
+        for secret in secrets:
+            inner = inner.replace(secret, LEFT_OUT)
+        return LEFT_OUT if looks_secret(inner) else inner
+
+    return cleaned(content)

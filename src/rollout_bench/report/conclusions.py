@@ -125,12 +125,14 @@ def _values(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) ->
 def _without_baseline(rows: Sequence[Row], baseline: Mapping[str, str]) -> Iterator[str]:
     """Yield how to compare `rows` that differ in one axis, if the baseline names none of it."""
     for axis, name in (("setting", "settings"), ("quant", "quantizations")):
+        if axis in baseline:
+            continue
         kept = [other for other in AXES if other != axis]
         alike = grouped(
             ((row.experiment.mode, *(getattr(row.experiment, other) for other in kept)), row) for row in rows
         )
         own = next((own for own in alike.values() if len(own) > 1), None)
-        if own is not None and axis not in baseline:
+        if own is not None:
             first = getattr(own[0].experiment, axis)
             yield f"The {name} are not compared with each other; `--config 'baseline={{{axis}: {first}}}'` does."
             return

@@ -41,7 +41,7 @@ def page(
     """
     first = [*answers, *(section for section in sections if section.kind == "facts")]
     problems = [section for section in sections if section.kind in ("problem", "footnotes")]
-    notes = [section for section in sections if section not in (*first, *problems)]
+    notes = [section for section in sections if section.kind not in ("facts", "footnotes", "problem")]
     parts = {"Figures": pictures, "Tables": tables, "Explorer": explored, "Notes": (*problems, *notes)}
     files = {name: Markup((_TEMPLATES / file).read_text()) for name, file in _FILES.items()}
     return _template().render(
