@@ -35,12 +35,12 @@ def main() -> int:
     parser.add_argument("--platform", choices=("auto", "cpu", "cuda", "ascend"), default="auto", help="kind of device")
     parser.add_argument(
         "--model",
-        nargs=3,
-        metavar=("KIND", "NAME", "PLACE"),
+        nargs=4,
+        metavar=("KIND", "NAME", "PLACE", "WRITTEN"),
         action="append",
         default=[],
         help="a model: its load_format and its folder, hub and its id there, or synthetic and the folder that is "
-        "built; can be given several times",
+        "built; then its weights as the config names them; can be given several times",
     )
     parser.add_argument(
         "--endpoint",
@@ -139,17 +139,45 @@ def without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[Use
 
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
-    for kind, name, place in arguments.model:
+    folders = set[str]()
+    for kind, name, place, written in arguments.model:
         elsewhere = {"hub": "on the model hub", "synthetic": "built" if Path(place).is_dir() else "will be built"}
-        absent = None if kind in elsewhere else unusable_model(Path(place), kind)
-        said = elsewhere.get(kind, "found" if absent is None else "NOT FOUND")
+        absent = None if kind in elsewhere else unusable_model(Path(place), kind, written)
+        said = elsewhere.get(kind, "found" if absent is None else "NOT USABLE")
         yield f"model {name}", f"{place} {said}"
         problems += [] if absent is None else [absent]
+        if kind not in elsewhere and absent is None:
+            folders.add(place)
+    problems += [error for folder in sorted(folders) if (error := unread_model(Path(folder))) is not None]
+
+
+_READS = """
+import json, sys
+from transformers import CONFIG_MAPPING
+found = json.load(open(sys.argv[1] + "/config.json"))
+if "auto_map" not in found and found.get("model_type") not in CONFIG_MAPPING:
+    from vllm.transformers_utils.config import get_config
+    get_config(sys.argv[1], trust_remote_code=False)
+"""
+"""Program that fails where vLLM cannot read a model's config.json. Its own model types are asked last: 7 s of imports.
+With an auto_map, the model brings its own code."""
+
+
+def unread_model(folder: Path) -> UserError | None:
+    """Return the error of a model whose config.json the engine of this interpreter can't read; None if it can."""
+    done = subprocess.run([sys.executable, "-c", _READS, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    said = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return UserError(
+        f"{folder}/config.json: the engine cannot read it: {(said or ['no message'])[-1].partition('. ')[0]}",
+        "check the download, or take an engine that knows this model",
+    )
 
 
 def _places(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
     """Ask servers and the model hub; yield the servers that answer."""
-    hub = dict.fromkeys(place for kind, _, place in arguments.model if kind == "hub")
+    hub = dict.fromkeys(place for kind, _, place, _ in arguments.model if kind == "hub")
     for places in [*(Places(endpoints=(each,)) for each in arguments.endpoint), Places(hub=tuple(hub))]:
         found = list(problems_of(places))
         problems += found

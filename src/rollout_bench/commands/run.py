@@ -66,6 +66,7 @@ def check(argv: Sequence[str]) -> int:
             "synthetic" if e.checkpoint else "hub" if e.spec.model.is_on_hub else e.spec.load_format,
             f"{e.spec.model.name}/{e.spec.quant.name}",
             e.model_path,
+            e.spec.model.weights or "",
         )
         for e in made.matrix.experiments
         if e.spec.endpoint is None

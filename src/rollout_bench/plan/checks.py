@@ -21,6 +21,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
+from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
 from rollout_bench.plan.config import Config
@@ -129,7 +130,7 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
     hub_id = re.sub("^((hf|huggingface):/*|https?://[^/]+/)", "", written)
     on_hub = f"did you mean 'hub:{hub_id}'?" if re.fullmatch(HUB_ID, hub_id) else ""
     is_here = bool(written) and (Path(written) / "config.json").is_file()
-    here = f"names are below model_base: write '{Path(written).absolute()}'" if is_here else ""
+    here = f"names are below model_base: write '{os.path.normpath(Path(written).absolute())}'" if is_here else ""
     return UserError(
         f"{folder}: no model there: no such folder",
         here or did_you_mean_folder(folder) or on_hub or "set model_base, or the model's weights",
@@ -146,17 +147,44 @@ FROM_FILES = ("auto", "hf", "safetensors", "pt", "mistral")
 def unusable_model(folder: Path, load_format: str, written: str = "") -> UserError | None:
     """Return the error of a model folder that the engine can't load by `load_format`; None if it can.
 
-    It is that of `absent_model`, or of a model without its weights.
+    It is that of `absent_model`, or of a model whose weights are not there, or not whole.
     """
     if absent := absent_model(folder, written):
         return absent
-    has_files = any(each.suffix in WEIGHT_FILES and each.is_file() for each in folder.iterdir())
-    if has_files or load_format not in FROM_FILES:
+    if load_format not in FROM_FILES:
         return None
-    return UserError(
-        f"{folder}: no weights there: no file ends in {' or '.join(WEIGHT_FILES)}",
-        "finish its download, or load random weights: engine_args: {load_format: dummy}",
-    )
+    files = {each.name: each for each in folder.iterdir() if each.suffix in WEIGHT_FILES and each.is_file()}
+    index = folder / "model.safetensors.index.json"
+    parts = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+    lacking = sorted(set(parts) - files.keys())
+    cut = [each.name for each in files.values() if each.suffix == ".safetensors" and not is_whole(each)]
+    whole = "finish its download, or load random weights: engine_args: {load_format: dummy}"
+    if not files:
+        return UserError(f"{folder}: no weights there: no file ends in {' or '.join(WEIGHT_FILES)}", whole)
+    if lacking:
+        return UserError(f"{folder}: weights are missing: {first_few(lacking)}, which {index.name} names", whole)
+    if cut:
+        return UserError(f"{folder}: weights are not whole: {first_few(cut)}", whole)
+    return None
+
+
+def is_whole(file: Path) -> bool:
+    """Return whether a safetensors file has the bytes that its header promises.
+
+    The file is the header's length (8 bytes, little-endian), the header as JSON, and the tensors' bytes, whose places
+    the header names (the format's own page). A download that was cut is shorter.
+    """
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        size = os.fstat(stream.fileno()).st_size
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            tensors = json.loads(stream.read(length))
+        except ValueError:
+            return False
+    ends = (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
+    return 8 + length + max(ends, default=0) == size
 
 
 def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) -> None:

@@ -50,10 +50,10 @@ DRIFT = "Measured in another session than A, whose drift is part of the differen
 """Sentence of a gate that fails without alternating. Where sessions differ by 2 %, an unchanged build fails in 8 %."""
 
 INTERVALS = (
-    "A gate's intervals are not those of the table: all tests of the gate share an error of 5 %, each row of the table "
-    "has its own."
+    "A gate's intervals are not those that compare prints without a gate: all tests of a gate share an error of 5 %, "
+    "and there each row has its own."
 )
-"""Sentence of a gate with several intervals, which stands below a table with others of the same numbers."""
+"""Sentence of a gate with several intervals."""
 
 DEFAULT_MARGIN = 0.03
 
@@ -388,10 +388,13 @@ def lines_of(gate: Gate) -> list[str]:
     without = grouped((test.sentence, test) for test in gate.tests if test.speedup is None)
     lines = [*map(str, compared), *(_not_compared(said, tests) for said, tests in without.items())]
     lines += [f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b]
-    several_intervals = sum(test.low is not None for test in gate.tests) > 1
-    apart = [INTERVALS] if several_intervals else []
     head = f"{_sentence(gate)} Exit status {STATUS[gate.outcome]}."
-    return [head, *(f"- {line}" for line in lines), *apart, *_way_out(gate)]
+    return [head, *(f"- {line}" for line in lines), *_intervals(gate), *_way_out(gate)]
+
+
+def _intervals(gate: Gate) -> list[str]:
+    """Return why its intervals are not those of a table; empty where they are."""
+    return [INTERVALS] if sum(test.low is not None for test in gate.tests) > 1 else []
 
 
 def _not_compared(said: str, tests: Sequence[Finding]) -> str:
@@ -412,7 +415,7 @@ def _sentence(gate: Gate) -> str:
     drift = "" if gate.alternated else f" {DRIFT}"
     return {
         "worse": f"The gate fails: B is worse than A by more than the margin in {count} of {of}.{drift}",
-        "undecided": f"The gate is undecided: {count} of {of} leave open whether B is worse by more than the margin.",
+        "undecided": f"The gate is undecided: whether B is worse by more than the margin is open in {count} of {of}.",
         "not worse": f"The gate passes: B is shown not to be worse than A by more than the margin in {of}.",
     }[gate.outcome]
 
@@ -426,7 +429,7 @@ def markdown_of(gate: Gate, findings: Findings) -> str:
     lacking = f" Not tested, because A lacks it: {', '.join(gate.only_in_b)}." if gate.only_in_b else ""
     sides = f"B is {gate.b} ({gate.engine_b}), A is {gate.a} ({gate.engine_a}). Below 1x, B is worse.{lacking}"
     blocks = [f"**{_sentence(gate)}**", escaped(sides), _table("number", "speed-up", "margin", "outcome", lines=tests)]
-    blocks += map(escaped, _way_out(gate))
+    blocks += map(escaped, (*_intervals(gate), *_way_out(gate)))
     if parts := [line for row in findings.rows for line in _parts(row)]:
         about = "Where the time of a step went, the largest change first (means over launches, without intervals)"
         table = _table("part", "A", "B", "change", lines=parts)

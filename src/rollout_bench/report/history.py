@@ -16,7 +16,7 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, figure_settings
-from rollout_bench.report.gate import CONFIDENCE, GATE, Finding, Gate, Limit, Measured
+from rollout_bench.report.gate import CONFIDENCE, GATE, INTERVALS, Finding, Gate, Limit, Measured
 from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import terminal
@@ -113,6 +113,8 @@ def text_of(gates: Sequence[Gate]) -> str:
     found = [f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in all_series]
     if any(each.test.outcome == "worse" for series in all_series if lasting_fall(series) is None for each in series):
         found.append("Before: in the entries of earlier gates. The last column compares the B of a gate with its A.")
+    if any(sum(test.low is not None for test in gate.tests) > 1 for gate in gates):
+        found.append(INTERVALS)
     return terminal("", tables, [], [Section("Conclusion", tuple(found))])
 
 

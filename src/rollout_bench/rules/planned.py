@@ -123,11 +123,10 @@ def override(key: str, value: object) -> str:
     return f"{key}={value if is_plain else '' if value is None else json.dumps(value)}"
 
 
-def _reasons(again: Set[str], unsound: Set[str], doubtful: Set[str]) -> str:
-    """Return how many records are measured `again`, and why: they belong to `unsound` blocks, or are `doubtful`."""
+def _reasons(again: Set[str], unsound: Set[str]) -> str:
+    """Return how many records are measured `again`, and why: they belong to `unsound` blocks, or depend on files."""
     reasons = (
-        (len(doubtful), "invalid or damaged"),
-        (len(unsound - doubtful), f"in blocks with {'one of these, or with ' if doubtful else ''}a missing one"),
+        (len(unsound), "of blocks with an invalid, a damaged or a missing one"),
         (len(again - unsound), "of models with other files now, or compared with such"),
     )
     why = "; ".join(f"{count:,d} {reason}" for count, reason in reasons if count)
@@ -142,7 +141,7 @@ def _measured_again(plan: Schedule) -> set[str]:
     unsound = of_unsound_blocks(plan, looks)
     again = with_partners(changed, plan.experiments, plan.config.baseline.axes) | unsound
     if again:
-        plan.changed.append(_reasons(again, unsound, {record for record in unsound if looks[record].is_transient}))
+        plan.changed.append(_reasons(again, unsound))
     if plan.config.launches != "auto" or not again:
         return again
     wanted = wanted_launches(plan)

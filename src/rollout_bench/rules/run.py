@@ -21,7 +21,7 @@ from rollout_bench.core.locks import locked
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
 from rollout_bench.core.terminal import print_answer
-from rollout_bench.plan.checks import absent_model, dropped_variables
+from rollout_bench.plan.checks import dropped_variables, unusable_model
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.fit.architecture import too_long
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, set_aside, write_plan_and_specs
@@ -80,9 +80,11 @@ def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError
     refusals = {spec.platform: engine.refusal(spec.platform) for spec in specs if spec.endpoint is None}
     loaded = [e for e in missing if e.spec.endpoint is None and e.checkpoint is None]
     on_hub = dict.fromkeys(e.model_path for e in loaded if e.spec.model.is_on_hub)
-    folders = {e.model_path: e.spec.model.weights or "" for e in loaded if not e.spec.model.is_on_hub}
+    folders = {
+        e.model_path: (e.spec.load_format, e.spec.model.weights or "") for e in loaded if not e.spec.model.is_on_hub
+    }
     yield from filter(
-        None, (*refusals.values(), *(absent_model(Path(folder), written) for folder, written in folders.items()))
+        None, (*refusals.values(), *(unusable_model(Path(folder), *about) for folder, about in folders.items()))
     )
     longer = {error.problem: error for e in loaded if (error := too_long(e.spec, e.model_path)) is not None}
     yield from longer.values()

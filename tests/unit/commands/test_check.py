@@ -37,3 +37,19 @@ def test_gpus_whose_memory_others_hold_are_a_problem(tmp_path: Path, monkeypatch
     assert list(check.without_room(facts, 0.8)) == []
     (problem,) = check.without_room(facts, 0.9)
     assert problem.problem == "no GPU has 0.9 of its memory free, as an engine needs: 15 % or more is in use"
+
+
+def test_a_model_whose_type_the_engine_does_not_know_is_a_problem(tmp_path: Path):
+    found = {name: tmp_path / name for name in ("known", "vllms", "unknown", "own")}
+    for name, config in {
+        "known": '{"model_type": "qwen3"}',
+        "vllms": '{"model_type": "medusa"}',  # of vLLM's own list
+        "unknown": '{"model_type": "qwenn3"}',
+        "own": '{"model_type": "qwenn3", "auto_map": {"AutoConfig": "mine.Config"}}',
+    }.items():
+        found[name].mkdir()
+        (found[name] / "config.json").write_text(config)
+    assert [name for name, folder in found.items() if check.unread_model(folder)] == ["unknown"]
+    problem = check.unread_model(found["unknown"])
+    assert problem is not None
+    assert "qwenn3" in problem.problem

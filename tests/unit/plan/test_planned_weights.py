@@ -4,10 +4,14 @@ import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import planned
 import pytest
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.checks import is_whole, unusable_model
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.rules.planned import plan_of_call
 
@@ -19,7 +23,7 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "tiny-llama").mkdir(parents=True)
     (tmp_path / "models" / "tiny-llama" / "config.json").write_text("{}")
-    (tmp_path / "models" / "tiny-llama" / "model.safetensors").touch()
+    save_file({"w": np.zeros(3), "v": np.ones(5, "int8")}, tmp_path / "models" / "tiny-llama" / "model.safetensors")
 
 
 HUB = "Qwen/Qwen3-8B"
@@ -82,6 +86,34 @@ def test_a_model_without_its_weights_needs_random_ones(args: str, capsys: pytest
         "models/tiny-lama: no weights there: no file ends in .safetensors or .bin or .pt" in capsys.readouterr().err
     )
     assert refused == ("dummy" not in args)
+
+
+def test_weights_are_whole_where_safetensors_says_so() -> None:
+    file = Path("models/tiny-llama/model.safetensors")
+    every_byte = file.read_bytes()
+    for size in range(len(every_byte) + 1):
+        file.write_bytes(every_byte[:size])
+        try:
+            with safe_open(file, "np"):
+                opened = True
+        except (SafetensorError, OSError):
+            opened = False
+        assert is_whole(file) == opened, size
+
+
+def test_a_download_that_was_cut_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("models/tiny-llama").rename("models/tiny-lama")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(SystemExit):
+        plan()
+    assert "models/tiny-lama: weights are not whole: model.safetensors\n  -> finish" in capsys.readouterr().err
+    file.unlink()
+    (folder / "model-1.safetensors").write_bytes(b"")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-1.safetensors", "v": "b"}}')
+    found = unusable_model(folder, "auto")
+    assert found is not None
+    assert found.problem == f"{folder}: weights are missing: b, which model.safetensors.index.json names"
 
 
 @pytest.mark.parametrize(
