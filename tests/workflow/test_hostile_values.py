@@ -37,7 +37,8 @@ def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
     weights = f"{name} {{wildcards.launch}} {{output}}"
     model = workspace.path / f"models {name}" / weights
     model.mkdir(parents=True)
-    (model / "config.json").write_text('{"num_hidden_layers": 2}')  # as far as it is looked at in front of the engine
+    config = '{"model_type": "llama", "num_hidden_layers": 2}'  # as far as it is looked at in front of the engine
+    (model / "config.json").write_text(config)
     (model / "model.safetensors").touch()
     trace = workspace.path / f"{name}.jsonl"
     trace.write_text('{"prompt_tokens": 64, "output_tokens": 32}\n' * 8)
