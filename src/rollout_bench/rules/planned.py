@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from rollout_bench.plan.schedule import (
     schedule,
     with_partners,
 )
+from rollout_bench.rules.arguments import load
 from rollout_bench.rules.call import stopping
 from rollout_bench.rules.device_slots import check_devices
 from rollout_bench.rules.rounds import wanted_launches
@@ -68,6 +70,30 @@ def check_call(is_job: bool, config: Path | None = CONFIG) -> None:
         check_config_file(config)
 
 
+@contextmanager
+def _naming_source(given: Any) -> Iterator[None]:
+    """Let an error of a config name the file that sets the value, or --config, where the call has such."""
+    try:
+        yield
+    except UserError as error:
+        place = error.problem.removeprefix("config: ")
+        sources = [(name_of(file), load(file)) for file in given.configfiles] + [("--config", given.config)]
+        depths = [_depth(place, config) for _, config in sources]
+        if place == error.problem or not any(depths):
+            raise
+        last = max(index for index, depth in enumerate(depths) if depth == max(depths))
+        raise UserError(f"{sources[last][0]}: {place}", error.remedy, error.status) from error
+
+
+def _depth(place: str, config: Mapping[str, Any]) -> int:
+    """Return how many keys of a place such as `engine_args.dtype: ...` a config has, from the first one on."""
+    for key, value in config.items():
+        rest = place.removeprefix(str(key))
+        if rest != place and rest[:1] in (".", ":", "[", " "):
+            return 1 + (_depth(rest[1:], value) if isinstance(value, Mapping) else 0)
+    return 0
+
+
 @stopping()
 def plan_of_call(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool = False
@@ -84,6 +110,13 @@ def plan_of_call(
     """
     for file in given.configfiles:
         check_config_file(file)
+    with _naming_source(given):
+        return _plan_of_call(merged, given, on_cluster, is_main=is_main, is_check=is_check)
+
+
+def _plan_of_call(
+    merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool
+) -> tuple[Schedule, InstalledEngine]:
     config = read_config(merged, given.config)
     starts_engines = bool(config.models) or not config.endpoints
     engine = probe_engine(config.engine.python, is_needed=starts_engines and not is_check)

@@ -1,0 +1,42 @@
+"""An error of the config names the file, or the option, that sets the value."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import planned
+import pytest
+import yaml
+
+from rollout_bench.rules.planned import plan_of_call
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "named"),
+    [
+        ([], {}, None),
+        ([{"launches": 0}, {"quants": ["bf16"]}], {}, "0.yaml: launches: "),
+        ([{"launches": 2}, {"launches": 0}], {}, "1.yaml: launches: "),
+        ([{"launches": 2}], {"launches": 0}, "--config: launches: "),
+        ([{"workload_settings": {"demo": {"prompts": 0}}}], {}, "0.yaml: workload_settings.demo.prompts: "),
+        ([{"launches": 2}], {"models": []}, "--config: models: "),
+    ],
+)
+def test_an_error_names_what_sets_the_value(
+    files: list[dict[str, Any]],
+    config: dict[str, Any],
+    named: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    merged = planned.merged_with({})
+    for place, content in enumerate(files):
+        Path(f"{place}.yaml").write_text(yaml.safe_dump(content))
+    for content in (*files, config) if files else [{"launches": 0}]:
+        planned.update_config(merged, content)
+    given = SimpleNamespace(configfiles=[tmp_path / f"{place}.yaml" for place in range(len(files))], config=config)
+    with pytest.raises(SystemExit):
+        plan_of_call(merged, given, on_cluster=False, is_main=True)
+    assert capsys.readouterr().err.startswith(named or "config: launches: ")
