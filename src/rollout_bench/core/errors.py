@@ -65,6 +65,10 @@ class UserError(Exception):
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 
 
+class UnmeasurableError(UserError):
+    """A combination of a plan that cannot be measured: it is skipped, with the reason."""
+
+
 class MeasuringFailed(Exception):  # noqa: N818 (an outcome)
     """A launch cannot be measured.
 

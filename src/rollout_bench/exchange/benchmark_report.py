@@ -421,12 +421,11 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
         "latency": latency or None,
         "throughput": None if only_starts else _throughput(passes),
     }
-    proven = {
-        field: {"independent": independent[measure], "highest": f"p{max(found)}" if found else "none"}
-        for field, (measure, _) in LATENCY_UNITS.items()
-        if measure in independent
-        for found in [provable(independent[measure])]
-    }
+    proven = {}
+    for field, (measure, _) in LATENCY_UNITS.items():
+        if measure in independent:
+            levels = provable(independent[measure])
+            proven[field] = {"independent": independent[measure], "highest": f"p{max(levels)}" if levels else "none"}
     resources = _resources([iteration for own in passes for iteration in own])
     flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
     mode = mode_of(records[0].spec.mode)

@@ -28,7 +28,6 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import known_quants
-from rollout_bench.plan.refusals import refuse
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
@@ -109,13 +108,11 @@ def check_model_base_can_be_written(folder: Path) -> None:
         UserError: it is not writable.
     """
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
-    refuse(
-        (
-            not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"),
-            f"model_base: {folder}: synthetic models can't be built there: {there} can't be written",
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
+        raise UserError(
+            f"config: model_base: {folder}: synthetic models can't be built there: {there} can't be written",
             "set model_base to a folder that you may write",
         )
-    )
 
 
 def absent_model(folder: Path, written: str = "") -> UserError | None:
@@ -219,21 +216,14 @@ def check_variables(config: Config) -> None:
         UserError: rollout-bench sets a variable itself, or each launch must inherit it.
     """
     named = [(f"{place}.{name}", name) for place, variables in _environments(config) for name in variables]
-    refuse(
-        *(
-            (True, f"{where}: is set by rollout-bench itself", OWN_VARIABLES[n])
-            for where, n in named
-            if n in OWN_VARIABLES
-        ),
-        *(
-            (
-                name in INHERITED_VARIABLES,
-                f"{where}: each launch needs the value that snakemake itself has",
+    for where, name in named:
+        if name in OWN_VARIABLES:
+            raise UserError(f"config: {where}: is set by rollout-bench itself", OWN_VARIABLES[name])
+        if name in INHERITED_VARIABLES:
+            raise UserError(
+                f"config: {where}: each launch needs the value that snakemake itself has",
                 f"leave it out, and export {name} before you run snakemake: the engine inherits it",
             )
-            for where, name in named
-        ),
-    )
 
 
 def check_no_secrets(config: Config) -> None:
@@ -286,30 +276,24 @@ def check_names(config: Config) -> None:
         *((f"baseline.{a}", a, name, axes[a]) for a, name in config.baseline.axes.items() if a in axes),
         *((f"endpoints.{e}.quant", "quant", one.quant, {*quants, UNKNOWN}) for e, one in config.endpoints.items()),
     ]
-    refuse(
-        *(
-            (True, f"{where}: {kind} '{name}' is not defined", _known_or_defined(kind, name, set(known) - {UNKNOWN}))
-            for where, kind, name, known in named
-            if name not in known
-        ),
-        *(
-            (
-                count > 1 and MODES[mode].launches == "one",
-                f"launches.{mode}: is {count}, but mode {mode} needs only one launch",
+    for where, kind, name, known in named:
+        if name not in known:
+            raise UserError(
+                f"config: {where}: {kind} '{name}' is not defined",
+                _known_or_defined(kind, name, set(known) - {UNKNOWN}),
+            )
+    for mode, count in launches.items():
+        if mode in MODES and count > 1 and MODES[mode].launches == "one":
+            raise UserError(
+                f"config: launches.{mode}: is {count}, but mode {mode} needs only one launch",
                 "set it to 1, or leave it out",
             )
-            for mode, count in launches.items()
-            if mode in MODES
-        ),
-        *(
-            (
-                one.weights and one.synthetic is not None,
-                f"model_settings.{model}: has both weights and synthetic",
+    for model, one in settings.items():
+        if one.weights and one.synthetic is not None:
+            raise UserError(
+                f"config: model_settings.{model}: has both weights and synthetic",
                 "keep one: weights that exist, or a shape to build; config.yaml may have one, --configfile the other",
             )
-            for model, one in settings.items()
-        ),
-    )
 
 
 _DEFINED: dict[str, str] = {
@@ -373,67 +357,27 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     Raises:
         UserError: the argument is unknown or reserved, or its value is impossible.
     """
-    unknown = engine.arguments and name not in engine.arguments
-    near = did_you_mean(name.replace("-", "_"), engine.arguments) if name and unknown else "leave it out"
-    near = f"did you mean '{SHORT[name]}'?" if name in SHORT else SPACE_AFTER_COLON if ":" in name else near
-    count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
-    refuse(
-        (name in OWN_ARGS, f"{where}: is set by rollout-bench itself", "leave it out"),
-        (
-            name == "quantization" and not where.startswith("quant_settings."),
-            f"{where}: a quantization is named in quants, whose weights are then proven",
+    if name in OWN_ARGS:
+        raise UserError(f"config: {where}: is set by rollout-bench itself", "leave it out")
+    if name == "quantization" and not where.startswith("quant_settings."):
+        raise UserError(
+            f"config: {where}: a quantization is named in quants, whose weights are then proven",
             "leave it out: quants: [bf16, fp8]; or define your own: quant_settings: {mine: {engine_args: "
             "{quantization: ...}}}",
-        ),
-        (unknown, f"{where}: {engine.name} {engine.version} has no such engine argument", near),
-    )
+        )
+    if engine.arguments and name not in engine.arguments:
+        problem = f"config: {where}: {engine.name} {engine.version} has no such engine argument"
+        raise UserError(problem, _instead_of_arg(name, engine))
     if value is None:
         return
-    choices, is_open = engine.choices(name)
-    kind = engine.kind(name) if isinstance(value, str | list | dict) else ""
-    is_misspelt = near_miss(str(value), map(str, choices), MISSPELT) is not None
-    refuse(
-        (
-            name == "hf_token" and not isinstance(value, bool | str),
-            f"{where}: is a secret",
-            "export HF_TOKEN where you run snakemake: the engine inherits it",
-        ),
-        (
-            name in MOST and (not count or value < 1),
-            f"{where}: {value!r} is not a count",
-            "give a whole number from 1 up",
-        ),
-        (
-            count and abs(value) > most,
-            f"{where}: is larger than any engine accepts",
-            f"give a whole number up to {most:,}",
-        ),
-        (
-            name == "block_size" and count and value not in SMALL_BLOCKS and value % BLOCK,
-            f"{where}: no attention backend supports blocks of {value} tokens",
-            f"give a multiple of {BLOCK}",
-        ),
-        (
-            name == "gpu_memory_utilization" and not ((count or isinstance(value, float)) and 0 < value <= 1),
-            f"{where}: {value!r} is not a share of the memory",
-            "give a number above 0 and up to 1",
-        ),
-        (
-            choices and _plain(value) not in map(_plain, choices) and (is_misspelt or not is_open),
-            f"{where}: {engine.name} {engine.version} does not accept {value_text(value)}",
-            did_you_mean(str(value), map(str, choices)),
-        ),
-        (
-            kind != "",
-            f"{where}: {engine.name} {engine.version} does not accept {value_text(value)}",
-            f"write {_KINDS.get(kind)}",
-        ),
-        (
-            _deeper_than(DEEPEST_ARG, value),
-            f"{where}: is nested deeper than {DEEPEST_ARG} levels",
-            "write it flatter",
-        ),
-    )
+    if name == "hf_token" and not isinstance(value, bool | str):
+        raise UserError(
+            f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
+        )
+    _check_number(where, name, value)
+    _check_accepted(engine, where, name, value)
+    if _deeper_than(DEEPEST_ARG, value):
+        raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -441,6 +385,46 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: {value!r} can't be written as JSON",
             "put a text in quotes, dates and times too",
         ) from None
+
+
+def _instead_of_arg(name: str, engine: InstalledEngine) -> str:
+    """Return the remedy for an argument that the engine lacks."""
+    if name in SHORT:
+        return f"did you mean '{SHORT[name]}'?"
+    if ":" in name:
+        return SPACE_AFTER_COLON
+    return did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out"
+
+
+def _check_number(where: str, name: str, value: Any) -> None:
+    count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
+    if name in MOST and (not count or value < 1):
+        raise UserError(f"config: {where}: {value!r} is not a count", "give a whole number from 1 up")
+    if count and abs(value) > most:
+        raise UserError(f"config: {where}: is larger than any engine accepts", f"give a whole number up to {most:,}")
+    if name == "block_size" and count and value not in SMALL_BLOCKS and value % BLOCK:
+        raise UserError(
+            f"config: {where}: no attention backend supports blocks of {value} tokens", f"give a multiple of {BLOCK}"
+        )
+    if name == "gpu_memory_utilization" and not ((count or isinstance(value, float)) and 0 < value <= 1):
+        raise UserError(f"config: {where}: {value!r} is not a share of the memory", "give a number above 0 and up to 1")
+
+
+def _check_accepted(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
+    """Check that the engine accepts a value, as far as it says what it accepts."""
+    choices, is_open = engine.choices(name)
+    kind = engine.kind(name) if isinstance(value, str | list | dict) else ""
+    is_misspelt = near_miss(str(value), map(str, choices), MISSPELT) is not None
+    if choices and _plain(value) not in map(_plain, choices) and (is_misspelt or not is_open):
+        raise UserError(
+            f"config: {where}: {engine.name} {engine.version} does not accept {value_text(value)}",
+            did_you_mean(str(value), map(str, choices)),
+        )
+    if kind != "":
+        raise UserError(
+            f"config: {where}: {engine.name} {engine.version} does not accept {value_text(value)}",
+            f"write {_KINDS.get(kind)}",
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -464,20 +448,18 @@ def check_lengths(
     prompt_tokens, output_tokens = longest
     wanted, put_in = prompt_tokens + output_tokens, "prompt" if workload.turns is None else "prompt and tool"
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
-    refuse(
-        (
-            isinstance(limit, int) and wanted > limit,
-            f"workload_settings.{workload.name}: {prompt_tokens} {put_in} + {output_tokens} output tokens = {wanted} "
-            f"are more than max_model_len {limit} of {model}",
+    if isinstance(limit, int) and wanted > limit:
+        raise UserError(
+            f"config: workload_settings.{workload.name}: {prompt_tokens} {put_in} + {output_tokens} output tokens "
+            f"= {wanted} are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
-        ),
-        (
-            positions is not None and wanted > positions,
-            f"model_settings.{model}.synthetic: workload {workload.name} needs {wanted} positions, the model has "
-            f"{positions}",
+        )
+    if positions is not None and wanted > positions:
+        raise UserError(
+            f"config: model_settings.{model}.synthetic: workload {workload.name} needs {wanted} positions, the "
+            f"model has {positions}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
-        ),
-    )
+        )
 
 
 SIZE = "data_parallel_size"
@@ -493,14 +475,12 @@ def check_batch(spec: Spec, key: str, most: int, remedy: str) -> None:
         UserError: it may not.
     """
     limit = spec.engine.args.get("max_num_seqs")
-    refuse(
-        (
-            limit is not None and most > limit,
-            f"{key}: {most} sequences are more than max_num_seqs {limit} of {spec.model.name} under "
+    if limit is not None and most > limit:
+        raise UserError(
+            f"config: {key}: {most} sequences are more than max_num_seqs {limit} of {spec.model.name} under "
             f"{spec.workload.name}",
             f"raise max_num_seqs, or {remedy}",
         )
-    )
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
@@ -513,38 +493,37 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
     mode, needed = MODES[spec.mode], devices_needed(spec)
     lower = spec.mode_spec.devices_key or (key if count > 1 else "tensor_parallel_size")
     sum_of = f"{count} replicas x {devices_per_replica(spec)} = " if count > 1 else ""
-    refuse(
-        (
-            config.devices is not None and needed > config.devices,
-            f"devices: a launch of {model} needs {sum_of}{needed} devices simultaneously, more than {config.devices}",
+    if config.devices is not None and needed > config.devices:
+        raise UserError(
+            f"config: devices: a launch of {model} needs {sum_of}{needed} devices simultaneously, more than "
+            f"{config.devices}",
             f"raise devices, or lower {lower}",
-        ),
-        (
-            count > 1 and mode.data_parallel == "refused" and not mode.has_loads,
-            f"{SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine",
+        )
+    if count == 1:
+        return
+    if mode.data_parallel == "refused" and not mode.has_loads:
+        raise UserError(
+            f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine",
             f"leave {SIZE} out, or leave {spec.mode} out of modes",
-        ),
-        (
-            count > 1 and mode.data_parallel == "refused",
-            f"{SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
+        )
+    if mode.data_parallel == "refused":
+        raise UserError(
+            f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
             f"leave {spec.mode} out of modes, or start the replicas and their router yourself and name that in "
             "endpoints",
-        ),
-        (
-            count > 1 and spec.platform == "cpu" and not memory_is_shared_out(spec, count),
-            f"{key}: {model} has {count} replicas, and each would use "
+        )
+    if spec.platform == "cpu" and not memory_is_shared_out(spec, count):
+        raise UserError(
+            f"config: {key}: {model} has {count} replicas, and each would use "
             f"{args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of the memory they share on cpu",
             f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
-        ),
-        *(
-            (
-                count > 1 and name.startswith("data_parallel_") and name != SIZE and value is not None,
-                f"{name}: belongs to vLLM's data parallelism, but {model} has {count} separate engines",
+        )
+    for name, value in args.items():
+        if name.startswith("data_parallel_") and name != SIZE and value is not None:
+            raise UserError(
+                f"config: {name}: belongs to vLLM's data parallelism, but {model} has {count} separate engines",
                 f"leave it out: separate engines need only {key}",
             )
-            for name, value in args.items()
-        ),
-    )
 
 
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
@@ -561,16 +540,13 @@ def check_effects(spec: Spec, model: Path) -> None:
     """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
     leave = "leave it out: its effect would not be measured"
-    dense = args.get("enable_return_routed_experts") and _is_dense(spec, model)
-    refuse(
-        (args.get("enable_lora"), "enable_lora: the requests name no adapter, so the engine would not use one", leave),
-        (dense, f"enable_return_routed_experts: {spec.model.name} has no experts", leave),
-        *(
-            (value not in ("", "0"), f"engine.environment.{name}: {why[name]}", leave)
-            for name, value in spec.engine.environment.items()
-            if name in why
-        ),
-    )
+    if args.get("enable_lora"):
+        raise UserError("config: enable_lora: the requests name no adapter, so the engine would not use one", leave)
+    if args.get("enable_return_routed_experts") and _is_dense(spec, model):
+        raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
+    for name, value in spec.engine.environment.items():
+        if name in why and value not in ("", "0"):
+            raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
 
 
 def _is_dense(spec: Spec, model: Path) -> bool:
@@ -601,15 +577,13 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         several = own.replicas_key != SIZE and replicas(spec) > 1  # with fewer engines, each would have more work
         one = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
         planning_of(spec.mode).check_here(spec)
-        refuse(
-            (
-                spec.endpoint is None and needed > there,
-                f"{own.replicas_key if several else largest}: a launch of {spec.model.name} needs {needed} "
-                f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
+        if spec.endpoint is None and needed > there:
+            raise UserError(
+                f"config: {own.replicas_key if several else largest}: a launch of {spec.model.name} needs "
+                f"{needed} {'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
                 f"{one if several else f'lower {largest}'}, or plan for the cluster that has them "
                 "(--profile profiles/slurm)",
-            ),
-        )
+            )
 
 
 def memory_is_shared_out(spec: Spec, count: int) -> bool:

@@ -479,15 +479,11 @@ if TYPE_CHECKING:
     Config = _Config
 else:
     # Each mode has a section by its own key; no type checker follows a registry.
+    _sections = {mode.settings: mode.section.get() for mode in MODES.values() if mode.section}
     Config = create_model(
         "Config",
         __base__=_Config,
         __module__=__name__,
         __doc__=_Config.__doc__,
-        **{
-            mode.settings: (section, Field(section(), description=inspect.getdoc(section)))
-            for mode in MODES.values()
-            if mode.section
-            for section in [mode.section.get()]
-        },
+        **{key: (section, Field(section(), description=inspect.getdoc(section))) for key, section in _sections.items()},
     )

@@ -23,7 +23,6 @@ from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, WorkloadSettings
 from rollout_bench.plan.meant import model_of_the_hub, values_meant
-from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
 LONGEST_LINE = 10_000
@@ -101,7 +100,8 @@ def check_metadata(folder: Path) -> None:
     """
     for path in folder.glob("*"):
         try:
-            path.read_bytes().decode() if path.is_file() else None
+            if path.is_file():
+                path.read_bytes().decode()
         except OSError:  # removed meanwhile by another run
             continue
         except UnicodeDecodeError:
@@ -251,100 +251,104 @@ def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -
 
 
 def _of_error(error: ErrorDetails) -> UserError:
-    place, kind, value, context = error["loc"], error["type"], error.get("input"), error.get("ctx", {})
+    place, kind, value = error["loc"], error["type"], error.get("input")
     # Without the alternatives of the value's type.
     parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    pattern, tag = kind == "string_pattern_mismatch", context.get("tag")
     reference = _takes(parts)
     if glued := re.match(r"[^,=\[{]*,\s*([a-z_]+)=", value) if isinstance(value, str) else None:
         apart = str(value).replace(",", " ") if glued[1] in Config.model_fields else ""
         reference = f"write keys apart: --config {parts[0]}={apart}" if apart else reference
-    auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
-    is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
-    listed = value if isinstance(value, list) else []
-    short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
-    problem, remedy = first_of(
-        (
-            kind == "extra_forbidden",
-            f"{where}: there is no such key",
-            _instead(place, value) if kind == "extra_forbidden" else "",
-        ),
-        (kind == "missing", f"{where}: is missing", "set it in config.yaml, or in another --configfile"),
-        (
-            kind == "union_tag_invalid",
-            f"{where}.distribution: {f'{value_text(tag)} is not known' if tag else 'is missing'}",
-            did_you_mean(str(tag), DISTRIBUTIONS),
-        ),
-        (
-            place[-1:] == ("api_key_env",),
+    problem, remedy = (
+        _of_key(error, where)
+        or _of_choice(error, where, parts)
+        or (_of_mapping(error, where, reference) if kind in ("model_type", "dict_type", "list_type") else None)
+        or _of_value(error, where, parts, reference)
+    )
+    return UserError(f"config: {problem}", remedy)
+
+
+def _of_key(error: ErrorDetails, where: str) -> tuple[str, str] | None:
+    """Return problem and remedy of a key or name that can't be one; None if another thing is wrong."""
+    place, kind, value = error["loc"], error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"{where}: there is no such key", _instead(place, value)
+    if kind == "missing":
+        return f"{where}: is missing", "set it in config.yaml, or in another --configfile"
+    if kind == "union_tag_invalid":
+        tag = error.get("ctx", {}).get("tag")
+        problem = f"{value_text(tag)} is not known" if tag else "is missing"
+        return f"{where}.distribution: {problem}", did_you_mean(str(tag), DISTRIBUTIONS)
+    if place[-1:] == ("api_key_env",):
+        return (
             f"{where}: is not the name of an environment variable",
             "put the key into a variable and write the variable's name: a config must not contain keys",
-        ),
-        (
-            pattern and place[-1:] == ("[key]",) and "environment" in place,
-            f"{where} is not a variable name",
-            "use letters, digits and '_', no digit first",
-        ),
-        (
-            pattern or kind == "string_too_long",
-            f"{where}: {value_text(value)} can't be a name",
-            _name_instead(place, str(value)),
-        ),
-        (
-            listed and kind.endswith(("_type", "literal_error")) and set(parts[-2:-1]) & set(SECTIONS),
+        )
+    if kind == "string_pattern_mismatch" and place[-1:] == ("[key]",) and "environment" in place:
+        return f"{where} is not a variable name", "use letters, digits and '_', no digit first"
+    if kind in ("string_pattern_mismatch", "string_too_long"):
+        return f"{where}: {value_text(value)} can't be a name", _name_instead(place, str(value))
+    return None
+
+
+def _of_choice(error: ErrorDetails, where: str, parts: Sequence[int | str]) -> tuple[str, str] | None:
+    """Return problem and remedy of a list where one value belongs, or of an unknown choice; None if it is neither."""
+    kind, value = error["type"], error.get("input")
+    takes_one = kind.endswith(("_type", "literal_error")) and set(parts[-2:-1]) & set(SECTIONS)
+    if takes_one and isinstance(value, list) and value:
+        return (
             f"{where}: is a list, but takes a single value",
-            f"write sweep: {{{'.'.join(map(str, parts[-2:]))}: [{', '.join(map(str, listed))}]}}",
-        ),
-        (
-            kind == "literal_error",
-            f"{where}: {value_text(value)} is not known",
-            did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
-        ),
-        (
-            kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str),
-            f"{where}: {value_text(value)} is no mapping",
-            f"name the quantization that they are: weights: {{bf16: '{value}'}}",
-        ),
-        (
-            kind in ("model_type", "dict_type") and str(value).startswith(("http://", "https://")),
-            f"{where}: {value_text(value)} is no mapping",
-            f"write {{url: '{value}', model: ...}}",
-        ),
-        (
-            kind in ("model_type", "dict_type") and re.match(r"[\w.-]+:\S", str(value)),
-            f"{where}: {value_text(value)} is no mapping",
-            SPACE_AFTER_COLON,
-        ),
-        (
-            kind == "list_type" and isinstance(value, dict) and place[:1] in (("workloads",), ("models",), ("quants",)),
+            f"write sweep: {{{'.'.join(map(str, parts[-2:]))}: [{', '.join(map(str, value))}]}}",
+        )
+    if kind == "literal_error":
+        meant = _OTHER_NAMES.get(str(value), str(value))
+        return f"{where}: {value_text(value)} is not known", did_you_mean(meant, _choices(error))
+    return None
+
+
+def _of_mapping(error: ErrorDetails, where: str, reference: str) -> tuple[str, str] | None:
+    """Return problem and remedy of a value that should be a mapping, or a list of names; None if it is another one."""
+    place, kind, value = error["loc"], error["type"], error.get("input")
+    problem = f"{where}: {'null' if value is None else value_text(value)} is no mapping"
+    if kind == "list_type":
+        if not isinstance(value, dict) or place[:1] not in (("workloads",), ("models",), ("quants",)):
+            return None
+        names = ", ".join(map(str, value))
+        return (
             f"{where}: is a list of names",
-            f"write their values below {where[:-1]}_settings, "
-            f"and their names here: {where}: [{', '.join(map(str, value or ()))}]"
-            if isinstance(value, dict)
-            else "",
-        ),
-        (
-            kind == "model_type" and place == ("baseline",) and isinstance(value, str | None),
+            f"write their values below {where[:-1]}_settings, and their names here: {where}: [{names}]",
+        )
+    if kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str):
+        return problem, f"name the quantization that they are: weights: {{bf16: '{value}'}}"
+    if str(value).startswith(("http://", "https://")):
+        return problem, f"write {{url: '{value}', model: ...}}"
+    if re.match(r"[\w.-]+:\S", str(value)):
+        return problem, SPACE_AFTER_COLON
+    if kind == "dict_type":
+        return None
+    if place == ("baseline",) and isinstance(value, str | None):
+        return (
             f"baseline: {value_text(value)} is no mapping",
             "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting",
-        ),
-        (
-            kind == "model_type",
-            f"{where}: {'null' if value is None else value_text(value)} is no mapping",
-            f"{short}write keys below it, or leave it out: {reference}",
-        ),
-        (
-            kind == "string_type" and isinstance(value, int | float),
-            f"{where}: {value_text(value)} is a number, but text is needed",
-            f"quote it: {parts[-1]}: '{value}'",
-        ),
-        (kind == "string_too_short", f"{where}: is empty", reference),
-        (kind == "value_error", f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference),
-        (True, f"{where}: {'what stands there' if is_secret else value_text(value)} {message}", reference),
-    ) or ("", "")
-    return UserError(f"config: {problem}", remedy)
+        )
+    short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
+    return problem, f"{short}write keys below it, or leave it out: {reference}"
+
+
+def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], reference: str) -> tuple[str, str]:
+    """Return problem and remedy of any other value."""
+    kind, value = error["type"], error.get("input")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if kind == "string_type" and isinstance(value, int | float):
+        problem = f"{where}: {value_text(value)} is a number, but text is needed"
+        return problem, f"quote it: {parts[-1]}: '{value}'"
+    if kind == "string_too_short":
+        return f"{where}: is empty", reference
+    if kind == "value_error":
+        auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
+        return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
+    is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
+    return f"{where}: {'what stands there' if is_secret else value_text(value)} {message}", reference
 
 
 def _takes(parts: Sequence[int | str]) -> str:

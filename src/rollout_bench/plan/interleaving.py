@@ -11,7 +11,6 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.fit.architecture import MemoryUnknownError
 from rollout_bench.plan.fit.memory import MachineMemory
 from rollout_bench.plan.matrix import Experiment, Matrix
-from rollout_bench.plan.refusals import first_of
 
 OFF = "set interleave: false, or auto"
 
@@ -127,21 +126,12 @@ def too_large(comparison: ComparedGroup, platform: Platform, memory: MachineMemo
 def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
     """Return the problem and remedy that prevent interleaving, apart from memory; None if there is none."""
     specs = [experiment.spec for experiment in comparison.members]
-    return first_of(
-        (not comparison.has_baseline, "the baseline is not among them", "select it too"),
-        (
-            any(spec.endpoint is not None for spec in specs),
-            "somebody else's server can't be told to wait for its turn",
-            "leave endpoints out",
-        ),
-        (
-            any(replicas(spec) > 1 for spec in specs),
-            "an engine of several replicas takes no turns",
-            f"leave {specs[0].mode_spec.replicas_key} out",
-        ),
-        (
-            len({devices_per_replica(spec) for spec in specs}) > 1,
-            "they need different numbers of devices",
-            "give all of them the same tensor_parallel_size",
-        ),
-    )
+    if not comparison.has_baseline:
+        return "the baseline is not among them", "select it too"
+    if any(spec.endpoint is not None for spec in specs):
+        return "somebody else's server can't be told to wait for its turn", "leave endpoints out"
+    if any(replicas(spec) > 1 for spec in specs):
+        return "an engine of several replicas takes no turns", f"leave {specs[0].mode_spec.replicas_key} out"
+    if len({devices_per_replica(spec) for spec in specs}) > 1:
+        return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
+    return None

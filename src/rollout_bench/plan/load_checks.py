@@ -14,7 +14,6 @@ from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import shipped
 from rollout_bench.plan.config import WorkloadSettings
-from rollout_bench.plan.refusals import Row, refuse
 from rollout_bench.workloads.datasets import NO_TEMPLATE, Entry, entries, prompt_numbers, read_bytes, sha256
 from rollout_bench.workloads.lengths import share_within
 
@@ -154,7 +153,8 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     except UserError as error:
         raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
     pair, traced = load.longest_pair, dict[str, Any]()
-    refuse(*_rows(where, load, facts))
+    _check_contents(where, load, facts)
+    _check_requests(where, load, facts)
     if facts is not None and load.dataset is not None and load.dataset.format == "trace":
         pair = facts.longest_pair
         traced = {"prompt_tokens": facts.longest_prompt, "output_tokens": facts.longest_output, "turns": facts.turns}
@@ -163,63 +163,57 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     return CheckedLoad(spec, pair, str(shipped(Path(load.dataset.path))) if load.dataset else None)
 
 
-def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:
-    """Return the refusals of a load that contradicts itself or its data set."""
+def _check_contents(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
+    """Check that a load's lengths and turns contradict neither each other nor its data set."""
     kind, path = (load.dataset.format, load.dataset.path) if load.dataset else (None, "")
     texts, traced = kind not in (None, "trace"), kind == "trace"
     longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
     lengths |= {f"turns.{key}": length for key, length in load.turns or ()}
-    return [
-        (
-            facts is not None and facts.prompts < load.prompts,
-            f"{where}.prompts: {load.prompts} are more than the {facts and facts.prompts} prompts in {path}",
-            f"set prompts to {facts and facts.prompts} or fewer, or name a longer file",
-        ),
-        *(
-            (
-                traced and key in load.model_fields_set,
-                f"{where}.{key}: has no effect, because the trace sets the lengths",
+    if facts is not None and facts.prompts < load.prompts:
+        raise UserError(
+            f"config: {where}.prompts: {load.prompts} are more than the {facts.prompts} prompts in {path}",
+            f"set prompts to {facts.prompts} or fewer, or name a longer file",
+        )
+    for key in lengths:
+        if traced and key in load.model_fields_set:
+            raise UserError(
+                f"config: {where}.{key}: has no effect, because the trace sets the lengths",
                 f"leave {key} out; if another config sets it, give the workload another name",
             )
-            for key in lengths
-        ),
-        (
-            texts and not isinstance(load.prompt_tokens, int),
-            f"{where}.prompt_tokens: is a distribution, but the prompts of a {kind} data set have their own lengths",
+    if texts and not isinstance(load.prompt_tokens, int):
+        raise UserError(
+            f"config: {where}.prompt_tokens: is a distribution, but the prompts of a {kind} data set have their "
+            "own lengths",
             "give a number: the maximum number of tokens used from each prompt",
-        ),
-        (
-            texts and not isinstance(load.output_tokens, int) and outputs,
-            f"{where}.output_tokens: is a distribution, but {path} sets the output lengths",
+        )
+    if texts and not isinstance(load.output_tokens, int) and outputs:
+        raise UserError(
+            f"config: {where}.output_tokens: is a distribution, but {path} sets the output lengths",
             "give the longest output as a number, or leave the lengths out of the file",
-        ),
-        (
-            texts and longest_output > longest(load.output_tokens),
-            f"{where}.output_tokens: {path} asks for outputs of {longest_output} tokens, more than "
+        )
+    if texts and longest_output > longest(load.output_tokens):
+        raise UserError(
+            f"config: {where}.output_tokens: {path} asks for outputs of {longest_output} tokens, more than "
             f"{longest(load.output_tokens)}",
             f"set output_tokens to {longest_output}, or shorten the outputs in the file",
-        ),
-        *(
-            (
-                share_within(length) < LEAST_WITHIN,
-                f"{where}.{key}: hardly any of the distribution lies from low {length.low} to high {length.high}",
+        )
+    for key, length in lengths.items():
+        if isinstance(length, Normal | LogNormal) and share_within(length) < LEAST_WITHIN:
+            raise UserError(
+                f"config: {where}.{key}: hardly any of the distribution lies from low {length.low} to high "
+                f"{length.high}",
                 "correct the distribution, or set low and high so that they contain most of it",
             )
-            for key, length in lengths.items()
-            if isinstance(length, Normal | LogNormal)
-        ),
-        (
-            load.turns is not None and (traced or outputs),
-            f"{where}.turns: {path} has the lengths of answers",
+    if load.turns is not None and (traced or outputs):
+        raise UserError(
+            f"config: {where}.turns: {path} has the lengths of answers",
             "leave turns out (a trace has turns as lists in its lines), or name a file of prompts alone, or none",
-        ),
-        *_rows_of_requests(where, load, facts),
-    ]
+        )
 
 
-def _rows_of_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:
-    """Return the refusals of prefixes, samples and arrivals that contradict the load or its data set."""
+def _check_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
+    """Check that prefixes, samples and arrivals contradict neither the load nor its data set."""
     traced, path = (load.dataset.format == "trace", load.dataset.path) if load.dataset else (False, "")
     shared, of_trace = load.shared_prefix, facts.shortest_prompt if facts else 0
     of_load = load.prompt_tokens if isinstance(load.prompt_tokens, int) else load.prompt_tokens.low
@@ -228,43 +222,40 @@ def _rows_of_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | 
     drawn = load.prompts * load.samples_per_prompt
     per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
     by_trace = any(point.request_rate == "trace" for point in load.online.points)
-    return [
-        (
-            shared is not None and shared.tokens >= shortest,
-            f"{where}.shared_prefix.tokens: {shared and shared.tokens} tokens leave no room in {whose}, {shortest}",
+    if shared is not None and shared.tokens >= shortest:
+        raise UserError(
+            f"config: {where}.shared_prefix.tokens: {shared.tokens} tokens leave no room in {whose}, {shortest}",
             f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
-        ),
-        (
-            shared is not None and shared.groups > load.prompts,
-            f"{where}.shared_prefix.groups: {shared and shared.groups} are more than the {load.prompts} prompts",
+        )
+    if shared is not None and shared.groups > load.prompts:
+        raise UserError(
+            f"config: {where}.shared_prefix.groups: {shared.groups} are more than the {load.prompts} prompts",
             f"set groups to {load.prompts} or fewer",
-        ),
-        (
-            load.requests == "per_prompt" and not isinstance(load.output_tokens, int),
-            f"{where}.output_tokens: is a distribution, and the samples of one request share one length",
+        )
+    if load.requests == "per_prompt" and not isinstance(load.output_tokens, int):
+        raise UserError(
+            f"config: {where}.output_tokens: is a distribution, and the samples of one request share one length",
             "set requests: per_sequence, or output_tokens to a number",
-        ),
-        (
-            by_trace and not traced,
-            f"{where}.online.request_rate: is trace, but the workload has no trace",
+        )
+    if by_trace and not traced:
+        raise UserError(
+            f"config: {where}.online.request_rate: is trace, but the workload has no trace",
             "name a data set of format trace, or give requests per second",
-        ),
-        (
-            by_trace and facts is not None and not facts.has_arrivals,
-            f"{where}.online.request_rate: is trace, and {path} contains no arrival times",
+        )
+    if by_trace and facts is not None and not facts.has_arrivals:
+        raise UserError(
+            f"config: {where}.online.request_rate: is trace, and {path} contains no arrival times",
             "add arrival_s to its lines, or give requests per second",
-        ),
-        *(  # no prompt is sent twice in an iteration
-            (
-                due > drawn,
-                f"{where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.asked} needs {due} "
-                f"requests, but {load.prompts} prompts{per} give only {drawn}, so prompts would be repeated",
+        )
+    for point in load.online.points:  # no prompt is sent twice in an iteration
+        due = point.due_requests
+        if due is not None and due > drawn:
+            raise UserError(
+                f"config: {where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.asked} "
+                f"needs {due} requests, but {load.prompts} prompts{per} give only {drawn}, so prompts would be "
+                "repeated",
                 f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
             )
-            for point in load.online.points
-            if (due := point.due_requests) is not None
-        ),
-    ]
 
 
 def check_tokenizer(
@@ -291,33 +282,30 @@ def check_tokenizer(
         vocabulary = int(model.synthetic["vocab_size"])
     here = model.synthetic is None and folder is not None and Path(folder).is_dir()
     templated = load.spec.dataset.format == "messages"
-    refuse(
-        (
-            vocabulary is not None and facts.largest_id >= vocabulary,
-            f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
+    if vocabulary is not None and facts.largest_id >= vocabulary:
+        raise UserError(
+            f"config: {where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
             "use prompts that this model's tokenizer made, or give them as text; for an endpoint, set its tokenizer",
-        ),
-        (
-            facts.has_text and model.synthetic is not None and (vocabulary or 0) < SMALLEST_VOCABULARY,
-            f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",
+        )
+    if facts.has_text and model.synthetic is not None and (vocabulary or 0) < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"config: {where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",
             f"give the model a vocab_size of {SMALLEST_VOCABULARY} or more, or prompts as token ids",
-        ),
-        (
-            facts.has_text and model.synthetic is None and folder is None,
-            f"{where}: is text, and {model.name} has no tokenizer here",
+        )
+    if facts.has_text and model.synthetic is None and folder is None:
+        raise UserError(
+            f"config: {where}: is text, and {model.name} has no tokenizer here",
             "give prompts as token ids, use a trace, or set the endpoint's tokenizer",
-        ),
-        (
-            facts.has_text and here and not any(Path(folder or "", file).exists() for file in TOKENIZER_FILES),
-            f"{where}: is text, and the model folder {folder} holds no tokenizer",
+        )
+    if facts.has_text and here and not any(Path(folder or "", file).exists() for file in TOKENIZER_FILES):
+        raise UserError(
+            f"config: {where}: is text, and the model folder {folder} holds no tokenizer",
             "put its tokenizer files beside the weights, or give prompts as token ids",
-        ),
-        (
-            templated and (model.synthetic is not None or (here and not _has_template(Path(folder or "")))),
-            f"{where}: is messages, and the tokenizer of {model.name} has no chat template",
-            NO_TEMPLATE,
-        ),
-    )
+        )
+    if templated and (model.synthetic is not None or (here and not _has_template(Path(folder or "")))):
+        raise UserError(
+            f"config: {where}: is messages, and the tokenizer of {model.name} has no chat template", NO_TEMPLATE
+        )
 
 
 def _has_template(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from rollout_bench.contracts.spec import (
     QuantSpec,
     Spec,
 )
-from rollout_bench.core.errors import UserError, printable
+from rollout_bench.core.errors import UnmeasurableError, UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.plan.checks import (
@@ -53,7 +53,6 @@ from rollout_bench.plan.quants import (
     sizes_set,
     unknown_quant,
 )
-from rollout_bench.plan.refusals import UnmeasurableError, refuse
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.serving_checks import (
     check_can_be_sent,
@@ -194,21 +193,18 @@ def _under(config: Config, setting: str, engine: InstalledEngine) -> Config:
 
 def _check_something(experiments: list[Experiment], skipped: list[Skipped]) -> None:
     """Check that there is an experiment."""
-    refuse(
-        *(
-            (
-                not experiments,
-                f"nothing to measure: all combinations are skipped, the first ({one.model}, {one.quant}) because "
-                f"{one.reason}",
-                one.remedy,
-            )
-            for one in skipped[:1]
-        ),
-        (
-            not experiments,
-            "models: is an empty list: name at least one",
-            "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
-        ),
+    if experiments:
+        return
+    if skipped:
+        first = skipped[0]
+        raise UserError(
+            f"config: nothing to measure: all combinations are skipped, the first ({first.model}, {first.quant}) "
+            f"because {first.reason}",
+            first.remedy,
+        )
+    raise UserError(
+        "config: models: is an empty list: name at least one",
+        "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
     )
 
 
@@ -220,17 +216,14 @@ def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
         mine, theirs = sizes_set(spec), sizes_set(other)
         written = [(place, dict(flat(args))) for place, args in engine_args_in(config)]
         places = {name: place for place, args in reversed(written) for name in args}
-        refuse(
-            *(
-                (
-                    mine.get(name) != theirs.get(name),
-                    f"{places.get(name, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for {spec.title} and "
-                    f"{theirs.get(name, NOT_SET)} for {other.title}: two different models cannot be compared",
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
+                raise UserError(
+                    f"config: {places.get(name, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for "
+                    f"{spec.title} and {theirs.get(name, NOT_SET)} for {other.title}: two different models cannot "
+                    "be compared",
                     f"set {name} for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
                 )
-                for name in {**mine, **theirs}
-            )
-        )
 
 
 def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
@@ -373,13 +366,10 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     planning.check_spec(config, spec)
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, model.weights or "")
-    refuse(
-        (
-            Path(path).is_file(),
-            f"model_settings.{model.name}.weights: {path}: is a file",
-            "name the folder that holds config.json",
+    if Path(path).is_file():
+        raise UserError(
+            f"config: model_settings.{model.name}.weights: {path}: is a file", "name the folder that holds config.json"
         )
-    )
     check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
     if (unfit := planning.skip_reason(spec, path, config)) is not None:
@@ -419,23 +409,21 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         lenders = [quant, scheme.weights_of, "bf16" if scheme.weights_format == "bf16" else None]
         named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
         remedy = f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants"
-        refuse((named is None, f"{model} has no weights for {quant}", remedy), error=UnmeasurableError)
+        if named is None:
+            raise UnmeasurableError(f"config: {model} has no weights for {quant}", remedy)
         return ModelSpec(name=model, weights=named, synthetic=None)
     made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
-    refuse(
-        (
-            shape.get("num_experts") and not scheme.moe,
-            f"{quant} does not exist for mixture-of-experts models here",
+    if shape.get("num_experts") and not scheme.moe:
+        raise UnmeasurableError(
+            f"config: {quant} does not exist for mixture-of-experts models here",
             f"leave {quant} out of quants for {model}",
-        ),
-        (
-            scheme.weights_format == "own",
-            f"{model} is synthetic and {quant} names no weights_format",
+        )
+    if scheme.weights_format == "own":
+        raise UnmeasurableError(
+            f"config: {model} is synthetic and {quant} names no weights_format",
             f"set quant_settings.{quant}.weights_format",
-        ),
-        error=UnmeasurableError,
-    )
+        )
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:

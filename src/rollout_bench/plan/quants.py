@@ -15,8 +15,8 @@ from pydantic import Field
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import one_cache_name
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
+from rollout_bench.core.errors import UnmeasurableError, UserError
 from rollout_bench.plan.config import QuantSettings
-from rollout_bench.plan.refusals import UnmeasurableError, refuse
 
 # result of torchao's config_to_dict(Int8WeightOnlyConfig()), written out because planning does not import torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
@@ -166,13 +166,11 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     if changes.weights_format is not None:
         changed["weights_of"] = None  # those have another layout
     found = quant.to(Quant, **changed)
-    refuse(
-        (
-            not found.linear_dtypes,
-            f"quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified",
+    if not found.linear_dtypes:
+        raise UserError(
+            f"config: quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified",
             _instead(name, found),
         )
-    )
     return found
 
 
@@ -180,15 +178,12 @@ def check_cache(name: str, quant: Quant, args: dict[str, Any]) -> None:
     """Skip an engine with `args` that would not have the quantization's KV cache."""
     wanted, asked = quant.kv_cache_dtype, args.get(CACHE_ARGUMENT)
     is_other = asked is not None or CACHE_ARGUMENT in quant.engine_args
-    refuse(
-        (
-            wanted is not None and is_other and one_cache_name(str(asked)) != one_cache_name(wanted),
-            f"{name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
+    if wanted is not None and is_other and one_cache_name(str(asked)) != one_cache_name(wanted):
+        raise UnmeasurableError(
+            f"config: {name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
             f"leave {CACHE_ARGUMENT} out of the engine_args that win over those of quants, or leave {name} out of "
             "quants",
-        ),
-        error=UnmeasurableError,
-    )
+        )
 
 
 def _instead(name: str, quant: Quant) -> str:

@@ -7,10 +7,10 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN
 from rollout_bench.contracts.load import EndpointSpec, LoadSpec
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import planning_of
-from rollout_bench.plan.refusals import refuse
 from rollout_bench.plan.serving import Endpoint
 
 
@@ -46,31 +46,12 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
     Raises:
         UserError: a harness, load, endpoint or name is not possible.
     """
-    online, harness, command = with_loads(config), config.harness, COMMANDS.get(config.harness)
-    refuse(
-        (
-            config.endpoints and not config.models and not online,
-            "modes: endpoints are measured online, but modes lacks online",
-            "add online to modes",
-        ),
-        (
-            online and harness == "guidellm" and harness not in engine.harnesses,
-            f"harness: {harness} is not installed in {engine.python}",
-            f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
-        ),
-        (
-            online and harness == "vllm-bench" and not engine.name,
-            f"harness: vllm-bench is a command of vLLM, which {engine.python} lacks",
-            "name an interpreter with vLLM as engine.python, or set harness: rollout-bench",
-        ),
-        (
-            online and harness == "inference-perf" and harness not in engine.harnesses,
-            "harness: there is no command inference-perf on PATH",
-            "install it in an environment of its own (uv tool install inference-perf), or set harness: rollout-bench",
-        ),
-    )
-    if not online:
+    if not with_loads(config):
+        if config.endpoints and not config.models:
+            problem = "config: modes: endpoints are measured online, but modes lacks online"
+            raise UserError(problem, "add online to modes")
         return
+    _check_harness(config.harness, engine)
     # loads that cannot be sent under another setting only skip that setting
     if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
         for name in config.workloads:
@@ -78,43 +59,65 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             check_time(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
-        named = endpoint.tokenizer or ""
-        folder = Path(named).expanduser()
-        # pods have other folders, and another machine may have folders that this one lacks
-        here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
-        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
-        refuse(
-            (
-                command is not None and endpoint.headers,
-                f"endpoints.{name}.headers: {command} would write them, secrets included, "
-                f"{'on its command line' if harness == 'vllm-bench' else 'into its report'}",
-                "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
-            ),
-            (
-                named and not engine.name,
-                f"endpoints.{name}.tokenizer: transformers of vLLM reads it, and {engine.python} has no vLLM",
-                "name an interpreter with vLLM as engine.python, or leave it out: prompts are then about that long",
-            ),
-            (
-                harness in COUNTING and endpoint.tokenizer is None,
-                f"endpoints.{name}.tokenizer: is missing: {command} counts tokens with it",
-                "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
-            ),
-            (
-                harness == "inference-perf" and not endpoint.verify_tls,
-                f"endpoints.{name}.verify_tls: false: inference-perf checks every certificate",
-                "leave it out, or set harness: rollout-bench",
-            ),
-            (
-                here and not folder.is_dir(),
-                f"endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
-                "name the folder, or the hub id, of the model's tokenizer",
-            ),
-            (
-                first != name,
-                f"endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+        _check_endpoint(config, engine, name, endpoint)
+        label = endpoint.model_name or name
+        first = labels.setdefault((label, endpoint.quant), name)
+        if first != name:
+            raise UserError(
+                f"config: endpoints.{name}: is called {label} {endpoint.quant}, as {first} is",
                 "give one of them another model_name or quant, so that tables can distinguish them",
-            ),
+            )
+
+
+def _check_harness(harness: str, engine: InstalledEngine) -> None:
+    if harness == "guidellm" and harness not in engine.harnesses:
+        raise UserError(
+            f"config: harness: {harness} is not installed in {engine.python}",
+            f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
+        )
+    if harness == "vllm-bench" and not engine.name:
+        raise UserError(
+            f"config: harness: vllm-bench is a command of vLLM, which {engine.python} lacks",
+            "name an interpreter with vLLM as engine.python, or set harness: rollout-bench",
+        )
+    if harness == "inference-perf" and harness not in engine.harnesses:
+        raise UserError(
+            "config: harness: there is no command inference-perf on PATH",
+            "install it in an environment of its own (uv tool install inference-perf), or set harness: rollout-bench",
+        )
+
+
+def _check_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint) -> None:
+    harness, command = config.harness, COMMANDS.get(config.harness)
+    named = endpoint.tokenizer or ""
+    folder = Path(named).expanduser()
+    # pods have other folders, and another machine may have folders that this one lacks
+    here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
+    if command is not None and endpoint.headers:
+        raise UserError(
+            f"config: endpoints.{name}.headers: {command} would write them, secrets included, "
+            f"{'on its command line' if harness == 'vllm-bench' else 'into its report'}",
+            "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
+        )
+    if named and not engine.name:
+        raise UserError(
+            f"config: endpoints.{name}.tokenizer: transformers of vLLM reads it, and {engine.python} has no vLLM",
+            "name an interpreter with vLLM as engine.python, or leave it out: prompts are then about that long",
+        )
+    if harness in COUNTING and endpoint.tokenizer is None:
+        raise UserError(
+            f"config: endpoints.{name}.tokenizer: is missing: {command} counts tokens with it",
+            "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
+        )
+    if harness == "inference-perf" and not endpoint.verify_tls:
+        raise UserError(
+            f"config: endpoints.{name}.verify_tls: false: inference-perf checks every certificate",
+            "leave it out, or set harness: rollout-bench",
+        )
+    if here and not folder.is_dir():
+        raise UserError(
+            f"config: endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
+            "name the folder, or the hub id, of the model's tokenizer",
         )
 
 
@@ -128,14 +131,12 @@ def check_time(config: Config, name: str) -> None:
     passes = measuring.warmup_iterations + measuring.iterations
     label = points[0].asked if len(points) == 1 else f"{len(points)} loads"
     whole_s = sum(point.least_s for point in points) * passes
-    refuse(
-        (
-            config.timeout_s is not None and whole_s >= config.timeout_s,
-            f"workload_settings.{name}.online: {label} in {passes} passes take {whole_s:g} s, and timeout_s allows a "
-            f"launch {config.timeout_s or 0:g} s",
+    if config.timeout_s is not None and whole_s >= config.timeout_s:
+        raise UserError(
+            f"config: workload_settings.{name}.online: {label} in {passes} passes take {whole_s:g} s, and "
+            f"timeout_s allows a launch {config.timeout_s:g} s",
             f"set timeout_s to {limit_for(whole_s)} or more, lower iterations, or reduce the load",
         )
-    )
 
 
 ROOM_S = 300
@@ -156,34 +157,32 @@ def check_can_be_sent(config: Config, name: str) -> None:
     load, where = config.workload_settings[name], f"workload_settings.{name}"
     online, command = load.online, COMMANDS.get(config.harness)
     other = "set harness: rollout-bench, or leave"
-    refuse(
-        (
-            load.requests == "per_prompt",
-            f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
+    if load.requests == "per_prompt":
+        raise UserError(
+            f"config: {where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
-        ),
-        (
-            command and config.harness != "vllm-bench" and online.api == "chat",
-            f"{where}.online.api: chat: rollout-bench supports {command} with completions only",
+        )
+    if command and config.harness != "vllm-bench" and online.api == "chat":
+        raise UserError(
+            f"config: {where}.online.api: chat: rollout-bench supports {command} with completions only",
             f"{other} api out",
-        ),
-        (
-            command and not online.as_text,
-            f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
+        )
+    if command and not online.as_text:
+        raise UserError(
+            f"config: {where}.online.prompts_as: token_ids: {command} sends prompts as text only",
             "set it to text (prompt lengths are then approximate, and flagged), or set harness: rollout-bench",
-        ),
-        (
-            command and any(point.duration_s is not None for point in online.points),
-            f"{where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
+        )
+    if command and any(point.duration_s is not None for point in online.points):
+        raise UserError(
+            f"config: {where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
             f"{other} duration_s out",
-        ),
-        (
-            config.harness == "vllm-bench" and any(point.request_rate == "trace" for point in online.points),
-            f"{where}.online.request_rate: {command} draws the times of its requests itself, and takes no trace of "
-            "ours",
+        )
+    if config.harness == "vllm-bench" and any(point.request_rate == "trace" for point in online.points):
+        raise UserError(
+            f"config: {where}.online.request_rate: {command} draws the times of its requests itself, and takes no "
+            "trace of ours",
             f"{other} request_rate out",
-        ),
-    )
+        )
 
 
 COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve", "inference-perf": "inference-perf"}

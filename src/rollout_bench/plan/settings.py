@@ -10,12 +10,11 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import as_user_error
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.refusals import refuse
 
 PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
@@ -39,44 +38,41 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
     """
     own = config.setting_settings
     swept: dict[str, Partial] = {}
-    refuse(
-        (
-            DEFAULT_SETTING in own,
-            f"setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
+    if DEFAULT_SETTING in own:
+        raise UserError(
+            f"config: setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
         )
-    )
     others = {mode.name: {*SECTIONS} - {mode.settings} for mode in MODES.values()}
     made: dict[str, dict[str, Partial]] = {}
     for mode, sections in others.items():
         sweep = {key: values for key, values in config.sweep.items() if key.partition(".")[0] not in sections}
         made[mode] = {}
         for name, setting in _swept(sweep, engine):
-            taken = f"sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already"
-            is_taken = name in own or name in made[mode] or swept.get(name, setting) != setting
-            refuse((is_taken, taken, "rename or leave out one of them"))
+            if name in own or name in made[mode] or swept.get(name, setting) != setting:
+                raise UserError(
+                    f"config: sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already",
+                    "rename or leave out one of them",
+                )
             made[mode][name] = swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
         _check(config, name, setting)
     named = [*(("settings", name) for name in config.settings or []), ("baseline.setting", config.baseline.setting)]
-    refuse(
-        (
-            config.settings is None and own,
-            f"setting_settings: {', '.join(own)}: defined but not selected",
+    if config.settings is None and own:
+        raise UserError(
+            f"config: setting_settings: {', '.join(own)}: defined but not selected",
             f"write settings: [{', '.join([DEFAULT_SETTING, *own, *swept])}]",
-        ),
-        *(
-            (True, f"{where}: setting '{name}' is not defined", did_you_mean(name, known))
-            for where, name in named
-            if name is not None and name not in known
-        ),
-        (
-            config.settings is not None and swept and not swept.keys() & {*config.settings},
-            f"sweep of {', '.join(config.sweep)}: settings selects none of its settings",
+        )
+    for where, setting_name in named:
+        if setting_name is not None and setting_name not in known:
+            problem = f"config: {where}: setting '{setting_name}' is not defined"
+            raise UserError(problem, did_you_mean(setting_name, known))
+    if config.settings is not None and swept and not swept.keys() & {*config.settings}:
+        raise UserError(
+            f"config: sweep of {', '.join(config.sweep)}: settings selects none of its settings",
             f"write settings: [{', '.join([*(config.settings or ()), *swept])}], or leave sweep out (sweep={{}})",
-        ),
-    )
+        )
     names = {
         mode: [
             name
@@ -114,27 +110,17 @@ def _check(config: Config, name: str, setting: Partial) -> None:
         UserError: it cannot.
     """
     where, load = f"setting_settings.{name}", setting.get("workload", {})
-    refuse(
-        (
-            not isinstance(load, Mapping),
-            f"{where}.workload: {load!r} is no mapping",
-            "write keys of workload_settings below it",
-        )
-    )
+    if not isinstance(load, Mapping):
+        raise UserError(f"config: {where}.workload: {load!r} is no mapping", "write keys of workload_settings below it")
     for key in load:
         _check_key(f"{where}.workload", key)
     changes = {key: value for key, value in setting.items() if key != "workload"}
     _valid(_merged(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
-    refuse(
-        *(
-            (
-                key not in ("engine", *PARTS),
-                f"{where}.{key}: is the same under every setting",
-                did_you_mean(key.rpartition(".")[2], PARTS),
+    for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {}))):
+        if key not in ("engine", *PARTS):
+            raise UserError(
+                f"config: {where}.{key}: is the same under every setting", did_you_mean(key.rpartition(".")[2], PARTS)
             )
-            for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {})))
-        )
-    )
 
 
 def _valid(content: dict[str, Any], place: tuple[str, ...] = ()) -> Config:
@@ -160,12 +146,9 @@ def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[
     if not sweep:
         return
     keys = [(*_target(key, engine), key) for key in sweep]
-    refuse(
-        *(
-            (place[:2] == other[:2], f"sweep.{other[2]}: is the same as sweep.{place[2]}", "leave one of them out")
-            for place, other in itertools.combinations(keys, 2)
-        )
-    )
+    for place, other in itertools.combinations(keys, 2):
+        if place[:2] == other[:2]:
+            raise UserError(f"config: sweep.{other[2]}: is the same as sweep.{place[2]}", "leave one of them out")
     for (where, key, written), values in zip(keys, sweep.values(), strict=True):
         for value in values if where == "engine_args" else ():
             check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
@@ -177,20 +160,19 @@ def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[
             changes.setdefault(where, {})[key] = value
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
-        refuse(
-            (
-                len(name) > LONGEST_NAME,
-                f"sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
+        if len(name) > LONGEST_NAME:
+            raise UserError(
+                f"config: sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
                 "write these settings in setting_settings, under shorter names",
             )
-        )
         yield name, changes
 
 
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     """Return the place of a sweep's key, one of `PLACES`, and its name there."""
     where, dot, inner = key.partition(".")
-    refuse((key in PLACES, f"sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY"))
+    if key in PLACES:
+        raise UserError(f"config: sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY")
     if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)
@@ -198,19 +180,18 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     of_workload, of_engine = key in WorkloadSettings.model_fields, key in engine.arguments
     sections = [section for section in SECTIONS if key in type(Config.model_fields[section].default).model_fields]
     known = {*engine.arguments, *WorkloadSettings.model_fields}
-    refuse(
-        (
-            of_workload and of_engine,
-            f"sweep.{key}: is both an engine argument and a workload key",
+    if of_workload and of_engine:
+        raise UserError(
+            f"config: sweep.{key}: is both an engine argument and a workload key",
             f"write engine_args.{key} or workload.{key}",
-        ),
-        *((key not in known, f"sweep.{key}: is a key of {own}", f"write {own}.{key}") for own in sections),
-        (
-            engine.arguments and key not in known,
-            f"sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
+        )
+    if sections and key not in known:
+        raise UserError(f"config: sweep.{key}: is a key of {sections[0]}", f"write {sections[0]}.{key}")
+    if engine.arguments and key not in known:
+        raise UserError(
+            f"config: sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
             did_you_mean(key.replace("-", "_"), known),
-        ),
-    )
+        )
     if of_workload:
         _check_key("sweep", key)
     return "workload" if of_workload else "engine_args", key
@@ -218,23 +199,21 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
 
 def _check_key(where: str, key: str) -> None:
     known = WorkloadSettings.model_fields.keys() - OWN_KEY.keys()
-    refuse(
-        (key in OWN_KEY, f"{where}.{key}: does not belong below workload", OWN_KEY.get(key, "")),
-        (key not in known, f"{where}.{key}: a workload has no such key", did_you_mean(key, known)),
-    )
+    if key in OWN_KEY:
+        raise UserError(f"config: {where}.{key}: does not belong below workload", OWN_KEY[key])
+    if key not in known:
+        raise UserError(f"config: {where}.{key}: a workload has no such key", did_you_mean(key, known))
 
 
 def _word(key: str, value: Any) -> str:
     """Return a value as written in a setting's name."""
     words = {True: "true", False: "false", None: "null"}
     word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
-    refuse(
-        (
-            isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word),
-            f"sweep.{key}: cannot derive a setting name from {value!r}",
+    if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
+        raise UserError(
+            f"config: sweep.{key}: cannot derive a setting name from {value!r}",
             "write it in setting_settings, under a name you choose",
         )
-    )
     return word
 
 

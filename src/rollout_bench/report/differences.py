@@ -8,6 +8,7 @@ import pandas as pd
 
 from rollout_bench.analysis.timed.baselines import valid_records
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.earlier import in_common
 from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, TimedExperiment, launched
 from rollout_bench.analysis.timed.facts import Group
@@ -271,27 +272,28 @@ def _differing(rows: Sequence[Row], groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    lines = [
-        {
-            "mode": row.experiment.mode,
-            "platform": row.experiment.platform,
-            **row.axes,
-            "experiment_a": other.experiment if (other := row.against.other) else None,
-            "experiment_b": row.experiment.experiment,
-            "metric": metric,
-            "launches_a": len(valid_records(other)) if other else 0,
-            "launches_b": len(valid_records(row.experiment)),
-            "value_a": comparison.sides[1].value if comparison.sides else None,
-            "value_b": comparison.sides[0].value if comparison.sides else None,
-            "speedup": comparison.speedup,
-            "speedup_low": comparison.low,
-            "speedup_high": comparison.high,
-            "p_adjusted": comparison.p_adjusted,
-            "verdict": comparison.verdict,
-            "reason": comparison.reason or None,
-            "differences": "; ".join(map(str, row.against.differences)) or None,
-        }
-        for row in rows
-        for metric, comparison in row.comparisons.items()
-    ]
+    lines = [_line(row, metric, comparison) for row in rows for metric, comparison in row.comparisons.items()]
     return csv_text(pd.DataFrame(lines))
+
+
+def _line(row: Row, metric: MetricName, comparison: Comparison) -> dict[str, object]:
+    other = row.against.other
+    return {
+        "mode": row.experiment.mode,
+        "platform": row.experiment.platform,
+        **row.axes,
+        "experiment_a": other.experiment if other else None,
+        "experiment_b": row.experiment.experiment,
+        "metric": metric,
+        "launches_a": len(valid_records(other)) if other else 0,
+        "launches_b": len(valid_records(row.experiment)),
+        "value_a": comparison.sides[1].value if comparison.sides else None,
+        "value_b": comparison.sides[0].value if comparison.sides else None,
+        "speedup": comparison.speedup,
+        "speedup_low": comparison.low,
+        "speedup_high": comparison.high,
+        "p_adjusted": comparison.p_adjusted,
+        "verdict": comparison.verdict,
+        "reason": comparison.reason or None,
+        "differences": "; ".join(map(str, row.against.differences)) or None,
+    }

@@ -46,7 +46,7 @@ def records_table() -> str:
         ("launch-<i>.json", Record),
         *((f"launch-<i>.json of {mode.name}", mode.record.get()) for mode in MODES.values()),
         ("launch-<i>.sequences.jsonl.gz", SequenceRow),
-        *((f"launch-<i>{m.side_files[0]}", row) for m in MODES.values() if m.rows for row in [m.rows.get()]),
+        *((f"launch-<i>{mode.side_files[0]}", mode.rows.get()) for mode in MODES.values() if mode.rows),
         ("results/failures/<mode>/<experiment>/launch-<i>.json", Failure),
     ]
     of_all = set(keys_of(Record))

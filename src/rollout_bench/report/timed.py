@@ -84,11 +84,13 @@ def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, st
     Each has its name, the metric of the step, its verdict and ratio, then the verdict and ratio of t90.
     """
     for row in rows:
-        for metric in [metric for metric in TIME if {metric, FRONT} <= row.comparisons.keys()][:1]:
-            one, other = row.comparisons[metric], row.comparisons[FRONT]
-            said, said_other = STANDS.get(one.verdict), STANDS.get(other.verdict)
-            if one.speedup and other.speedup and said and said_other and said != said_other:
-                yield row.name, NUMBERS[metric].header, said, one.speedup, said_other, other.speedup
+        metric = next((metric for metric in TIME if metric in row.comparisons), None)
+        if metric is None or FRONT not in row.comparisons:
+            continue
+        one, other = row.comparisons[metric], row.comparisons[FRONT]
+        said, said_other = STANDS.get(one.verdict), STANDS.get(other.verdict)
+        if one.speedup and other.speedup and said and said_other and said != said_other:
+            yield row.name, NUMBERS[metric].header, said, one.speedup, said_other, other.speedup
 
 
 def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special: Special | None = None) -> list[View]:

@@ -33,15 +33,16 @@ def next_round(plan: Schedule) -> list[str]:
         and (launch.index < wanted[launch.experiment.name] or launch.record in moved)
         and not _given_up(plan, launch.record)
     ]
-    rounds = [
-        str(ROUNDS / experiment.mode / experiment.experiment / str(launches))
-        for experiment in plan.experiments
-        for launches in (wanted[experiment.experiment],)
-        if launches < experiment.launches
-        and _baselines(plan, experiment)
-        and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
-        and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
-    ]
+    rounds = []
+    for experiment in plan.experiments:
+        mode, name, launches = experiment.mode, experiment.experiment, wanted[experiment.experiment]
+        if (
+            launches < experiment.launches
+            and _baselines(plan, experiment)
+            and not _given_up(plan, str(record_path(RESULTS, mode, name, launches - 1)))
+            and missing_of_round(plan, mode, name, launches)
+        ):
+            rounds.append(str(ROUNDS / mode / name / str(launches)))
     return records + rounds
 
 

@@ -109,39 +109,38 @@ def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> li
         for files in (found.records, found.failures)
     )
 
-    def outcome(place: tuple[str, str], planned: int | None) -> dict[str, Any]:
-        return _outcome(results, records.get(place, []), failures.get(place, []), planned)
+    def launches_of(place: tuple[str, str], planned: int | None) -> dict[str, Any]:
+        return _launches(results, records.get(place, []), failures.get(place, []), planned)
 
     if plan is not None:
         return [
             _experiment(
                 results,
                 planned.model_dump(exclude={"launches", "devices"}),
-                outcome((planned.mode, planned.experiment), planned.launches),
+                launches_of((planned.mode, planned.experiment), planned.launches),
             )
             for planned in plan.experiments
         ]
-    every = [
-        _experiment(results, _names_found(results, *place, became["records"]), became)
-        for place in records.keys() | failures.keys()
-        for became in [outcome(place, None)]
-    ]
+    every = []
+    for place in records.keys() | failures.keys():
+        launches = launches_of(place, None)
+        every.append(_experiment(results, _names_found(results, *place, launches["records"]), launches))
     return sorted(every, key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
 
 
-def _experiment(results: Path, names: Mapping[str, Any], became: Mapping[str, Any]) -> ExperimentResults[Launched]:
+def _experiment(results: Path, names: Mapping[str, Any], launches: Mapping[str, Any]) -> ExperimentResults[Launched]:
     if not mode_of(names["mode"]).generates:
-        return ExperimentResults(**names, **became)
+        return ExperimentResults(**names, **launches)
     side_files = {
         record.launch: SideFile(
             sequences_path(record_path(results, names["mode"], names["experiment"], record.launch)), record
         )
-        for record in became["records"]
+        for record in launches["records"]
     }
-    return TimedExperiment(**names, **became, side_files=side_files)
+    return TimedExperiment(**names, **launches, side_files=side_files)
 
 
-def _outcome(
+def _launches(
     results: Path, records: Sequence[FoundFile], failures: Sequence[FoundFile], planned: int | None
 ) -> dict[str, Any]:
     """Return the fields of an experiment about its launches; with a plan, only the `planned` launches are read."""

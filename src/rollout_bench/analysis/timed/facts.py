@@ -139,14 +139,17 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
 def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
     """Return launch index and differing fact for the launches that both sides have: `IN_PAIRS` and the host's name."""
     partners = {record.launch: record for record in other}
-    return [
-        (record.launch, Difference(fact, str(own_value), str(other_value)))
-        for record in own
-        if (partner := partners.get(record.launch)) is not None
-        for fact in (*IN_PAIRS, "hostname")
-        for own_value, other_value in [(_of_pair(fact, side) for side in (record, partner))]
-        if own_value != other_value and not (fact == "device_count" and _asked(record) != _asked(partner))
-    ]
+    found = []
+    for record in own:
+        partner = partners.get(record.launch)
+        if partner is None:
+            continue
+        for fact in (*IN_PAIRS, "hostname"):
+            own_value, other_value = _of_pair(fact, record), _of_pair(fact, partner)
+            was_asked = fact == "device_count" and _asked(record) != _asked(partner)
+            if own_value != other_value and not was_asked:
+                found.append((record.launch, Difference(fact, str(own_value), str(other_value))))
+    return found
 
 
 def _of_pair(fact: str, record: Record) -> object:

@@ -20,9 +20,8 @@ def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]
         return tuple(experiments)
     swept = {_names(parts[0].whole) for parts in found if len(parts) > 1}
     groups = grouped(
-        (names if names in swept else number, part)
+        (_names(part.whole) if _names(part.whole) in swept else number, part)
         for number, parts in enumerate(found)
-        for names in [_names(parts[0].whole)]
         for part in parts
     )
     return tuple(

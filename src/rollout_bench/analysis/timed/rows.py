@@ -151,29 +151,8 @@ def rows_of(collection: ResultSet) -> list[Row]:
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
         measured = _marked(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
-    with_energy = {
-        e.mode
-        for e in experiments
-        if any(ENERGY_COMPARED[0] in each.values for each in measured[e.place] if each.valid)
-    }
-    uneven = {
-        e.mode
-        for e, against in pairs
-        if collection.earlier is None and against.other and _devices(e) != _devices(against.other)
-    }
-    by_device = {mode: metric for mode in uneven if (metric := mode_of(mode).by_device)}
-    metrics = [  # all experiments of a mode have the same
-        list(
-            dict.fromkeys(
-                (
-                    *((by_device[e.mode],) if e.mode in by_device else ()),
-                    *collection.comparison.metrics_of(e.mode),
-                    *(ENERGY_COMPARED if e.mode in with_energy else ()),
-                )
-            )
-        )
-        for e in experiments
-    ]
+    metrics_of_mode = _metrics(pairs, measured, collection)
+    metrics = [metrics_of_mode[e.mode] for e in experiments]
     compared: dict[MetricName, list[Comparison | None]] = {
         metric: _judged(
             [
@@ -186,20 +165,42 @@ def rows_of(collection: ResultSet) -> list[Row]:
         for metric in dict.fromkeys(metric for wanted in metrics for metric in wanted)
     }
     shown = Counter((e.mode, *names_of(e)) for e in experiments)
-    return [
-        Row(
-            experiment=e,
-            quant_label=quant_label,
-            label=with_setting(quant_label, e.setting),
-            launches=measured[e.place],
-            comparisons={
-                metric: found_here for metric in metrics[number] if (found_here := compared[metric][number]) is not None
-            },
-            against=found[number],
+    rows = []
+    for number, e in enumerate(experiments):
+        quant_label = e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"
+        comparisons = {metric: compared[metric][number] for metric in metrics[number]}
+        rows.append(
+            Row(
+                experiment=e,
+                quant_label=quant_label,
+                label=with_setting(quant_label, e.setting),
+                launches=measured[e.place],
+                comparisons={metric: each for metric, each in comparisons.items() if each is not None},
+                against=found[number],
+            )
         )
-        for number, e in enumerate(experiments)
-        for quant_label in [e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"]
-    ]
+    return rows
+
+
+def _metrics(
+    pairs: Sequence[tuple[TimedExperiment, Counterpart]], measured: Measured, collection: ResultSet
+) -> dict[str, list[MetricName]]:
+    """Return the compared metrics of each mode.
+
+    With different numbers of devices, the mode's metric by device comes first. Energy is compared if it was measured.
+    """
+    metrics: dict[str, list[MetricName]] = {}
+    for mode in dict.fromkeys(e.mode for e, _ in pairs):
+        own = [(e, against) for e, against in pairs if e.mode == mode]
+        has_energy = any(ENERGY_COMPARED[0] in each.values for e, _ in own for each in measured[e.place] if each.valid)
+        is_uneven = collection.earlier is None and any(
+            against.other and _devices(e) != _devices(against.other) for e, against in own
+        )
+        by_device = mode_of(mode).by_device if is_uneven else None
+        named = collection.comparison.metrics_of(mode)
+        every = [*([by_device] if by_device else []), *named, *(ENERGY_COMPARED if has_energy else ())]
+        metrics[mode] = list(dict.fromkeys(every))
+    return metrics
 
 
 def _devices(experiment: TimedExperiment) -> int | None:

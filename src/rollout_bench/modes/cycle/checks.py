@@ -4,10 +4,10 @@ from typing import Any
 
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec
 from rollout_bench.contracts.weights import SleepLevel
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.cycle.settings import CycleSettings, CycleSpec
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.planning import Planning, Reason
-from rollout_bench.plan.refusals import first_of, refuse
 from rollout_bench.plan.updates import check_updated
 
 USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
@@ -30,33 +30,28 @@ class CyclePlanning(Planning):
         """Check that the engine's weights can be updated, and the update be verified."""
         check_updated(spec, spec.of(CycleSpec).sleep)
         load_format = spec.engine.args.get("load_format")
-        refuse(
-            (
-                load_format in NO_WEIGHTS_NEEDED,
-                f"load_format: {load_format} weights come from no checkpoint, so the result of cycle.update: "
-                f"{spec.of(CycleSpec).update} cannot be verified",
+        if load_format in NO_WEIGHTS_NEEDED:
+            raise UserError(
+                f"config: load_format: {load_format} weights come from no checkpoint, so the result of "
+                f"cycle.update: {spec.of(CycleSpec).update} cannot be verified",
                 f"leave it out, or leave {spec.mode} out of modes",
             )
-        )
 
     def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return why the weights for the update are unknown; synthetic ones can be made in every layout."""
         if spec.model.synthetic is not None:
             return None
         model, quant = spec.model.name, spec.quant.name
-        return first_of(
-            (
-                spec.of(CycleSpec).update == "reload",
-                f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
-                "set cycle.update: in_process",
-            ),
-            (
-                spec.quant.weights_format != "bf16",
+        if spec.of(CycleSpec).update == "reload":
+            reason = f"{model} has no second checkpoint that cycle.update: reload could take other weights from"
+            return reason, "set cycle.update: in_process"
+        if spec.quant.weights_format != "bf16":
+            return (
                 f"{model} has its {quant} weights in a checkpoint of their own, and bf16 ones for cycle.update: "
                 "in_process are not known",
                 f"leave {quant} out of quants, or cycle out of modes",
-            ),
-        )
+            )
+        return None
 
 
 PLANNING = CyclePlanning()

@@ -4,13 +4,13 @@ from typing import Any
 
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.drift.settings import DriftSettings, DriftSpec
 from rollout_bench.plan.checks import check_batch
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning
-from rollout_bench.plan.refusals import refuse
 
 
 class DriftPlanning(Planning):
@@ -27,18 +27,17 @@ class DriftPlanning(Planning):
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that the reference is measured, and that there are enough sequences."""
         drift = config.of(DriftSettings)
-        refuse(
-            (
-                drift.reference not in config.quants,
-                f"drift.reference: {drift.reference} samples the tokens, but is not in quants",
+        if drift.reference not in config.quants:
+            raise UserError(
+                f"config: drift.reference: {drift.reference} samples the tokens, but is not in quants",
                 f"add it to quants, or name another: drift: {{reference: {config.quants[0]}}}",
-            ),
-            (
-                drift.batch_sizes[-1] > drift.prompts,
-                f"drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts {drift.prompts}",
+            )
+        if drift.batch_sizes[-1] > drift.prompts:
+            raise UserError(
+                f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts "
+                f"{drift.prompts}",
                 "raise drift.prompts, or leave that batch out",
-            ),
-        )
+            )
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that sequences fit the model, the largest batch the engine, and that all have the same weights."""
@@ -48,26 +47,24 @@ class DriftPlanning(Planning):
         check_batch(spec, "drift.batch_sizes", spec.of(DriftSpec).batch_sizes[-1], "leave that batch out")
         load = config.workload_settings[spec.workload.name]
         facts, prompts = facts_of(load), config.of(DriftSettings).prompts
-        refuse(
-            (
-                facts and load.dataset and load.dataset.format != "trace" and facts.prompts < prompts,
-                f"drift.prompts: {prompts} are more than the {facts and facts.prompts} in workload "
+        if facts is not None and load.dataset and load.dataset.format != "trace" and facts.prompts < prompts:
+            raise UserError(
+                f"config: drift.prompts: {prompts} are more than the {facts.prompts} in workload "
                 f"{spec.workload.name}'s data set, so some would count more than once",
-                f"set drift.prompts to {facts and facts.prompts} or fewer, or name a longer file",
-            ),
-            (
-                isinstance(limit, int) and positions is not None and limit > positions,
-                f"drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} has only "
-                f"{positions} positions",
+                f"set drift.prompts to {facts.prompts} or fewer, or name a longer file",
+            )
+        if isinstance(limit, int) and positions is not None and limit > positions:
+            raise UserError(
+                f"config: drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} "
+                f"has only {positions} positions",
                 f"lower drift.tokens, or set max_model_len to {positions} at most",
-            ),
-            (
-                spec.load_format in NO_WEIGHTS_NEEDED,
-                f"load_format: {spec.load_format} weights are drawn anew for each layout, so drift would compare "
-                "different models",
+            )
+        if spec.load_format in NO_WEIGHTS_NEEDED:
+            raise UserError(
+                f"config: load_format: {spec.load_format} weights are drawn anew for each layout, so drift would "
+                "compare different models",
                 f"leave load_format out, or leave {spec.mode} out of modes",
-            ),
-        )
+            )
 
     def reference(self, config: Config) -> str:
         """Return the quantization that samples the tokens."""

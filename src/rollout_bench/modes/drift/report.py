@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -205,38 +206,38 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[ValidExpe
 
 def drift_table(report: DriftReport) -> pd.DataFrame:
     """Return a line for each experiment and batch size; the columns end in their units."""
-    lines = [
-        {
-            "platform": one.chosen.experiment.platform,
-            "model": one.chosen.experiment.model,
-            "quant": one.chosen.experiment.quant,
-            "workload": one.chosen.experiment.workload,
-            "setting": one.chosen.experiment.setting,
-            "key": one.chosen.experiment.key,
-            "reference_key": one.reference.experiment.key,
-            "batch": one.batch,
-            "launches": " ".join(map(str, one.launches)),
-            "sequences": one.found.sequences,
-            "tokens": one.found.tokens,
-            "mean_d_nats": one.found.mean,
-            **_ends("sd_d", one.found.sd, "_nats"),
-            **_ends("mean_abs_d", one.found.size, "_nats"),
-            **_ends("p95_abs_d", one.found.p95, "_nats"),
-            "max_abs_d_nats": one.found.largest,
-            **_ends("kl_k1", one.found.k1, "_nats"),
-            **_ends("kl_k3", one.found.k3, "_nats"),
-            **_ends("outside", one.found.outside, "_share"),
-            **_ends("clipped", one.found.clipped, "_share"),
-            **_ends("token_ess", one.found.token_ess, "_share"),
-            "sequence_ess_share": one.found.sequence_ess,
-            **_ends("same_first_choice", one.found.agreement, "_share"),
-            **_ends("perplexity_ratio", one.found.perplexity_ratio, ""),
-            **_ends("beyond_floor", one.beyond, "_nats"),
-            "drifts": one.drifts,
-        }
-        for one in report.drifted
-    ]
-    return pd.DataFrame(lines).astype({"batch": "Int64"})
+    return pd.DataFrame([_line(one) for one in report.drifted]).astype({"batch": "Int64"})
+
+
+def _line(one: Drifted) -> dict[str, Any]:
+    return {
+        "platform": one.chosen.experiment.platform,
+        "model": one.chosen.experiment.model,
+        "quant": one.chosen.experiment.quant,
+        "workload": one.chosen.experiment.workload,
+        "setting": one.chosen.experiment.setting,
+        "key": one.chosen.experiment.key,
+        "reference_key": one.reference.experiment.key,
+        "batch": one.batch,
+        "launches": " ".join(map(str, one.launches)),
+        "sequences": one.found.sequences,
+        "tokens": one.found.tokens,
+        "mean_d_nats": one.found.mean,
+        **_ends("sd_d", one.found.sd, "_nats"),
+        **_ends("mean_abs_d", one.found.size, "_nats"),
+        **_ends("p95_abs_d", one.found.p95, "_nats"),
+        "max_abs_d_nats": one.found.largest,
+        **_ends("kl_k1", one.found.k1, "_nats"),
+        **_ends("kl_k3", one.found.k3, "_nats"),
+        **_ends("outside", one.found.outside, "_share"),
+        **_ends("clipped", one.found.clipped, "_share"),
+        **_ends("token_ess", one.found.token_ess, "_share"),
+        "sequence_ess_share": one.found.sequence_ess,
+        **_ends("same_first_choice", one.found.agreement, "_share"),
+        **_ends("perplexity_ratio", one.found.perplexity_ratio, ""),
+        **_ends("beyond_floor", one.beyond, "_nats"),
+        "drifts": one.drifts,
+    }
 
 
 def _ends(name: str, value: Bounded | None, unit: str) -> dict[str, float | None]:

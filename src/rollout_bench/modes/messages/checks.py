@@ -4,13 +4,13 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec, longest
 from rollout_bench.contracts.spec import Platform, Spec
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.messages import vllm_symbols
 from rollout_bench.modes.messages.settings import MessagesSettings
 from rollout_bench.plan.checks import check_batch, engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import Planning
-from rollout_bench.plan.refusals import refuse
 
 
 class MessagesPlanning(Planning):
@@ -27,41 +27,28 @@ class MessagesPlanning(Planning):
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that messages can be read, and that there are decode steps."""
         missing = vllm_symbols.moved(engine.folder) if engine.folder is not None else []
-        refuse(
-            *(
-                (
-                    True,
-                    f"modes: {engine.name} {engine.version}: {vllm_symbols.sentence(missing)}",
-                    vllm_symbols.REMEDY,
-                )
-                for _ in missing[:1]
-            ),
-            *(
-                (
-                    args.get("distributed_executor_backend") not in (None, "mp"),
-                    f"{place}.distributed_executor_backend: {args.get('distributed_executor_backend')!r}: only the "
-                    "messages of mp are measured",
+        if missing:
+            raise UserError(
+                f"config: modes: {engine.name} {engine.version}: {vllm_symbols.sentence(missing)}", vllm_symbols.REMEDY
+            )
+        for place, args in engine_args_in(config):
+            if args.get("distributed_executor_backend") not in (None, "mp"):
+                raise UserError(
+                    f"config: {place}.distributed_executor_backend: {args.get('distributed_executor_backend')!r}: "
+                    "only the messages of mp are measured",
                     "leave it out, or leave messages out of modes",
                 )
-                for place, args in engine_args_in(config)
-            ),
-            *(
-                (
-                    (args.get("pipeline_parallel_size") or 1) != 1,
-                    f"{place}.pipeline_parallel_size: messages between pipeline stages are not measured",
+            if (args.get("pipeline_parallel_size") or 1) != 1:
+                raise UserError(
+                    f"config: {place}.pipeline_parallel_size: messages between pipeline stages are not measured",
                     "set tensor_parallel_size instead, or leave messages out of modes",
                 )
-                for place, args in engine_args_in(config)
-            ),
-            *(
-                (
-                    longest(config.workload_settings[name].output_tokens) < 2,
-                    f"modes: workload {name} generates one token, so it has no decode step to measure",
+        for name in config.workloads:
+            if longest(config.workload_settings[name].output_tokens) < 2:
+                raise UserError(
+                    f"config: modes: workload {name} generates one token, so it has no decode step to measure",
                     "ask for more output_tokens, or leave messages out of modes",
                 )
-                for name in config.workloads
-            ),
-        )
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the largest batch fits the engine."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.modes.placement.settings import PlacementSettings, PlacementSpec
 from rollout_bench.plan.checks import USUAL_UTILIZATION, engine_args_in, memory_is_shared_out
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, Reason
-from rollout_bench.plan.refusals import first_of, refuse
 from rollout_bench.plan.updates import check_updated
 
 SERVER = "server"
@@ -80,66 +80,16 @@ class PlacementPlanning(Planning):
         placed = {config.of(PlacementSettings).where for config in configs}
         for config in configs:
             settings = config.of(PlacementSettings)
-            devices = settings.devices
-            keys = "generators", "overlap", "through"
-            colocated = [(key, value) for key in keys if (value := getattr(settings, key)) not in (None, 0, "engine")]
-            refuse(
-                (
-                    settings.sleep != "none" and placed == {SERVER},
-                    f"placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
-                    "never sleep",
-                    "leave it out, or set placement.where: colocated",
-                ),
-                *(
-                    (
-                        SERVER not in placed,
-                        f"placement.{key}: is {value}, but colocated devices all generate and train alternately",
-                        f"leave it out, or set placement.where: {SERVER}",
-                    )
-                    for key, value in colocated
-                ),
-                (
-                    (settings.generators or 0) >= devices,
-                    f"placement.generators: {settings.generators} of {devices} devices leave none for training",
-                    f"set it to {devices - 1} or less, or raise placement.devices",
-                ),
-                (
-                    settings.where == SERVER and devices == 1,
-                    "placement.devices: 1, but a server needs a device that generates and one that trains",
-                    "raise it, or set placement.where: colocated",
-                ),
-                (
-                    settings.overlap and not config.warmup_iterations,
-                    "placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
-                    "set warmup_iterations to 1, or overlap to 0",
-                ),
-                (
-                    settings.overlap and settings.waves > 1,
-                    f"placement.waves: {settings.waves} generations of a step, of which none is a step ahead",
-                    "set waves to 1, or overlap to 0",
-                ),
-                *(
-                    (args.get(name) not in (None, 1, False), f"{place}.{name}: {why}", remedy)
-                    for place, args in engine_args_in(config)
-                    for name, (why, remedy) in REFUSED_ARGS.items()
-                ),
-                *(
-                    (
-                        args.get("dtype") not in TRAINER_DTYPES,
-                        f"{place}.dtype: is {args.get('dtype')}, but the trainer's weights are bf16",
-                        "set it to bfloat16, or leave placement out of modes",
-                    )
-                    for place, args in engine_args_in(config)
-                ),
-                *(
-                    (
-                        config.workload_settings[name].requests == "per_prompt",
-                        f"workload_settings.{name}.requests: per_prompt gives a step no single sequences to share",
+            _check_used(settings, placed)
+            _check_steps(settings, config.warmup_iterations)
+            _check_args(config)
+            for name in config.workloads:
+                if config.workload_settings[name].requests == "per_prompt":
+                    raise UserError(
+                        f"config: workload_settings.{name}.requests: per_prompt gives a step no single sequences "
+                        "to share",
                         "set it to per_sequence, or leave placement out of modes",
                     )
-                    for name in config.workloads
-                ),
-            )
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the devices form whole engines with enough work and memory, and can sleep if configured."""
@@ -155,88 +105,82 @@ class PlacementPlanning(Planning):
             ("engines", "prompts", generating // size, prompts // placement.generations),
             ("trainers", "sequences", training, load.prompts * load.samples_per_prompt // placement.generations),
         )
-        refuse(
-            (
-                placement.generators is None and spec.platform != "cpu" and unset,
-                f"gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} of its "
-                f"device's memory, {left}",
+        if placement.generators is None and spec.platform != "cpu" and unset:
+            raise UserError(
+                f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would use "
+                f"{USUAL_UTILIZATION} of its device's memory, {left}",
                 f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
-            ),
-            (
-                spec.platform == "ascend",
-                f"modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
+            )
+        if spec.platform == "ascend":
+            raise UserError(
+                f"config: modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
                 f"leave {spec.mode} out of modes on ascend",
-            ),
-            (
-                generating % size,
-                f"tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
-                f"{spec.model.name} under {spec.axes['setting']}",
+            )
+        if generating % size:
+            raise UserError(
+                f"config: tensor_parallel_size: {size} does not divide the "
+                f"{several(generating, 'generating device')} of {spec.model.name} under {spec.axes['setting']}",
                 f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
-            ),
-            (
-                placement.through and size > 1,
-                f"placement.through: server, but an engine of {spec.model.name} has {size} devices",
+            )
+        if placement.through and size > 1:
+            raise UserError(
+                f"config: placement.through: server, but an engine of {spec.model.name} has {size} devices",
                 "set tensor_parallel_size to 1, or through to engine",
-            ),
-            *(  # an engine has all samples of a prompt, to share its cache
-                (
-                    there < share,
-                    f"placement.devices: {share} {who} share {there} {what} of workload {load.name} at once, so some "
-                    "have nothing to do",
+            )
+        for who, what, share, there in shared:
+            if there < share:
+                raise UserError(
+                    f"config: placement.devices: {share} {who} share {there} {what} of workload {load.name} at "
+                    "once, so some have nothing to do",
                     "lower placement.devices, or raise prompts",
                 )
-                for who, what, share, there in shared
-            ),
-        )
 
     def check_here(self, spec: Spec) -> None:
         """Check that the machine has enough cores, and that engines which share its memory say how much each uses."""
         placement, cores = spec.of(PlacementSpec), len(os.sched_getaffinity(0))
         shares = len(placement.generating)
-        refuse(
-            (
-                placement.devices * (placement.cores_per_device or 0) > cores,
-                f"placement.cores_per_device: {several(placement.devices, 'device')} of "
+        if placement.devices * (placement.cores_per_device or 0) > cores:
+            raise UserError(
+                f"config: placement.cores_per_device: {several(placement.devices, 'device')} of "
                 f"{several(placement.cores_per_device or 0, 'core')} are wanted, and there are {cores} cores here",
                 "lower it, or placement.devices",
-            ),
-            (
-                spec.platform == "cpu" and shares > 1 and not memory_is_shared_out(spec, shares),
-                f"placement.devices: {shares} {'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} "
-                f"of {spec.model.name} share the machine's memory on cpu, and each would use "
+            )
+        if spec.platform == "cpu" and shares > 1 and not memory_is_shared_out(spec, shares):
+            raise UserError(
+                f"config: placement.devices: {shares} "
+                f"{'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} of {spec.model.name} "
+                "share the machine's memory on cpu, and each would use "
                 f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
                 "set kv_cache_memory_bytes in engine_args",
-            ),
-        )
+            )
 
     def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return the reason why a model cannot be placed; None if no reason is known before a launch."""
         quant, scheme, model = spec.quant.name, spec.quant, spec.model
         shape, weights = model.synthetic or {}, model.weights or ""
-        hub, architecture = weights.startswith("hub:"), shape.get("architecture")
-        wrong = "" if hub or shape else _no_bf16(Path(path))
-        return first_of(
-            (
-                scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes,
+        architecture = shape.get("architecture")
+        if scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes:
+            return (
                 f"engines of a placement take the trainer's weights, which are bf16 and not {quant}",
                 f"leave {quant} out of quants, or placement out of modes",
-            ),
-            (
-                architecture in NO_STAND_IN and spec.of(PlacementSpec).train_s is None,
+            )
+        if architecture in NO_STAND_IN and spec.of(PlacementSpec).train_s is None:
+            return (
                 f"the trainer's stand-in can't train {model.name}, whose architecture is {architecture}",
                 "name a dense Qwen model, or set placement.train_s, which trains nothing",
-            ),
-            (
-                hub,
+            )
+        if weights.startswith("hub:"):
+            return (
                 f"weights of {model.name} are {weights}, and a placement's trainer reads a folder",
                 "download them below model_base and name the folder",
-            ),
-            (
-                wrong,
+            )
+        wrong = "" if shape else _no_bf16(Path(path))
+        if wrong:
+            return (
                 f"engines of a placement take the trainer's weights, which are bf16, and those of {model.name} {wrong}",
                 f"name a bf16 checkpoint in model_settings.{model.name}.weights, or leave placement out of modes",
-            ),
-        )
+            )
+        return None
 
     def trainer_bytes(self, spec: Spec, weights_bytes: float) -> tuple[float, bool]:
         """Return the memory of a trainer on a device, and whether an awake engine shares the device.
@@ -252,6 +196,61 @@ class PlacementPlanning(Planning):
         if placement.strategy:
             each = max(2.0, each / len(placement.training))
         return each * weights_bytes / 2, placement.generators is None
+
+
+def _check_used(settings: PlacementSettings, placed: Collection[str]) -> None:
+    """Check that keys which apply to one of `where` alone are used under one of `placed`."""
+    if settings.sleep != "none" and placed == {SERVER}:
+        raise UserError(
+            f"config: placement.sleep: is {settings.sleep}, but a server's devices only generate, so its "
+            "engines never sleep",
+            "leave it out, or set placement.where: colocated",
+        )
+    for key in ("generators", "overlap", "through"):
+        value = getattr(settings, key)
+        if SERVER not in placed and value not in (None, 0, "engine"):
+            raise UserError(
+                f"config: placement.{key}: is {value}, but colocated devices all generate and train alternately",
+                f"leave it out, or set placement.where: {SERVER}",
+            )
+
+
+def _check_steps(settings: PlacementSettings, warmups: int) -> None:
+    """Check that some devices generate and others train, and that a step may overlap an earlier one."""
+    devices = settings.devices
+    if (settings.generators or 0) >= devices:
+        raise UserError(
+            f"config: placement.generators: {settings.generators} of {devices} devices leave none for training",
+            f"set it to {devices - 1} or less, or raise placement.devices",
+        )
+    if settings.where == SERVER and devices == 1:
+        raise UserError(
+            "config: placement.devices: 1, but a server needs a device that generates and one that trains",
+            "raise it, or set placement.where: colocated",
+        )
+    if settings.overlap and not warmups:
+        raise UserError(
+            "config: placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
+            "set warmup_iterations to 1, or overlap to 0",
+        )
+    if settings.overlap and settings.waves > 1:
+        raise UserError(
+            f"config: placement.waves: {settings.waves} generations of a step, of which none is a step ahead",
+            "set waves to 1, or overlap to 0",
+        )
+
+
+def _check_args(config: Config) -> None:
+    """Check that engines can take the trainer's weights as they are."""
+    for place, args in engine_args_in(config):
+        for name, (why, remedy) in REFUSED_ARGS.items():
+            if args.get(name) not in (None, 1, False):
+                raise UserError(f"config: {place}.{name}: {why}", remedy)
+        if args.get("dtype") not in TRAINER_DTYPES:
+            raise UserError(
+                f"config: {place}.dtype: is {args.get('dtype')}, but the trainer's weights are bf16",
+                "set it to bfloat16, or leave placement out of modes",
+            )
 
 
 def _near_sizes(size: int, generating: int) -> str:

@@ -6,6 +6,7 @@ A launch starts a process for each rank, as for replicas; the ranks also communi
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -32,42 +33,30 @@ def obstacle(spec: Spec, record: Path) -> Cause | None:
     """Return why engines and trainer cannot be placed as in `spec`; None if they can."""
     placement, args = spec.of(PlacementSpec), spec.engine.args
     shards, generating = tensor_parallel_size(spec), len(placement.generating)
-    refusals = [
-        (
-            placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF),
-            f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile",
-            "leave sleep out",
-        ),
-        (
-            placement.overlap and not spec.measuring.warmup_iterations,
-            "overlap 1 without a warm-up: in the first step there is nothing yet to train on",
-            "set warmup_iterations to 1 or more",
-        ),
-        (
-            spec.quant.weights_format != "bf16",
-            f"{spec.quant.name}: the trainer's weights are bf16, and its format is quantized beforehand",
-            "place bf16",
-        ),
-        *(
-            (
-                int(args.get(name) or 1) > 1,
+    impossible = partial(Cause, "impossible_placement")
+    if placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF):
+        problem = f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile"
+        return impossible(problem, "leave sleep out")
+    if placement.overlap and not spec.measuring.warmup_iterations:
+        problem = "overlap 1 without a warm-up: in the first step there is nothing yet to train on"
+        return impossible(problem, "set warmup_iterations to 1 or more")
+    if spec.quant.weights_format != "bf16":
+        problem = f"{spec.quant.name}: the trainer's weights are bf16, and its format is quantized beforehand"
+        return impossible(problem, "place bf16")
+    for name in ("data_parallel_size", "pipeline_parallel_size"):
+        if int(args.get(name) or 1) > 1:
+            return impossible(
                 f"{name} {args.get(name)}: engines of a placement know tensor_parallel_size alone",
                 f"leave {name} out of engine_args under placement, or set it to 1",
             )
-            for name in ("data_parallel_size", "pipeline_parallel_size")
-        ),
-        (
-            spec.platform not in ("cpu", *DEVICES_OF),
-            f"on {spec.platform} no placement is measured",
-            "measure on cpu or cuda",
-        ),
-        (
-            generating % shards,
+    if spec.platform not in ("cpu", *DEVICES_OF):
+        return impossible(f"on {spec.platform} no placement is measured", "measure on cpu or cuda")
+    if generating % shards:
+        return impossible(
             f"tensor_parallel_size {shards} does not divide the {generating} devices that generate",
             "set it to a divisor, or change placement.devices or placement.generators",
-        ),
-    ]
-    return next((Cause("impossible_placement", what, fix) for wrong, what, fix in refusals if wrong), None)
+        )
+    return None
 
 
 def roles(spec: Spec) -> list[str]:

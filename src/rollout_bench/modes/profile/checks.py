@@ -5,11 +5,11 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.spec import Platform
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.profile.settings import ProfileSettings
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import Planning
-from rollout_bench.plan.refusals import refuse
 
 WINDOWS_SINCE = (0, 32)
 """First vLLM version whose server accepts a window with /start_profile: present in the source of 0.32, not of 0.23."""
@@ -31,23 +31,19 @@ class ProfilePlanning(Planning):
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that there are steps to trace, and that traces have a limit."""
         release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
-        refuse(
-            (
-                config.of(ProfileSettings).through == "server" and release < WINDOWS_SINCE,
-                f"profile.through: vLLM {engine.version} cannot limit the number of steps in /start_profile, so the "
-                "trace would have no limit",
+        if config.of(ProfileSettings).through == "server" and release < WINDOWS_SINCE:
+            raise UserError(
+                f"config: profile.through: vLLM {engine.version} cannot limit the number of steps in "
+                "/start_profile, so the trace would have no limit",
                 "set profile.through: engine, or use vLLM 0.32 or later",
-            ),
-            *(
-                (
-                    longest(config.workload_settings[name].output_tokens) < 2,
-                    f"workload_settings.{name}.output_tokens: a profile has no decode steps to trace: {name} generates "
-                    "one token",
+            )
+        for name in config.workloads:
+            if longest(config.workload_settings[name].output_tokens) < 2:
+                raise UserError(
+                    f"config: workload_settings.{name}.output_tokens: a profile has no decode steps to trace: "
+                    f"{name} generates one token",
                     "ask for more output_tokens, or leave profile out of modes",
                 )
-                for name in config.workloads
-            ),
-        )
 
 
 PLANNING = ProfilePlanning()

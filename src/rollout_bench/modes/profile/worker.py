@@ -102,7 +102,10 @@ class Traces:
     def drop(self) -> None:
         """Remove the trace of the profiler's first step, which is unusually slow."""
         for path in self.written.iterdir():
-            path.unlink() if path.is_file() else shutil.rmtree(path)
+            if path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
 
     def close(self) -> None:
         """Remove the profiler's remaining files."""

@@ -4,13 +4,13 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.settings import RolloutSettings, RolloutSpec
 from rollout_bench.plan.checks import SIZE
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, planning_of, with_logprobs
-from rollout_bench.plan.refusals import refuse
 
 
 class RolloutPlanning(Planning):
@@ -34,13 +34,11 @@ class RolloutPlanning(Planning):
         wanted = config.of(RolloutSettings).replicas
         if wanted is None:
             return args
-        refuse(
-            (
-                args.get(SIZE) not in (None, wanted),
-                f"rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args.get(SIZE)}",
+        if args.get(SIZE) not in (None, wanted):
+            raise UserError(
+                f"config: rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args.get(SIZE)}",
                 "leave one of them out: both set the number of engines in a launch",
             )
-        )
         rest = {name: value for name, value in args.items() if name != SIZE}
         return {**args, SIZE: wanted} if wanted > 1 else rest
 
@@ -51,26 +49,23 @@ class RolloutPlanning(Planning):
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that a router gets single sequences, and partial ones only where some are aborted."""
         asked = config.of(RolloutSettings)
-        refuse(
-            (
-                asked.partial and asked.over_sample is None,
-                "rollout.partial: without over_sample, no sequence is aborted that could go on",
+        if asked.partial and asked.over_sample is None:
+            raise UserError(
+                "config: rollout.partial: without over_sample, no sequence is aborted that could go on",
                 "set rollout.over_sample to more than 1, or leave partial out",
-            ),
-            (
-                asked.partial and not config.warmup_iterations,
-                "rollout.partial: the first step has no earlier step whose sequences go on, and warmup_iterations is 0",
+            )
+        if asked.partial and not config.warmup_iterations:
+            raise UserError(
+                "config: rollout.partial: the first step has no earlier step whose sequences go on, and "
+                "warmup_iterations is 0",
                 "set warmup_iterations to 1 or more",
-            ),
-            *(
-                (
-                    config.workload_settings[name].requests == "per_prompt",
-                    f"workload_settings.{name}.requests: per_prompt gives the router no single sequences",
+            )
+        for name in config.workloads:
+            if config.workload_settings[name].requests == "per_prompt":
+                raise UserError(
+                    f"config: workload_settings.{name}.requests: per_prompt gives the router no single sequences",
                     "set it to per_sequence, or leave rollout out of modes",
                 )
-                for name in config.workloads
-            ),
-        )
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that a step which sends more than it needs has other prompts for it, in whole groups."""
@@ -79,51 +74,48 @@ class RolloutPlanning(Planning):
             return
         sent, facts = own.sent(needed), facts_of(config.workload_settings[name])
         there, group = (facts.prompts, facts.group) if facts else (sent, 1)
-        refuse(
-            (
-                own.partial and sent >= 2 * needed,
-                f"rollout.over_sample: {own.over_sample} sends two steps' prompts of workload {name} at once, so that "
-                "with partial a next step may need none",
+        if own.partial and sent >= 2 * needed:
+            raise UserError(
+                f"config: rollout.over_sample: {own.over_sample} sends two steps' prompts of workload {name} at "
+                "once, so that with partial a next step may need none",
                 "send less than twice the prompts, or leave partial out",
-            ),
-            (
-                sent > there,
-                f"rollout.over_sample: {own.over_sample} sends {sent} prompts of workload {name} in a step, and its "
-                f"data set has {there}",
+            )
+        if sent > there:
+            raise UserError(
+                f"config: rollout.over_sample: {own.over_sample} sends {sent} prompts of workload {name} in a "
+                f"step, and its data set has {there}",
                 "name a longer file, or lower prompts",
-            ),
-            (
-                group == 0 or needed % group or sent % group,
-                f"rollout.over_sample: {own.over_sample} sends {sent} lines of workload {name} where a step needs "
-                f"{needed}, which are not both whole groups of its data set",
+            )
+        if group == 0 or needed % group or sent % group:
+            raise UserError(
+                f"config: rollout.over_sample: {own.over_sample} sends {sent} lines of workload {name} where a "
+                f"step needs {needed}, which are not both whole groups of its data set",
                 f"make both multiples of {group}" if group else "give all groups as many lines, one after the other",
-            ),
-        )
+            )
 
     def check_other(self, config: Config, spec: Spec) -> None:
         """Check that no single engine gets the load of all, and that only rollouts get turns."""
         asked = config.of(RolloutSettings)
         engines = asked.replicas or 1
-        refuse(
-            (
-                spec.workload.turns is not None and asked.partial,
-                f"rollout.partial: sequences with turns, as of workload {spec.workload.name}, do not go on in a next "
-                "step",
+        if spec.workload.turns is not None and asked.partial:
+            raise UserError(
+                f"config: rollout.partial: sequences with turns, as of workload {spec.workload.name}, do not go "
+                "on in a next step",
                 "leave partial out, or give it a workload without turns",
-            ),
-            (
-                spec.workload.turns is not None and spec.mode != "rollout",
-                f"workload_settings.{spec.workload.name}.turns: mode {spec.mode} has no turns, only rollout has",
+            )
+        if spec.workload.turns is not None and spec.mode != "rollout":
+            raise UserError(
+                f"config: workload_settings.{spec.workload.name}.turns: mode {spec.mode} has no turns, only "
+                "rollout has",
                 f"leave {spec.mode} out of modes, or give it a workload without turns",
-            ),
-            (
-                engines > 1 and spec.endpoint is None and not planning_of(spec.mode).several_engines,
-                f"rollout.replicas: {engines} engines share workload {spec.workload.name}, but in {spec.mode} mode one "
-                "engine would get all its requests",
+            )
+        if engines > 1 and spec.endpoint is None and not planning_of(spec.mode).several_engines:
+            raise UserError(
+                f"config: rollout.replicas: {engines} engines share workload {spec.workload.name}, but in "
+                f"{spec.mode} mode one engine would get all its requests",
                 f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of "
                 "modes, or set rollout.replicas to null if the workload is already one engine's share",
-            ),
-        )
+            )
 
 
 PLANNING = RolloutPlanning()

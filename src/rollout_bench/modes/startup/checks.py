@@ -3,11 +3,11 @@
 from typing import Any
 
 from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.startup.settings import StartupSettings, StartupSpec
 from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.planning import Planning
-from rollout_bench.plan.refusals import refuse
 
 NO_TENSORIZER: dict[Platform, str] = {
     "cpu": "vLLM serialises weights that it has handed to oneDNN as empty ones, and can't read them back",
@@ -37,35 +37,30 @@ class StartupPlanning(Planning):
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the start can be measured."""
         platform, load_format = spec.platform, spec.of(StartupSpec).load_format
-        refuse(
-            (
-                load_format == "fastsafetensors" and platform != "cuda",
-                f"startup.load_format: vLLM supports fastsafetensors only on CUDA devices, but platform is {platform}",
+        if load_format == "fastsafetensors" and platform != "cuda":
+            raise UserError(
+                "config: startup.load_format: vLLM supports fastsafetensors only on CUDA devices, but platform "
+                f"is {platform}",
                 "leave fastsafetensors out; runai_streamer is also available",
-            ),
-            (
-                load_format == "tensorizer",
-                f"startup.load_format: tensorizer can't be measured on {platform}: "
+            )
+        if load_format == "tensorizer":
+            raise UserError(
+                f"config: startup.load_format: tensorizer can't be measured on {platform}: "
                 f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
                 "leave tensorizer out; the others are auto, dummy, safetensors, runai_streamer and fastsafetensors",
-            ),
-            *(
-                (
-                    "load_format" in args,
-                    f"{place}.load_format: in mode startup, startup.load_format sets the load format",
-                    f"leave it out, and set startup.load_format: {args.get('load_format')}",
+            )
+        for place, args in engine_args_in(config):
+            if "load_format" in args:
+                raise UserError(
+                    f"config: {place}.load_format: in mode startup, startup.load_format sets the load format",
+                    f"leave it out, and set startup.load_format: {args['load_format']}",
                 )
-                for place, args in engine_args_in(config)
-            ),
-            *(
-                (
-                    name in spec.engine.environment,
-                    f"engine.environment.{name}: is set by rollout-bench itself in mode startup",
+        for name in OF_STARTS:
+            if name in spec.engine.environment:
+                raise UserError(
+                    f"config: engine.environment.{name}: is set by rollout-bench itself in mode startup",
                     "leave it out: startup.caches sets the caches that the engine finds; or leave startup out of modes",
                 )
-                for name in OF_STARTS
-            ),
-        )
 
 
 PLANNING = StartupPlanning()

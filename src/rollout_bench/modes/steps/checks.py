@@ -4,13 +4,13 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
+from rollout_bench.core.errors import UserError
 from rollout_bench.modes.steps.settings import StepsSettings
 from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.fit.architecture import MemoryUnknownError, experts_in, model_config
 from rollout_bench.plan.planning import Planning, Reason, with_logprobs
-from rollout_bench.plan.refusals import first_of, refuse
 
 UNPREDICTED = {
     "speculative_config": "steps with drafts",
@@ -37,25 +37,18 @@ class StepsPlanning(Planning):
 
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that nothing is asked that predictions do not know."""
-        refuse(
-            *(
-                (
-                    bool(args.get(name)),
-                    f"{place}.{name}: the time of {what} is not predicted",
-                    "leave it out, or leave steps out of modes",
-                )
-                for place, args in engine_args_in(config)
-                for name, what in UNPREDICTED.items()
-            ),
-            *(
-                (
-                    (args.get("pipeline_parallel_size") or 1) != 1,
-                    f"{place}.pipeline_parallel_size: the time of steps in stages is not predicted",
+        for place, args in engine_args_in(config):
+            for name, what in UNPREDICTED.items():
+                if args.get(name):
+                    raise UserError(
+                        f"config: {place}.{name}: the time of {what} is not predicted",
+                        "leave it out, or leave steps out of modes",
+                    )
+            if (args.get("pipeline_parallel_size") or 1) != 1:
+                raise UserError(
+                    f"config: {place}.pipeline_parallel_size: the time of steps in stages is not predicted",
                     "set tensor_parallel_size instead, or leave steps out of modes",
                 )
-                for place, args in engine_args_in(config)
-            ),
-        )
 
     def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return the reason why a model's steps cannot be predicted; None if no reason is known before a launch."""
@@ -63,8 +56,10 @@ class StepsPlanning(Planning):
             experts = experts_in(model_config(spec, path))
         except MemoryUnknownError:
             return None
+        if experts <= 1:
+            return None
         mixture = f"the time of a step of {spec.model.name}, a mixture of {experts} experts, is not predicted"
-        return first_of((experts > 1, mixture, f"leave {spec.model.name} out of models, or steps out of modes"))
+        return mixture, f"leave {spec.model.name} out of models, or steps out of modes"
 
 
 PLANNING = StepsPlanning()
