@@ -34,10 +34,11 @@ golden: setup ## write tests/golden anew: what summaries of made records say
 ACTIONS := .ci/gate/action.yml docs/examples/gate.yml
 VALIDATOR := npx --yes --package @action-validator/core@0.6.0 --package @action-validator/cli@0.6.0 action-validator
 
-lint: setup ## formatting, lint, types; changes nothing
+lint: setup ## formatting, lint, types, imports; changes nothing
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
+	$(IN_VENV) lint-imports --no-cache --no-logo
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) snakemake --lint --config launches=auto

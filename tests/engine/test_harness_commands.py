@@ -20,7 +20,7 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.session import Opened, PromptText, start_server
-from rollout_bench.modes.online.worker import _Load
+from rollout_bench.modes.online.worker import LoadPasses
 
 pytestmark = pytest.mark.engine
 
@@ -63,7 +63,7 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     job = Job(spec=SPEC.model_copy(update={"load": loaded}), model=str(model), launch=0, timeout_s=600)
     target = dataclasses.replace(opened.target, chat=loaded.api == "chat")
     at = dataclasses.replace(opened, target=target, text=None if loaded.token_ids else PromptText(str(model)))
-    sending = _Load(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None)
+    sending = LoadPasses(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None)
     return sending.send(loaded.points[0], 0, False)
 
 

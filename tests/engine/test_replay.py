@@ -15,7 +15,7 @@ from launching import TINY_MODEL
 
 from rollout_bench.contracts.steps import StepWork
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.replay import ReplayJob, WaitingSequence, _config, _Replay, replay
+from rollout_bench.predict.replay import EngineReplay, ReplayJob, WaitingSequence, engine_config, replay
 
 # vLLM's own imports warn, and its CPU platform sets variables.
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
@@ -180,7 +180,7 @@ def test_long_decodes_call_the_scheduler_rarely(model: str, ahead: bool, monkeyp
 class Executor:
     """Answers in place of a model, and notes each step."""
 
-    def __init__(self, noted: _Replay) -> None:
+    def __init__(self, noted: EngineReplay) -> None:
         self.noted = noted
 
     def execute_model(self, scheduled: Any, non_block: bool) -> Any:
@@ -201,10 +201,10 @@ def core_steps(job: ReplayJob) -> tuple[list[StepWork], int, int]:
     """Return steps, preemptions and maximum of blocks in the loop of vLLM's engine core."""
     from vllm.v1.engine.core import EngineCore
 
-    config = _config(job)
-    noted = _Replay(job, config)
+    config = engine_config(job)
+    noted = EngineReplay(job, config)
     core = object.__new__(EngineCore)
-    core.vllm_config, core.scheduler, core.model_executor = config, noted._scheduler, Executor(noted)
+    core.vllm_config, core.scheduler, core.model_executor = config, noted.scheduler, Executor(noted)
     core.batch_queue_size, core.batch_queue = config.max_concurrent_batches, None
     core.is_mm_encoder_only = core.is_pooling_model = core.log_stats = False
     core._weight_version, core.aborts_queue = "", queue.Queue()
@@ -214,7 +214,7 @@ def core_steps(job: ReplayJob) -> tuple[list[StepWork], int, int]:
         step = core.step_with_batch_queue
     while core.scheduler.has_requests() or core.batch_queue:
         step()
-    return noted._steps, noted._preemptions, noted._peak
+    return noted.steps, noted.preemptions, noted.peak
 
 
 @given(load=loads())

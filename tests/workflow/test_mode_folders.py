@@ -49,7 +49,7 @@ print("PLANNED" + json.dumps(named("cuda")))
 """
 
 
-# No mode imports another one (tests/unit/repo/test_layers.py), so those that config.yaml names can be missing together.
+# No mode imports another one (.importlinter), so those that config.yaml names can be missing together.
 MISSING = ("online startup messages steps", "offline rollout profile", "cycle placement drift")
 
 

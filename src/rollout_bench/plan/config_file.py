@@ -450,12 +450,12 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     models: list[type[BaseModel]] = [Config]
     for part in location:
         fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
-        models = [found for field in fields for found in _models(field.annotation)] or models
+        models = [found for field in fields for found in models_in(field.annotation)] or models
     return [key for model in models for key in model.model_fields]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Return the models in the type of a field."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _models(inner)]
+    return [found for inner in get_args(annotation) for found in models_in(inner)]

@@ -367,7 +367,7 @@ def _times(device_columns: Array, host_columns: Array, device: Array, host: Arra
     return np.asarray(np.maximum(device_columns @ device, host_columns @ host))
 
 
-def _least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
+def least_squares(columns: Array, seconds: Array, weights: Array) -> Array:
     """Return non-negative coefficients with the smallest weighted squares of relative errors; zeros without rows."""
     if not len(seconds):  # scipy's nnls returns whatever the memory held
         return np.zeros(columns.shape[1])
@@ -387,7 +387,7 @@ _Sides = tuple[Array, Array]
 
 def _solved(cells: _Cells, sides: _Sides, weights: Array, hosted: NDArray[np.bool_]) -> _Sides:
     device, host = (
-        _least_squares(columns[on], cells.median_s[on], weights[on])
+        least_squares(columns[on], cells.median_s[on], weights[on])
         for columns, on in zip(sides, (~hosted, hosted), strict=True)
     )
     return device, host

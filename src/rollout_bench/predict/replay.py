@@ -98,13 +98,13 @@ def replay(job: ReplayJob, *, jump: bool = True) -> Replayed:
     for name, (usual, feature) in NOT_REPLAYED.items():
         if job.args.get(name) not in (None, usual):
             raise UserError(f"{name}: a replay cannot follow {feature}", f"predict without {name}, or measure")
-    config = _config(job)
+    config = engine_config(job)
     for asked in job.sequences:
         _check_fits(asked, job, config.model_config.max_model_len)
-    return _Replay(job, config).run(jump)
+    return EngineReplay(job, config).run(jump)
 
 
-def _config(job: ReplayJob) -> Any:
+def engine_config(job: ReplayJob) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
 
@@ -147,31 +147,31 @@ def _check_fits(asked: WaitingSequence, job: ReplayJob, max_model_len: int) -> N
         )
 
 
-class _Replay:
+class EngineReplay:
     """The scheduler, and what vLLM's `EngineCore` does with it."""
 
     def __init__(self, job: ReplayJob, config: Any) -> None:
         from vllm.v1.structured_output import StructuredOutputManager
 
         self._block_tokens = job.block_tokens
-        self._scheduler = config.scheduler_config.get_scheduler_cls()(
+        self.scheduler = config.scheduler_config.get_scheduler_cls()(
             vllm_config=config,
             kv_cache_config=_kv_cache(job),
             structured_output_manager=StructuredOutputManager(config),
             block_size=job.block_tokens,
         )
         for request in _requests(job.sequences, config.cache_config, job.block_tokens):
-            self._scheduler.add_request(request)
-        self._pool = self._scheduler.kv_cache_manager.block_pool
+            self.scheduler.add_request(request)
+        self._pool = self.scheduler.kv_cache_manager.block_pool
         self._depth = config.max_concurrent_batches
-        self._steps: list[StepWork] = []
+        self.steps: list[StepWork] = []
         self._finished = [-1] * len(job.sequences)
-        self._preemptions = self._peak = 0
+        self.preemptions = self.peak = 0
         self._empty = self._pool.get_num_free_blocks()
 
     def run(self, jump: bool) -> Replayed:
         """Schedule until all sequences are complete, as `step_with_batch_queue` does; a queue of one is `step`."""
-        scheduler = self._scheduler
+        scheduler = self.scheduler
         queue: deque[tuple[Any, Any, int]] = deque()
         while scheduler.has_requests() or queue:
             quiet = False
@@ -187,10 +187,10 @@ class _Replay:
                 # The newest step is like those that were jumped, so it is now the last of them.
                 queue = deque((scheduled, answer, step + count) for scheduled, answer, step in queue)
         return Replayed(
-            steps=self._steps,
+            steps=self.steps,
             finished=self._finished,
-            preemptions=self._preemptions,
-            kv_peak_blocks=self._peak,
+            preemptions=self.preemptions,
+            kv_peak_blocks=self.peak,
         )
 
     def _computed(self, scheduled: Any) -> tuple[Any, int]:
@@ -198,24 +198,24 @@ class _Replay:
         from vllm.v1.outputs import ModelRunnerOutput
 
         names = list(scheduled.num_scheduled_tokens)
-        requests = [self._scheduler.requests[name] for name in names]
+        requests = [self.scheduler.requests[name] for name in names]
         if names:
             computed = zip(requests, scheduled.num_scheduled_tokens.values(), strict=True)
             work = work_of(computed, self._held() * self._block_tokens)
-            self._steps.append(StepWork(**work))
-        self._preemptions += len(scheduled.preempted_req_ids or ())
+            self.steps.append(StepWork(**work))
+        self.preemptions += len(scheduled.preempted_req_ids or ())
         self._note_peak()
         answer = ModelRunnerOutput(
             req_ids=names,
             req_id_to_index={name: index for index, name in enumerate(names)},
             sampled_token_ids=[[] if request.is_prefill_chunk else [_token(request)] for request in requests],
         )
-        return answer, len(self._steps) - 1
+        return answer, len(self.steps) - 1
 
     def _processed(self, scheduled: Any, answer: Any, step: int) -> bool:
         """Let the scheduler process the answer to a step, and return whether it ends a sequence."""
         ended = False
-        for outputs in self._scheduler.update_from_output(scheduled, answer).values():
+        for outputs in self.scheduler.update_from_output(scheduled, answer).values():
             for output in outputs.outputs:
                 if output.finish_reason is not None:
                     self._finished[int(output.request_id)], ended = step, True
@@ -227,22 +227,22 @@ class _Replay:
         If no sequence could be admitted or had to be preempted in it, then neither in the next ones, because the KV
         cache only fills up until a sequence ends.
         """
-        running = len(self._scheduler.running)
+        running = len(self.scheduler.running)
         return (
-            0 < running == len(scheduled.num_scheduled_tokens) == self._steps[-1].decodes
+            0 < running == len(scheduled.num_scheduled_tokens) == self.steps[-1].decodes
             and not scheduled.preempted_req_ids
         )
 
     def _quiet_steps(self) -> int:
         """Return the number of further steps in which all running sequences decode, none ends, and blocks suffice."""
-        running = self._scheduler.running
+        running = self.scheduler.running
         most = min(each.max_tokens - each.num_output_tokens for each in running) - 1
         return int(np.searchsorted(self._further_blocks(most), self._pool.get_num_free_blocks(), side="right"))
 
     def _further_blocks(self, steps: int) -> NDArray[np.int64]:
         """Return the blocks that the running sequences take in addition in up to each of the next decoding steps."""
         size = self._block_tokens
-        computed = np.array([each.num_computed_tokens for each in self._scheduler.running])
+        computed = np.array([each.num_computed_tokens for each in self.scheduler.running])
         taken = np.bincount(-computed % size, minlength=size)  # at each place of a block
         return np.asarray(np.cumsum(taken[np.arange(steps) % size]))
 
@@ -253,24 +253,24 @@ class _Replay:
     def _jump(self, count: int) -> None:
         """Advance all running sequences by `count` decoded tokens."""
         held = self._held() + self._further_blocks(count)
-        for request in self._scheduler.running:
+        for request in self.scheduler.running:
             # As in a step, the last token is appended after its slot is allocated: it is not yet in the KV cache.
             request.append_output_token_ids([_token(request)] * (count - 1))
-            slots = self._scheduler.kv_cache_manager.allocate_slots(request, count)
+            slots = self.scheduler.kv_cache_manager.allocate_slots(request, count)
             assert slots is not None
             request.append_output_token_ids(_token(request))
             request.num_computed_tokens += count
-        last = self._steps[-1]
+        last = self.steps[-1]
         for step, blocks in enumerate(held, 1):
             work = {
                 "context_tokens": last.context_tokens + step * last.decodes,
                 "kv_tokens": int(blocks) * self._block_tokens,
             }
-            self._steps.append(last.model_copy(update=work))
+            self.steps.append(last.model_copy(update=work))
         self._note_peak()
 
     def _note_peak(self) -> None:
-        self._peak = max(self._peak, self._held())
+        self.peak = max(self.peak, self._held())
 
 
 def _token(request: Any) -> int:

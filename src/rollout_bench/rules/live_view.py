@@ -153,7 +153,7 @@ class RunState:
             self._running[mark].see(launches, now)
         total = f"{self._limit}{len(self._plan.jobs)}"
         shown = [job.line(total) for job in list(self._running.values())[:SHOWN]]
-        left_s = self._left_s(now)
+        left_s = self.left_s(now)
         time_left = f", {self._limit or 'about '}{duration(left_s)} left" if left_s else ""
         doubts = "".join(f"; {n} {what}" for n, what in ((self._failed, "failed"), (self._flagged, "flagged")) if n)
         spent_s = now - self._began
@@ -183,7 +183,7 @@ class RunState:
         per_s = sum(each.output_tokens for each in passes) / (sum(each.elapsed_s for each in passes) or 1.0)
         return (f"{rate(per_s)} tok/s" if passes else "done") + (f" ({flags})" if flags else "")
 
-    def _left_s(self, now: float) -> float | None:
+    def left_s(self, now: float) -> float | None:
         """Return the seconds until all launches are measured, None before anything is known.
 
         A job takes as long as the last one of the same experiments, else as launches of earlier runs, else as those

@@ -216,7 +216,7 @@ def test_a_pass_that_runs_out_of_prompts_says_so(monkeypatch: pytest.MonkeyPatch
     opened.connection.metrics.return_value = None
     job = Job(spec=spec, model="tiny", launch=0, timeout_s=600)
     source = Source(spec.workload, 2048, "tiny")
-    sending = worker._Load(job, spec.load, opened, source, lambda event: None, lambda: None)
+    sending = worker.LoadPasses(job, spec.load, opened, source, lambda event: None, lambda: None)
     assert "prompts_repeated" in [flag.code for flag in sending.send(spec.load.points[0], 0, False).flags]
 
 

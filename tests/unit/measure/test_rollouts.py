@@ -18,6 +18,7 @@ from launching import tiny_spec
 from made_workloads import workload
 
 from rollout_bench.contracts.record import Drafting, ReplicaPass, Surplus, TurnRow
+from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
@@ -150,7 +151,12 @@ def result(number: int, tokens: int = 4, reason: str = "length") -> Ended:
 def test_what_a_step_left_unfinished_goes_on_before_new_prompts() -> None:
     spec = tiny_spec(workload={"prompts": 2, "samples_per_prompt": 2})
     own = {"mode": "rollout", "rollout": RolloutSpec(over_sample=2.0, partial=True)}
-    router = Router(spec.model_copy(update=own), 0, lambda load, vocabulary: Source(load, vocabulary, "none"))
+    rollout = spec.model_copy(update=own)
+
+    def source(load: WorkloadSpec, vocabulary: int) -> Source:
+        return Source(load, vocabulary, "none")
+
+    router = Router(rollout, 0, source)
     router.ready(2048)
     router.prepare()
     first = router._step
@@ -167,7 +173,7 @@ def test_what_a_step_left_unfinished_goes_on_before_new_prompts() -> None:
     assert second.asked[0] == Request(2, 0, [*first.asked[0].prompt_token_ids, 7, 7], 14, made=2)
     assert [(one.prompt, one.sample) for one in second.asked[1:]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert len(set(second.groups)) == 3
-    router.follow(router._spec, 1, router._make)  # another launch begins with nothing
+    router.follow(rollout, 1, source)  # another launch begins with nothing
     router.ready(2048)
     router.prepare()
     assert len(router._step.asked) == 8

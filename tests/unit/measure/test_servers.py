@@ -24,12 +24,12 @@ from rollout_bench.measure.server.paced import prepared_requests
 from rollout_bench.measure.server.served import rows_of
 from rollout_bench.measure.server.session import (
     Connection,
-    _took_token_ids,
-    _vocabulary,
     check_answer,
     connection_errors,
     identity,
     start_server,
+    took_token_ids,
+    vocabulary_of,
 )
 from rollout_bench.measure.server.stream import Answer, LoadPass, Question, RequestOutcome, Target, open_session, send
 from rollout_bench.workloads.requests import Request
@@ -274,7 +274,7 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(path: str, server: Stu
 def test_an_answer_of_another_shape_says_nothing(answering: Answering, content: str):
     served = identity(answering(HEAD + content), True)
     assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
-    assert not _took_token_ids(content)
+    assert not took_token_ids(content)
 
 
 def test_a_servers_self_description_is_made_safe_to_keep(answering: Answering):
@@ -362,7 +362,7 @@ def out_of(vocabulary: int, status: int = 400) -> dict[str, Any]:
 @pytest.mark.parametrize("options", [out_of(2048), out_of(2048, 200), out_of(79), out_of(32_000)])
 def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, Any]):
     with running_stub(**options) as stub:
-        assert _vocabulary(Connection(target(stub.url)), 32_000) == options["vocabulary"]
+        assert vocabulary_of(Connection(target(stub.url)), 32_000) == options["vocabulary"]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, A
 )
 def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], said: str):
     with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=said):
-        _vocabulary(Connection(target(stub.url)), 32_000)
+        vocabulary_of(Connection(target(stub.url)), 32_000)
 
 
 HOLDING = """

@@ -29,9 +29,11 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 HUB = "Qwen/Qwen3-8B"
 
 
-def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True, named: str = NAMED) -> None:
+def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True, named: str = NAMED) -> list[str]:
+    """Return the models of the planned experiments."""
     merged = planned.merged_with(f"{{{named}{more}}}")
-    plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
+    made, *_ = plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
+    return [experiment.model for experiment in made.experiments]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_the_remedy_for_a_model_of_the_hub_as_a_name_can_be_planned(capsys: pyte
 
 def test_a_folder_with_a_model_is_planned() -> None:
     Path("models/tiny-llama").rename("models/tiny-lama")
-    plan()
+    assert plan() == ["own"]
 
 
 def test_a_model_beside_the_config_is_named_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,4 +130,4 @@ def test_a_download_that_was_cut_is_refused(capsys: pytest.CaptureFixture[str]) 
     ids=["elsewhere", "other platform", "kubernetes", "cluster", "job"],
 )
 def test_what_another_machine_may_have_is_planned(more: str, where: dict[str, bool]) -> None:
-    plan(more, **where)
+    assert plan(more, **where) == ["own"]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import _models, read_config
+from rollout_bench.plan.config_file import models_in, read_config
 from rollout_bench.plan.engine import (
     probe_engine,
 )
@@ -54,7 +54,7 @@ def test_each_choice_of_numbers_is_read_from_text():
         if model not in seen:
             seen.add(model)
             for name, field in model.model_fields.items():
-                models += _models(field.annotation)
+                models += models_in(field.annotation)
                 choices = [each for each in get_args(field.annotation) if isinstance(each, int)]
                 numbers += len(choices)
                 read = TypeAdapter(Annotated[field.annotation, "", *field.metadata])  # type: ignore[name-defined]

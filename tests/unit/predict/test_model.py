@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.contracts.steps import StepWork, TimedStep
-from rollout_bench.predict.model import StepModel, _least_squares, fit
+from rollout_bench.predict.model import StepModel, fit, least_squares
 from rollout_bench.predict.prediction import DRAWS
 
 SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
@@ -168,7 +168,7 @@ def test_a_load_is_as_sure_as_its_steps():
 
 def test_no_rows_have_no_coefficients():
     for size in range(1, 200):  # scipy's own answer would be what the memory held
-        assert not _least_squares(np.empty((0, size)), np.empty(0), np.empty(0)).any()
+        assert not least_squares(np.empty((0, size)), np.empty(0), np.empty(0)).any()
 
 
 def test_a_model_is_the_same_after_json():

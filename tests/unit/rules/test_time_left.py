@@ -67,7 +67,7 @@ def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: py
     end_s, seen = every[-1][0], []
     for clock[0], running[0] in every:
         state.lines()
-        left_s = state._left_s(clock[0])
+        left_s = state.left_s(clock[0])
         if left_s is not None and end_s - clock[0] > PASS_S * PASSES:
             seen.append((round(clock[0], 1), left_s / (end_s - clock[0])))
     assert seen[0][0] <= IMPORT_S + 2 * START_S, "with the first passes"

@@ -437,8 +437,8 @@ def open_endpoint(spec: Spec) -> Opened:
                 check_answer(status, answer, target)
             if status != 200:
                 refused.append((status, answer))
-            elif not token_ids or _took_token_ids(answer):
-                vocabulary = _vocabulary(connection, text.vocabulary) if token_ids else text.vocabulary
+            elif not token_ids or took_token_ids(answer):
+                vocabulary = vocabulary_of(connection, text.vocabulary) if token_ids else text.vocabulary
                 return _found(connection, served, body is full, vocabulary, text if not token_ids else None, answer)
     status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
     raise _failure(status, answer, target)
@@ -457,14 +457,14 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
     return status, answer
 
 
-def _took_token_ids(answer: str) -> bool:
+def took_token_ids(answer: str) -> bool:
     """Return whether the probe was read as one prompt with its length, or one token more for the start of text."""
     event = event_of(answer.encode())
     counted = event.usage.get("prompt_tokens") if isinstance(event.usage, dict) else None
     return len(event.choices or ()) == 1 and counted in (len(PROBE), len(PROBE) + 1)
 
 
-def _vocabulary(connection: Connection, most: int) -> int:
+def vocabulary_of(connection: Connection, most: int) -> int:
     """Return how many token ids the server accepts in prompts, at most `most`; it takes a completion for each guess.
 
     Raises:
@@ -477,7 +477,7 @@ def _vocabulary(connection: Connection, most: int) -> int:
         status, answer = _asked_patiently(connection, [*PROBE[:-1], vocabulary - 1])
         if status not in NOT_UNDERSTOOD:
             check_answer(status, answer, connection.target)
-            if _took_token_ids(answer):
+            if took_token_ids(answer):
                 return False
         refused = status, answer
         return True

@@ -34,7 +34,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
     opened = opened_server(job, tell)
-    sent = _Load(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
+    sent = LoadPasses(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
     first = 0
     for number, point in enumerate(load.points):
         if number:
@@ -68,7 +68,7 @@ SPARE = 2
 
 
 @dataclass(frozen=True)
-class _Load:
+class LoadPasses:
     """Data shared by all passes of a launch."""
 
     job: Job
