@@ -21,7 +21,7 @@ from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.store import read_record
 
 STARTER = Path("src/rollout_bench/measure/launch/starter.py")
-ATTEMPT = Path("src/rollout_bench/measure/launch/attempt.py")
+REQUEST = Path("src/rollout_bench/measure/launch/request.py")
 
 
 QUIET = 0.03
@@ -40,7 +40,7 @@ def measure(folder: Path, rounds: int) -> tuple[Copy, Copy]:
     """Measure the rounds that are missing; return the copies with plain and with forked starts."""
     plain, forked = Copy(folder / "plain", SETTINGS), Copy(folder / "forked", SETTINGS)
     change(plain.path / STARTER, r"return (spec.platform in MODULES|False) and", "return False and")
-    change(forked.path / ATTEMPT, r"return (self.die_with_parent or os.getpid\(\)|\d+)\n", f"return {os.getpid()}\n")
+    change(forked.path / REQUEST, r"return (self.die_with_parent or os.getpid\(\)|\d+)\n", f"return {os.getpid()}\n")
     for launches in range(1, rounds + 1):
         for copy in (plain, forked) if launches % 2 else (forked, plain):
             copy.run("results/summary.txt", "--config", f"launches={launches}")

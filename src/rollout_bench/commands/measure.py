@@ -14,30 +14,24 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn, get_args
 
 from pydantic import Field, ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.claims import claimed
-from rollout_bench.contracts.failures import Cause, failed_by_itself, state_of
+from rollout_bench.contracts.failures import failed_by_itself, state_of
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.spec import read_spec
+from rollout_bench.contracts.spec import Isolation, read_spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.options import Parser
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
-from rollout_bench.measure.launch.attempt import (
-    COMMON,
-    Assignment,
-    add_common_arguments,
-    attempt,
-    interrupted,
-)
-from rollout_bench.measure.launch.block import BlockRun, Engines, check_together
-from rollout_bench.measure.launch.failures import unwritten
-from rollout_bench.measure.launch.outcome import in_workflow
-from rollout_bench.measure.launch.progress import say
-from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.launch.block import BlockContext, Engines, Member, check_together, measure_block
+from rollout_bench.measure.launch.outcome import in_workflow, interrupted
+from rollout_bench.measure.launch.progress import Progress, say
+from rollout_bench.measure.launch.request import LaunchRequest
+from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.machine.leases import lease
 from rollout_bench.plan.order import block_orders
 
@@ -55,10 +49,57 @@ class LaunchArguments(Strict):
     log: Path = Field(description="file for the engine's output")
 
 
-class Member(LaunchArguments):
+class MemberArguments(LaunchArguments):
     """One launch of several, from --member."""
 
     turn: int = Field(default=0, description="number of its block; the blocks use the same engines one after the other")
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that all launches of the command share."""
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="time limit for the whole launch; a longer launch fails (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--isolation",
+        choices=get_args(Isolation),
+        help="exclusive: no other launch runs on the node; per_device: launches may run on other devices "
+        "(default: exclusive on cpu and for endpoints, else per_device)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="largest number of devices that launches of this workflow hold together; on cpu the cores are divided "
+        "into N parts (default: all; on cpu as many as the launch needs)",
+    )
+    parser.add_argument(
+        "--first-device",
+        type=int,
+        metavar="I",
+        help="preferred device, counted from 0 among the visible devices, modulo their number (default: --launch)",
+    )
+    parser.add_argument(
+        "--attempt",
+        type=int,
+        metavar="N",
+        help="number of this attempt, from 1; with it, a launch that has a record is not measured again, and an "
+        "attempt after a failure of the experiment (not of the node) ends immediately",
+    )
+    parser.add_argument(
+        "--die-with-parent",
+        type=int,
+        metavar="PID",
+        help="end when process PID ends for any reason; it must be the parent (in a shell: $PPID before exec)",
+    )
+
+
+COMMON = ("timeout_s", "isolation", "devices", "first_device", "attempt", "die_with_parent")
+"""Common arguments that are fields of `LaunchRequest`."""
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -95,7 +136,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="seed for the order of passes in each round; the block of launch I continues the order of launch I - 1 "
         "(default: %(default)s)",
     )
-    add_common_arguments(parser)
+    _add_common_arguments(parser)
     arguments = parser.parse_args(argv)
     given = {name: value for name in LaunchArguments.model_fields if (value := getattr(arguments, name)) is not None}
     try:
@@ -105,21 +146,21 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def member_of_json(text: str) -> Member:
+def member_of_json(text: str) -> MemberArguments:
     """Return the launch in the JSON of --member; raise `argparse.ArgumentTypeError` if it is invalid."""
     try:
-        return Member.model_validate_json(text)
+        return MemberArguments.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise argparse.ArgumentTypeError(f"{text!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def assigned(arguments: argparse.Namespace) -> list[Assignment]:
+def requested(arguments: argparse.Namespace) -> list[LaunchRequest]:
     """Return the launches to measure; raise `UserError` if the arguments contradict each other or a spec."""
-    members: list[Member] = arguments.member
-    assignments = []
+    members: list[MemberArguments] = arguments.member
+    requests = []
     for given in members:
-        assignment = Assignment(
+        request = LaunchRequest(
             read_spec(given.spec),
             given.model,
             given.launch,
@@ -129,37 +170,36 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
             turn=given.turn,
             **{name: getattr(arguments, name) for name in COMMON},
         )
-        assignment.check(given.spec)
-        assignments.append(assignment)
-    check_together(assignments)
-    return assignments
+        request.check(given.spec)
+        requests.append(request)
+    check_together(requests)
+    return requests
 
 
-def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> int:
+def measure(arguments: argparse.Namespace, requests: Sequence[LaunchRequest], signals: int) -> int:
     """Measure the launches without a record or a final failure; return the exit status."""
-    statuses: dict[int, int] = {}
-    left: list[int] = []
+    statuses: dict[Path, int] = {}
+    left: list[LaunchRequest] = []
     with contextlib.ExitStack() as claims:
-        for number, assignment in enumerate(assignments):
+        for request in requests:
             try:
-                if in_workflow(assignment.out):
-                    longest_s = assignment.timeout_s * len(assignments)
-                    out = assignment.out.absolute()
-                    claims.enter_context(claimed(out, assignment.log, longest_s))
-                if assignment.outcome.is_settled(assignment.attempt):
-                    say(f"{assignment.out}: is measured already")
+                if in_workflow(request.out):
+                    longest_s = request.timeout_s * len(requests)
+                    claims.enter_context(claimed(request.out.absolute(), request.log, longest_s))
+                if request.outcome.is_settled(request.attempt):
+                    say(f"{request.out}: is measured already")
                 else:
-                    left.append(number)
+                    left.append(request)
             except UserError as error:
-                statuses[number] = failed(error)
-        rest = [assignments[number] for number in left]
+                print(error, file=sys.stderr, flush=True)
+                statuses[request.out] = error.status
         try:
-            found = measure_blocks(arguments, rest, signals) if rest else []
+            statuses |= measure_blocks(left, arguments.order_seed, signals)
         except Interrupted as error:
-            return interrupted(rest, error, slurm.cause_of_own_job)
-    statuses |= dict(zip(left, found, strict=True))
-    status = next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
-    return 0 if arguments.attempt is not None and is_over([a.out for a in assignments]) else status
+            return interrupted([request.outcome for request in left], error, slurm.cause_of_own_job)
+    if arguments.attempt is not None and is_over([request.out for request in requests]):
+        return 0
+    return next((status for request in requests if (status := statuses.get(request.out, 0))), 0)
 
 
 def is_over(records: Sequence[Path]) -> bool:
@@ -172,39 +212,53 @@ def is_over(records: Sequence[Path]) -> bool:
     return all(state_of(record) == "measured" or failed_by_itself(record, plan) for record in records)
 
 
-def measure_blocks(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
-    """Measure launches interleaved in blocks, or a single one alone; return the exit status of each."""
-    first = assignments[0]
-    try:
-        if len(assignments) == 1:
-            attempt(first, signals, slurm.cause_of_own_job)
-            return [0]
-        with lease(first.wanted, partial(pause, signals), first.reporting().say) as held:
-            first.tell_users(signals)
-            blocks = list(grouped((each.turn, each) for each in assignments).values())
-            statuses: dict[Path, int] = {}
-            with contextlib.closing(Engines(each.spec for each in assignments)) as engines:
-                for block in blocks:
-                    rounds = max(each.spec.measuring.iterations for each in block)
-                    orders = block_orders(arguments.order_seed, first.launch, [each.name for each in block], rounds)
-                    run = BlockRun(block, held, orders, signals, slurm.cause_of_own_job, engines)
-                    statuses |= zip((each.out for each in block), run.run(), strict=True)
-            return [statuses[each.out] for each in assignments]
-    except DeviceError as error:
-        cause = Cause(error.category, error.problem, error.remedy)
-    except UserError as error:  # of the only launch, or the folder of leases can't be used
-        if len(assignments) == 1:
-            return [failed(error)]
-        cause = Cause("not_written", error.problem, error.remedy)
-    except OSError as error:  # of the lease: each launch tells its own
-        cause = unwritten(error)
-    return [failed(assignment.outcome.failed("starting", cause)) for assignment in assignments]
+def measure_blocks(requests: Sequence[LaunchRequest], order_seed: int, signals: int) -> dict[Path, int]:
+    """Measure launches in blocks, one after the other on one lease; return the exit status of each record.
+
+    Raises:
+        Interrupted: if a signal arrived.
+    """
+    of_turns = grouped((request.turn, request) for request in requests).values()
+    blocks = [[Member(each, slurm.cause_of_own_job, is_alone=len(turn) == 1) for each in turn] for turn in of_turns]
+    every = [member for block in blocks for member in block]
+    for member in every:
+        member.do(member.check)  # who would fail need not wait for devices
+    if ready := [member for member in every if member.status == 0]:
+        first = ready[0].request
+        with contextlib.ExitStack() as resources:
+            try:
+                waiting = Progress(first.spec, first.launch, first.out)
+                held = resources.enter_context(lease(first.wanted, partial(pause, signals), waiting.say))
+            except Interrupted:
+                raise
+            except Exception as error:
+                for member in ready:
+                    member.do(partial(_raise, error))
+                return {member.request.out: member.status for member in every}
+            say_who_uses_cores(first, signals)
+            engines = resources.enter_context(contextlib.closing(Engines(each.request.spec for each in every)))
+            for block in blocks:
+                rounds = max(member.request.spec.measuring.iterations for member in block)
+                orders = block_orders(order_seed, first.launch, [member.request.name for member in block], rounds)
+                measure_block(block, BlockContext(held, signals, engines), orders)
+    return {member.request.out: member.status for member in every}
 
 
-def failed(error: UserError) -> int:
-    """Print the two lines of a failed launch's error; return its exit status."""
-    print(error, file=sys.stderr, flush=True)
-    return error.status
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def say_who_uses_cores(request: LaunchRequest, signals: int) -> None:
+    """Print who else uses the cores, if the engine computes on them and a launch would be invalid.
+
+    Raises:
+        Interrupted: if a signal arrived.
+    """
+    if request.spec.platform == "cpu":
+        share, who = used_by_others(partial(pause, signals))
+        if share > BUSY:
+            progress = Progress(request.spec, request.launch, request.out)
+            progress.say(f"others use {100 * share:.0f} % of the cores' time: {who}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -217,7 +271,7 @@ def main(argv: Sequence[str]) -> int:
             die_with_parent(signal.SIGTERM)
             if os.getppid() != arguments.die_with_parent:
                 return 128 + signal.SIGTERM
-        assignments = assigned(arguments)
-        if any(assignment.spec.platform == "ascend" for assignment in assignments):
+        requests = requested(arguments)
+        if any(request.spec.platform == "ascend" for request in requests):
             slurm.see_granted_npus()
-        return measure(arguments, assignments, signals)
+        return measure(arguments, requests, signals)

@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from running_blocks import block, check_all_over
 from rollout_bench.commands import measure
 from rollout_bench.contracts.failures import NODE_STATUS
 from rollout_bench.contracts.store import failure_path, read_failure
-from rollout_bench.measure.launch.attempt import Assignment
+from rollout_bench.measure.launch.request import LaunchRequest
 from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import HostMonitor
 
@@ -117,9 +116,9 @@ def test_a_full_disk_of_the_leases_fails_each_launch(tmp_path: Path, monkeypatch
     monkeypatch.setattr(measure, "lease", full)
     made = block(tmp_path)
     launches = [
-        Assignment(spec, str(made.weights), 0, made.outs[name], made.logs[name]) for name, spec in made.specs.items()
+        LaunchRequest(spec, str(made.weights), 0, made.outs[name], made.logs[name]) for name, spec in made.specs.items()
     ]
-    assert measure.measure_blocks(Namespace(), launches, 0) == [NODE_STATUS] * 3
+    assert measure.measure_blocks(launches, 0, 0) == dict.fromkeys(made.outs.values(), NODE_STATUS)
     told = [read_failure(failure_path(out)) for out in made.outs.values()]
     assert {(failure.category, failure.cause) for failure in told} == {("disk_full", "a file: No space left on device")}
 

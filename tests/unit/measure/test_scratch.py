@@ -25,8 +25,8 @@ PATHS = os.pathsep.join(map(str, [HERE, HERE.parents[1] / "fixtures", HERE.paren
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from test_supervised_replicas import launch
-launch(Path(sys.argv[1]), os.pipe()[0], "hangs").run(lambda event: print(event, flush=True))
+from test_supervised_replicas import session
+session(Path(sys.argv[1]), os.pipe()[0], "hangs", listen=lambda event: print(event, flush=True)).run()
 """
 
 

@@ -18,8 +18,8 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.places import python_path
 from rollout_bench.core.processes import Group
 from rollout_bench.measure.launch import guardian, starter
+from rollout_bench.measure.launch.engine_process import start_process
 from rollout_bench.measure.launch.starter import Forked, can_fork, starter_for
-from rollout_bench.measure.launch.supervisor import Replica
 
 ENGINE = """
 import os, sys
@@ -154,7 +154,7 @@ def test_without_its_starter_an_engine_starts_plainly(starting: Starting, tmp_pa
     engine.wait()
     engine.stdin.close()
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{python_path()}:{tmp_path}", "WHO": "plain"}
-    replica = Replica("played", environment, None, tmp_path / "b", starter=path)
+    replica = start_process("played", environment, None, tmp_path / "b", starter=path)
     replica.order("7")
     assert replica.wait() == 7
     replica.close()

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +18,16 @@ import pytest
 import stand_in_worker
 from launching import SETTINGS, tiny_spec
 
+from rollout_bench.commands import measure
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import is_living, members_of, signals_as_descriptor
-from rollout_bench.measure.launch import attempt
+from rollout_bench.measure.launch import block
+from rollout_bench.measure.launch.processes import EngineProcesses, LaunchFailed
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
-from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.launch.request import LaunchRequest
+from rollout_bench.measure.launch.session import LaunchSession
 from rollout_bench.modes.rollout.router import Router
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.requests import Source
@@ -39,21 +42,32 @@ def signals() -> Iterator[int]:
         yield descriptor
 
 
-def launch(folder: Path, signals: int, *hows: str, spec: Spec | None = None, **more: Any) -> EngineLaunch:
-    return EngineLaunch(
-        module="stand_in_worker",
-        job=Job(spec=spec or tiny_spec(), model="none", launch=0, timeout_s=30),
-        log=folder / "launch.log",
-        environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
-        signals=signals,
-        **{"timeout_s": 30.0, **more},
-    )
+def session(
+    folder: Path,
+    signals: int,
+    *hows: str,
+    spec: Spec | None = None,
+    listen: Callable[[Event], None] = lambda _: None,
+    join: Callable[[Sequence[Event]], Event] | None = None,
+    timeout_s: float = 30.0,
+    **more: Any,
+) -> LaunchSession:
+    spec = spec or tiny_spec()
+    environments = [{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows]
+    processes = EngineProcesses("stand_in_worker", spec.platform, folder / "launch.log", environments, signals, **more)
+    return LaunchSession(processes, Job(spec=spec, model="none", launch=0, timeout_s=timeout_s), listen, join)
 
 
-def only_pass(launched: EngineLaunch) -> IterationDone:
+def left(launched: LaunchSession) -> list[int]:
+    """Return the pids of the engine's processes that run."""
+    return members_of(launched.processes.pids()[0])
+
+
+def only_pass(folder: Path, signals: int, *hows: str, **more: Any) -> IterationDone:
     told: list[Event] = []
-    launched.run(told.append)
-    assert members_of(launched.processes()[0]) == []
+    launched = session(folder, signals, *hows, listen=told.append, **more)
+    launched.run()
+    assert left(launched) == []
     return next(event for event in told if isinstance(event, IterationDone))
 
 
@@ -62,7 +76,7 @@ def said(done: IterationDone, what: str) -> list[float]:
 
 
 def test_all_replicas_begin_together_and_the_slowest_ends_the_step(tmp_path: Path, signals: int) -> None:
-    done = only_pass(launch(tmp_path, signals, "slow", "late"))
+    done = only_pass(tmp_path, signals, "slow", "late")
     assert min(said(done, "began")) >= max(said(done, "arrived"))
     parts = done.iteration.replicas
     assert max(part.start_offset_s for part in parts) < 0.3  # the late one came 0.4 s later
@@ -90,13 +104,13 @@ def test_all_replicas_begin_together_and_the_slowest_ends_the_step(tmp_path: Pat
 def test_a_replica_that_fails_ends_all_and_is_named(
     tmp_path: Path, signals: int, hows: tuple[str, ...], more: dict[str, Any], category: str, cause: str, log: str
 ) -> None:
-    launched = launch(tmp_path, signals, *hows, **more)
+    launched = session(tmp_path, signals, *hows, **more)
     with pytest.raises(LaunchFailed) as failed:
-        launched.run(lambda _: None)
+        launched.run()
     assert failed.value.cause.category == category
     assert re.search(cause, failed.value.cause.cause)
     assert failed.value.log == tmp_path / log
-    assert members_of(launched.processes()[0]) == []
+    assert left(launched) == []
 
 
 def disagree(_: Sequence[Event]) -> Event:
@@ -107,11 +121,11 @@ def test_processes_that_contradict_each_other_are_the_cause(tmp_path: Path, sign
     def join(events: Sequence[Event]) -> Event:
         return disagree(events) if isinstance(events[0], IterationDone) else events[0]
 
-    launched = launch(tmp_path, signals, "", "", join=join)
+    launched = session(tmp_path, signals, "", "", join=join)
     with pytest.raises(LaunchFailed) as failed:
-        launched.run(lambda _: None)
+        launched.run()
     assert (failed.value.cause.category, failed.value.phase) == ("ranks_disagree", "measuring")
-    assert members_of(launched.processes()[0]) == []
+    assert left(launched) == []
 
 
 def test_an_event_that_cannot_be_written_fails_the_launch_in_its_phase(tmp_path: Path, signals: int) -> None:
@@ -120,15 +134,15 @@ def test_an_event_that_cannot_be_written_fails_the_launch_in_its_phase(tmp_path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "launch-0.json")
 
     with pytest.raises(LaunchFailed, match=r"^launch-0\.json: No space left on device") as failed:
-        launch(tmp_path, signals, "").run(listen)
+        session(tmp_path, signals, "", listen=listen).run()
     assert (failed.value.cause.category, failed.value.phase) == ("disk_full", "measuring")
 
 
 def test_a_full_disk_under_the_logs_is_the_cause(tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = launch(tmp_path, signals, "crash")
+    launched = session(tmp_path, signals, "crash")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(LaunchFailed, match=r"^the file system of .*launch\.log is full: ") as failed:
-        only_pass(launched)
+        launched.run()
     assert failed.value.cause.category == "disk_full"
 
 
@@ -140,10 +154,10 @@ def with_before(*command: str) -> Spec:
 def test_a_command_runs_before_the_engine_into_its_log(tmp_path: Path, signals: int) -> None:
     # the process that it leaves ends with the engine
     shell = f"echo said by $STAND_IN >&2; sleep 60 & echo $! > {tmp_path}/left"
-    launched = launch(tmp_path, signals, "slow", "slow", spec=with_before("bash", "-c", shell))
-    only_pass(launched)
+    launched = session(tmp_path, signals, "slow", "slow", spec=with_before("bash", "-c", shell))
+    launched.run()
     assert (tmp_path / "launch.log").read_text().count("said by slow") == 1
-    assert launched.prepared_s > 0
+    assert launched.processes.prepared_s > 0
     assert not is_living(int((tmp_path / "left").read_text()))
 
 
@@ -163,9 +177,9 @@ def test_a_command_runs_before_the_engine_into_its_log(tmp_path: Path, signals: 
 def test_a_failing_command_before_the_engine_fails_the_launch(
     tmp_path: Path, signals: int, command: tuple[str, ...], category: str, cause: str
 ) -> None:
-    launched = launch(tmp_path, signals, "", spec=with_before(*command), timeout_s=2.0)
+    launched = session(tmp_path, signals, "", spec=with_before(*command), timeout_s=2.0)
     with pytest.raises(LaunchFailed, match=cause) as failed:
-        launched.run(lambda _: None)
+        launched.run()
     assert failed.value.cause.category == category
     assert failed.value.cause.fix
     assert ("no room" in (tmp_path / "launch.log").read_text()) == ("bash" in command)
@@ -175,10 +189,11 @@ def test_a_failing_command_before_the_engine_fails_the_launch(
 PROGRAM = """
 import fcntl, os, sys
 from pathlib import Path
-from test_supervised_replicas import launch
+from test_supervised_replicas import session
 held = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
 fcntl.flock(held, fcntl.LOCK_EX)
-launch(Path(sys.argv[1]), os.pipe()[0], "hangs", "hangs", keep_open=[held]).run(lambda event: print(event, flush=True))
+told = lambda event: print(event, flush=True)
+session(Path(sys.argv[1]), os.pipe()[0], "hangs", "hangs", listen=told, keep_open=[held]).run()
 """
 
 
@@ -207,7 +222,7 @@ def rollout(**changes: Any) -> Spec:
 def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, replicas: int) -> None:
     spec = rollout()
     router = Router(spec, 0, lambda workload, _: Source(workload, 2048, "none"))
-    done = only_pass(launch(tmp_path, signals, *[""] * replicas, spec=spec, router=router))
+    done = only_pass(tmp_path, signals, *[""] * replicas, spec=spec, router=router)
     assert sorted((row.prompt, row.sample) for row in done.sequences) == [(p, s) for p in range(4) for s in range(2)]
     by_replica = Counter(row.replica for row in done.sequences)
     parts = [part.sequences for part in done.iteration.replicas]
@@ -220,15 +235,14 @@ def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, re
 def test_a_failure_names_the_replica_that_died_and_its_log(
     tmp_path: Path, signals: int, leases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "WORKER", "stand_in_worker")
+    monkeypatch.setattr(block, "WORKER", "stand_in_worker")
     monkeypatch.setenv("PYTHONPATH", PATHS)
     monkeypatch.setenv("STAND_IN", "crash")
     spec = rollout(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
     (tmp_path / "config.json").touch()
     out = record_path(tmp_path, spec.mode, spec.experiment(), 0)
-    launched = attempt.Assignment(spec, str(tmp_path), 0, out, tmp_path / "launch.log", timeout_s=30.0)
-    with pytest.raises(UserError):
-        attempt.attempt(launched, signals, lambda: None)
+    request = LaunchRequest(spec, str(tmp_path), 0, out, tmp_path / "launch.log", timeout_s=30.0)
+    assert measure.measure_blocks([request], 0, signals) == {out: 1}
     failure = read_failure(failure_path(out))
     assert (failure.category, failure.phase) == ("crash", "measuring")
     assert failure.cause.startswith("replica 1 of 2: ")

@@ -32,8 +32,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> bytes:
 
     MODES[job.spec.mode].worker.get()(job, send_event, await_turn)
     send_event(Done())
-    # ending an engine takes CPU time, which would disturb the last pass of the others
-    return orders.readline() if job.ends_on_order else b""
+    return orders.readline()
 
 
 def main() -> int:

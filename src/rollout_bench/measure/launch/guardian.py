@@ -31,6 +31,7 @@ from rollout_bench.core.processes import (
     SHARED_MEMORY,
     STOPPING,
     Group,
+    Watch,
     end_groups,
     group_of,
     is_living,
@@ -105,6 +106,8 @@ class Guardian:
         self._keep_open = keep_open
         self._groups: list[Group] = []
         self._process = self._start()
+        self.watched = Watch(self._process.pid, "guardian")
+        """Watch on the current guardian."""
 
     @property
     def pid(self) -> int:
@@ -124,13 +127,13 @@ class Guardian:
         paths = sorted(shared_memory_of(members_of(self._groups)))
         (self._folder / NOTED).write_text("".join(f"{path}\n" for path in paths))
 
-    def replace_if_dead(self) -> bool:
-        """Start another guardian if the current one is dead; return whether it was dead."""
-        if self._process.poll() is None:
-            return False
-        self.begin_end()
-        self._process = self._start()
-        return True
+    def replace_if_dead(self) -> None:
+        """Start another guardian if the current one is dead."""
+        if self._process.poll() is not None:
+            self.begin_end()
+            self.watched.close()
+            self._process = self._start()
+            self.watched = Watch(self._process.pid, "guardian")
 
     def begin_end(self) -> None:
         """Let the guardian begin to end the groups, without waiting."""
@@ -143,6 +146,7 @@ class Guardian:
         self.begin_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
+        self.watched.close()
         clean_up(self._groups, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -1,17 +1,24 @@
 """The outcome of a launch: its failure file, and whether another attempt is useful."""
 
+import contextlib
 import re
 import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_bench.contracts.failures import Cause, error_of, failure_of, is_nodes_fault
+from rollout_bench.contracts.failures import Cause, error_of, failure_of, is_nodes_fault, state_of
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, write_failure
-from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import node_name, scheduler_job
+from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.core.processes import Interrupted, node_name, scheduler_job
+from rollout_bench.measure.launch.failures import unwritten
+from rollout_bench.measure.launch.processes import LaunchFailed
 from rollout_bench.measure.launch.progress import say
+from rollout_bench.measure.machine.device import DeviceError
 
 _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
@@ -77,3 +84,62 @@ class LaunchOutcome:
     @property
     def _name(self) -> str:
         return f"{self.spec.title} launch {self.launch}"
+
+
+SchedulerCause = Callable[[], Cause | None]
+"""Asks the scheduler why it ended this process's job; None if it did not, or without a scheduler."""
+
+
+@contextlib.contextmanager
+def recording_failure(outcome: LaunchOutcome, phase: Callable[[], str], cause_of_job: SchedulerCause) -> Iterator[None]:
+    """Write a failure file if the launch fails inside the context.
+
+    Args:
+        outcome: of the launch.
+        phase: returns the phase of its engine, `starting` before there is one.
+        cause_of_job: asks the scheduler why it ends the job.
+
+    Raises:
+        UserError: the failure, in the words for the user.
+    """
+    try:
+        yield
+    except LaunchFailed as error:
+        # when Slurm ends a job, the engine's end can be noticed before our own signal
+        cause = cause_of_job() if error.cause.category == "crash" else None
+        raise outcome.failed(error.phase, cause or error.cause, error.log) from None
+    except DeviceError as error:
+        outcome.log.write_text(f"{error}\n")
+        raise outcome.failed("starting", Cause(error.category, error.problem, error.remedy)) from None
+    except UserError as error:
+        raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
+    except MeasuringFailed as error:
+        raise outcome.failed(phase(), Cause(error.category, error.cause, error.fix)) from None
+    except OSError as error:
+        raise outcome.failed(phase(), unwritten(error)) from None
+    except Interrupted:
+        raise
+    except Exception as error:  # a fault of this program, reported like every other failure
+        outcome.log.write_text(traceback.format_exc())
+        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        raise outcome.failed(phase(), cause) from None
+
+
+def interrupted(launches: Sequence[LaunchOutcome], error: Interrupted, cause_of_job: SchedulerCause) -> int:
+    """Report the interruption; return the exit status.
+
+    If the scheduler names a cause, each launch without a record or failure gets a failure with this cause.
+    """
+    cause = cause_of_job()
+    if cause is None:
+        theirs = all(launch.spec.endpoint is not None for launch in launches)
+        engine = "the server was left as it is" if theirs else "the engine was ended"
+        say(f"interrupted by {error}: {engine}, nothing was written")
+        return 128 + error.number
+    status = 1
+    for launch in launches:
+        if state_of(launch.out) == "missing":
+            found = launch.failed("interrupted", cause)
+            print(found, file=sys.stderr, flush=True)
+            status = found.status
+    return status

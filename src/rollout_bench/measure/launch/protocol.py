@@ -25,7 +25,8 @@ Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", 
 class Job(Strict):
     """Work for an engine process: the first line of its stdin. The process does nothing before it arrives.
 
-    Further jobs are for the same engine; each line after a job's last event is one.
+    Further jobs are for the same engine; each line after a job's last event is one. The process ends when its stdin
+    does: its end takes CPU time, which would disturb the passes of others.
     """
 
     spec: Spec
@@ -40,9 +41,6 @@ class Job(Strict):
         None, description="Record of the launch that sampled the sequences to score. Null if this launch samples them."
     )
     is_last: bool = Field(True, description="Whether no further job for the engine is planned.")
-    ends_on_order: bool = Field(
-        False, description="Whether the process waits for its end or a further job, since others are still measured."
-    )
 
 
 class Event(Strict):

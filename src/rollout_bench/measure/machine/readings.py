@@ -103,7 +103,8 @@ class PauseDetector:
     """Notices interruptions of the current pass."""
 
     def __init__(self) -> None:
-        self.begin(())
+        self._pids: Sequence[int] = ()
+        self._stopped_s = self._late_s = self._suspended_s = 0.0
 
     def begin(self, pids: Sequence[int]) -> None:
         """Start watching a pass of the processes `pids`; without processes, watch nothing."""
