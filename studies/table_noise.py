@@ -11,7 +11,7 @@ import numpy as np
 from noise import SD, Array, ar1
 from repeats import BASE, FIRST, SECOND, Launches
 
-from rollout_bench.plan.order import cycle_rounds, design_rows, williams_row
+from rollout_bench.core.order import cycle_rounds, design_rows, williams_row
 
 Tables = Callable[[np.random.Generator, int, int, int], Array]
 """(generator, tables, blocks m, configurations k) -> log values [tables, m, k]."""

@@ -24,7 +24,7 @@ rule measure:
     threads: device_slots.threads
     resources:
         **device_slots.resources,
-        **slurm.asked_for_measuring(plan, ON_CLUSTER),
+        **job_resources.asked_for_measuring(plan, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, jobs.script("measure.py")],

@@ -16,7 +16,7 @@ rule checkpoint:
         "../../environment.yml"
     threads: device_slots.all_cores
     resources:
-        **slurm.asked_for_building(plan, ON_CLUSTER),
+        **job_resources.asked_for_building(plan, ON_CLUSTER),
     params:
         command=[engine.python, jobs.script("build.py")],
         arguments=lambda wildcards, output: jobs.checkpoint_arguments(plan, output[0]),

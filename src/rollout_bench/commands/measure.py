@@ -26,6 +26,7 @@ from rollout_bench.contracts.spec import Isolation, read_spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.options import Parser
+from rollout_bench.core.order import block_orders
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.block import BlockContext, Engines, Member, check_together, measure_block
 from rollout_bench.measure.launch.outcome import in_workflow, interrupted
@@ -33,7 +34,6 @@ from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.request import LaunchRequest
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.machine.leases import lease
-from rollout_bench.plan.order import block_orders
 
 
 class LaunchArguments(Strict):

@@ -23,12 +23,12 @@ from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, model_files
 from rollout_bench.core.numbers import first_few, several
+from rollout_bench.core.order import block_orders, round_orders
 from rollout_bench.llmd.profiled import profile_lines, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix, caveat_lines, differing_lines
-from rollout_bench.plan.order import block_orders, round_orders
 from rollout_bench.plan.planfile import (
     PLAN,
     InterleavedGroup,
@@ -151,7 +151,7 @@ class Schedule:
     """All launches of a matrix that may be wanted, in order of execution.
 
     Launch 0 of every experiment precedes launch 1 of any, so that drift of the machine affects all alike. Within such
-    a round the order is balanced and differs between rounds (`plan.order`). `order_seed` draws it, and the plan file
+    a round the order is balanced and differs between rounds (`core.order`). `order_seed` draws it, and the plan file
     keeps it, so that later runs with the same results continue the same orders. A job measures a block: the launches
     of one index of interleaved experiments, or the launch of one that is not interleaved.
     """

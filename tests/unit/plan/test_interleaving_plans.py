@@ -15,7 +15,7 @@ from refusals import hold, refused
 from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
-from rollout_bench.cluster import slurm
+from rollout_bench.cluster import job_resources
 from rollout_bench.commands.plan import interleaved_lines
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Block
@@ -180,11 +180,11 @@ def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     plan = plan_of("interleave: true\ntimeout_s: 600\n")
     baseline = plan.blocks[0].launches[0]
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
-    asked = slurm.asked_for_measuring(plan, True)
-    assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN
+    asked = job_resources.asked_for_measuring(plan, True)
+    assert asked["runtime"](wildcards) == 3 * 10 + job_resources.SPARE_MIN
     assert "--exclusive" in asked["slurm_extra"](wildcards), "the node for itself, as on cpu by default"
     assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
-    assert slurm.asked_for_measuring(plan, False) == {}
+    assert job_resources.asked_for_measuring(plan, False) == {}
 
 
 def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ SOURCES = Path(__file__).parents[3] / "src"
     [
         ("import rollout_bench.rules.run", {"numpy", "pandas", "scipy", "matplotlib"}),
         ("from rollout_bench.__main__ import parser; parser().format_help()", {"pydantic", "yaml", "numpy"}),
+        ("import rollout_bench.commands.measure", {"rollout_bench.plan", "rollout_bench.numbers", "pandas"}),
         ("import rollout_bench.commands.show", {"numpy", "pandas", "scipy", "matplotlib", "snakemake"}),
         (
             "import rollout_bench.commands.plan; from rollout_bench.rules import arguments, planned, run;"
@@ -21,7 +22,7 @@ SOURCES = Path(__file__).parents[3] / "src"
             {"numpy", "pandas", "scipy", "snakemake.cli", "yte"},
         ),
     ],
-    ids=["rules", "help", "show", "plan"],
+    ids=["rules", "help", "measure", "show", "plan"],
 )
 def test_a_process_loads_no_package_that_it_can_do_without(code: str, lacks: set[str]):
     done = subprocess.run(

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollout_bench.plan.order import block_orders, cycle_rounds, design_rows, round_orders, williams_row
+from rollout_bench.core.order import block_orders, cycle_rounds, design_rows, round_orders, williams_row
 
 SEEDS = st.integers(0, 2**32 - 1)
 
