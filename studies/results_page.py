@@ -37,6 +37,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
+from rollout_bench.report.reference import flags_table
 from rollout_bench.report.state import plan_of_summary
 
 PAGE = REPOSITORY / "docs" / "results.md"
@@ -481,7 +482,7 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 FUNCTIONS = (
     pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift, placement,
     fidelity, in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
-    functools.cache(trust_numbers.OnGpu),
+    functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""
 

@@ -1,4 +1,4 @@
-"""Make the JSON schema and the reference from the code: config, modes, metrics, records, commands.
+"""Make the JSON schema and the reference from the code: config, modes, metrics, records, flags, failures, commands.
 
 With --check it writes nothing, and the exit status is 1 if a file is out of date.
 """
@@ -20,9 +20,12 @@ from rollout_bench.report.reference import (
     commands_text,
     config_schema,
     config_table,
+    failures_table,
     modes_table,
     numbers_table,
     records_table,
+    remedies_table,
+    with_table,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -51,6 +54,9 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "modes.csv", modes_table()
     yield reference / "numbers.csv", numbers_table()
     yield reference / "records.csv", records_table()
+    docs = REPOSITORY / "docs"
+    failed = with_table((docs / "troubleshoot.md").read_text(), "| category |", failures_table())
+    yield docs / "troubleshoot.md", with_table(failed, "| flag |", remedies_table())
     helps = {"rollout-bench": _help_of()}
     helps |= {f"rollout-bench {name}": _help_of(name) for name in all_commands()}
     yield reference / "commands.txt", commands_text(helps, _rules())

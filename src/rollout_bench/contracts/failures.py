@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rollout_bench.contracts.failure_kinds import FAILURES
 from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError
@@ -24,19 +25,7 @@ State = Literal["measured", "failed", "missing"]
 NODE_STATUS = 75
 """Exit status for a fault of the node: EX_TEMPFAIL of sysexits.h, because a retry elsewhere may succeed."""
 
-NODE_FAULTS = frozenset(
-    {
-        "cann_missing",
-        "cuda_driver",
-        "device_broken",
-        "device_memory_taken",
-        "disk_full",
-        "no_platform",
-        "node_failure",
-        "port_or_ipc",
-        "preempted",
-    }
-)
+NODE_FAULTS = frozenset(category for category, kind in FAILURES.items() if kind.of_node)
 """Categories of failures that the experiment does not cause: the same launch may succeed on another node."""
 
 

@@ -1,66 +1,264 @@
-"""What each flag of a launch means; docs/trust.md has its limits and docs/troubleshoot.md its remedy."""
+"""The registry of flags: those of any launch, and those that a mode brings.
 
-MEANINGS = {
-    "batch_not_at_once": "fewer sequences ran together than were submitted",
-    "caches_not_as_asked": "the engine compiled although its caches were to be warm",
-    "cpu_shared": "other processes used the cores",
-    "cpu_steal": "other virtual machines used the cores",
-    "cross_iteration_prefix_hits": "the prefix cache hit more than the samples of a prompt share",
-    "cut_at_end": "requests were cut at the end of the load's time",
-    "device_shared": "others used the device",
-    "engine_fallback": "the engine fell back to a slower kernel",
-    "generator_bound": "the sender of the requests was too busy",
-    "lease_lost": "its lease was removed",
-    "logprobs_missing": "log probabilities are missing or not finite",
-    "memory_pressure": "processes waited for memory",
-    "not_in_turn": "it was measured at another time than the baseline",
-    "not_interleaved": "it was measured in another block than the baseline",
-    "not_steady": "passes jumped, drifted or scattered",
-    "other_device": "it ran on another device than the baseline",
-    "other_model_files": "the model's files differ from those of a newer launch",
-    "other_neighbours": "other launches ran beside it than beside the baseline",
-    "other_node": "it ran on another node than the baseline",
-    "output_changed": "the same weights gave other tokens or checksums after an update",
-    "paused": "the engine, the launch or the machine was stopped",
-    "plain_sampling": "the server does not take all sampling parameters",
-    "preemptions": "the KV cache was full, and sequences were computed again",
-    "prompts_as_text": "the server takes prompts only as text, so lengths are approximate",
-    "prompts_repeated": "requests repeated an earlier prompt",
-    "quant_not_proven": "weights or KV cache are not the quantization's",
-    "replicas_apart": "engines of a step did not start together",
-    "replicas_differ": "engines of a step differ",
-    "requests_failed": "requests failed",
-    "sent_late": "requests were sent later than due",
-    "setting_without_effect": "the engine ignored an argument",
-    "shared_node": "other launches ran on the machine",
-    "swapping": "memory was swapped",
-    "throttled": "clocks were lowered",
-    "token_count": "sequences or tokens are missing",
-    "tokens_claimed": "the server does not return tokens, so their number is what it says",
-    "update_without_effect": "weights that had to change did not",
-    "warmup_too_short": "the first passes were slower",
-    "weights_differ": "an engine lacks the trainer's weights",
-}
+`make docs` makes the tables of docs/troubleshoot.md of it, and studies/results_page.py the one of docs/trust.md.
+"""
+
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.problems import FlagKind
+
+_REPORT = "report it with record and log; at an endpoint, a different count is the server's doing"
+_LEFT_ALONE = "let launches run and leases stand; measure again"
+_OTHER_WEIGHTS = (
+    "use another quantization, `cycle.update` or vLLM: [what it means](whole-step.md#did-the-new-weights-arrive)"
+)
+_END_OTHERS = "end the other processes or free memory"
+_MORE_CACHE = "give the KV cache more memory, or lower `max_num_seqs`"
+_NOT_MEASURED = "leave the argument out, or install the missing package: the launch did not measure it"
+_ABOUT = "nothing: lengths or counts are approximate"
+_ALIKE = "make devices and free cores alike, set `kv_cache_memory_bytes`, or lengthen the step"
+_IN_PAIRS = "measure again, or raise `launches`; if memory does not hold all engines, set `interleave: false`"
+_SAME_PLACE = (
+    "nothing if there is [a verdict](clusters.md#what-is-recorded); else measure again on one machine with the same "
+    "neighbours"
+)
+
+_SHARED = (
+    FlagKind(
+        "quant_not_proven",
+        "I",
+        found="weights or KV cache are not the quantization's",
+        remedy="[read what was loaded](models-and-quantizations.md#the-proof)",
+        mended_by="name the weights of the quantization, or leave it out (the flag says what was loaded)",
+    ),
+    FlagKind(
+        "token_count",
+        "I, or W online",
+        found="sequences or tokens are missing",
+        remedy=_REPORT,
+    ),
+    FlagKind(
+        "cross_iteration_prefix_hits",
+        "I, or W online",
+        found="the prefix cache hit more than the samples of a prompt share",
+        remedy=_REPORT,
+    ),
+    FlagKind(
+        "other_model_files",
+        "I",
+        found="the model's files differ from those of a newer launch",
+        remedy="run again: [the model changed](#the-model-changed)",
+    ),
+    FlagKind(
+        "lease_lost",
+        "I",
+        found="its lease was removed",
+        remedy=_LEFT_ALONE,
+    ),
+    FlagKind(
+        "paused",
+        "I",
+        found="the engine, the launch or the machine was stopped",
+        remedy=_LEFT_ALONE,
+        disturbs=True,
+    ),
+    FlagKind(
+        "output_changed",
+        "I",
+        found="the same weights gave other tokens or checksums after an update",
+        remedy=_OTHER_WEIGHTS,
+    ),
+    FlagKind(
+        "update_without_effect",
+        "I",
+        found="weights that had to change did not",
+        remedy=_OTHER_WEIGHTS,
+    ),
+    FlagKind(
+        "cpu_steal",
+        "W, I",
+        found="other virtual machines used the cores",
+        raised_if="other virtual machines used the cores: 2 %, 10 %",
+        remedy="take another machine or another hour",
+        disturbs=True,
+    ),
+    FlagKind(
+        "cpu_shared",
+        "W, I",
+        found="other processes used the cores",
+        raised_if="other processes used the cores: 5 %, 25 %",
+        remedy=_END_OTHERS,
+        disturbs=True,
+    ),
+    FlagKind(
+        "memory_pressure",
+        "W, I",
+        found="processes waited for memory",
+        raised_if="processes waited for memory: 1 %, 10 %",
+        remedy=_END_OTHERS,
+        disturbs=True,
+    ),
+    FlagKind(
+        "generator_bound",
+        "W, I",
+        found="the sender of the requests was too busy",
+        raised_if="the sender used 80 %, 95 % of a core, or saw answers late, by a tenth of an iteration",
+        remedy="send less, free the sender's cores, or move the server to another machine",
+        mended_by="send less at once or at lower rates, or free the sender's cores",
+        if_all="latencies are too high by that, so free cores for the sender, or ask from another machine",
+    ),
+    FlagKind(
+        "throttled",
+        "W",
+        found="clocks were lowered",
+        raised_if="clocks were lowered: heat 1 %, power 10 % of a pass",
+        remedy="cool the device, or reset its power limit",
+        if_all="the device was at its limit of power or heat, as it will be in use",
+    ),
+    FlagKind(
+        "swapping",
+        "W",
+        found="memory was swapped",
+        raised_if="1 MiB was swapped",
+        remedy=_END_OTHERS,
+        disturbs=True,
+    ),
+    FlagKind(
+        "preemptions",
+        "W",
+        found="the KV cache was full, and sequences were computed again",
+        remedy=_MORE_CACHE,
+        if_all="the speeds are those of a KV cache that is too small for the load",
+    ),
+    FlagKind(
+        "prompts_repeated",
+        "W",
+        found="requests repeated an earlier prompt",
+    ),
+    FlagKind(
+        "batch_not_at_once",
+        "W",
+        found="fewer sequences ran together than were submitted",
+        remedy=_MORE_CACHE,
+    ),
+    FlagKind(
+        "setting_without_effect",
+        "W",
+        found="the engine ignored an argument",
+        remedy=_NOT_MEASURED,
+    ),
+    FlagKind(
+        "engine_fallback",
+        "W",
+        found="the engine fell back to a slower kernel",
+        remedy=_NOT_MEASURED,
+        if_all="speed-ups hold for machines without the faster kernel; with it all are faster",
+    ),
+    FlagKind(
+        "device_shared",
+        "W",
+        found="others used the device",
+        raised_if="others held 256 MiB of the device",
+        remedy=_END_OTHERS,
+        disturbs=True,
+    ),
+    FlagKind(
+        "warmup_too_short",
+        "W",
+        found="the first passes were slower",
+        remedy="without other flags, raise `warmup_iterations` as the sentence says",
+    ),
+    FlagKind(
+        "not_steady",
+        "W",
+        found="passes jumped, drifted or scattered",
+        remedy=(
+            "remove the cause of other flags; without any, believe the verdict, whose interval contains the spread, "
+            "or add launches"
+        ),
+    ),
+    FlagKind(
+        "prompts_as_text",
+        "W",
+        found="the server takes prompts only as text, so lengths are approximate",
+        remedy=_ABOUT,
+        if_all="compare only with servers that have this flag",
+    ),
+    FlagKind(
+        "plain_sampling",
+        "W",
+        found="the server does not take all sampling parameters",
+        remedy="texts may end early: do not compare throughput with a server without this flag",
+        if_all="texts may end early, so compare only with servers that have this flag",
+    ),
+    FlagKind(
+        "tokens_claimed",
+        "W",
+        found="the server does not return tokens, so their number is what it says",
+        remedy=_ABOUT,
+        if_all="compare only with servers that have this flag",
+    ),
+    FlagKind(
+        "replicas_differ",
+        "W",
+        found="engines of a step differ",
+        remedy=_ALIKE,
+    ),
+    FlagKind(
+        "replicas_apart",
+        "W",
+        found="engines of a step did not start together",
+        raised_if="engines of a step started 1 % of it apart",
+        remedy=_ALIKE,
+    ),
+    FlagKind(
+        "not_in_turn",
+        "W",
+        found="it was measured at another time than the baseline",
+        remedy=_IN_PAIRS,
+    ),
+    FlagKind(
+        "not_interleaved",
+        "W",
+        found="it was measured in another block than the baseline",
+        remedy=_IN_PAIRS,
+    ),
+    FlagKind(
+        "shared_node",
+        "W",
+        found="other launches ran on the machine",
+        remedy=(
+            "on accelerators nothing if all launches have it; on a CPU set [`isolation: "
+            "exclusive`](clusters.md#side-by-side-or-alone) and measure again"
+        ),
+        if_all="ratios hold, since all were measured so",
+    ),
+    FlagKind(
+        "other_device",
+        "W",
+        found="it ran on another device than the baseline",
+        remedy=_SAME_PLACE,
+    ),
+    FlagKind(
+        "other_node",
+        "W",
+        found="it ran on another node than the baseline",
+        remedy=_SAME_PLACE,
+    ),
+    FlagKind(
+        "other_neighbours",
+        "W",
+        found="other launches ran beside it than beside the baseline",
+        remedy=_SAME_PLACE,
+    ),
+)
+
+_OWN = (kind for mode in MODES.values() if mode.flags for kind in mode.flags.get())
+
+FLAGS: dict[str, FlagKind] = {kind.code: kind for kind in (*_SHARED, *_OWN)}
+"""Code -> kind of flag."""
+
+MEANINGS = {code: kind.found for code, kind in FLAGS.items()}
 """Code -> what was found."""
 
-DISTURBED = frozenset({"cpu_steal", "cpu_shared", "device_shared", "memory_pressure", "swapping", "paused"})
+DISTURBED = frozenset(code for code, kind in FLAGS.items() if kind.disturbs)
 """Flags of a machine that others disturbed."""
-
-MENDED_BY = {
-    "generator_bound": "send less at once or at lower rates, or free the sender's cores",
-    "quant_not_proven": "name the weights of the quantization, or leave it out (the flag says what was loaded)",
-    "requests_failed": "read the server's log",
-}
-"""Code of an invalid launch that the same launch would have again -> what to change first."""
-
-IF_ALL = {
-    "engine_fallback": "speed-ups hold for machines without the faster kernel; with it all are faster",
-    "generator_bound": "latencies are too high by that, so free cores for the sender, or ask from another machine",
-    "plain_sampling": "texts may end early, so compare only with servers that have this flag",
-    "preemptions": "the speeds are those of a KV cache that is too small for the load",
-    "prompts_as_text": "compare only with servers that have this flag",
-    "shared_node": "ratios hold, since all were measured so",
-    "throttled": "the device was at its limit of power or heat, as it will be in use",
-    "tokens_claimed": "compare only with servers that have this flag",
-}
-"""Code -> what follows if all launches have the flag."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
     from rollout_bench.contracts.fields import Strict
     from rollout_bench.contracts.mode_parts import ModePart, ModeSpec
+    from rollout_bench.contracts.problems import FailureKind, FlagKind
     from rollout_bench.contracts.record import Iteration, Launched, Record
     from rollout_bench.contracts.spec import Spec
     from rollout_bench.measure.launch.hooks import Hooks
@@ -84,6 +85,8 @@ class Mode:
         drawings: its figures by name.
         report_fields: returns what a benchmark report says of its records.
         commands: its sub-commands, which read results: name, place, purpose and example of each.
+        flags: kinds of flags that only its launches have.
+        failures: kinds of failures that only its launches have.
     """
 
     name: str
@@ -121,3 +124,5 @@ class Mode:
     drawings: "Lazy[Mapping[str, Callable[[Findings], Chart]]] | None" = None
     report_fields: "Lazy[Callable[[Sequence[Record]], dict[str, Any]]] | None" = None
     commands: "Lazy[tuple[tuple[str, str, str, str], ...]] | None" = None
+    flags: "Lazy[Sequence[FlagKind]] | None" = None
+    failures: "Lazy[Sequence[FailureKind]] | None" = None

@@ -22,7 +22,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
 from rollout_bench.contracts.failures import LASTING, fix_of
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.flags import DISTURBED, IF_ALL, MEANINGS, MENDED_BY
+from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
@@ -80,7 +80,7 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
 def _shared(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a sentence on each warning that all launches have, with what follows from it."""
     for code in sorted(shared_flags([row for row in rows if row.used]) - DISTURBED):
-        follows = f": {IF_ALL[code]}" if code in IF_ALL else ""
+        follows = f": {FLAGS[code].if_all}" if code in FLAGS and FLAGS[code].if_all else ""
         yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
 
 
@@ -432,7 +432,8 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for launch in _launches(rows)]
     disturbed = any(DISTURBED.intersection(own) for own in codes)
-    changes = [MENDED_BY[code] for code in sorted({*chain.from_iterable(codes)}) if code in MENDED_BY]
+    raised = sorted({*chain.from_iterable(codes)} & FLAGS.keys())
+    changes = [FLAGS[code].mended_by for code in raised if FLAGS[code].mended_by]
     free = f"{'; '.join(changes)}; then " if changes else "keep others off the machine, then " if disturbed else ""
     steps = (
         (

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
 
+from rollout_bench.contracts.failure_kinds import FAILURES
+from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
@@ -38,6 +40,38 @@ def config_table() -> str:
 def modes_table() -> str:
     """Return every mode as CSV: its measurement, its page, and an example config."""
     return _csv(("mode", "measures", "page", "example"), [(m.name, m.title, m.page, m.example) for m in MODES.values()])
+
+
+def flags_table() -> str:
+    """Return every flag as a table of Markdown: its severity, and what raises it with its limits."""
+    kinds = FLAGS.values()
+    return _markdown(
+        ("flag", "severity", "raised if"), [(f"`{k.code}`", k.severity, k.raised_if or k.found) for k in kinds]
+    )
+
+
+def remedies_table() -> str:
+    """Return what to do about flags as a table of Markdown."""
+    return _by_remedy("flag", ((kind.code, kind.remedy) for kind in FLAGS.values()))
+
+
+def failures_table() -> str:
+    """Return as a table of Markdown what to do about failures whose own fix does not say all."""
+    return _by_remedy("category", ((kind.category, kind.remedy) for kind in FAILURES.values()))
+
+
+def _by_remedy(header: str, remedies: Iterable[tuple[str, str]]) -> str:
+    rows = grouped((remedy, f"`{name}`") for name, remedy in remedies if remedy)
+    return _markdown((header, "what to do"), [(", ".join(names), remedy) for remedy, names in rows.items()])
+
+
+def with_table(page: str, header: str, table: str) -> str:
+    """Return the text of a page with `table` in place of its table whose first line begins with `header`."""
+    before, found, after = page.partition(f"\n{header}")
+    if not found:
+        raise ValueError(f"no table {header}")
+    rest = after.split("\n\n", 1)[1]
+    return f"{before}\n{table}\n{rest}"
 
 
 def records_table() -> str:
@@ -75,3 +109,8 @@ def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [" | ".join(header), "|".join("---" for _ in header), *(" | ".join(row) for row in rows)]
+    return "".join(f"| {line} |\n" if not line.startswith("---") else f"|{line}|\n" for line in lines)

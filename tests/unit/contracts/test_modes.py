@@ -11,12 +11,14 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.mode import Lazy, Mode
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.problems import FailureKind, FlagKind
 from rollout_bench.contracts.record import Launched
 from rollout_bench.measure.launch.hooks import Hooks
 from rollout_bench.numbers.number import Number
 from rollout_bench.plan.planning import Planning
 
 MODELS = {"section": Strict, "spec": ModeSpec, "record": Launched, "rows": Strict}
+ITEMS = {"numbers": Number, "flags": FlagKind, "failures": FailureKind}
 VALUES = {"planning": Planning, "hooks": Hooks}
 
 
@@ -32,8 +34,8 @@ def is_of_its_type(name: str, found: Any) -> bool:
         return isclass(found) and issubclass(found, MODELS[name])
     if name in VALUES:
         return isinstance(found, VALUES[name])
-    if name == "numbers":
-        return all(isinstance(number, Number) for number in found)
+    if name in ITEMS:
+        return all(isinstance(item, ITEMS[name]) for item in found)
     if name in ("iteration_fields", "start_fields", "drawings"):
         return bool(found) and all(isinstance(key, str) for key in found)
     return all(len(each) == 4 for each in found) if name == "commands" else callable(found)

@@ -1,29 +1,54 @@
-"""Every flag has a meaning, a limit and a remedy."""
+"""Every flag and failure that code names is in its registry, from which pages are made, and the other way round."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from rollout_bench.contracts import flags
+import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-DOCS = ROOT / "docs"
+from rollout_bench.contracts.failure_kinds import FAILURES
+from rollout_bench.contracts.flags import FLAGS
+from rollout_bench.measure.launch.failures import KNOWN_CAUSES
+from rollout_bench.report.reference import with_table
 
-
-def rows(page: str, heading: str) -> set[str]:
-    """Return the codes in the table below `heading` of a page."""
-    text = (DOCS / page).read_text().partition(f"{heading}\n")[2]
-    lines = [line for line in text.split("\n## ")[0].splitlines() if line.startswith("| `")]
-    return {code for line in lines for code in re.findall(r"`(\w+)`", line.split("|")[1])}
+SOURCES = Path(__file__).resolve().parents[3] / "src" / "rollout_bench"
+REGISTRIES = ("flags.py", "failure_kinds.py", "problems.py")
 
 
-def test_pages_and_meanings_name_the_same_flags():
-    assert rows("trust.md", "### Flags") == flags.MEANINGS.keys()
-    assert rows("troubleshoot.md", "## A launch is flagged") <= flags.MEANINGS.keys()
-    assert flags.MEANINGS.keys() >= flags.DISTURBED | flags.IF_ALL.keys()
+def words_in_code() -> Iterator[str]:
+    """Yield every text of the package that may be a code, outside of the registries."""
+    for path in SOURCES.rglob("*.py"):
+        if path.name not in REGISTRIES or path.parent.name == "launch":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
 
 
-def test_every_code_that_a_launch_can_raise_has_a_meaning():
-    sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+WORDS = frozenset(words_in_code())
+
+
+@pytest.mark.parametrize("code", [*FLAGS, *FAILURES])
+def test_what_the_registry_names_is_raised(code: str):
+    assert code in WORDS
+
+
+def test_every_flag_that_a_launch_can_raise_is_in_the_registry():
+    sources = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     raised = re.findall(r'(?:Flag\(\s*code=|invalid\(\s*|warning\(\s*|"code": )"([a-z_]+)"', sources)
-    assert set(raised) <= flags.MEANINGS.keys()
+    assert set(raised) <= FLAGS.keys()
     assert len(set(raised)) > 10
+
+
+def test_every_category_of_a_failure_is_in_the_registry():
+    sources = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
+    raised = re.findall(r'(?:[^n]Cause|impossible|MeasuringFailed|DeviceError)\(\s*"([a-z_]+)"', sources)
+    assert {*raised, *(known.category for known in KNOWN_CAUSES)} <= FAILURES.keys()
+    assert len(set(raised)) > 20
+
+
+def test_a_table_of_a_page_is_replaced_and_the_rest_stays():
+    page = "# A\n\n| flag | b |\n|---|---|\n| old | x |\n\nrest\n"
+    assert with_table(page, "| flag |", "| flag | c |\n") == "# A\n\n| flag | c |\n\nrest\n"
+    with pytest.raises(ValueError, match="no table"):
+        with_table(page, "| category |", "")

@@ -14,6 +14,7 @@ MODE = Mode(
     spec=Lazy(f"{__name__}.settings:OWN"),
     iteration_fields=Lazy(f"{__name__}.record:ITERATION"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
+    failures=Lazy(f"{__name__}.problems:FAILURES"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     numbers=Lazy(f"{__name__}.numbers:NUMBERS"),

@@ -22,6 +22,7 @@ MODE = Mode(
     record=Lazy(f"{__name__}.record:RECORD"),
     rows=Lazy(f"{__name__}.record:ROWS"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
+    failures=Lazy(f"{__name__}.problems:FAILURES"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     hooks=Lazy(f"{__name__}.hooks:HOOKS"),

@@ -19,6 +19,7 @@ MODE = Mode(
     spec=Lazy(f"{__name__}.settings:OWN"),
     record=Lazy(f"{__name__}.record:RECORD"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
+    failures=Lazy(f"{__name__}.problems:FAILURES"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     hooks=Lazy(f"{__name__}.hooks:HOOKS"),

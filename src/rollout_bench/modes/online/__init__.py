@@ -11,6 +11,7 @@ MODE = Mode(
     shares=True,
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     figures=("sweep", "throughput", "speedup", "settings", "iterations"),
+    flags=Lazy(f"{__name__}.problems:FLAGS"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     numbers=Lazy(f"{__name__}.numbers:NUMBERS"),

@@ -18,6 +18,7 @@ MODE = Mode(
     spec=Lazy(f"{__name__}.settings:OWN"),
     record=Lazy(f"{__name__}.record:RECORD"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
+    failures=Lazy(f"{__name__}.problems:FAILURES"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     tables=Lazy(f"{__name__}.report:part_of"),

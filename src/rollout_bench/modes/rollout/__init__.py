@@ -16,6 +16,7 @@ MODE = Mode(
     spec=Lazy(f"{__name__}.settings:OWN"),
     iteration_fields=Lazy(f"{__name__}.record:ITERATION"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
+    flags=Lazy(f"{__name__}.problems:FLAGS"),
     worker=Lazy(f"{__name__}.worker:measure"),
     collector=Lazy(f"{__name__}.collector:Collector"),
     hooks=Lazy(f"{__name__}.hooks:HOOKS"),
