@@ -29,9 +29,9 @@ class Measured:
     record: Messages
     shared: set[Path]
 
-    def steps(self, look: str, batch: int) -> list[MessageStep]:
+    def steps(self, purpose: str, batch: int) -> list[MessageStep]:
         """Return the steps of a pass."""
-        return [step for step in self.record.steps if (step.look, step.batch) == (look, batch)]
+        return [step for step in self.record.steps if (step.purpose, step.batch) == (purpose, batch)]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 
 def test_a_pass_decodes_all_sequences_together_after_one_prefill(found: Measured) -> None:
-    own = {"look", "elapsed_s", "to_workers", "to_core"}
+    own = {"purpose", "elapsed_s", "to_workers", "to_core"}
     for batch in BATCHES:
         times, contents = found.steps("times", batch), found.steps("contents", batch)
         assert [step.phase for step in times] == ["prefill", *["decode"] * (STEPS - 1)]

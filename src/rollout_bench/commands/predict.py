@@ -233,7 +233,7 @@ def _drifts_nats() -> list[tuple[Spec, float]]:
     analyse = mode_of(DRIFT_MODE).analyse
     assert analyse is not None
     drifted = analyse.get()(RESULTS, inside, collection).drifted
-    sizes = [(one.chosen.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
+    sizes = [(one.valid.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
     # where fewer than two sequences differ, the interval is not known
     return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]
 

@@ -6,7 +6,7 @@ from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
-from rollout_bench.report.state import add_selection, chosen_plan, kept_answer, results_of
+from rollout_bench.report.state import add_selection, kept_answer, results_of, selected_plan
 
 
 def parser() -> Parser:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     given = unpacked(arguments)
     results = results_of(arguments.results)
-    plan = chosen_plan(arguments)
+    plan = selected_plan(arguments)
     if arguments.table is None and (answer := kept_answer(arguments.results, results, plan)) is not None:
         print_answer(answer)
         return 0

@@ -12,7 +12,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
-from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
+from rollout_bench.report.state import STATE_FILE, add_selection, results_of, selected_plan, summary_state
 
 
 def parser() -> Parser:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             f"{given}: is a pack, in which nothing can be written", "name a folder for the summary: --out DIR"
         )
     results = results_of(arguments.results)
-    plan = chosen_plan(arguments)
+    plan = selected_plan(arguments)
     # First, so that a change while the records are read makes the summary stale and not permanently wrong.
     state = summary_state(results, plan)
     collection = collect(results, plan)

@@ -60,7 +60,7 @@ def verl_text(argv: Sequence[str]) -> str:
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
     settings = replace(settings, starts_main=options.starts_main)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
-    return _told(options, settings, made, verl_cycle, verl_placement)
+    return _written(options, _whole_config(options, settings, made, verl_cycle, verl_placement))
 
 
 def _hydras_file(options: argparse.Namespace) -> list[str]:
@@ -96,7 +96,7 @@ def trl_text(argv: Sequence[str]) -> str:
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
     made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
-    return _told(options, settings, made, trl_cycle, trl_placement)
+    return _written(options, _whole_config(options, settings, made, trl_cycle, trl_placement))
 
 
 def _parser(trainer: str, overrides: str) -> Parser:
@@ -174,16 +174,16 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
     write_whole(path, content)
 
 
-def _told(
+def _whole_config(
     options: argparse.Namespace,
     settings: TrainerFile,
     made: MadeConfig,
     cycle: Callable[[TrainerFile, MadeConfig], MadeConfig],
     placement: Callable[[TrainerFile, MadeConfig, Path | None], MadeConfig],
-) -> str:
-    """Write the trace, if there is one, and print the account on stderr; return the config with the command in it.
+) -> MadeConfig:
+    """Return the config of what the options measure, with the lines of the script that it is made from.
 
-    The config `made` is of a step's generation; `cycle` and `placement` make one of a whole step from it.
+    `made` is of a step's generation; `cycle` and `placement` make a config of a whole step from it.
     """
     if options.measured == "cycle":
         made = cycle(settings, made)
@@ -193,7 +193,16 @@ def _told(
         made = made.compared(WHILE_LOADING)
     if options.from_script:
         made = replace(made, head=(*made.head, options.from_script))
-    read_config(made.config)  # raises `UserError` if the config is invalid
+    return made
+
+
+def _written(options: argparse.Namespace, made: MadeConfig) -> str:
+    """Write the trace, if there is one, and print the account on stderr; return the config with the command in it.
+
+    Raises:
+        UserError: the config is not valid.
+    """
+    read_config(made.config)
     if made.trace:
         _write_trace(options.lengths_file, made)
     print(made.explanation, file=sys.stderr)

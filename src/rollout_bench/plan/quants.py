@@ -237,12 +237,12 @@ def confounders(
     Returns:
         `args.<argument>`, `variables.<name>` or `multiprocess` -> its value on both sides.
     """
-    mine, theirs = _told(own), _told(other)
+    mine, theirs = _engine_facts(own), _engine_facts(other)
     compared = {f"args.{FOLLOWS_LENGTHS}"} if own.workload.name != other.workload.name else set()
     if own.quant.name != other.quant.name:
-        compared |= {fact for spec in (own, other) for fact in _told(spec) if _makes_quant(fact, spec)}
+        compared |= {fact for spec in (own, other) for fact in _engine_facts(spec) if _makes_quant(fact, spec)}
     if own.setting != other.setting and setting is not None:
-        as_set = _told(setting)
+        as_set = _engine_facts(setting)
         compared |= {fact for fact in {**mine, **as_set} if mine.get(fact) != as_set.get(fact)}
     found = {}
     for fact in {**mine, **theirs}.keys() - compared:
@@ -255,7 +255,7 @@ def confounders(
     return dict(sorted(found.items()))
 
 
-def _told(spec: Spec) -> dict[str, str]:
+def _engine_facts(spec: Spec) -> dict[str, str]:
     engine = spec.engine
     told = {"multiprocess": engine.multiprocess, "variables": engine.environment, "args": engine.args}
     return dict(flat(told))

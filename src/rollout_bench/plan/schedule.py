@@ -532,11 +532,11 @@ def with_partners(
 def scanned_records(plan: Schedule) -> dict[str, RecordScan]:
     """Return the facts in each existing record of `plan`."""
     found = {launch.record: scan_record(Path(launch.record)) for launch in plan.launches}
-    return {record: look for record, look in found.items() if look is not None}
+    return {record: scan for record, scan in found.items() if scan is not None}
 
 
-def of_unsound_blocks(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
-    """Return the existing records of blocks that are measured again whole; `looks` are from `scanned_records`.
+def of_unsound_blocks(plan: Schedule, scans: Mapping[str, RecordScan]) -> set[str]:
+    """Return the existing records of blocks that are measured again whole; `scans` are from `scanned_records`.
 
     These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
     launch that is measured alone is not interleaved with the others, so it forms no pair with them. A failed launch,
@@ -546,21 +546,21 @@ def of_unsound_blocks(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[st
     found: set[str] = set()
     for block in plan.blocks:
         records = {launch.record for launch in block.launches}
-        there = {record: looks[record] for record in records & looks.keys()}
+        there = {record: scans[record] for record in records & scans.keys()}
         lost = there and any(not has_failed(Path(record)) for record in records - there.keys())
-        mixed = len(there) == len(records) and len({look.block for look in there.values()}) > 1
-        if lost or mixed or any(look.is_transient for look in there.values()):
+        mixed = len(there) == len(records) and len({scan.block for scan in there.values()}) > 1
+        if lost or mixed or any(scan.is_transient for scan in there.values()):
             found |= there.keys()
     return found
 
 
-def joined_lines(plan: Schedule, looks: Mapping[str, RecordScan]) -> Iterator[str]:
+def joined_lines(plan: Schedule, scans: Mapping[str, RecordScan]) -> Iterator[str]:
     """Yield a line for each interleaved group whose records are measured again because experiments joined it."""
     records = grouped((launch.experiment.name, launch.record) for launch in plan.launches)
     for group in plan.interleaving.groups:
-        new = [e for e in group.members if not any(r in looks or has_failed(Path(r)) for r in records[e.name])]
-        found = [record for e in group.members for record in records[e.name] if record in looks]
-        there = [record for record in found if not looks[record].is_transient]  # others are measured again anyway
+        new = [e for e in group.members if not any(r in scans or has_failed(Path(r)) for r in records[e.name])]
+        found = [record for e in group.members for record in records[e.name] if record in scans]
+        there = [record for record in found if not scans[record].is_transient]  # others are measured again anyway
         if new and there:
             names = first_few([with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in new])
             whole = plan.cost_of(record for e in group.members for record in records[e.name])
@@ -572,15 +572,15 @@ def joined_lines(plan: Schedule, looks: Mapping[str, RecordScan]) -> Iterator[st
             )
 
 
-def measured_with_other_files(plan: Schedule, looks: Mapping[str, RecordScan]) -> set[str]:
+def measured_with_other_files(plan: Schedule, scans: Mapping[str, RecordScan]) -> set[str]:
     """Return the records of launches whose model files have changed since; `plan` gets a line for each model.
 
-    `looks` are from `scanned_records`. Models that are not on this machine are not checked.
+    `scans` are from `scanned_records`. Models that are not on this machine are not checked.
     """
     now: dict[str, dict[str, str]] = {}
     found: dict[str, dict[str, list[str]]] = {}
     for launch in plan.launches:
-        if launch.record not in looks or not (then := looks[launch.record].model_files):
+        if launch.record not in scans or not (then := scans[launch.record].model_files):
             continue
         model, spec = launch.experiment.model_path, launch.experiment.spec
         weights = spec.load_format not in NO_WEIGHTS_NEEDED

@@ -212,10 +212,10 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
     told = [row for each in named for row in _by_told_metric([each])]
     apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in told)
     headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
-    return [_apart(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
+    return [_conclusion_of(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
 
 
-def _apart(rows: Sequence[Row], heading: str) -> Section:
+def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
     if not compared:

@@ -97,10 +97,10 @@ class Findings:
     def _shortly(self) -> tuple[list[Row], str]:
         return shortly_named(self.rows)
 
-    def texts_of(self, chosen: ValidExperiment) -> dict[str, str]:
+    def texts_of(self, valid: ValidExperiment) -> dict[str, str]:
         """Return the texts by header of a profile, messages or drift experiment: names, launches, why it is empty."""
-        names = {"model": chosen.experiment.model, "workload": chosen.experiment.workload, "quant": chosen.label}
-        return names | {"launches": self.launches.get(chosen.place, ""), "empty because": chosen.reason}
+        names = {"model": valid.experiment.model, "workload": valid.experiment.workload, "quant": valid.label}
+        return names | {"launches": self.launches.get(valid.place, ""), "empty because": valid.reason}
 
     @cached_property
     def launches(self) -> dict[str, str]:

@@ -172,7 +172,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
+def selected_plan(arguments: argparse.Namespace) -> PlanFile | None:
     """Return the selected plan, None for everything.
 
     Raises:

@@ -168,10 +168,10 @@ def _reasons(again: Set[str], unsound: Set[str]) -> str:
 
 def _measured_again(plan: Schedule) -> set[str]:
     """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
-    looks = scanned_records(plan)
-    changed = measured_with_other_files(plan, looks)
-    plan.changed.extend(joined_lines(plan, looks))
-    unsound = of_unsound_blocks(plan, looks)
+    scans = scanned_records(plan)
+    changed = measured_with_other_files(plan, scans)
+    plan.changed.extend(joined_lines(plan, scans))
+    unsound = of_unsound_blocks(plan, scans)
     again = with_partners(changed, plan.experiments, plan.config.baseline.axes) | unsound
     if again:
         plan.changed.append(_reasons(again, unsound))

@@ -154,7 +154,7 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     file = [values for name, values in options if name == "config"]
     registry = KeyRegistry.of("TRL", "grpo")
     _check_names(script, options, registry)
-    told = _told(script, [(name, word) for name, words in options for word in words], registry, overrides)
+    told = _assigned_line(script, [(name, word) for name, words in options for word in words], registry, overrides)
     read = [
         *(["--trainer", kind] if kind == "rloo" else []),
         *(str(_found(script, values[0].text)) for values in file[-1:] if values),
@@ -228,7 +228,7 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         else:
             words.append(word.text)
     registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
-    return ScriptWords(words, _told(script, named, registry, overrides), module == MAIN_PPO)
+    return ScriptWords(words, _assigned_line(script, named, registry, overrides), module == MAIN_PPO)
 
 
 def _without_own_file(words: Sequence[Word]) -> list[Word]:
@@ -324,7 +324,9 @@ def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None
                 raise UserError(f"{script}: --{name}: there is no such key", f"write it in full: --{near}")
 
 
-def _told(script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, overrides: Sequence[str]) -> str:
+def _assigned_line(
+    script: Path, named: Sequence[tuple[str, Word]], registry: KeyRegistry, overrides: Sequence[str]
+) -> str:
     """Return a line about values of keys that matter, which the script assigns to variables.
 
     Raises:

@@ -46,7 +46,7 @@ def verl_time(path: Path, devices: int) -> tuple[float, str]:
             )
     steps = [sum(row.get(f"timing_s/{part}", 0.0) for part in parts) for row in rows]
     later = _later(steps, path, "timing_s/update_actor", "give verl's metrics: trainer.logger=[console,file]")
-    return _told(
+    return _train_s_line(
         path, median(later), devices, f"{' + '.join(parts)}, median of {several(len(later), 'step')} after the first"
     )
 
@@ -86,10 +86,10 @@ def trl_time(path: Path, devices: int, updates: float, waves: int = 1) -> tuple[
         f"{f'{count} x ' if count > 1 else ''}{name.rpartition(': ')[2]}" for name, count in times.items()
     )
     included = "too long by the generation in it: the log has no profiling/Time taken, which TRL gives to wandb"
-    return _told(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
+    return _train_s_line(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
 
 
-def _told(path: Path, seconds: float, devices: int, source: str) -> tuple[float, str]:
+def _train_s_line(path: Path, seconds: float, devices: int, source: str) -> tuple[float, str]:
     total = round(seconds * devices, 3)
     return total, (
         f"Training: a wait of placement.train_s {total} s over the devices that train, from {path}: {seconds:.3f} s on"

@@ -388,10 +388,10 @@ def drifted(tmp_path: Path) -> Path:
 
 def test_drift_is_held_against_the_references_own_floor(drifted: Path) -> None:
     found = drifts(drifted).drifted
-    assert [(one.chosen.label, one.batch, one.drifts) for one in found if not one.of_reference] == [
+    assert [(one.valid.label, one.batch, one.drifts) for one in found if not one.of_reference] == [
         ("w8a8", 1, True), ("w8a8", 8, True), ("w8a16", 1, False), ("w8a16", 8, False)
     ]  # fmt: skip
-    one = next(one.found for one in found if one.chosen.label == "w8a8")
+    one = next(one.found for one in found if one.valid.label == "w8a8")
     assert (one.sequences, one.tokens) == (DRIFT_SEQUENCES, 2 * DRIFT_SEQUENCES * DRIFT_TOKENS)
     assert one.size.value == pytest.approx(10 * FLOOR * math.sqrt(2 / math.pi), rel=0.15)
     assert one.k3.value == pytest.approx((10 * FLOOR) ** 2 / 2, rel=0.2)
@@ -407,7 +407,7 @@ def test_nothing_is_held_against_an_invalid_reference(drifted: Path) -> None:
 def test_what_scored_other_tokens_is_left_out(drifted: Path) -> None:
     save_drift(drifted, DRIFTS[1], 1, FLOOR, tokens="b")
     found = drifts(drifted)
-    assert {one.launches for one in found.drifted if one.chosen.label == "w8a8"} == {(0,)}
+    assert {one.launches for one in found.drifted if one.valid.label == "w8a8"} == {(0,)}
     assert "scored other tokens than launch 0" in found.problems[0]
 
 

@@ -31,7 +31,7 @@ class Drifted:
     """Difference between an experiment's token probabilities and the reference's.
 
     Attributes:
-        chosen: the experiment.
+        valid: the experiment with its valid launches.
         reference: the experiment that it is compared with.
         batch: sequences that were scored at once; None for the reference's scores from generation.
         launches: the launches that scored: only the first valid launch of the reference, or all other launches.
@@ -42,7 +42,7 @@ class Drifted:
             with this reference. None for the reference itself, and without a noise floor.
     """
 
-    chosen: ValidExperiment
+    valid: ValidExperiment
     reference: ValidExperiment
     batch: int | None
     launches: tuple[int, ...]
@@ -54,7 +54,7 @@ class Drifted:
     @property
     def of_reference(self) -> bool:
         """Whether the reference is compared with itself."""
-        return self.chosen.place == self.reference.place
+        return self.valid.place == self.reference.place
 
     @property
     def drifts(self) -> bool | None:

@@ -14,7 +14,7 @@ def drift(findings: Findings) -> Chart:
     """Chart mean |d| of each experiment and batch size, with its interval and the noise floor."""
     report = found_in(findings)
     several_references = len({one.reference.place for one in report.drifted}) > 1
-    labels = [one.chosen.name if several_references else one.chosen.label for one in report.drifted]
+    labels = [one.valid.name if several_references else one.valid.label for one in report.drifted]
     named = list(zip(labels, report.drifted, strict=True))
     colours = colours_of(labels, {label for label, one in named if one.of_reference})
     bars = []

@@ -158,9 +158,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         near=NEAR,
         confidence=findings.collection.comparison.confidence,
         synthetic=any(
-            record.spec.model.synthetic is not None
-            for one in report.drifted
-            for record in one.chosen.experiment.records
+            record.spec.model.synthetic is not None for one in report.drifted for record in one.valid.experiment.records
         ),
     )
     return SummaryPart(
@@ -178,7 +176,7 @@ def largest_drifts(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
 
     A sentence has room for one batch size: `32 at once (less with 1)`, or `1 or 32 at once` for equal drift.
     """
-    for each in grouped((one.chosen.place, one) for one in drifted if not one.of_reference).values():
+    for each in grouped((one.valid.place, one) for one in drifted if not one.of_reference).values():
         one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
         alike = grouped(
             (bounded_text(other.found.size) == bounded_text(one.found.size), str(other.batch)) for other in each
@@ -189,13 +187,13 @@ def largest_drifts(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
 
 def _views(findings: Findings, report: DriftReport, left_out: Sequence[ValidExperiment]) -> Iterator[View]:
     platforms = dict.fromkeys(
-        [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
+        [one.valid.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
     )
     for platform in platforms:
         drifted = [
-            Entry(findings.texts_of(one.chosen), one)
+            Entry(findings.texts_of(one.valid), one)
             for one in report.drifted
-            if one.chosen.experiment.platform == platform
+            if one.valid.experiment.platform == platform
         ]
         without: list[Entry[Drifted]] = [
             Entry(findings.texts_of(each)) for each in left_out if each.experiment.platform == platform
@@ -211,12 +209,12 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
 
 def _line(one: Drifted) -> dict[str, Any]:
     return {
-        "platform": one.chosen.experiment.platform,
-        "model": one.chosen.experiment.model,
-        "quant": one.chosen.experiment.quant,
-        "workload": one.chosen.experiment.workload,
-        "setting": one.chosen.experiment.setting,
-        "key": one.chosen.experiment.key,
+        "platform": one.valid.experiment.platform,
+        "model": one.valid.experiment.model,
+        "quant": one.valid.experiment.quant,
+        "workload": one.valid.experiment.workload,
+        "setting": one.valid.experiment.setting,
+        "key": one.valid.experiment.key,
         "reference_key": one.reference.experiment.key,
         "batch": one.batch,
         "launches": " ".join(map(str, one.launches)),

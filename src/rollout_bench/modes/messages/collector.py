@@ -25,12 +25,12 @@ class Collector(ProbeRecordBuilder):
         if isinstance(event, MessageFacts):
             self._facts = event
         elif isinstance(event, MessagesObserved):
-            self.read_surroundings(counts=event.steps[0].look == "times")
+            self.read_surroundings(counts=event.steps[0].purpose == "times")
             self._steps += event.steps
             self.flags += event.flags
             mean_s = fmean(step.elapsed_s for step in event.steps)
             steps = f"{several(len(event.steps), 'step')} of {number(1000 * mean_s, 3)} ms"
-            self.progress.say(f"messages of batch {event.steps[0].batch}, {event.steps[0].look}: {steps}")
+            self.progress.say(f"messages of batch {event.steps[0].batch}, {event.steps[0].purpose}: {steps}")
 
     def write(self, log: str, path: Path) -> None:
         """Write the record to `path`; `log` is the engine's output."""

@@ -13,11 +13,11 @@ def messages(findings: Findings) -> Chart:
     panels, most = [], 0
     for run in runs:
         batch = run.batches[-1]
-        own = [s for s in run.launches[0].steps if (s.look, s.batch) == ("contents", batch)]
+        own = [s for s in run.launches[0].steps if (s.purpose, s.batch) == ("contents", batch)]
         sent = {word: [(s.index, message_of(s, way).size_bytes) for s in own] for way, word in WAYS.items()}
         most = max(most, *(size for points in sent.values() for _, size in points))
         lines = [Line(word, points) for word, points in sent.items()]
-        panels.append(Lines(f"{run.chosen.name}, batch {batch}", "step", "bytes", lines, log="y"))
+        panels.append(Lines(f"{run.valid.name}, batch {batch}", "step", "bytes", lines, log="y"))
     title = f"A step sends up to {most:,d} bytes to the workers or back"
     marks = "The first launch of each experiment, at its largest batch."
     return Chart(title, "", marks, panels, colours_of(WAYS.values()))
@@ -29,7 +29,7 @@ def message_shares(findings: Findings) -> Chart:
     found = [(run, shares) for run in found_in(findings) if (shares := step_shares(run, confidence))]
     lines = [
         Line(
-            run.chosen.name,
+            run.valid.name,
             [(float(share.batch), 100 * share.value) for share in shares],
             [(float(share.batch), 100 * min(share.launches), 100 * max(share.launches)) for share in shares],
         )
@@ -39,7 +39,7 @@ def message_shares(findings: Findings) -> Chart:
     marks = "Line: pickling and unpickling, mean over launches. Band: from the lowest launch to the highest."
     panel = Lines("", "sequences at once", "% of a decode step", lines, batches, "x")
     title = f"Messages take {range_of([y for line in lines for _, y in line.points], 2)} % of a decode step"
-    return Chart(title, "", marks, [panel] if lines else [], colours_of(run.chosen.name for run, _ in found))
+    return Chart(title, "", marks, [panel] if lines else [], colours_of(run.valid.name for run, _ in found))
 
 
 DRAWINGS = {"messages": messages, "message_shares": message_shares}

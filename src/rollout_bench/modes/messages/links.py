@@ -9,14 +9,14 @@ from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.spec import tensor_parallel_size
-from rollout_bench.modes.messages.record import Look, Messages, MessageStep, StepMessage, Way
+from rollout_bench.modes.messages.record import Messages, MessageStep, Purpose, StepMessage, Way
 
 
 @dataclass(frozen=True)
 class MessagesRun:
     """An experiment of messages mode with the records of its valid launches."""
 
-    chosen: ValidExperiment
+    valid: ValidExperiment
     launches: tuple[Messages, ...]
 
     @property
@@ -29,17 +29,17 @@ class MessagesRun:
         """Return the tensor parallel size."""
         return tensor_parallel_size(self.launches[0].spec)
 
-    def steps(self, look: Look, batch: int, phase: Phase) -> list[MessageStep]:
+    def steps(self, purpose: Purpose, batch: int, phase: Phase) -> list[MessageStep]:
         """Return the steps of all launches in one phase of a pass, without decode steps with fewer sequences than most.
 
         Sequences whose prompts were computed in different steps end in different steps.
         """
-        return [step for launch in self.launches for step in steps_of(launch, look, batch, phase)]
+        return [step for launch in self.launches for step in steps_of(launch, purpose, batch, phase)]
 
 
-def steps_of(launch: Messages, look: Look, batch: int, phase: Phase) -> list[MessageStep]:
+def steps_of(launch: Messages, purpose: Purpose, batch: int, phase: Phase) -> list[MessageStep]:
     """Return the steps of one launch, as `MessagesRun.steps` does."""
-    own = [step for step in launch.steps if (step.look, step.batch) == (look, batch)]
+    own = [step for step in launch.steps if (step.purpose, step.batch) == (purpose, batch)]
     most = max((step.sequences for step in own), default=0)
     return [step for step in own if step.phase == phase and (phase != "decode" or step.sequences == most)]
 

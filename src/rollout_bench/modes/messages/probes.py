@@ -14,7 +14,7 @@ from typing import Any
 from vllm.v1.executor import multiproc_executor
 
 from rollout_bench.modes.messages.contents import Wire
-from rollout_bench.modes.messages.record import Look
+from rollout_bench.modes.messages.record import Purpose
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
 """Calls to the executor when a pass begins and ends; no worker sees them."""
@@ -37,20 +37,20 @@ class CoreSteps:
     """The steps of a pass, in the process of the engine core."""
 
     def __init__(self) -> None:
-        self._look: Look | None = None
+        self._purpose: Purpose | None = None
         self._steps: list[dict[str, Any]] = []
         self._of_schedule: dict[int, int] = {}
 
-    def begin(self, look: Look) -> None:
+    def begin(self, purpose: Purpose) -> None:
         """Start noting steps from 0."""
-        self._look, self._steps, self._of_schedule = look, [], {}
+        self._purpose, self._steps, self._of_schedule = purpose, [], {}
 
     def scheduled(self, scheduled: Any, began_ns: int) -> None:
         """Note a scheduled step; schedules without tokens are ignored."""
-        if self._look is None or not scheduled.total_num_scheduled_tokens:
+        if self._purpose is None or not scheduled.total_num_scheduled_tokens:
             return
         step = {"began_ns": began_ns, "scheduled": scheduled}
-        if self._look == "contents":
+        if self._purpose == "contents":
             step["to_workers"] = pickled(scheduled)
         self._of_schedule[id(scheduled)] = len(self._steps)
         self._steps.append(step)
@@ -58,7 +58,7 @@ class CoreSteps:
     def answered(self, scheduled: Any, answer: Any) -> int | None:
         """Note the answer to a step, and return its number; None if the step is not noted."""
         number = self._of_schedule.pop(id(scheduled), None)
-        if number is not None and self._look == "contents":
+        if number is not None and self._purpose == "contents":
             self._steps[number]["to_core"] = pickled(answer)
         return number
 
@@ -69,7 +69,7 @@ class CoreSteps:
 
     def end(self) -> list[dict[str, Any]]:
         """Stop noting, and return the steps: their beginnings and ends, what was scheduled, and their messages."""
-        self._look = None
+        self._purpose = None
         return [step | described(step.pop("scheduled")) for step in self._steps]
 
 

@@ -8,7 +8,7 @@ from rollout_bench.contracts.fields import Strict, absent
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
-Look = Literal["times", "contents"]
+Purpose = Literal["times", "contents"]
 """Purpose of a pass: times of steps, or contents of messages, whose reading takes additional time."""
 
 Way = Literal["to_workers", "to_core"]
@@ -42,7 +42,7 @@ class StepMessage(Strict):
 class MessageStep(Strict):
     """One step of the engine core."""
 
-    look: Look = Field(description="Purpose of its pass.")
+    purpose: Purpose = Field(description="Purpose of its pass.")
     batch: int = Field(gt=0, description="Sequences of the pass.")
     index: int = Field(ge=0, description="Its number in the pass, from 0.")
     phase: Phase = Field(description="Phase of the step.")

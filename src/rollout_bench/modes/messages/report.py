@@ -122,11 +122,11 @@ def messages_views(findings: Findings) -> list[View]:
     runs = found_in(findings)
     tables: list[View] = []
     confidence = findings.collection.comparison.confidence
-    for platform in dict.fromkeys(run.chosen.experiment.platform for run in runs):
+    for platform in dict.fromkeys(run.valid.experiment.platform for run in runs):
         texts = [
-            (run, {**findings.texts_of(run.chosen), WORKERS.header: str(run.workers)})
+            (run, {**findings.texts_of(run.valid), WORKERS.header: str(run.workers)})
             for run in runs
-            if run.chosen.experiment.platform == platform
+            if run.valid.experiment.platform == platform
         ]
         shares = [Entry(own, share) for run, own in texts for share in step_shares(run, confidence)]
         shares += [
@@ -170,12 +170,12 @@ def steps_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
         | {f"{way}_distance_bytes": message_of(step, way).distance for way in WAYS}
         for run in runs
         for step in run.launches[0].steps
-        if (step.look, step.batch) == ("contents", run.batches[0])
+        if (step.purpose, step.batch) == ("contents", run.batches[0])
     )
 
 
 def _identity(run: MessagesRun) -> dict[str, object]:
-    experiment = run.chosen.experiment
+    experiment = run.valid.experiment
     names = ("platform", "model", "quant", "workload", "setting", "key")
     return {name: getattr(experiment, name) for name in names} | {"tensor_parallel_size": run.workers}
 

@@ -22,7 +22,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.modes.messages.contents import Wire, message_of
 from rollout_bench.modes.messages.events import MessageFacts, MessagesObserved
-from rollout_bench.modes.messages.record import Look, MessageStep, Way
+from rollout_bench.modes.messages.record import MessageStep, Purpose, Way
 from rollout_bench.modes.messages.settings import MessagesSettings
 from rollout_bench.workloads.requests import Source
 
@@ -44,10 +44,10 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
             tell(IterationEnds())
     tell(PhaseBegins(phase="measuring"))
     for batch in settings.batches:
-        for look in ("times", "contents"):
-            steps = passes.run(batch, look)
+        for purpose in ("times", "contents"):
+            steps = passes.run(batch, purpose)
             tell(IterationEnds())
-            tell(MessagesObserved(steps=steps, flags=batch_flags(batch, steps) if look == "times" else []))
+            tell(MessagesObserved(steps=steps, flags=batch_flags(batch, steps) if purpose == "times" else []))
     tell(MessageFacts(async_scheduling=passes.async_scheduling, pickled_bytes=pickled_bytes()))
 
 
@@ -77,7 +77,7 @@ class Passes:
         self._workers = workers
         self._names = 0
 
-    def run(self, batch: int, look: Look) -> list[MessageStep]:
+    def run(self, batch: int, purpose: Purpose) -> list[MessageStep]:
         """Run a pass of `batch` sequences that the engine receives together; return its steps.
 
         All passes of a batch size have the same prompts.
@@ -94,7 +94,7 @@ class Passes:
         gc.collect()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "steps.pickle"
-            llm.collective_rpc(BEGIN, args=(look,))
+            llm.collective_rpc(BEGIN, args=(purpose,))
             self._wait()
             for request in asked:
                 name, self._names = f"pass-{self._names}", self._names + 1
@@ -105,8 +105,8 @@ class Passes:
             llm.collective_rpc(END, args=(str(path),))
             noted = pickle.loads(path.read_bytes())
         self.async_scheduling = noted["async_scheduling"]
-        steps = list(steps_of(noted["steps"], look, batch))
-        return self._with_broadcasts(steps) if self._workers > 1 and look == "contents" else steps
+        steps = list(steps_of(noted["steps"], purpose, batch))
+        return self._with_broadcasts(steps) if self._workers > 1 and purpose == "contents" else steps
 
     def _with_broadcasts(self, steps: Sequence[MessageStep]) -> list[MessageStep]:
         """Return the steps, whose messages have the time of a broadcast of as many bytes."""
@@ -126,7 +126,7 @@ class Passes:
         ]
 
 
-def steps_of(noted: Sequence[dict[str, Any]], look: Look, batch: int) -> Iterator[MessageStep]:
+def steps_of(noted: Sequence[dict[str, Any]], purpose: Purpose, batch: int) -> Iterator[MessageStep]:
     """Yield the steps of a pass from the engine core's notes."""
     from rollout_bench.modes.messages.probes import pickled
 
@@ -136,7 +136,7 @@ def steps_of(noted: Sequence[dict[str, Any]], look: Look, batch: int) -> Iterato
         phase: Phase = "decode" if not prefill else "prefill" if prefill >= sequences else "mixed"
         messages = {way: message_of(step[way], before.get(way), pickled) for way in get_args(Way) if way in step}
         yield MessageStep(
-            look=look,
+            purpose=purpose,
             batch=batch,
             index=index,
             phase=phase,

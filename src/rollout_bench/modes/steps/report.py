@@ -23,7 +23,7 @@ from rollout_bench.report.views import LAUNCHES, Column, Entry, view
 class Calibrated:
     """A steps experiment: its valid launches, all their steps, and the model of their times."""
 
-    chosen: ValidExperiment
+    valid: ValidExperiment
     launches: tuple[Steps, ...]
     rows: tuple[StepRow, ...]
     model: StepModel
@@ -107,16 +107,16 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     nothing: tuple[list[Calibrated], list[str]] = [], []
     found, problems = findings.results_of_mode(mode.name, nothing)
     warnings = [Section("Calibrations that can't be read", tuple(problems))] if problems else []
-    platforms = dict.fromkeys(each.chosen.experiment.platform for each in found)
+    platforms = dict.fromkeys(each.valid.experiment.platform for each in found)
     tables = [
         view(
             "Steps: ",
             platform,
             COLUMNS,
             [
-                Entry(findings.texts_of(each.chosen), each)
+                Entry(findings.texts_of(each.valid), each)
                 for each in found
-                if each.chosen.experiment.platform == platform
+                if each.valid.experiment.platform == platform
             ],
         )
         for platform in platforms
