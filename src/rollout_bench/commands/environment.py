@@ -58,7 +58,9 @@ def _fill(folder: Path, uv: Path, pins: Path, packages: Sequence[str]) -> None:
     if not os.access(os.environ.get("HOME", ""), os.W_OK):
         environment["HOME"] = str(folder.absolute())
     print("setup: virtual environment and uv", flush=True)
-    if not _runs(environment, sys.executable, "-I", "-m", "venv", folder):
+    # `folder` may be the environment that runs this, if it is activated: its own Python is gone by now
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    if not _runs(environment, base if base.is_file() else sys.executable, "-I", "-m", "venv", folder):
         raise UserError("setup: venv failed", "Debian and Ubuntu keep it apart: apt install python3-venv")
     if not _runs(environment, python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", uv):
         raise UserError("setup: uv was not installed", "check the network and pip's index (pip config list)")
