@@ -29,12 +29,13 @@ from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
-from rollout_bench.analysis.timed.experiments import Earlier, ResultSet
+from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, measured_experiments
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
+from rollout_bench.modes.messages.links import message_runs, step_shares
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
 from rollout_bench.report.reference import flags_table
@@ -342,6 +343,16 @@ def drift(quant: str) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if found.value else "0"
 
 
+def message_shares(workload: str) -> str:
+    """Return the share of messages in decode steps of `h200-messages` with its interval, in per cent, by batch size."""
+    chosen = [each for each in collected("h200-messages").others if each.workload == workload]
+    (run,) = message_runs(measured_experiments(chosen))
+    return ", ".join(
+        f"{100 * share.value:.1f} % [{', '.join(f'{100 * end:.1f}' for end in share.ends)}]"
+        for share in step_shares(run, SETTINGS.confidence)
+    )
+
+
 def placement(setting: str, number: str) -> float:
     """Return a number of engine and trainer on two H100s at 1.5B; a setting has a line for each GPU."""
     with (RESULTS / "h100-placement.csv").open(newline="") as file:
@@ -480,8 +491,8 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 
 
 FUNCTIONS = (
-    pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift, placement,
-    fidelity, in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
+    pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift, message_shares,
+    placement, fidelity, in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
     functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""
