@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rollout_bench.contracts.problems import FailureKind, FlagKind
     from rollout_bench.contracts.record import Iteration, Launched, Record
     from rollout_bench.contracts.spec import Spec
+    from rollout_bench.measure.engine.context import EngineContext
     from rollout_bench.measure.launch.hooks import Hooks
-    from rollout_bench.measure.launch.protocol import AwaitTurn, Job, SendEvent
+    from rollout_bench.measure.launch.protocol import Job
     from rollout_bench.measure.launch.recorder import CollectorContext, RecordBuilder
     from rollout_bench.numbers.number import Number
     from rollout_bench.plan.planning import Planning
@@ -93,7 +94,7 @@ class Mode:
     title: str
     page: str
     example: str
-    worker: "Lazy[Callable[[Job, SendEvent, AwaitTurn], None]]"
+    worker: "Lazy[Callable[[Job, EngineContext], None]]"
     side_files: tuple[str, ...] = (SEQUENCES,)
     generates: bool = True
     has_loads: bool = False

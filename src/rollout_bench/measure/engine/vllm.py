@@ -15,9 +15,9 @@ from typing import Any
 
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
-from rollout_bench.measure.launch import starter
-from rollout_bench.measure.launch.flags import engine_flags
-from rollout_bench.measure.launch.protocol import AwaitTurn, Job, PhaseBegins, Ready, SendEvent
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.flags import engine_flags, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.loaded_weights import (
     CENSUS,
@@ -48,6 +48,33 @@ def passes(measuring: MeasuringSpec, tell: SendEvent, first: int = 0) -> Iterato
         yield first + number, warmup
 
 
+def finished(
+    workload: WorkloadSpec,
+    asked: Sequence[Request],
+    iteration: Iteration,
+    rows: list[SequenceRow],
+    *,
+    preemptions: int,
+    began: float,
+) -> IterationDone:
+    """Return the event of a pass in which one engine generated all that was asked for, with what is wrong with it.
+
+    Args:
+        workload: the workload.
+        asked: its sequences.
+        iteration: its result.
+        rows: one for each sequence.
+        preemptions: number of times that the engine preempted a sequence.
+        began: start time on the machine's monotonic clock, in seconds.
+    """
+    flags = [
+        *token_flags(workload, asked, iteration, rows),
+        *prefix_cache_flags(asked, iteration, rows),
+        *preempted_flags(iteration.index, preemptions),
+    ]
+    return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=began)
+
+
 def source_of(job: Job, vocabulary: int) -> Source:
     """Return the source of the requests of `job`, for a model with `vocabulary` token ids."""
     args = job.spec.engine.args
@@ -59,6 +86,9 @@ def source_of(job: Job, vocabulary: int) -> Source:
 
 DRAFTS = "vllm:spec_decode_num_"
 """Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
+
+PREEMPTIONS = "vllm:num_preemptions"
+"""vLLM's counter of preempted sequences."""
 
 PROMPT, OUTPUT = "vllm:prompt_tokens", "vllm:generation_tokens"
 """vLLM's counters of tokens."""
@@ -132,9 +162,9 @@ class LoadedEngine:
         self.vocabulary = int(self._config.model_config.get_vocab_size())
         self.context_tokens = int(self._config.model_config.max_model_len)
 
-    def send_ready(self, job: Job, tell: SendEvent, start: "EngineStart", init_s: float) -> None:
+    def send_ready(self, job: Job, context: EngineContext, start: "EngineStart", init_s: float) -> None:
         """Report that the engine of `job` is loaded, as `send_ready` does."""
-        send_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
+        send_ready(job, context, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:
         """Generate one iteration.
@@ -214,7 +244,7 @@ class LoadedEngine:
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
             read = metric.name in (PROMPT, OUTPUT)  # others begin alike: vllm:prompt_tokens_cached
-            if read or metric.name.startswith(("vllm:prefix_cache_hits", "vllm:num_preemptions", DRAFTS)):
+            if read or metric.name.startswith(("vllm:prefix_cache_hits", PREEMPTIONS, DRAFTS)):
                 by_position = getattr(metric, "values", None)
                 parts = {"": metric.value} if by_position is None else {f":{n}": it for n, it in enumerate(by_position)}
                 totals.update({f"{metric.name}{part}": int(value) for part, value in parts.items()})
@@ -286,34 +316,37 @@ class EngineStart:
         variables: the environment before vLLM changed it.
         import_s: time of the import, in seconds.
         began: start of the engine's construction, by `time.perf_counter`.
+        forked: whether a starter had imported it, in the time `import_s`.
     """
 
     variables: dict[str, str]
     import_s: float
     began: float
+    forked: bool = False
 
 
-def imported(tell: SendEvent) -> EngineStart:
+def imported(context: EngineContext) -> EngineStart:
     """Import vLLM and report the phases."""
     variables = dict(os.environ)
-    tell(PhaseBegins(phase="importing"))
+    context.send(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     import vllm  # noqa: F401 (timed separately)
     from vllm import LLM  # noqa: F401 (imported lazily by vllm)
 
     import_s = time.perf_counter() - start
-    tell(PhaseBegins(phase="initializing"))
-    return EngineStart(variables, starter.import_s or import_s, time.perf_counter())
+    context.send(PhaseBegins(phase="initializing"))
+    forked = context.import_s is not None
+    return EngineStart(variables, context.import_s or import_s, time.perf_counter(), forked)
 
 
 def send_ready(
-    job: Job, tell: SendEvent, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
+    job: Job, context: EngineContext, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
 ) -> None:
     """Report that the engine of `job` is loaded; from now on it only logs warnings.
 
     Args:
         job: the job.
-        tell: sends an event.
+        context: the engine process.
         start: from `imported`.
         init_s: time of the engine's construction, in seconds.
         ranks: the census of each worker.
@@ -323,11 +356,11 @@ def send_ready(
     facts = engine_facts(ranks, settings, vars(config.cache_config))
     processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
     processes |= {rank["pid"]: "worker" for rank in ranks if rank["pid"] != os.getpid()}
-    tell(
+    context.send(
         Ready(
             import_s=start.import_s,
             init_s=init_s,
-            forked=starter.import_s is not None or None,
+            forked=start.forked or None,
             environment=read_environment(spec.engine, spec.platform, ranks[0], settings["world_size"], start.variables),
             engine=facts,
             flags=engine_flags(spec, facts),
@@ -340,31 +373,27 @@ def send_ready(
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
 
 
-_loaded: list[tuple[Any, EngineStart, float]] = []
-"""The engine of this process and its start, for the jobs after the first; empty before the first."""
-
-
-def loaded(job: Job, tell: SendEvent, *, served: bool = False, **more: Any) -> LoadedEngine:
+def loaded(job: Job, context: EngineContext, *, served: bool = False, **more: Any) -> LoadedEngine:
     """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
 
     A further job of this process gets the engine that is there, whose start it reports.
 
     Args:
         job: the job.
-        tell: sends an event.
+        context: the engine process, which keeps the engine for further jobs.
         served: whether its steps are bounded as in vLLM's server if nothing else is set.
         more: vLLM arguments that are not settings of the experiment.
     """
-    if not _loaded:
-        start = imported(tell)
+    if context.kept is None:
+        start = imported(context)
         from vllm import LLM
 
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
-        _loaded.append((llm, start, time.perf_counter() - start.began))
-    ((llm, start, init_s),) = _loaded
+        context.kept = llm, start, time.perf_counter() - start.began
+    llm, start, init_s = context.kept
     engine = LoadedEngine(job.spec, llm)
-    engine.send_ready(job, tell, start, init_s)
+    engine.send_ready(job, context, start, init_s)
     return engine
 
 

@@ -8,35 +8,39 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from typing import IO
 
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
-from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.protocol import Done, Failed, IterationBegins, Job, send
 
 
-def work(job: Job, descriptor: int, orders: IO[bytes]) -> bytes:
-    """Do `job` and write each event to the pipe `descriptor`; wait for a line of `orders` before each iteration.
+def context_of(descriptor: int, orders: IO[bytes], import_s: float | None) -> EngineContext:
+    """Return what the jobs of this process get.
 
-    Returns:
-        The next job; empty if this was the last.
+    Args:
+        descriptor: the pipe for events.
+        orders: has a line for the begin of each pass.
+        import_s: time that the starter took to import the engine, in seconds; None without a starter.
     """
-
-    def send_event(event: Event) -> None:
-        send(descriptor, event)
+    send_event = partial(send, descriptor)
 
     def await_turn() -> None:
         send_event(IterationBegins())
         orders.readline()
 
-    MODES[job.spec.mode].worker.get()(job, send_event, await_turn)
-    send_event(Done())
-    return orders.readline()
+    return EngineContext(send_event, await_turn, import_s)
 
 
 def main() -> int:
-    """Read the job from stdin and do it; return 0 if all iterations were delivered."""
+    """Read jobs from stdin and do them; return 0 if all iterations were delivered.
+
+    Arguments of the process are the descriptor of the pipe for events, and, if a starter forked it, the seconds of the
+    starter's import.
+    """
     die_with_parent(signal.SIGKILL)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
@@ -50,8 +54,12 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     failed: Failed | None = None
     try:
+        context = context_of(descriptor, orders, next(map(float, sys.argv[2:]), None))
         while text:
-            text = work(Job.model_validate_json(text), descriptor, orders)
+            job = Job.model_validate_json(text)
+            MODES[job.spec.mode].worker.get()(job, context)
+            context.send(Done())
+            text = orders.readline()
     except MeasuringFailed as error:
         print(error.cause, file=sys.stderr)
         failed = Failed(exception=error.cause, category=error.category, fix=error.fix)

@@ -63,9 +63,6 @@ LARGEST = 1 << 20
 _started: list[subprocess.Popen[bytes]] = []
 """Starters that this process started; nobody waits for them, since they end with their owner."""
 
-import_s: float | None = None
-"""Time that the starter of this engine process took to import the engine; None in an engine started plainly."""
-
 
 def can_fork(spec: Spec) -> bool:
     """Return whether the engine of `spec` is a single process on one device, whose start is not being measured.
@@ -302,7 +299,6 @@ def _become(
         line: connection to the supervisor.
         descriptors: its standard input, its log, and those that it inherits.
     """
-    global import_s
     try:
         os.setsid()
         reading, log, *inherited = descriptors
@@ -318,8 +314,7 @@ def _become(
         mark(Path(environment.get("TMPDIR", "")))
         os.write(1, printed)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor)
-        sys.argv = [module, str(inherited[0])]
-        import_s = took_s
+        sys.argv = [module, str(inherited[0]), str(took_s)]
         sys.modules[module].main()
     except BaseException:
         traceback.print_exc()

@@ -9,12 +9,12 @@ from typing import Any
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, ServerUse
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import (
     Job,
     PhaseBegins,
     Ready,
-    SendEvent,
 )
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import commands, guidellm, inference_perf_command, paced, vllm_command
@@ -138,16 +138,12 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
     )
 
 
-_own: list[tuple[Opened, float]] = []
-"""The server of this process and the seconds of its start, for the jobs after the first; empty before the first."""
-
-
-def opened_server(job: Job, tell: SendEvent, **more: Any) -> Opened:
+def opened_server(job: Job, context: EngineContext, **more: Any) -> Opened:
     """Open the server of `job`, or take the one that is there, and report its start.
 
     Args:
         job: the launch.
-        tell: sends an event.
+        context: the engine process, which keeps the server for further jobs.
         more: engine arguments that are not settings of the experiment.
 
     Raises:
@@ -155,12 +151,13 @@ def opened_server(job: Job, tell: SendEvent, **more: Any) -> Opened:
     """
     spec, variables, start_s = job.spec, dict(os.environ), time.perf_counter()
     found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
-    if found is not None or not _own:
-        tell(PhaseBegins(phase="importing"))
-        tell(PhaseBegins(phase="initializing"))
-    if found is None and not _own:
-        _own.append((start_server(spec, job.model, **more), time.perf_counter() - start_s))
-    opened, init_s = _own[0] if found is None else (found, time.perf_counter() - start_s)
+    if found is not None or context.kept is None:
+        context.send(PhaseBegins(phase="importing"))
+        context.send(PhaseBegins(phase="initializing"))
+    if found is None and context.kept is None:
+        context.kept = start_server(spec, job.model, **more), time.perf_counter() - start_s
+    opened: Opened
+    opened, init_s = context.kept if found is None else (found, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),
         opened.flags,
@@ -171,9 +168,9 @@ def opened_server(job: Job, tell: SendEvent, **more: Any) -> Opened:
     else:
         version = (opened.facts.served and opened.facts.served.version) or "unknown"
         # the variables describe this machine, and one of them may be the key
-        theirs = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
+        theirs: dict[str, Any] = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
         environment = environment.model_copy(update=theirs)
-    tell(
+    context.send(
         Ready(
             import_s=0.0, init_s=init_s, environment=environment, engine=opened.facts, flags=flags,
             processes=opened.processes,

@@ -7,10 +7,10 @@ from typing import Any
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.proofs import Proofs
-from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, passes, source_of
-from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, IterationEnds, Job, ProofsTaken, SendEvent
+from rollout_bench.measure.engine.vllm import PREEMPTIONS, LoadedEngine, finished, loaded, passes, source_of
+from rollout_bench.measure.launch.protocol import IterationEnds, Job, ProofsTaken
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.modes.cycle.record import MemorySnapshot, PartName, Transition, TransitionPart, WeightUpdate
 from rollout_bench.modes.cycle.settings import CycleSpec
@@ -22,7 +22,7 @@ DRAIN_S, POLL_S = 60.0, 0.001
 """Time limit for unfinished requests, and interval between checks, in seconds."""
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
     The weights are proven after the last pass, by two more updates that are not timed.
@@ -30,7 +30,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     spec = job.spec
     extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
     sleeps = {} if spec.of(CycleSpec).sleep == "none" else {"enable_sleep_mode": True}
-    engine = loaded(job, tell, worker_extension_cls=extension, **sleeps)
+    engine = loaded(job, context, worker_extension_cls=extension, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
     updates = METHODS[spec.of(CycleSpec).update](engine.llm, spec, job.model)
@@ -41,21 +41,20 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     proofs.note(on=False)
     weights: Weights = "first"
     # The number of a pass determines its weights and the number of updates before it.
-    for index, _ in passes(spec.measuring, tell):
+    for index, _ in passes(spec.measuring, context.send):
         asked = source.requests(job.launch, index)
-        done = engine.iterate(asked, index, wait)
+        done = engine.iterate(asked, index, context.await_turn)
         weights = "second" if weights == "first" else "first"
         transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
-        tell(IterationEnds())
-        iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows
-        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
-        flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+        context.send(IterationEnds())
+        iteration = done.iteration.model_copy(update={"transition": transition})
+        preemptions = done.counters.get(PREEMPTIONS, 0)
+        context.send(finished(spec.workload, asked, iteration, done.rows, preemptions=preemptions, began=done.began))
     proofs.note(on=True)
     for each in ("second", "first"):
         transitions.go(each, time.monotonic())
         proven.append(proofs.take(each))
-    tell(ProofsTaken(proofs=proven))
+    context.send(ProofsTaken(proofs=proven))
 
 
 def check_engine(llm: Any, spec: Spec) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     AwaitTurn,
     IterationEnds,
     Job,
     PhaseBegins,
-    SendEvent,
 )
 from rollout_bench.measure.probes.loaded_weights import end_of_text
 from rollout_bench.modes.drift.events import SequencesScored
@@ -39,27 +39,27 @@ class Continued:
     token_ids: list[int]
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
         MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.of(DriftSpec)
-    scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
-    tell(PhaseBegins(phase="measuring"))
+    scorer = Scorer(loaded(job, context, logprobs_mode=LOGPROBS_MODE), context.await_turn)
+    context.send(PhaseBegins(phase="measuring"))
     if job.reference is not None:
         sequences = sampled_by(Path(job.reference))
     else:
         asked = prompts_of(source_of(job, scorer.vocabulary), settings.prompts)
         sampled = scorer.sample(asked, settings.tokens, job.spec.workload.seed * SEEDS, job.spec.workload.ignore_eos)
-        tell(IterationEnds())
+        context.send(IterationEnds())
         sequences = [Continued(row.prompt_token_ids or [], row.token_ids or []) for row in sampled]
-        tell(SequencesScored(rows=sampled, tokens_sha256=digest(sequences)))
+        context.send(SequencesScored(rows=sampled, tokens_sha256=digest(sequences)))
     for batch in settings.batch_sizes:
         rows = scorer.score(sequences, batch)
-        tell(IterationEnds())
-        tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
+        context.send(IterationEnds())
+        context.send(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:

@@ -12,13 +12,13 @@ from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import tensor_parallel_size
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     AwaitTurn,
     IterationEnds,
     Job,
     PhaseBegins,
-    SendEvent,
 )
 from rollout_bench.modes.messages.contents import Wire, message_of
 from rollout_bench.modes.messages.events import MessageFacts, MessagesObserved
@@ -29,26 +29,27 @@ from rollout_bench.workloads.requests import Source
 EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(MessagesSettings)
-    engine = loaded(job, tell, distributed_executor_backend=EXECUTOR)
+    engine = loaded(job, context, distributed_executor_backend=EXECUTOR)
     from rollout_bench.modes.messages.probes import pickled_bytes
 
     tokens = min(settings.steps, longest(spec.workload.output_tokens))
-    passes = Passes(engine, source_of(job, engine.vocabulary), job.launch, tokens, wait, tensor_parallel_size(spec))
-    tell(PhaseBegins(phase="warmup"))
+    source, workers = source_of(job, engine.vocabulary), tensor_parallel_size(spec)
+    passes = Passes(engine, source, job.launch, tokens, context.await_turn, workers)
+    context.send(PhaseBegins(phase="warmup"))
     for batch in settings.batches:
         for _ in range(spec.measuring.warmup_iterations):
             passes.run(batch, "times")
-            tell(IterationEnds())
-    tell(PhaseBegins(phase="measuring"))
+            context.send(IterationEnds())
+    context.send(PhaseBegins(phase="measuring"))
     for batch in settings.batches:
         for purpose in ("times", "contents"):
             steps = passes.run(batch, purpose)
-            tell(IterationEnds())
-            tell(MessagesObserved(steps=steps, flags=batch_flags(batch, steps) if purpose == "times" else []))
-    tell(MessageFacts(async_scheduling=passes.async_scheduling, pickled_bytes=pickled_bytes()))
+            context.send(IterationEnds())
+            context.send(MessagesObserved(steps=steps, flags=batch_flags(batch, steps) if purpose == "times" else []))
+    context.send(MessageFacts(async_scheduling=passes.async_scheduling, pickled_bytes=pickled_bytes()))
 
 
 class Passes:

@@ -1,19 +1,19 @@
 """Offline mode in the engine process: loads vLLM and generates one iteration after another."""
 
-from rollout_bench.measure.engine.vllm import loaded, passes, source_of
-from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, SendEvent
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.vllm import PREEMPTIONS, finished, loaded, passes, source_of
+from rollout_bench.measure.launch.protocol import Job
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each iteration."""
     spec = job.spec
-    engine = loaded(job, tell)
+    engine = loaded(job, context)
     source = source_of(job, engine.vocabulary)
-    for index, _ in passes(spec.measuring, tell):
+    for index, _ in passes(spec.measuring, context.send):
         asked = source.requests(job.launch, index)
-        done = engine.iterate(asked, index, wait)
-        iteration, rows = done.iteration, done.rows
-        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
-        flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+        done = engine.iterate(asked, index, context.await_turn)
+        preemptions = done.counters.get(PREEMPTIONS, 0)
+        context.send(
+            finished(spec.workload, asked, done.iteration, done.rows, preemptions=preemptions, began=done.began)
+        )

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Flag, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, repeated_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
-    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    SendEvent,
 )
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
@@ -25,7 +24,7 @@ from rollout_bench.measure.server.stream import Target
 from rollout_bench.workloads.requests import Source, sent_of, with_shifted_ids
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
     Raises:
@@ -33,20 +32,20 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     """
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
-    opened = opened_server(job, tell)
-    sent = LoadPasses(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
+    opened = opened_server(job, context)
+    sent = LoadPasses(job, load, opened, source_of(job, opened.vocabulary), context)
     first = 0
     for number, point in enumerate(load.points):
         if number:
             time.sleep(PAUSE_S)
-        for index, warmup in passes(spec.measuring, tell, first):
+        for index, warmup in passes(spec.measuring, context.send, first):
             try:
-                tell(sent.send(point, index, warmup))
+                context.send(sent.send(point, index, warmup))
             except MeasuringFailed as failed:
                 raise _after_answers(failed, load, number) if index and spec.endpoint else failed from None
             first = index + 1
     if job.is_last:
-        tell(PhaseBegins(phase="stopping"))
+        context.send(PhaseBegins(phase="stopping"))
         opened.stop()
 
 
@@ -75,8 +74,7 @@ class LoadPasses:
     load: LoadSpec
     opened: Opened
     source: Source
-    tell: SendEvent
-    wait: AwaitTurn
+    context: EngineContext
     sent: dict[str, int] = field(default_factory=dict)
     """Label of a load -> number of requests that its last pass sent."""
 
@@ -96,9 +94,9 @@ class LoadPasses:
             before = opened.connection.metrics()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
         send = prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
-        self.wait()
+        self.context.await_turn()
         done = send()
-        self.tell(IterationEnds())
+        self.context.send(IterationEnds())
         opened.check()
         asked = sent_of(asked, done.sent)
         rows = rows_of(asked, done, index)

@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
-from rollout_bench.measure.launch.protocol import Job, SendEvent
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.server.served import opened_server
 from rollout_bench.measure.server.server_metrics import parse
 from rollout_bench.measure.server.session import check_answer, from_workers
@@ -25,16 +26,16 @@ class ServedEngine:
 
     Args:
         job: the rank's job.
-        tell: sends events about the start.
+        context: the engine process.
         more: engine arguments that are not settings of the experiment.
 
     Raises:
         MeasuringFailed: if the server ends or refuses a request.
     """
 
-    def __init__(self, job: Job, tell: SendEvent, **more: Any) -> None:
+    def __init__(self, job: Job, context: EngineContext, **more: Any) -> None:
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"load": LOAD})})
-        self._opened, self._limit_s = opened_server(job, tell, **more), job.timeout_s
+        self._opened, self._limit_s = opened_server(job, context, **more), job.timeout_s
         self._target = self._opened.target
         self.vocabulary = self._opened.vocabulary
         self.context_tokens = int(self._opened.facts.resolved["max_model_len"])

@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,18 @@ from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.measure.engine.buckets import BUCKET_BYTES
-from rollout_bench.measure.engine.vllm import LoadedEngine, cached_of, digest_of, passes, sequence_rows
-from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.vllm import (
+    PREEMPTIONS,
+    LoadedEngine,
+    cached_of,
+    digest_of,
+    finished,
+    passes,
+    sequence_rows,
+)
+from rollout_bench.measure.launch.flags import most_at_once
 from rollout_bench.measure.launch.protocol import (
-    AwaitTurn,
     Event,
     IterationDone,
     IterationEnds,
@@ -39,7 +48,6 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     ProofsTaken,
     Ready,
-    SendEvent,
 )
 from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
 from rollout_bench.modes.placement.events import RankReady, StepOver
@@ -68,7 +76,7 @@ EXECUTOR = "rollout_bench.modes.placement.executor.SharedEngineExecutor"
 """Executor with one worker in this process, as in the ranks of TRL."""
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do the rank's part of `job`: send each event, and wait for the order before each step."""
     own, cores = surroundings(job.spec, job.replica, folder_of_ranks())
     os.environ.update(own)
@@ -76,21 +84,21 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
         os.sched_setaffinity(0, cores)  # before torch is imported and starts threads
     started: list[Ready] = []
 
-    def tell_start(event: Event) -> None:
+    def send_start(event: Event) -> None:
         if isinstance(event, Ready):
             started.append(event)
         else:
-            tell(event)
+            context.send(event)
 
-    rank = PlacedRank(job, tell_start)
-    tell(RankReady(ready=next(iter(started), None)))
-    for _ in passes(job.spec.measuring, tell):
+    rank = PlacedRank(job, replace(context, send=send_start))
+    context.send(RankReady(ready=next(iter(started), None)))
+    for _ in passes(job.spec.measuring, context.send):
         rank.prepare()
-        wait()
+        context.await_turn()
         over = rank.step()
-        tell(IterationEnds())
-        tell(over())
-    tell(ProofsTaken(proofs=rank.prove()))
+        context.send(IterationEnds())
+        context.send(over())
+    context.send(ProofsTaken(proofs=rank.prove()))
     rank.stop()
 
 
@@ -127,10 +135,10 @@ class GeneratingRank:
 
     Args:
         job: the rank's job.
-        tell: sends events about the engine.
+        context: the engine process.
     """
 
-    def __init__(self, job: Job, tell: SendEvent) -> None:
+    def __init__(self, job: Job, context: EngineContext) -> None:
         from rollout_bench.measure.engine.vllm import loaded, source_of
 
         alone = job.model_copy(update={"replica": 0})  # the engine has all sequences of its ranks
@@ -146,11 +154,11 @@ class GeneratingRank:
         if placement.through:
             from rollout_bench.modes.placement.served import ServedEngine
 
-            self.engine = ServedEngine(alone, tell, worker_extension_cls=TAKER)
+            self.engine = ServedEngine(alone, context, worker_extension_cls=TAKER)
         else:
             sleeps = {} if placement.sleep is None else {"enable_sleep_mode": True}
             self.engine = loaded(
-                alone, tell, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
+                alone, context, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
             )
         from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
 
@@ -256,17 +264,13 @@ class GeneratingRank:
             cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits", 0)),
             output_tokens=sum(row.output_tokens for row in rows),
             prompts=len({row.prompt for row in rows}),
-            preemptions=risen.get("vllm:num_preemptions", 0),
+            preemptions=risen.get(PREEMPTIONS, 0),
             peak_running=most_at_once(rows),
         )
         iteration = merged_iteration(index, index < self._spec.measuring.warmup_iterations, [part])
-        flags = [
-            *token_flags(self._spec.workload, every, iteration, rows),
-            *prefix_cache_flags(every, iteration, rows),
-            *preempted_flags(index, part.preemptions or 0),
-        ]
         self._index += 1
-        return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=released)
+        preemptions = part.preemptions or 0
+        return finished(self._spec.workload, every, iteration, rows, preemptions=preemptions, began=released)
 
 
 class PlacedRank:
@@ -274,25 +278,25 @@ class PlacedRank:
 
     Args:
         job: the rank's job.
-        tell: sends events about the start.
+        context: the engine process.
 
     Raises:
         MeasuringFailed: if the trainer's stand-in cannot load the checkpoint.
     """
 
-    def __init__(self, job: Job, tell: SendEvent) -> None:
+    def __init__(self, job: Job, context: EngineContext) -> None:
         spec, placement = job.spec, job.spec.of(PlacementSpec)
         self._rank = job.replica
         self._generator = None
         if self._rank in placement.generating:
-            self._generator = GeneratingRank(job, tell)
+            self._generator = GeneratingRank(job, context)
         else:
-            tell(PhaseBegins(phase="importing"))
+            context.send(PhaseBegins(phase="importing"))
 
         import torch  # after the engine, whose import is timed
 
         if self._generator is None:
-            tell(PhaseBegins(phase="initializing"))
+            context.send(PhaseBegins(phase="initializing"))
 
         from rollout_bench.modes.placement.groups import RankGroup, sizes_of_parts
         from rollout_bench.modes.placement.sleep import EngineSleep

@@ -13,14 +13,13 @@ from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import loaded, source_of
 from rollout_bench.measure.launch.protocol import (
-    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    SendEvent,
 )
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened
@@ -135,16 +134,16 @@ def check_whole(path: Path) -> None:
 _SMALLER = "free some space in the results folder; with fewer profile.steps a trace is smaller"
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job` through the engine itself, or through its server if the spec has a load.
 
     Raises:
         MeasuringFailed: if the server is missing or ended, or a trace is missing.
     """
-    (_measure_engine if job.spec.load is None else _measure_server)(job, tell, wait)
+    (_measure_engine if job.spec.load is None else _measure_server)(job, context)
 
 
-def _measure_engine(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def _measure_engine(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each window of steps.
 
     Raises:
@@ -153,32 +152,32 @@ def _measure_engine(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     spec, settings = job.spec, job.spec.of(ProfileSettings)
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
-    engine = loaded(job, tell, profiler_config=profiler_config(traces.written))
+    engine = loaded(job, context, profiler_config=profiler_config(traces.written))
     source = source_of(job, engine.vocabulary)
-    tell(PhaseBegins(phase="warmup"))
+    context.send(PhaseBegins(phase="warmup"))
     for index in range(spec.measuring.warmup_iterations):
-        done = engine.iterate(source.requests(job.launch, index), index, wait)
-        tell(IterationDone(iteration=done.iteration, sequences=done.rows, flags=[]))
+        done = engine.iterate(source.requests(job.launch, index), index, context.await_turn)
+        context.send(IterationDone(iteration=done.iteration, sequences=done.rows, flags=[]))
     passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
     windows = Windows(Following(engine, apart=spec.engine.multiprocess), passes)
-    tell(PhaseBegins(phase="measuring"))
+    context.send(PhaseBegins(phase="measuring"))
     for phase in TRACED:
-        wait()
+        context.await_turn()
         windows.steps(phase, 1, engine)
         traces.drop()
-        tell(IterationEnds())
+        context.send(IterationEnds())
         for profiled in (False, True, False):
-            wait()
+            context.await_turn()
             steps = windows.steps(phase, settings.steps, engine if profiled else None)
-            tell(IterationEnds())
+            context.send(IterationEnds())
             if not steps:
                 cause = f"the workload has no {phase} steps to trace"
                 raise MeasuringFailed("no_steps", cause, "ask for more output_tokens")
-            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
+            context.send(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
 
 
-def _measure_server(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def _measure_server(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
@@ -188,43 +187,40 @@ def _measure_server(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     assert load is not None, "a profile through a server has a load"
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
-    opened = opened_server(job, tell, profiler_config=profiler_config(traces.written))
-    passes = _Passes(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
-    tell(PhaseBegins(phase="warmup"))
+    opened = opened_server(job, context, profiler_config=profiler_config(traces.written))
+    passes = _Passes(job, load, opened, source_of(job, opened.vocabulary), context)
+    context.send(PhaseBegins(phase="warmup"))
     for _ in range(spec.measuring.warmup_iterations):
         passes.warm_up()
-    tell(PhaseBegins(phase="measuring"))
+    context.send(PhaseBegins(phase="measuring"))
     for phase in TRACED:
         passes.traced(phase, 1)
         traces.drop()
         for profiled in (False, True, False):
             rows = passes.traced(phase, settings.steps) if profiled else passes.send()[1]
             steps = [] if profiled else decode_steps(rows)
-            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
+            context.send(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
-    tell(PhaseBegins(phase="stopping"))
+    context.send(PhaseBegins(phase="stopping"))
     opened.stop()
 
 
 class _Passes:
     """Sends one pass of the workload after another, all requests together."""
 
-    def __init__(
-        self, job: Job, load: LoadSpec, opened: Opened, source: Source, tell: SendEvent, wait: AwaitTurn
-    ) -> None:
+    def __init__(self, job: Job, load: LoadSpec, opened: Opened, source: Source, context: EngineContext) -> None:
         self._job = job
         self._load = load
         self._opened = opened
         self._source = source
-        self._tell = tell
-        self._wait = wait
+        self._context = context
         self._index = 0
 
     def warm_up(self) -> None:
         """Send a pass that does not count, and report it."""
         done, rows = self.send()
         iteration = iteration_of(rows[0].iteration, True, self._load.points[0], done, rows)
-        self._tell(IterationDone(iteration=iteration, sequences=[], flags=[]))
+        self._context.send(IterationDone(iteration=iteration, sequences=[], flags=[]))
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
         """Send a pass and trace `count` steps, the first or those after half the tokens; return its rows."""
@@ -252,11 +248,11 @@ class _Passes:
             self._opened.reset()
         prompts, target = self._opened.prompts(asked), self._opened.target
         send = prepare(self._load, asked, prompts, self._load.points[0], target, f"profile/{index}")
-        self._wait()
+        self._context.await_turn()
         if before is not None:
             before(asked)
         done = send()
-        self._tell(IterationEnds())
+        self._context.send(IterationEnds())
         self._opened.check()
         rows = rows_of(asked, done, index)
         failed = [row.error for row in rows if row.error]

@@ -6,9 +6,11 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rollout_bench.contracts.record import Drafting
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     arguments,
@@ -18,7 +20,7 @@ from rollout_bench.measure.engine.vllm import (
     sampling,
     send_ready,
 )
-from rollout_bench.measure.launch.protocol import Job, SendEvent
+from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.modes.rollout.exchange import Ended
 
 
@@ -158,14 +160,26 @@ _NAMES = itertools.count()
 """Names of requests, which differ over all launches that an engine measures."""
 
 
-_opened: list[tuple[Any, StepStatLogger, EngineStart, float, list[dict[str, Any]]]] = []
-"""Engine, its statistics, its start and what its ranks are, for the jobs after the first; empty before the first."""
+@dataclass
+class KeptEngine:
+    """What an engine process keeps for all its jobs.
+
+    Attributes:
+        runner: the event loop, whose end the supervisor causes.
+        router: the connection to the router; None before the first job.
+        opened: the engine, its statistics, its start, the seconds of its construction, and the census of its ranks;
+            None before the first job.
+    """
+
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    router: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    opened: tuple[Any, StepStatLogger, EngineStart, float, list[dict[str, Any]]] | None = None
 
 
-async def open_async(job: Job, tell: SendEvent) -> AsyncEntry:
+async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> AsyncEntry:
     """Load an AsyncLLM engine, or take the one that is there; report it as ready, and return its entry."""
-    if not _opened:
-        start = imported(tell)
+    if kept.opened is None:
+        start = imported(context)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -178,10 +192,10 @@ async def open_async(job: Job, tell: SendEvent) -> AsyncEntry:
             stat_loggers=[lambda config, index: looks],
         )
         init_s = time.perf_counter() - start.began
-        _opened.append((engine, looks, start, init_s, await engine.collective_rpc("rollout_bench_census")))
+        kept.opened = engine, looks, start, init_s, await engine.collective_rpc("rollout_bench_census")
         # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
         gc.collect()
         gc.freeze()
-    ((engine, looks, start, init_s, ranks),) = _opened
-    send_ready(job, tell, start, init_s, ranks, engine.vllm_config)
+    engine, looks, start, init_s, ranks = kept.opened
+    send_ready(job, context, start, init_s, ranks, engine.vllm_config)
     return AsyncEntry(job, engine, looks)

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, Surplus
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
-    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
-    SendEvent,
 )
 from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
-from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
+from rollout_bench.modes.rollout.async_engine import AsyncEntry, KeptEngine, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import AbortRest, Ended, Generate, StepEnded, message_of, written
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
@@ -27,33 +26,28 @@ from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, tr
 LINE_BYTES = 1 << 27
 """Longest line from a router, in bytes: a prompt of ten million tokens."""
 
-_RUNNER = asyncio.Runner()
-"""The event loop of the engine, for all jobs of this process, whose end the supervisor causes."""
 
-_LINES: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-"""The connection to the router, for the jobs after the first; empty before the first."""
-
-
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each iteration."""
-    _RUNNER.run(_measure(job, tell, wait))
+    context.kept = context.kept or KeptEngine()
+    context.kept.runner.run(_measure(job, context, context.kept))
 
 
-async def _measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+async def _measure(job: Job, context: EngineContext, kept: KeptEngine) -> None:
     spec = job.spec
     if job.line is not None:
         os.set_inheritable(job.line, False)
-        _LINES.append(await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES))
-    (line,) = _LINES
-    entry = await open_async(job, tell)
-    for index, warmup in passes(spec.measuring, tell):
+        kept.router = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
+    assert kept.router is not None, "the first job has the connection"
+    entry = await open_async(job, context, kept)
+    for index, warmup in passes(spec.measuring, context.send):
         await entry.reset()
         gc.collect()
-        wait()  # blocks the event loop, which is idle
+        context.await_turn()  # blocks the event loop, which is idle
         entry.looks.begin()
-        share = await _share_of_step(entry, *line)
-        tell(IterationEnds())
-        tell(iteration_event(share, entry, spec, index, warmup))
+        share = await _share_of_step(entry, *kept.router)
+        context.send(IterationEnds())
+        context.send(iteration_event(share, entry, spec, index, warmup))
 
 
 @dataclass

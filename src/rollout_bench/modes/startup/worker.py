@@ -11,6 +11,7 @@ from unittest import mock
 
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     LoadedEngine,
@@ -21,12 +22,10 @@ from rollout_bench.measure.engine.vllm import (
 from rollout_bench.measure.launch.flags import token_flags
 from rollout_bench.measure.launch.preflight import VARIABLES
 from rollout_bench.measure.launch.protocol import (
-    AwaitTurn,
     IterationDone,
     IterationEnds,
     Job,
     PhaseBegins,
-    SendEvent,
 )
 from rollout_bench.modes.startup.events import StartObserved
 from rollout_bench.modes.startup.notes import logging_configuration, read_notes
@@ -34,7 +33,7 @@ from rollout_bench.modes.startup.phases import StartSpan, noted_spans
 from rollout_bench.modes.startup.settings import StartupSpec
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event. The start is the pass: it begins with the order, before any import.
 
     A warm launcher has already imported everything when the order arrives.
@@ -45,11 +44,11 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     own = ("VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
     waits = spec.of(StartupSpec).launcher == "warm"
     if not waits:
-        wait()
-    start, began, spans = _imported(tell, own)
+        context.await_turn()
+    start, began, spans = _imported(context, own)
     word: float | None = None
     if waits:
-        wait()
+        context.await_turn()
         word = began = time.monotonic()
         start = replace(start, import_s=0.0)
     engine, constructed, config_span = _constructed(job, began)
@@ -59,14 +58,14 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
     sent = time.monotonic()
     outputs: list[Any] = engine.llm.generate([{"prompt_token_ids": asked.prompt_token_ids}], how, use_tqdm=False)
     token = time.monotonic()
-    tell(IterationEnds())
+    context.send(IterationEnds())
     (row,) = sequence_rows(outputs, [asked], 0, sent)
-    engine.send_ready(job, tell, start, constructed - began)
+    engine.send_ready(job, context, start, constructed - began)
     # The time between engine and request is our preparation of the request, not a part of the start.
     last = StartSpan("first_token", constructed, constructed + token - sent)
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
     spans += [config_span, *noted, last]
-    tell(
+    context.send(
         StartObserved(
             spans=spans,
             imports=spans[0].began,
@@ -86,7 +85,7 @@ def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
         output_tokens=row.output_tokens,
     )
     flags = token_flags(spec.workload, [asked], iteration, [row])
-    tell(IterationDone(iteration=iteration, sequences=[row], flags=flags, began=sent))
+    context.send(IterationDone(iteration=iteration, sequences=[row], flags=flags, began=sent))
 
 
 def _prepare(spec: Spec, scratch: Path) -> int:
@@ -108,15 +107,15 @@ def _prepare(spec: Spec, scratch: Path) -> int:
     return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
 
 
-def _imported(tell: SendEvent, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
+def _imported(context: EngineContext, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
     """Import vLLM and detect the platform; return the start, the time when construction begins, and the spans.
 
     Args:
-        tell: sends an event.
+        context: the engine process.
         own: variables with paths of this launch, to be left out of the environment.
     """
     variables = {name: value for name, value in os.environ.items() if name not in own}
-    tell(PhaseBegins(phase="importing"))
+    context.send(PhaseBegins(phase="importing"))
     imports = time.monotonic()
     import vllm  # noqa: F401 (timed on its own)
 
@@ -128,7 +127,7 @@ def _imported(tell: SendEvent, own: Collection[str]) -> tuple[EngineStart, float
     from vllm import LLM  # noqa: F401 (imported lazily by vllm)
 
     began = time.monotonic()
-    tell(PhaseBegins(phase="initializing"))
+    context.send(PhaseBegins(phase="initializing"))
     spans = [
         StartSpan("import", imports, began),
         StartSpan("platform", asks, answered),

@@ -11,39 +11,40 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.steps import StepRow
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded
-from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins, SendEvent
+from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins
 from rollout_bench.modes.steps.events import EngineLimits, StepsObserved
 from rollout_bench.modes.steps.passes import Limits, SentSequence, passes
 from rollout_bench.modes.steps.probes import PLACE, SCHEDULER
 from rollout_bench.modes.steps.settings import StepsSettings
 
 
-def measure(job: Job, tell: SendEvent, wait: AwaitTurn) -> None:
+def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(StepsSettings)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "steps.jsonl"
         os.environ[PLACE] = str(place)
-        engine = loaded(job, tell, served=True, scheduler_cls=SCHEDULER)
+        engine = loaded(job, context, served=True, scheduler_cls=SCHEDULER)
         limits, facts = limits_of(engine, settings.context_tokens)
         draw = random.Random(f"{spec.workload.seed} {job.launch}")
-        runner = Passes(engine, place, draw, wait)
+        runner = Passes(engine, place, draw, context.await_turn)
         parts = list(passes(limits, spec.workload.samples_per_prompt))
-        tell(PhaseBegins(phase="warmup"))
+        context.send(PhaseBegins(phase="warmup"))
         for sent in parts:
             runner.run(sent)
-            tell(IterationEnds())
-        tell(PhaseBegins(phase="measuring"))
+            context.send(IterationEnds())
+        context.send(PhaseBegins(phase="measuring"))
         began, number = time.monotonic(), 0
         while not number or time.monotonic() - began < settings.seconds:
             for part, sent in enumerate(parts):
                 steps = runner.run(sent)
-                tell(IterationEnds())
-                tell(StepsObserved(rows=[StepRow(round=number, part=part, **step) for step in steps]))
+                context.send(IterationEnds())
+                context.send(StepsObserved(rows=[StepRow(round=number, part=part, **step) for step in steps]))
             number += 1
         arrival_s = runner.arriving_s / runner.arrived
-        tell(EngineLimits(limits=facts | {"rounds": number, "arrival_s": arrival_s}))
+        context.send(EngineLimits(limits=facts | {"rounds": number, "arrival_s": arrival_s}))
 
 
 def limits_of(engine: LoadedEngine, context_tokens: int | None) -> tuple[Limits, dict[str, Any]]:
