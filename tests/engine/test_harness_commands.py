@@ -17,6 +17,7 @@ from launching import FORKED, SETTINGS, TINY_MODEL, environment, online_spec
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.session import Opened, PromptText, start_server
@@ -63,7 +64,9 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     job = Job(spec=SPEC.model_copy(update={"load": loaded}), model=str(model), launch=0, timeout_s=600)
     target = dataclasses.replace(opened.target, chat=loaded.api == "chat")
     at = dataclasses.replace(opened, target=target, text=None if loaded.token_ids else PromptText(str(model)))
-    sending = LoadPasses(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None)
+    sending = LoadPasses(
+        job, loaded, at, source_of(job, opened.vocabulary), EngineContext(lambda event: None, lambda: None)
+    )
     return sending.send(loaded.points[0], 0, False)
 
 

@@ -10,6 +10,7 @@ from synthetic_records import make_online, make_online_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.launch.flags import (
     batch_flags,
     client_flags,
@@ -216,7 +217,7 @@ def test_a_pass_that_runs_out_of_prompts_says_so(monkeypatch: pytest.MonkeyPatch
     opened.connection.metrics.return_value = None
     job = Job(spec=spec, model="tiny", launch=0, timeout_s=600)
     source = Source(spec.workload, 2048, "tiny")
-    sending = worker.LoadPasses(job, spec.load, opened, source, lambda event: None, lambda: None)
+    sending = worker.LoadPasses(job, spec.load, opened, source, EngineContext(lambda event: None, lambda: None))
     assert "prompts_repeated" in [flag.code for flag in sending.send(spec.load.points[0], 0, False).flags]
 
 

@@ -20,7 +20,7 @@ from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.modes.placement.collector import placement_flags
 from rollout_bench.modes.placement.events import StepOver
 from rollout_bench.modes.placement.groups import RankGroup
-from rollout_bench.modes.placement.hooks import MEETING, joint_pass, obstacle, surroundings
+from rollout_bench.modes.placement.hooks import MEETING, joint_pass, surroundings
 from rollout_bench.modes.placement.record import RankStep, Span
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import share
@@ -39,35 +39,6 @@ def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str,
     return tiny_spec(**changes).model_copy(
         update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)}
     )
-
-
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (placed_spec(engine={"args": {"tensor_parallel_size": 3}}), "tensor_parallel_size 3 does not divide the 2"),
-        (
-            placed_spec({"where": "server", "generators": 1}, engine={"args": {"tensor_parallel_size": 2}}),
-            "tensor_parallel_size 2 does not divide the 1",
-        ),
-        (placed_spec(engine={"args": {"pipeline_parallel_size": 2}}), "pipeline_parallel_size 2"),
-        (placed_spec(quant={"name": "w8a8", "weights_format": "compressed-tensors-w8a8"}), "w8a8: the trainer's"),
-        (placed_spec().model_copy(update={"platform": "ascend"}), "on ascend"),
-        (
-            placed_spec({"where": "server", "generators": 1, "overlap": 1}, measuring={"warmup_iterations": 0}),
-            "overlap 1 without a warm-up",
-        ),
-        (placed_spec({"sleep": "1"}), "sleep 1: only engines that share a GPU"),
-        (
-            placed_spec({"where": "server", "generators": 1, "sleep": "2"}).model_copy(update={"platform": "cuda"}),
-            "sleep 2: only engines that share a GPU",
-        ),
-    ],
-)
-def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
-    found = obstacle(spec, Path("launch-0.json"))
-    assert found.category == "impossible_placement"
-    assert words in found.cause
-    assert found.fix
 
 
 FOLDER = Path("/tmp/ranks-abc")

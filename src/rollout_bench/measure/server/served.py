@@ -156,7 +156,6 @@ def opened_server(job: Job, context: EngineContext, **more: Any) -> Opened:
         context.send(PhaseBegins(phase="initializing"))
     if found is None and context.kept is None:
         context.kept = start_server(spec, job.model, **more), time.perf_counter() - start_s
-    opened: Opened
     opened, init_s = context.kept if found is None else (found, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),
@@ -168,8 +167,8 @@ def opened_server(job: Job, context: EngineContext, **more: Any) -> Opened:
     else:
         version = (opened.facts.served and opened.facts.served.version) or "unknown"
         # the variables describe this machine, and one of them may be the key
-        theirs: dict[str, Any] = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
-        environment = environment.model_copy(update=theirs)
+        theirs = environment.model_copy(update={"torch_version": "unknown", "engine_version": version})
+        environment = theirs.model_copy(update={"packages": {}, "variables": {}})
     context.send(
         Ready(
             import_s=0.0, init_s=init_s, environment=environment, engine=opened.facts, flags=flags,

@@ -6,13 +6,11 @@ A launch starts a process for each rank, as for replicas; the ranks also communi
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.record import Environment, WeightBytes
-from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
+from rollout_bench.contracts.spec import Platform, Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.hooks import Hooks
 from rollout_bench.measure.launch.protocol import Event, IterationDone, ProofsTaken, Ready
@@ -27,36 +25,6 @@ MEETING = "ROLLOUT_BENCH_MEETING"
 
 DEVICES_OF: Mapping[Platform, str] = {"cuda": "CUDA_VISIBLE_DEVICES"}
 """Platform -> variable with the devices that a process sees."""
-
-
-def obstacle(spec: Spec, record: Path) -> Cause | None:
-    """Return why engines and trainer cannot be placed as in `spec`; None if they can."""
-    placement, args = spec.of(PlacementSpec), spec.engine.args
-    shards, generating = tensor_parallel_size(spec), len(placement.generating)
-    impossible = partial(Cause, "impossible_placement")
-    if placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF):
-        problem = f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile"
-        return impossible(problem, "leave sleep out")
-    if placement.overlap and not spec.measuring.warmup_iterations:
-        problem = "overlap 1 without a warm-up: in the first step there is nothing yet to train on"
-        return impossible(problem, "set warmup_iterations to 1 or more")
-    if spec.quant.weights_format != "bf16":
-        problem = f"{spec.quant.name}: the trainer's weights are bf16, and its format is quantized beforehand"
-        return impossible(problem, "place bf16")
-    for name in ("data_parallel_size", "pipeline_parallel_size"):
-        if int(args.get(name) or 1) > 1:
-            return impossible(
-                f"{name} {args.get(name)}: engines of a placement know tensor_parallel_size alone",
-                f"leave {name} out of engine_args under placement, or set it to 1",
-            )
-    if spec.platform not in ("cpu", *DEVICES_OF):
-        return impossible(f"on {spec.platform} no placement is measured", "measure on cpu or cuda")
-    if generating % shards:
-        return impossible(
-            f"tensor_parallel_size {shards} does not divide the {generating} devices that generate",
-            "set it to a divisor, or change placement.devices or placement.generators",
-        )
-    return None
 
 
 def roles(spec: Spec) -> list[str]:
@@ -204,4 +172,4 @@ def _rebased(step: RankStep, release: float) -> RankStep:
     return step.model_copy(update={"spans": spans})
 
 
-HOOKS = Hooks(obstacle=obstacle, roles=roles, join=join)
+HOOKS = Hooks(roles=roles, join=join)

@@ -15,7 +15,6 @@ FLAGS = (
 )
 
 FAILURES = (
-    FailureKind("impossible_placement"),
     FailureKind("not_trainable"),
     FailureKind("ranks_disagree", remedy="measure with `tensor_parallel_size: 1`, and report it to vLLM"),
     FailureKind(
