@@ -4,13 +4,14 @@ Run it with the engine's own Python. The exit status is 1 if a problem keeps the
 """
 
 import argparse
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -139,7 +140,7 @@ def without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[Use
 
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
-    folders = set[str]()
+    folders = set[Path]()
     for kind, name, place, written in arguments.model:
         elsewhere = {"hub": "on the model hub", "synthetic": "built" if Path(place).is_dir() else "will be built"}
         absent = None if kind in elsewhere else unusable_model(Path(place), kind, written)
@@ -147,32 +148,42 @@ def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
         yield f"model {name}", f"{place} {said}"
         problems += [] if absent is None else [absent]
         if kind not in elsewhere and absent is None:
-            folders.add(place)
-    problems += [error for folder in sorted(folders) if (error := unread_model(Path(folder))) is not None]
+            folders.add(Path(place))
+    problems += unread_models(sorted(folders))
 
 
 _READS = """
-import json, sys
+import json, sys, traceback
 from transformers import CONFIG_MAPPING
-found = json.load(open(sys.argv[1] + "/config.json"))
-if "auto_map" not in found and found.get("model_type") not in CONFIG_MAPPING:
-    from vllm.transformers_utils.config import get_config
-    get_config(sys.argv[1], trust_remote_code=False)
+errors = {}
+for folder in sys.argv[1:]:
+    try:
+        found = json.load(open(folder + "/config.json"))
+        if "auto_map" not in found and found.get("model_type") not in CONFIG_MAPPING:
+            from vllm.transformers_utils.config import get_config
+            get_config(folder, trust_remote_code=False)
+    except Exception:
+        errors[folder] = traceback.format_exc()
+print(json.dumps(errors))
 """
-"""Program that fails where vLLM cannot read a model's config.json. Its own model types are asked last: 7 s of imports.
-With an auto_map, the model brings its own code."""
+"""Program whose last line has the error of each model whose config.json vLLM cannot read. Its own model types are asked
+last: 7 s of imports. With an auto_map, the model brings its own code."""
 
 
-def unread_model(folder: Path) -> UserError | None:
-    """Return the error of a model whose config.json the engine of this interpreter can't read; None if it can."""
-    done = subprocess.run([sys.executable, "-c", _READS, str(folder)], capture_output=True, text=True, check=False)
+def unread_models(folders: Sequence[Path]) -> Iterator[UserError]:
+    """Yield the error of each model whose config.json the engine of this interpreter can't read."""
+    if not folders:
+        return
+    done = subprocess.run([sys.executable, "-c", _READS, *folders], capture_output=True, text=True, check=False)
+    errors = dict.fromkeys(map(str, folders), done.stderr)
     if done.returncode == 0:
-        return None
-    said = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return UserError(
-        f"{folder}/config.json: the engine cannot read it: {(said or ['no message'])[-1].partition('. ')[0]}",
-        "check the download, or take an engine that knows this model",
-    )
+        errors = json.loads(done.stdout.splitlines()[-1])
+    for folder, error in errors.items():
+        said = [line for line in error.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        yield UserError(
+            f"{folder}/config.json: the engine cannot read it: {(said or ['no message'])[-1].partition('. ')[0]}",
+            "check the download, or take an engine that knows this model",
+        )
 
 
 def _places(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,16 @@ def test_a_model_whose_type_the_engine_does_not_know_is_a_problem(tmp_path: Path
     }.items():
         found[name].mkdir()
         (found[name] / "config.json").write_text(config)
-    assert [name for name, folder in found.items() if check.unread_model(folder)] == ["unknown"]
-    problem = check.unread_model(found["unknown"])
-    assert problem is not None
+    (problem,) = check.unread_models([*found.values()])
+    assert problem.problem.startswith(f"{found['unknown']}/config.json: the engine cannot read it: ")
     assert "qwenn3" in problem.problem
+
+
+def test_an_engine_that_reads_no_model_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    (tmp_path / "transformers.py").write_text("raise ImportError('libtorch.so is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    problems = [problem.problem for problem in check.unread_models([folder])]
+    assert problems == [f"{folder}/config.json: the engine cannot read it: ImportError: libtorch.so is missing"]
