@@ -22,7 +22,7 @@ settings.register_profile(
     "however_slow",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    max_examples=100 * int(os.environ.get(THOROUGH, "1")),
+    max_examples=40 * int(os.environ.get(THOROUGH, "1")),
     derandomize=THOROUGH not in os.environ,  # what nobody has changed does not begin to fail by itself
 )
 settings.load_profile("however_slow")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from comparing import run
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from rollout_bench.checkpoints.formats import FORMATS, Storage, check_format, te
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.checkpoints.weights import checkpoint_bytes, pack, rounded
+from rollout_bench.commands import build
 from rollout_bench.commands.build import read_shape
 from rollout_bench.core.errors import UserError
 
@@ -37,12 +39,6 @@ def shape_of(preset: str, seed: int = 0, **sizes: int) -> ResolvedShape:
 
 def digest(directory: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
-
-
-def run_command(*arguments: str, ulimit_blocks: int | None = None) -> subprocess.CompletedProcess[str]:
-    limit = f"ulimit -f {ulimit_blocks};" if ulimit_blocks is not None else ""
-    line = ["bash", "-c", f'{limit} exec "$@"', "bash", sys.executable, *COMMAND, *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
 # Format -> what follows the name of a linear layer's weight, and the dtype.
@@ -135,18 +131,19 @@ def test_a_killed_build_leaves_no_checkpoint_and_can_be_repeated(tmp_path: Path)
     ],
 )
 def test_a_mistake_gives_two_lines_and_exit_status_1(arguments: list[str], tmp_path: Path) -> None:
-    result = run_command(*arguments, "--out", str(tmp_path / "m"))
+    result = run(tmp_path, *arguments, "--out", "m", main=build.main)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 2)
     assert not (tmp_path / "m").exists()
 
 
 def test_a_full_disk_gives_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
     arguments = ("--shape", "qwen3-tiny", "--format", "bf16", "--out", str(tmp_path / "m"))
-    result = run_command(*arguments, ulimit_blocks=100)
+    line = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, *COMMAND, *arguments]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 2)
     assert "could not be written" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
-    assert run_command(*arguments).returncode == 0
+    assert run(tmp_path, *arguments, main=build.main).returncode == 0
 
 
 def test_other_weights_of_a_model_take_the_next_seed() -> None:

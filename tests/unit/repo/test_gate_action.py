@@ -78,8 +78,7 @@ def test_the_action_ends_as_its_gate(
     assert list(tmp_path.rglob("injected")) == []
 
 
-@pytest.mark.parametrize(("rate", "status"), [(1.0, 0), (0.9, 1)], ids=["same", "slower"])
-def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_path: Path, rate: float, status: int):
+def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_path: Path):
     values = {
         "inputs.folder": "bench",
         "inputs.python": "/own",
@@ -88,10 +87,10 @@ def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_p
         "inputs.baseline": "",
         "inputs.fail-if": "output_tokens_per_s < -3%",
         "inputs.undecided": "fail",
-        "steps.compare.outputs.status": str(status),
+        "steps.compare.outputs.status": "1",
     }
     times = ("/baseline", "/own", "/own", "/baseline", "/baseline", "/own", "/own", "/baseline")
-    for engine, rates in (("/baseline", OLD), ("/own", [rate * each for each in OLD[::-1]])):
+    for engine, rates in (("/baseline", OLD), ("/own", [0.9 * each for each in OLD[::-1]])):
         minutes = [minute for minute, each in enumerate(times) if each == engine]
         for minute, record in zip(minutes, launches(BF16, rates), strict=True):
             started = {"started_at": f"2025-01-01T00:{minute:02d}:00Z"}
@@ -108,7 +107,7 @@ def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_p
         "pathlib.Path('logs').mkdir(exist_ok=True)\n"
         "END",
     )
-    assert [status_of(tmp_path, step, values) for step in ("measure", "compare", "decide")] == [0, 0, status]
+    assert [status_of(tmp_path, step, values) for step in ("measure", "compare", "decide")] == [0, 0, 1]
     numbers = (1, 1, 2, 2, 3, 3, 4, 4)
     assert (tmp_path / "order").read_text().split("\n")[:-1] == [
         f"{engine} {number}" for engine, number in zip(times, numbers, strict=True)
