@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from rollout_bench.contracts.fields import Strict, absent
 from rollout_bench.contracts.phases import Phase
@@ -42,7 +42,8 @@ class StepMessage(Strict):
 class MessageStep(Strict):
     """One step of the engine core."""
 
-    purpose: Purpose = Field(description="Purpose of its pass.")
+    # records of 2026-11-29, as of studies/results/h200-messages.tar.xz, are sealed with the earlier name
+    purpose: Purpose = Field(validation_alias=AliasChoices("purpose", "look"), description="Purpose of its pass.")
     batch: int = Field(gt=0, description="Sequences of the pass.")
     index: int = Field(ge=0, description="Its number in the pass, from 0.")
     phase: Phase = Field(description="Phase of the step.")
