@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
@@ -77,16 +79,34 @@ def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
+Found = Callable[[str], tuple[Path, PlanFile, Summary]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Return a function that returns made records of a mode, their plan and their summary, made once."""
+
+    @functools.cache
+    def find(mode: str) -> tuple[Path, PlanFile, Summary]:
+        folder = tmp_path_factory.mktemp(mode)
+        plan = made(mode, folder)
+        return folder, plan, summarised(folder, plan)
+
+    return find
+
+
 @EACH
 def test_an_invalid_launch_changes_no_number(mode: str, tmp_path: Path) -> None:
     sound, spoilt, taken, low, high = (tmp_path / name for name in ("sound", "spoilt", "taken", "low", "high"))
-    for folder in (sound, spoilt, taken):
-        for launch in (1, 2):
-            save_mode(folder, mode, launch)
+    for launch in (1, 2):
+        save_mode(sound, mode, launch)
+    for folder in (spoilt, taken):
+        shutil.copytree(sound, folder)
     save_mode(spoilt, mode, 0, absurd=True, flags=[INVALID])
     save_mode(taken, mode, 0, absurd=True)
-    assert numbers_of(spoilt) == numbers_of(sound)
-    assert numbers_of(taken) != numbers_of(sound)  # or the line above would hold of what shows nothing
+    numbers = numbers_of(sound)
+    assert numbers_of(spoilt) == numbers
+    assert numbers_of(taken) != numbers  # or the line above would hold of what shows nothing
     assert drawn_of(spoilt) == drawn_of(sound)
     for folder in (low, high):  # without a valid launch nothing measured is shown
         save_mode(folder, mode, 0, absurd=folder is high, flags=[INVALID])
@@ -94,22 +114,22 @@ def test_an_invalid_launch_changes_no_number(mode: str, tmp_path: Path) -> None:
 
 
 @EACH
-def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> None:
-    plan = made(mode, tmp_path)
+def test_the_order_of_experiments_does_not_matter(mode: str, found: Found) -> None:
+    folder, plan, summary = found(mode)
     turned = plan.model_copy(update={"experiments": plan.experiments[::-1]})
     one, other = (
-        {name: sorted(sorted(line.items()) for line in lines) for name, lines in files_of(found).items()}
-        for found in (summarised(tmp_path, each) for each in (plan, turned))
+        {name: sorted(sorted(line.items()) for line in lines) for name, lines in files_of(each).items()}
+        for each in (summary, summarised(folder, turned))
     )
     assert one == other
 
 
 @EACH
-def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
-    found = summarised(tmp_path, made(mode, tmp_path))
-    lines = files_of(found)["summary.csv"]
+def test_a_table_shows_what_the_file_has(mode: str, found: Found) -> None:
+    *_, summary = found(mode)
+    lines = files_of(summary)["summary.csv"]
     numbers = {number.header: number for number in NUMBERS.values()}
-    whole = [table for table in found.views if len(table.cells) == len(lines) and "sweep" not in table.title]
+    whole = [table for table in summary.views if len(table.cells) == len(lines) and "sweep" not in table.title]
     for table in whole:
         for column, *shown in zip(table.columns, *table.cells, strict=True):
             number = numbers.get(column.header)
@@ -143,19 +163,19 @@ OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
 
 
 @EACH
-def test_each_number_has_a_unit_and_a_definition(mode: str, tmp_path: Path) -> None:
-    found = summarised(tmp_path, made(mode, tmp_path))
-    columns = [(table.title, c) for table in found.views for c in table.columns if not c.words]
+def test_each_number_has_a_unit_and_a_definition(mode: str, found: Found) -> None:
+    *_, summary = found(mode)
+    columns = [(table.title, c) for table in summary.views for c in table.columns if not c.words]
     defined = {column.header for _, column in columns if column.definition.endswith((".", ")"))}
     assert {column.header for _, column in columns} - defined - OBVIOUS == set()
-    said = found.markdown.replace("\\", "")
+    said = summary.markdown.replace("\\", "")
     assert [h for h in defined if f"{h.removeprefix('prefill ').removeprefix('decode ')}: " not in said] == []
     assert [c.header for title, c in columns if not (UNIT.search(f"{c.header}, {title}") or c.header in BARE)] == []
 
 
 @EACH
-def test_no_sentence_is_wider_than_a_terminal(mode: str, tmp_path: Path) -> None:
-    text = summarised(tmp_path, made(mode, tmp_path)).text
+def test_no_sentence_is_wider_than_a_terminal(mode: str, found: Found) -> None:
+    text = found(mode)[-1].text
     tables = [part for part in text.split("\n\n") if re.search(r"^-{40,}", part, re.MULTILINE)]
     assert tables != []
     others = [line for part in text.split("\n\n") if part not in tables for line in part.splitlines()]
@@ -228,17 +248,17 @@ TRANSITION = tuple(f"transition_{name}" for name in get_args(PartName))
         ("placement", "placement.csv", "", SHARES),
     ],
 )
-def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Sequence[str], tmp_path: Path) -> None:
-    lines = files_of(summarised(tmp_path, made(mode, tmp_path)))[file]
+def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Sequence[str], found: Found) -> None:
+    lines = files_of(found(mode)[-1])[file]
     lines = [line for line in lines if not whole or line[whole]]  # the others have no valid launch
     assert lines != []
     for line in lines:
-        found = sum(float(line.get(f"{part}_{'s' if whole else 'share'}") or 0) for part in parts)
-        assert found == pytest.approx(float(line[whole]) if whole else 1.0, rel=1e-6)
+        total = sum(float(line.get(f"{part}_{'s' if whole else 'share'}") or 0) for part in parts)
+        assert total == pytest.approx(float(line[whole]) if whole else 1.0, rel=1e-6)
 
 
-def test_parts_of_a_profiled_step_add_up_to_it(tmp_path: Path) -> None:
-    lines = files_of(summarised(tmp_path, made("profile", tmp_path)))["profile.csv"]
+def test_parts_of_a_profiled_step_add_up_to_it(found: Found) -> None:
+    lines = files_of(found("profile")[-1])["profile.csv"]
     for phase in {(line["quant"], line["phase"]) for line in lines}:
         own = [line for line in lines if (line["quant"], line["phase"]) == phase]
         assert sum(float(line["us"]) for line in own) == pytest.approx(float(own[0]["step_us"]))

@@ -61,7 +61,7 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
     ],
 )
 def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float, ...], step: str | None, change: str):
-    told, *_ = summary(tmp_path, *rates(*asked), requests=2048).answers
+    told, *_ = summary(tmp_path, *rates(*asked), requests=1024).answers
     lines = [line for line in told.items if line.startswith("Next")]
     assert lines == ([] if step is None else [f"Next: {step}:"])
     assert change in told.command
