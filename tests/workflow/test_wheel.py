@@ -1,7 +1,6 @@
 """What a user has who installs the wheel and has no clone."""
 
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -160,47 +159,3 @@ def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, mo
         script.chmod(0o755)
         assert python_of(script.name) == python
     assert python_of("of-none") is None
-
-
-@pytest.mark.parametrize(
-    ("words", "config"),
-    [
-        (["endpoint", "http://127.0.0.1:9/v1", "served"], {"modes": ["online"], "models": []}),
-        (["llm-d", "guidellm/sanity_random"], {"modes": ["online"], "workloads": ["llm-d"]}),
-        (["llm-d", "nop/nop"], {"modes": ["startup"]}),
-        (
-            ["trl", "model_name_or_path=Qwen/Qwen3-8B", "use_vllm=true", "num_processes=2", "max_prompt_length=64"],
-            {"modes": ["rollout"]},
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list[str], config: dict[str, list[str]]):
-    path = installed.folder / "config.yaml"
-    path.unlink(missing_ok=True)
-    done = installed.bench("init", "--from", *words)
-    assert done.returncode == 0, done.stdout
-    written = path.read_text()
-    assert config.items() <= yaml.safe_load(written).items()
-    assert "config/" not in "".join(re.findall("--configfile.*", written)), "a config names itself"
-
-
-@pytest.mark.parametrize(
-    ("words", "problem", "remedy"),
-    [
-        (["verk", "x"], "--from verk: is no kind of source", "did you mean 'verl'?"),
-        (["endpoint", "http://x/v1"], "--from: needs URL and MODEL, and has http://x/v1", "init --help` has each kind"),
-        (["example", "onlin"], "--from example onlin: there is no such example", "did you mean 'online'?"),
-        (["llm-d", "guidelm/x"], "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
-        (["verl", "missing.yaml"], "missing.yaml: cannot be read", "give the YAML that verl is started with"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_a_wrong_source_is_refused_in_two_lines(installed: Installed, words: list[str], problem: str, remedy: str):
-    (installed.folder / "config.yaml").unlink(missing_ok=True)
-    done = installed.bench("init", "--from", *words)
-    first, second = done.stdout.splitlines()
-    assert done.returncode == 1
-    assert problem in first
-    assert remedy in second
-    assert not (installed.folder / "config.yaml").exists()

@@ -1,9 +1,11 @@
 """`rollout-bench init` writes a config from what a user has."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from comparing import run
 
 from rollout_bench.commands import init
 from rollout_bench.core.errors import UserError
@@ -58,3 +60,44 @@ def test_a_server_without_its_kind_is_an_endpoint(
         init.main(["--from", *words])
     assert raised.value.remedy == "write --from endpoint http://h:8000/v1 org/m"
     assert init.main(raised.value.remedy.split()[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        (["endpoint", "http://127.0.0.1:9/v1", "served"], {"modes": ["online"], "models": []}),
+        (["llm-d", "guidellm/sanity_random"], {"modes": ["online"], "workloads": ["llm-d"]}),
+        (["llm-d", "nop/nop"], {"modes": ["startup"]}),
+        (
+            ["trl", "model_name_or_path=Qwen/Qwen3-8B", "use_vllm=true", "num_processes=2", "max_prompt_length=64"],
+            {"modes": ["rollout"]},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_config_is_made_from_what_a_user_has(tmp_path: Path, words: list[str], config: dict[str, list[str]]) -> None:
+    done = run(tmp_path, "--from", *words, main=init.main)
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "config.yaml").read_text()
+    assert config.items() <= yaml.safe_load(written).items()
+    assert "config/" not in "".join(re.findall("--configfile.*", written)), "a config names itself"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "remedy"),
+    [
+        (["verk", "x"], "--from verk: is no kind of source", "did you mean 'verl'?"),
+        (["endpoint", "http://x/v1"], "--from: needs URL and MODEL, and has http://x/v1", "init --help` has each kind"),
+        (["example", "onlin"], "--from example onlin: there is no such example", "did you mean 'online'?"),
+        (["llm-d", "guidelm/x"], "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
+        (["verl", "missing.yaml"], "missing.yaml: cannot be read", "give the YAML that verl is started with"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_wrong_source_is_refused_in_two_lines(tmp_path: Path, words: list[str], problem: str, remedy: str) -> None:
+    done = run(tmp_path, "--from", *words, main=init.main)
+    first, second = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert problem in first
+    assert remedy in second
+    assert not (tmp_path / "config.yaml").exists()
