@@ -108,6 +108,7 @@ def test_launches_of_two_engines_alternate_and_each_side_keeps_its_results(tmp_p
         "END",
     )
     assert [status_of(tmp_path, step, values) for step in ("measure", "compare", "decide")] == [0, 0, 1]
+    assert (tmp_path / "output").read_text().endswith("\nstatus=1\n"), "slower than the baseline, and not the reverse"
     numbers = (1, 1, 2, 2, 3, 3, 4, 4)
     assert (tmp_path / "order").read_text().split("\n")[:-1] == [
         f"{engine} {number}" for engine, number in zip(times, numbers, strict=True)
