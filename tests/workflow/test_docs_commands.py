@@ -51,7 +51,7 @@ def plan_of(words: tuple[str, ...]) -> Schedule:
     merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     for settings in (*(yaml.safe_load(Path(file).read_text()) for file in given.configfiles), given.config):
         update_config(merged, settings)
-    return plan_of_call(merged, given, on_cluster=False, is_main=True)[0]
+    return plan_of_call(merged, given, on_cluster=False, is_main=True)[0].schedule
 
 
 def printed(folder: Path, *words: str) -> str:

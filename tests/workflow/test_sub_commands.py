@@ -10,7 +10,8 @@ import filelock
 import pytest
 from workspace import Workspace, with_stand_in
 
-from rollout_bench.plan.schedule import RESULTS, Schedule
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import Schedule
 from rollout_bench.rules.run import keep_plan
 
 
@@ -62,11 +63,9 @@ def test_plan_beside_a_run_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_plan_of_results_that_cannot_be_written_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    RESULTS.mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write wherever the file system can
-    keep_plan(Mock(spec=Schedule))
-    assert list(RESULTS.iterdir()) == []
+    keep_plan(ResultsState(Mock(spec=Schedule), tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> None:

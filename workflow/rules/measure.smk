@@ -8,7 +8,7 @@ not fail have to stay. A block whose records are not all there is measured wheth
 rule measure:
     """Measure a block: one launch, or one of each that is compared, engines alive together and passes in turn."""
     input:
-        lambda wildcards: ancient(jobs.needed(plan, wildcards)),
+        lambda wildcards: ancient(jobs.needed(at_start, wildcards)),
     output:
         touch(MARK),
     log:
@@ -28,7 +28,7 @@ rule measure:
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, jobs.script("measure.py")],
-        records=lambda wildcards: jobs.records_of(plan, wildcards),
+        records=lambda wildcards: jobs.records_of(at_start, wildcards),
         members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
         timeout_s=plan.timeout_s,
         placing=device_slots.arguments,
@@ -53,7 +53,7 @@ if plan.config.launches == "auto":
         At the mark of a round Snakemake asks again which records are wanted.
         """
         input:
-            lambda wildcards: rounds.inputs_of_round(plan, wildcards),
+            lambda wildcards: rounds.inputs_of_round(at_start, wildcards),
         output:
             touch(str(rounds.ROUNDS / "{mode}/{experiment}/{launches}")),
         log:

@@ -16,7 +16,7 @@ report: "../report/workflow.rst"
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
-        wanted=lambda _: jobs.inputs_of_summary(plan, workflow),
+        wanted=lambda _: jobs.inputs_of_summary(at_start, workflow),
         code=str(newest_source(*SOURCES)),
     output:
         md="results/summary.md",

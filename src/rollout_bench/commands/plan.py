@@ -18,8 +18,48 @@ from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
+from rollout_bench.llmd.profiled import profile_lines
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
-from rollout_bench.plan.planfile import PlanFile, Span, cost_in_words
+from rollout_bench.plan.lines import cost_in_words
+from rollout_bench.plan.matrix import caveat_lines, differing_lines
+from rollout_bench.plan.planfile import PlanFile, Span
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.settings import idle_lines
+
+NONE_SHARED = "no shared starts: workloads need different engines; give them the same max_model_len"
+
+
+def shown_file(state: ResultsState) -> PlanFile:
+    """Return the plan to print, with records to measure again and the interpretation of profiles."""
+    plan = state.schedule
+    differing = [
+        *caveat_lines(plan.matrix),
+        *differing_lines(plan.matrix, plan.config.baseline.axes),
+        *idle_lines(plan.config),
+    ]
+    shown = {
+        "again": sorted(state.again),
+        "changed": list(state.changed),
+        "profiles": profile_lines(plan.config.model_dump(exclude_unset=True)),
+        "differing": [*filter(None, [plan.choice]), *differing, *plan.fits, *start_lines(state)],
+    }
+    return state.plan_file().model_copy(update=shown)
+
+
+def start_lines(state: ResultsState) -> list[str]:
+    """Return a line on the starts that serve several launches; empty without any."""
+    plan = state.schedule
+    starts = several(len(plan.starting), "start")
+    shared = f"shared starts: {several(len(plan.launches), 'launch')} in {starts} of an engine"
+    if len(plan.starting) == len(plan.launches):
+        shared = NONE_SHARED if plan.could_share else ""
+    costs = [cost for launch in plan.launches if (cost := state.costs[launch.experiment.name])]
+    if not costs:
+        return [shared] if shared else []
+    own_s = sum(cost.start_s + cost.rest_s for cost in costs)
+    with_s = sum(filter(None, map(state.expected_s, plan.launches)))
+    saves = f", about {with_s / 60:.0f} min instead of {own_s / 60:.0f}" if with_s < own_s - 1 else ""
+    return [shared + saves] if shared else []
 
 
 def still_wanted(plan: PlanFile, results: Path) -> PlanFile:

@@ -244,7 +244,8 @@ def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
 
 def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[list[Predicted], Any]:
     """Return the experiments of the call with their predictions, and the plan."""
-    _, made, engine = planned_call(command, argv, purpose)
+    _, state, engine = planned_call(command, argv, purpose)
+    made = state.schedule
     known = calibrations(RESULTS)
     found = []
     with Replays(engine.python) as replays:

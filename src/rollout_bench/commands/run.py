@@ -7,13 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rollout_bench.commands.groups import NAME, all_groups
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, home
+
+if TYPE_CHECKING:
+    from rollout_bench.plan.engine import InstalledEngine
+    from rollout_bench.plan.results_state import ResultsState
 
 _TARGETS = """A target, which stands before --config and --configfile, is a file to make: results/summary.md by default,
 with .html, .csv, .txt and .json beside it. Without one, all that is missing is measured.
@@ -43,13 +47,12 @@ def plan(argv: Sequence[str]) -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
     _, made, engine = planned_call("plan", argv, plan.__doc__)
     # Not earlier: --help need not wait for these.
-    from rollout_bench.commands.plan import show, still_wanted
+    from rollout_bench.commands.plan import show, shown_file, still_wanted
     from rollout_bench.plan.schedule import RESULTS
     from rollout_bench.rules.run import keep_plan, problems_here
 
-    again = sorted(made.again)
     keep_plan(made)
-    show(still_wanted(made.shown_file(again), RESULTS), RESULTS)
+    show(still_wanted(shown_file(made), RESULTS), RESULTS)
     for problem in problems_here(made, engine):  # with which `rollout-bench run` ends
         print(f"problem here: {problem}")
     return 0
@@ -58,9 +61,10 @@ def plan(argv: Sequence[str]) -> int:
 def check(argv: Sequence[str]) -> int:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     is_deep = DEEP in argv
-    merged, made, engine = planned_call("check", [word for word in argv if word != DEEP], check.__doc__)
+    merged, state, engine = planned_call("check", [word for word in argv if word != DEEP], check.__doc__)
     from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
 
+    made = state.schedule
     models = dict.fromkeys(
         (
             "synthetic" if e.checkpoint else "hub" if e.spec.model.is_on_hub else e.spec.load_format,
@@ -98,11 +102,12 @@ def check(argv: Sequence[str]) -> int:
 
 def kubernetes(argv: Sequence[str]) -> int:
     """Write the Kubernetes Job that measures the config to results/kubernetes.yaml, for `kubectl apply`."""
-    merged, made, _ = planned_call("kubernetes", argv, kubernetes.__doc__)
+    merged, state, _ = planned_call("kubernetes", argv, kubernetes.__doc__)
     # Not earlier: --help need not wait for these.
     from rollout_bench.cluster.kubernetes import manifest
     from rollout_bench.plan.schedule import RESULTS
 
+    made = state.schedule
     out = RESULTS / "kubernetes.yaml"
     write_whole(out, manifest(made.matrix.experiments, made.matrix.platform, made.config, merged).encode())
     print(f"next: kubectl apply -f {out}")
@@ -161,8 +166,10 @@ def _parser(command: str, purpose: str | None) -> Parser:
     return parser
 
 
-def planned_call(command: str, argv: Sequence[str], purpose: str | None) -> tuple[Mapping[str, Any], Any, Any]:
-    """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
+def planned_call(
+    command: str, argv: Sequence[str], purpose: str | None
+) -> tuple[Mapping[str, Any], "ResultsState", "InstalledEngine"]:
+    """Return the merged config, the state of its results and the engine, as `snakemake` would find them."""
     _check_call(command, argv, purpose)
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config

@@ -39,11 +39,6 @@ def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
     return results / mode / experiment / f"launch-{launch}.json"
 
 
-def existing(records: Iterable[str]) -> set[str]:
-    """Return the `records` that exist."""
-    return {record for record in records if Path(record).exists()}
-
-
 STARTED = ".started"
 """Folder of the claims on running launches, inside the results folder; below it are the records' own paths."""
 

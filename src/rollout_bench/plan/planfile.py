@@ -3,7 +3,6 @@
 The workflow writes it, and the summary and the figures read it. It needs only the standard library and pydantic.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,6 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
-from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
@@ -22,44 +20,6 @@ PLAN = "plan.json"
 
 Span = tuple[float, float | None]
 """Shortest and longest expected seconds; equal if something like it was measured. None: no longest is known."""
-
-
-def cost_in_words(launches: Iterable[tuple[Span | None, int]], *, least: bool = False) -> str:
-    """Return the time of launches in sequence; each is given by its span and its number of devices.
-
-    `least`: the time is a lower limit.
-    """
-    low_s = high_s = device_s = 0.0
-    is_open = False
-    for span, devices in launches:
-        if span is None:
-            return "time unknown before one is measured; the run then tells what is left"
-        shortest, longest = span
-        is_open |= longest is None
-        low_s += shortest
-        high_s += longest or shortest
-        device_s += (longest or shortest) * devices
-    if is_open:
-        return f"at least {_time(low_s)}, longer where requests arrive faster than they are answered"
-    if low_s < high_s:
-        (low, unit), (high, last) = _time(low_s).split(), _time(high_s).split()
-        low = low if unit == last else f"{low} {unit}"
-        return f"usually {low} to {high} {last}{', and more as is needed' if least else ''}"
-    hours = f"; {number(device_s / 3600, 2)} device hours" if device_s >= FEW_S else ""
-    return f"{'at least' if least else 'about'} {_time(low_s)}{hours}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < SHORT_S:
-        return f"{max(5, 5 * round(seconds / 5))} s"
-    return f"{seconds / 60:.0f} min" if seconds / 60 < LONG_MIN else f"{number(seconds / 3600, 2)} h"
-
-
-FEW_S, SHORT_S = 360, 90
-"""Seconds of devices from which on they are told as hours, and of a time below which it is told in seconds."""
-
-LONG_MIN = 120
-"""Minutes from which the time is given in hours."""
 
 
 class PlannedLaunch(Strict):

@@ -1,11 +1,13 @@
-"""The state of this call of Snakemake: whether its run has begun, and its end by an error of the user."""
+"""The state of this call of Snakemake: whether its run has begun, its results, and its end by an error of the user."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import locked
+from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import RESULTS
 
 HELD: list[contextlib.ExitStack] = []
@@ -22,6 +24,14 @@ def hold_results() -> None:
 def has_begun() -> bool:
     """Return whether the run of this call has begun: a dry run never does, nor does a job on a cluster."""
     return bool(HELD)
+
+
+def results_now(at_start: ResultsState) -> ResultsState:
+    """Return the state of the results now, from the one at the start of this call.
+
+    What is measured again is missing anyway once the run has begun, because it has moved these records away.
+    """
+    return replace(at_start, again=frozenset() if has_begun() else at_start.again)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import home
 from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import is_plan
+from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob, ScheduledLaunch, selected
 from rollout_bench.report.state import SUMMARIES, is_stale
-from rollout_bench.rules.call import has_begun, stopping
+from rollout_bench.rules.call import has_begun, results_now, stopping
 from rollout_bench.rules.rounds import first_failed, next_round
 
 SUMMARY = str(RESULTS / "summary.md")
@@ -38,11 +39,12 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
     return selected(built, folder, "checkpoint").arguments
 
 
-def needed(plan: Schedule, wildcards: Any) -> list[str]:
+def needed(at_start: ResultsState, wildcards: Any) -> list[str]:
     """Return the input files of a job: checkpoints that the workflow builds, and marks of launches to go first."""
+    plan, now = at_start.schedule, results_now(at_start)
     launches = _job(plan, wildcards).launches
     checkpoints = (launch.experiment.checkpoint for launch in launches)
-    first = plan.outputs_for(record for launch in launches for record in launch.needed if plan.is_missing(record))
+    first = plan.outputs_for(record for launch in launches for record in launch.needed if now.is_missing(record))
     return [*dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint), *first]
 
 
@@ -51,9 +53,10 @@ def priority(plan: Schedule, wildcards: Any) -> int:
     return len(plan.launches) - min(plan.by_record[launch.record][0] for launch in _job(plan, wildcards).launches)
 
 
-def records_of(plan: Schedule, wildcards: Any) -> str:
+def records_of(at_start: ResultsState, wildcards: Any) -> str:
     """Return the records that a job must write, a line for each."""
-    return "".join(f"\n    {x.record}" for x in _job(plan, wildcards).launches if plan.is_missing(x.record))
+    launches, now = _job(at_start.schedule, wildcards).launches, results_now(at_start)
+    return "".join(f"\n    {x.record}" for x in launches if now.is_missing(x.record))
 
 
 def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
@@ -109,11 +112,11 @@ def kept_folder(plan: Schedule) -> Path:
 
 def is_summary_stale(plan: Schedule) -> bool:
     """Return whether the summary is missing, or does not show the existing records by this plan."""
-    return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
+    return is_stale(RESULTS, plan.plan_file(), RESULTS, kept_folder(plan))
 
 
 @stopping()
-def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
+def inputs_of_summary(at_start: ResultsState, workflow: Any) -> list[str]:
     """Return the marks of blocks to measure as inputs of the summary, and force the summary if it is stale.
 
     With `launches: auto`, the result includes the round after which Snakemake calls this function again.
@@ -123,8 +126,9 @@ def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
     """
     if workflow.dag_settings.batch is not None:
         raise UserError("--batch: the missing launches are others after each call", "divide by --config models=[...]")
+    plan, now = at_start.schedule, results_now(at_start)
     try:
-        wanted = plan.outputs_for(next_round(plan) if plan.config.launches == "auto" else plan.missing)
+        wanted = plan.outputs_for(next_round(now) if plan.config.launches == "auto" else at_start.missing)
     except UserError:
         if not has_begun():
             raise
@@ -134,7 +138,7 @@ def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
         forced |= {SUMMARY}
     internals = Internals(workflow)
     internals.force(forced)
-    asked = {record for record, mark in plan.mark_of.items() if mark in forced and plan.is_missing(record)}
+    asked = {record for record, mark in plan.mark_of.items() if mark in forced and now.is_missing(record)}
     if counts := Counter(launch.experiment.name for launch in plan.launches if launch.record in asked):
         internals.say_in_dry_run("\n".join(_named(plan, counts)))
     return wanted

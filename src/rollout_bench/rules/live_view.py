@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,8 @@ from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
-from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledJob
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, ScheduledJob
 
 REDRAW_S = 0.5
 """Seconds between two drawings."""
@@ -119,15 +120,17 @@ class RunState:
     """The state of a run, as the claims, progress and records of its launches show it.
 
     Args:
-        plan: the plan of the run, which has just begun.
+        at_start: the results when the call started, whose records tell how long launches take, also those moved since.
+        missing: the records that were missing when the run began.
     """
 
-    def __init__(self, plan: Schedule) -> None:
-        self._plan = plan
+    def __init__(self, at_start: ResultsState, missing: Collection[str]) -> None:
+        self._plan = plan = at_start.schedule
+        self._expected_s_of = at_start.expected_s
         self._limit = "at most " if plan.config.launches == "auto" else ""
         self._began = time.monotonic()
-        missing = set(plan.missing_now())
-        self._to_do = {mark: job for mark, job in plan.jobs.items() if missing & {x.record for x in job.launches}}
+        marks = set(plan.outputs_for(missing))
+        self._to_do = {mark: job for mark, job in plan.jobs.items() if mark in marks}
         self._first = len(plan.jobs) - len(self._to_do)
         self._running: dict[str, RunningJob] = {}
         self._ended_jobs = 0
@@ -211,7 +214,7 @@ class RunState:
     def _expected_s(self, job: ScheduledJob) -> float | None:
         if (took_s := self._took_s.get(_kind(job))) is not None:
             return took_s
-        expected = [self._plan.expected_s(launch) for launch in job.launches]
+        expected = [self._expected_s_of(launch) for launch in job.launches]
         return None if None in expected else sum(seconds or 0.0 for seconds in expected)
 
 
@@ -251,10 +254,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def start_view(plan: Schedule) -> None:
-    """Print the progress of the run until the main thread ends."""
+def start_view(at_start: ResultsState, missing: Collection[str]) -> None:
+    """Print the progress of the run until the main thread ends; the arguments are those of `RunState`."""
     os.environ[VIEW] = "1"
-    threading.Thread(target=_draw if can_redraw() else _print, args=(RunState(plan),)).start()
+    threading.Thread(target=_draw if can_redraw() else _print, args=(RunState(at_start, missing),)).start()
 
 
 def _print(state: RunState) -> None:

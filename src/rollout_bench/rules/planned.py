@@ -2,37 +2,34 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import several
 from rollout_bench.core.places import CONFIG, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits, fit_lines
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.matrix import automatic_model, expand
-from rollout_bench.plan.schedule import (
-    PLAN_FILE,
-    RESULTS,
-    Schedule,
-    joined_lines,
+from rollout_bench.plan.lines import changed_lines, joined_lines, reasons_line
+from rollout_bench.plan.matrix import Matrix, automatic_model, expand
+from rollout_bench.plan.remeasuring import (
     measured_with_other_files,
     of_unsound_blocks,
-    order_seed,
     scanned_records,
-    schedule,
     with_partners,
 )
+from rollout_bench.plan.results_state import ResultsState, order_seed
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, schedule
 from rollout_bench.rules.arguments import load
 from rollout_bench.rules.call import stopping
 from rollout_bench.rules.device_slots import check_devices
@@ -97,8 +94,10 @@ def _depth(place: str, config: Mapping[str, Any]) -> int:
 @stopping()
 def plan_of_call(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool = False
-) -> tuple[Schedule, InstalledEngine]:
-    """Return the plan of the merged config, and the engine; stop Snakemake with a two-line error if that fails.
+) -> tuple[ResultsState, InstalledEngine]:
+    """Return the results' state under the merged config, which has its plan, and the engine.
+
+    An error stops Snakemake with two lines.
 
     Args:
         merged: the config.
@@ -116,38 +115,73 @@ def plan_of_call(
 
 def _plan_of_call(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool
-) -> tuple[Schedule, InstalledEngine]:
+) -> tuple[ResultsState, InstalledEngine]:
     config = read_config(merged, given.config)
+    engine = _engine_of(config, is_check=is_check)
+    _refuse_automatic_model_elsewhere(config, on_cluster)
+    matrix = expand(config, engine)
+    is_measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
+    if is_measured_here and not is_check:
+        _check_machine(config, matrix)
+    device = _smallest_device(matrix, on_cluster)
+    if is_measured_here or (is_main and matrix.platform != "cpu"):
+        check_fits(matrix.experiments, device.memory_bytes, device.name)
+    blocks = interleaving(config, matrix, _memory(config, device, on_cluster), on_cluster=on_cluster)
+    plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+    plan = _with_notes(plan, given, device)
+    return measured_again(ResultsState(plan)) if is_main else ResultsState(plan), engine
+
+
+def _engine_of(config: Config, *, is_check: bool) -> InstalledEngine:
+    """Return the engine of the config, which is needed only where launches start one."""
     starts_engines = bool(config.models) or not config.endpoints
-    engine = probe_engine(config.engine.python, is_needed=starts_engines and not is_check)
+    return probe_engine(config.engine.python, is_needed=starts_engines and not is_check)
+
+
+def _refuse_automatic_model_elsewhere(config: Config, on_cluster: bool) -> None:
     if on_cluster and config.models == [AUTO]:
         raise UserError(
             "models: auto chooses by this machine's processor, and launches run on others",
             "name the model: --config models=[qwen3-90m]",
         )
-    matrix = expand(config, engine)
-    measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
-    if measured_here and not is_check:
-        loaded = [(e.spec.model, e.model_path, e.spec.load_format) for e in matrix.experiments]
-        check_weights(config, loaded)
-        check_devices(config, matrix)
-    device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
-    if measured_here or (is_main and matrix.platform != "cpu"):
-        check_fits(matrix.experiments, device_bytes, f"one {device}")
+
+
+def _check_machine(config: Config, matrix: Matrix) -> None:
+    """Raise `UserError` if this machine lacks weights of the experiments, or devices."""
+    loaded = [(e.spec.model, e.model_path, e.spec.load_format) for e in matrix.experiments]
+    check_weights(config, loaded)
+    check_devices(config, matrix)
+
+
+class _Device(NamedTuple):
+    """The device with the least memory, in words, and this memory; None if unknown."""
+
+    name: str
+    memory_bytes: int | None
+
+
+def _smallest_device(matrix: Matrix, on_cluster: bool) -> _Device:
+    name, memory_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
+    return _Device(f"one {name}", memory_bytes)
+
+
+def _memory(config: Config, device: _Device, on_cluster: bool) -> MachineMemory:
     at_once = (config.devices or 1) if config.isolation == "per_device" else 1  # launches or blocks, on divided cores
-    memory = MachineMemory(on_cluster, at_once, device_bytes)
-    blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
-    plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
-    fits = tuple(fit_lines(matrix.experiments, device_bytes, f"one {device}"))
+    return MachineMemory(on_cluster, at_once, device.memory_bytes)
+
+
+def _with_notes(plan: Schedule, given: Any, device: _Device) -> Schedule:
+    """Return the plan with where its values come from, what fits the device, and why a model was chosen."""
+    config, matrix, choice = plan.config, plan.matrix, ""
     if config.models == [AUTO] and matrix.platform == "cpu" and emulates_bf16():
         choice = f"this processor has no AVX-512 and emulates bf16, so the model is {automatic_model(matrix.platform)}"
-        plan = replace(plan, choice=choice)
-    files = tuple(map(name_of, given.configfiles))
-    overrides = tuple(override(key, value) for key, value in given.config.items())
-    plan = replace(plan, files=files, overrides=overrides, fits=fits)
-    if is_main:
-        plan.again.update(_measured_again(plan))
-    return plan, engine
+    return replace(
+        plan,
+        files=tuple(map(name_of, given.configfiles)),
+        overrides=tuple(override(key, value) for key, value in given.config.items()),
+        fits=tuple(fit_lines(matrix.experiments, device.memory_bytes, device.name)),
+        choice=choice,
+    )
 
 
 def override(key: str, value: object) -> str:
@@ -156,26 +190,20 @@ def override(key: str, value: object) -> str:
     return f"{key}={value if is_plain else '' if value is None else json.dumps(value)}"
 
 
-def _reasons(again: Set[str], unsound: Set[str]) -> str:
-    """Return how many records are measured `again`, and why: they belong to `unsound` blocks, or depend on files."""
-    reasons = (
-        (len(unsound), "of blocks with an invalid, a damaged or a missing one"),
-        (len(again - unsound), "of models with other files now, or compared with such"),
-    )
-    why = "; ".join(f"{count:,d} {reason}" for count, reason in reasons if count)
-    return f"measured again: {several(len(again), 'launch')}: {why}"
+def measured_again(state: ResultsState) -> ResultsState:
+    """Return the state with the records to measure again.
 
-
-def _measured_again(plan: Schedule) -> set[str]:
-    """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
-    scans = scanned_records(plan)
-    changed = measured_with_other_files(plan, scans)
-    plan.changed.extend(joined_lines(plan, scans))
-    unsound = of_unsound_blocks(plan, scans)
-    again = with_partners(changed, plan.experiments, plan.config.baseline.axes) | unsound
+    They are those whose model files have changed since, with those compared with them, and those of unsound blocks.
+    """
+    plan, scans = state.schedule, scanned_records(state)
+    other_files = measured_with_other_files(state, scans)
+    unsound = of_unsound_blocks(state, scans)
+    changed = {record for records in other_files.values() for record in records}
+    again = with_partners(state, changed) | unsound
+    lines = [*changed_lines(state, other_files), *joined_lines(state, scans)]
     if again:
-        plan.changed.append(_reasons(again, unsound))
-    if plan.config.launches != "auto" or not again:
-        return again
-    wanted = wanted_launches(plan)
-    return {record for record in again if plan.by_record[record][1].index < wanted[Path(record).parent.name]}
+        lines.append(reasons_line(again, unsound))
+    if plan.config.launches == "auto" and again:
+        wanted = wanted_launches(plan)
+        again = {record for record in again if plan.by_record[record][1].index < wanted[Path(record).parent.name]}
+    return replace(state, again=frozenset(again), changed=tuple(lines))

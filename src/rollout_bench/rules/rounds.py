@@ -1,5 +1,6 @@
 """Rounds of `launches: auto`: how many launches each experiment needs so far, and which are tried in this run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rollout_bench.analysis.timed.collection import collect
@@ -7,14 +8,16 @@ from rollout_bench.contracts.failures import failed_by_itself
 from rollout_bench.contracts.store import record_path
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlannedExperiment
-from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, cell_of, moved_since, selected
-from rollout_bench.rules.call import has_begun, stopping
+from rollout_bench.plan.remeasuring import moved_since
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, cell_of, selected
+from rollout_bench.rules.call import has_begun, results_now, stopping
 
 ROUNDS = RESULTS / "rounds"
 """Folder of empty marks: a mark for each round of an experiment that has ended. The end of the run deletes them."""
 
 
-def next_round(plan: Schedule) -> list[str]:
+def next_round(state: ResultsState) -> list[str]:
     """Return the missing records that are needed now, in the order of their launches, and the marks of their rounds.
 
     The caller asks again when the mark of a round exists. An experiment with a failed launch in this run gets no
@@ -23,13 +26,13 @@ def next_round(plan: Schedule) -> list[str]:
     Raises:
         UserError: if a record can't be read, because the number of needed launches is then unknown.
     """
+    plan = state.schedule
     wanted = wanted_launches(plan)
-    missing = set(plan.missing_now())
     moved = moved_since(PLAN_FILE) if has_begun() else set()  # measured again in this run in any case
     records = [
         launch.record
         for launch in plan.launches
-        if launch.record in missing
+        if state.is_missing(launch.record)
         and (launch.index < wanted[launch.experiment.name] or launch.record in moved)
         and not _given_up(plan, launch.record)
     ]
@@ -40,32 +43,34 @@ def next_round(plan: Schedule) -> list[str]:
             launches < experiment.launches
             and _baselines(plan, experiment)
             and not _given_up(plan, str(record_path(RESULTS, mode, name, launches - 1)))
-            and missing_of_round(plan, mode, name, launches)
+            and missing_of_round(state, mode, name, launches)
         ):
             rounds.append(str(ROUNDS / mode / name / str(launches)))
     return records + rounds
 
 
-def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
+def missing_of_round(state: ResultsState, mode: str, experiment: str, launches: int) -> list[str]:
     """Return the missing records among the first `launches` of an experiment and its baseline, except given-up ones.
 
     Raises:
         UserError: if the config does not select the experiment.
     """
+    plan = state.schedule
     own = selected({e.experiment: e for e in plan.experiments if e.mode == mode}, experiment, "experiment")
     records = [
         str(record_path(RESULTS, e.mode, e.experiment, index))
         for index in range(launches)
         for e in (own, *_baselines(plan, own))
     ]
-    return [record for record in records if plan.is_missing(record) and not _given_up(plan, record)]
+    return [record for record in records if state.is_missing(record) and not _given_up(plan, record)]
 
 
 @stopping()
-def inputs_of_round(plan: Schedule, wildcards: Any) -> list[str]:
+def inputs_of_round(at_start: ResultsState, wildcards: Any) -> list[str]:
     """Return the outputs that a round waits for: missing launches of one experiment and its baseline."""
     launches = int(wildcards.launches)
-    return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, launches))
+    missing = missing_of_round(results_now(at_start), wildcards.mode, wildcards.experiment, launches)
+    return at_start.schedule.outputs_for(missing)
 
 
 def wanted_launches(plan: Schedule) -> dict[str, int]:
@@ -73,7 +78,7 @@ def wanted_launches(plan: Schedule) -> dict[str, int]:
     first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
-    found = collect(RESULTS, plan.plan_file(estimate=False), warned=False).launched
+    found = collect(RESULTS, plan.plan_file(), warned=False).launched
     return {e.experiment: e.planned or first[e.experiment] for e in found}
 
 
@@ -83,7 +88,7 @@ def first_failed(mode: str, experiment: str, launches: int) -> int | None:
     return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
 
 
-def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
+def _baselines(plan: Schedule, own: PlannedExperiment) -> Sequence[PlannedExperiment]:
     """Return the baselines of `own`: usually one experiment, and none if `own` is a baseline."""
     wanted = cell_of(own, plan.config.baseline.axes)
     return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])

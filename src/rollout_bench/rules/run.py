@@ -24,9 +24,12 @@ from rollout_bench.core.terminal import print_answer
 from rollout_bench.plan.checks import dropped_variables, unusable_model
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.fit.architecture import too_long
-from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, set_aside, write_plan_and_specs
+from rollout_bench.plan.lines import cost_of
+from rollout_bench.plan.remeasuring import set_aside
+from rollout_bench.plan.results_state import ResultsState, write_plan_and_specs
+from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule
 from rollout_bench.report.state import kept_answer
-from rollout_bench.rules.call import has_begun, hold_results, stopping
+from rollout_bench.rules.call import has_begun, hold_results, results_now, stopping
 from rollout_bench.rules.jobs import is_summary_stale, kept_folder
 from rollout_bench.rules.live_view import start_view
 from rollout_bench.rules.rounds import ROUNDS
@@ -35,20 +38,20 @@ LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
 
 @stopping()
-def start(plan: Schedule, engine: InstalledEngine, workflow: Any) -> None:
+def start(at_start: ResultsState, engine: InstalledEngine, workflow: Any) -> None:
     """Begin the run of a call that measures something, as Snakemake's onstart."""
-    _refuse_jobs_here(plan, workflow)
+    _refuse_jobs_here(at_start.schedule, workflow)
     if not workflow.touch and workflow.resource_settings.nodes is None:  # the nodes of a cluster may reach other places
-        for problem in problems_here(plan, engine):
+        for problem in problems_here(at_start, engine):
             raise problem
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
     internals.ask_again_after_silence_of_slurm()
     if workflow.touch:  # it measures nothing, and moves no record aside
         return
-    begin(plan, internals.outputs_to_make())
-    if plan.missing_now():
-        start_view(plan)
+    begin(at_start, internals.outputs_to_make())
+    if missing := results_now(at_start).missing:
+        start_view(at_start, missing)
 
 
 def _refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
@@ -68,13 +71,13 @@ def _refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
             raise UserError(problem, "measure endpoints in a call of their own without a cluster's profile")
 
 
-def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError]:
+def problems_here(state: ResultsState, engine: InstalledEngine) -> Iterator[UserError]:
     """Yield what keeps missing launches from running on this machine.
 
     The engine is of another platform, a model's folder has no model, or a server or the hub does not give what it
     should.
     """
-    missing = [launch.experiment for launch in plan.launches if plan.is_missing(launch.record)]
+    missing = [launch.experiment for launch in state.schedule.launches if state.is_missing(launch.record)]
     specs = [experiment.spec for experiment in missing]
     endpoints = {spec.endpoint.model_dump_json(): spec.endpoint for spec in specs if spec.endpoint is not None}
     refusals = {spec.platform: engine.refusal(spec.platform) for spec in specs if spec.endpoint is None}
@@ -100,53 +103,53 @@ def problems_here(plan: Schedule, engine: InstalledEngine) -> Iterator[UserError
         yield UserError(problem, remedy)
 
 
-def begin(plan: Schedule, outputs: Iterable[str]) -> None:
-    """Begin a run that makes `outputs`: lock the results folder and write the plan.
+def begin(at_start: ResultsState, outputs: Iterable[str]) -> None:
+    """Begin a run that makes `outputs`: lock the results folder, write the plan, move away what is measured again.
 
     Raises:
         UserError: another run is going on, or the results folder is not writable.
     """
-    wanted = set(outputs)
+    plan, wanted = at_start.schedule, set(outputs)
     try:
         hold_results()
         slurm.check_none_left(Path.cwd())
         claims.fail_dead_claims(RESULTS)
         # With launches: auto, any launch may be needed later in the run.
-        write_plan_and_specs(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.jobs))
+        write_plan_and_specs(at_start, wanted if plan.config.launches != "auto" else set(plan.jobs))
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
-        _tell_cost(plan, asked)
-        aside = set_aside(sorted(plan.again & asked))  # last, so that an earlier error moves nothing
+        _tell_cost(at_start, asked)
+        again = map(at_start.path, sorted(at_start.again & asked))
+        aside = set_aside(again, at_start.folder)  # last, so that an earlier error moves nothing
         if aside is not None:
-            print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
+            print(*at_start.changed, sep="\n", file=sys.stderr, flush=True)
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
-        plan.again.clear()
     except OSError as error:
         remedy = "check its owner and permissions"
         raise UserError(f"{RESULTS}: cannot be written: {error.strerror}", remedy) from None
 
 
-def _tell_cost(plan: Schedule, asked: Collection[str]) -> None:
+def _tell_cost(state: ResultsState, asked: Collection[str]) -> None:
     """Print the expected duration of the launches of this run."""
-    missing = {record for record in asked if plan.is_missing(record)}
+    missing = {record for record in asked if state.is_missing(record)}
     if missing:
-        if plan.choice:
-            print(plan.choice, file=sys.stderr, flush=True)
-        print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
+        if state.schedule.choice:
+            print(state.schedule.choice, file=sys.stderr, flush=True)
+        print(f"{several(len(missing), 'launch')} to run: {cost_of(state, missing)}", file=sys.stderr, flush=True)
 
 
-def keep_plan(plan: Schedule) -> None:
+def keep_plan(state: ResultsState) -> None:
     """Write the plan file, so that later runs continue its order.
 
     Nothing changes while a run has its own there, or where nothing can be written: others' results can be looked at.
     """
-    if RESULTS.is_dir() and not os.access(RESULTS, os.W_OK):
+    if state.folder.is_dir() and not os.access(state.folder, os.W_OK):
         return
     try:
-        with locked(RESULTS, ""):
-            claims.fail_dead_claims(RESULTS)
-            write_plan_and_specs(plan, PLAN_FILE, set())
+        with locked(state.folder, ""):
+            claims.fail_dead_claims(state.folder)
+            write_plan_and_specs(state, set())
     except UserError as error:
         if not isinstance(error.__cause__, filelock.Timeout):
             raise
@@ -178,7 +181,7 @@ def end_well(plan: Schedule) -> None:
 
 def print_kept_answer(plan: Schedule) -> None:
     """Print the answer of the summary, unless the user asked for something else and it is not up to date."""
-    if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file(estimate=False))) is not None:
+    if (answer := kept_answer(RESULTS, RESULTS, plan.plan_file())) is not None:
         print_answer(answer)
         print(f"\nAll tables and figures: {RESULTS / 'summary.html'}", flush=True)
 

@@ -18,7 +18,8 @@ from rollout_bench.llmd.template import parsed
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.schedule import schedule, write_plan_and_specs
+from rollout_bench.plan.results_state import ResultsState, write_plan_and_specs
+from rollout_bench.plan.schedule import schedule
 
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "config" / "llm-d").glob("*/*.yaml.in"))
@@ -206,12 +207,11 @@ def test_the_reading_of_a_profile_is_told_with_its_overrides():
     assert any(note.startswith("profile: b: num-warmups: not sent") for note in notes)
 
 
-def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path):
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, quants: [bf16]}"))
     plan = schedule(config, expand(config, probe_engine(None)))
-    write_plan_and_specs(plan, tmp_path / "results" / "plan.json", set(plan.jobs))
-    [kept] = (tmp_path / "results").glob("online/*/profile.yaml")
+    write_plan_and_specs(ResultsState(plan, tmp_path), set(plan.jobs))
+    [kept] = tmp_path.glob("online/*/profile.yaml")
     assert kept.with_name("spec.json").exists()
     content = yaml.safe_load(kept.read_text())
     assert content["base-url"] == "http://127.0.0.1:PORT"

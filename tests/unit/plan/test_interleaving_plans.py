@@ -31,6 +31,7 @@ from rollout_bench.plan.fit.memory import (
 )
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import Experiment
+from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import Schedule, schedule
 
 TWO_OF_ALL = """
@@ -187,11 +188,10 @@ def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     assert job_resources.asked_for_measuring(plan, False) == {}
 
 
-def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    plan = plan_of("interleave: true")
-    first = plan.launches[0]
+def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path):
+    state = ResultsState(plan_of("interleave: true"), tmp_path)
+    first = state.schedule.launches[0]
     block = Block(id="0" * 16, members=["a", "b", "c"], order=[[0, 1, 2]], waited_s=1.0)
     record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 31.0, "block": block})
-    write_launched(Path(first.record), record)
-    assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}
+    write_launched(state.path(first.record), record)
+    assert {launch.expected_s for launch in state.plan_file().launches} == {30.0}

@@ -32,8 +32,8 @@ HUB = "Qwen/Qwen3-8B"
 def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True, named: str = NAMED) -> list[str]:
     """Return the models of the planned experiments."""
     merged = planned.merged_with(f"{{{named}{more}}}")
-    made, *_ = plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
-    return [experiment.model for experiment in made.experiments]
+    state, _ = plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
+    return [experiment.model for experiment in state.schedule.experiments]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,43 +13,38 @@ from rollout_bench.contracts.failures import Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.schedule import (
-    Schedule,
-    ScheduledLaunch,
-    of_unsound_blocks,
-    scanned_records,
-    schedule,
-    set_aside,
-    with_partners,
-)
-from rollout_bench.rules import call, rounds, run
+from rollout_bench.plan.remeasuring import of_unsound_blocks, scanned_records, set_aside, with_partners
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import RESULTS, ScheduledLaunch, schedule
+from rollout_bench.rules import call, planned, rounds, run
 
 FAILURE = failure_of("e", 0, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None)
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
+def measured(tmp_path: Path) -> ResultsState:
     """Three launches of each quant, of which w8a8's launch 1 is invalid and bf16's launch 2 has a warning."""
-    monkeypatch.chdir(tmp_path)
     flags = {("w8a8", 1): [INVALID], ("bf16", 2): [WARNING]}
-    for launch in schedule(*matrix_of("launches: 3")).launches:
+    plan = schedule(*matrix_of("launches: 3"))
+    for launch in plan.launches:
         spec = launch.experiment.spec
-        save(Path("results"), make_record(spec, launch.index, flags=flags.get((spec.quant.name, launch.index), ())))
-    return schedule(*matrix_of("launches: 3"))
+        save(tmp_path, make_record(spec, launch.index, flags=flags.get((spec.quant.name, launch.index), ())))
+    return ResultsState(plan, tmp_path)
 
 
-def in_blocks(overlay: str) -> Schedule:
+def in_blocks(overlay: str, folder: Path = RESULTS) -> ResultsState:
     config, matrix = matrix_of(overlay)
-    return schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
+    return ResultsState(schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False)), folder)
 
 
-def measure_blocks(plan: Schedule, leave_out: int = 0) -> list[list[Path]]:
+def measure_blocks(state: ResultsState, leave_out: int = 0) -> list[list[str]]:
     """Write the records of all blocks of a plan without their last `leave_out` members; return the records."""
-    blocks = [block.launches[: len(block.launches) - leave_out] for block in plan.blocks]
-    for index, launches in enumerate(blocks):
-        save(Path("results"), *make_block([x.experiment.spec for x in launches], index, [[400.0] * 3] * len(launches)))
-    return [[Path(launch.record) for launch in launches] for launches in blocks]
+    blocks = [block.launches[: len(block.launches) - leave_out] for block in state.schedule.blocks]
+    for launches in blocks:
+        specs = [launch.experiment.spec for launch in launches]
+        save(state.folder, *make_block(specs, launches[0].index, [[400.0] * 3] * len(launches)))
+    return [[launch.record for launch in launches] for launches in blocks]
 
 
 def edit(record: Path, **fields: object) -> None:
@@ -72,43 +68,63 @@ def fail(record: Path) -> None:
     ],
     ids=["lost", "invalid", "wrong weights", "damaged", "measured alone", "failed"],
 )
-def test_an_unsound_block_is_measured_whole_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object], is_again: bool
-):
-    monkeypatch.chdir(tmp_path)
-    plan = in_blocks("launches: 2")
-    records = measure_blocks(plan)[1]
-    assert of_unsound_blocks(plan, scanned_records(plan)) == set()
-    damage(records[-1])
-    assert of_unsound_blocks(plan, scanned_records(plan)) == {
-        str(record) for record in records if is_again and record.exists()
+def test_an_unsound_block_is_measured_whole_again(tmp_path: Path, damage: Callable[[Path], object], is_again: bool):
+    state = in_blocks("launches: 2", tmp_path)
+    records = measure_blocks(state)[1]
+    assert of_unsound_blocks(state, scanned_records(state)) == set()
+    damage(state.path(records[-1]))
+    assert of_unsound_blocks(state, scanned_records(state)) == {
+        record for record in records if is_again and state.path(record).exists()
     }
 
 
-def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    plan = in_blocks("launches: 1")
-    ((first, second),) = measure_blocks(plan, leave_out=1)
-    assert of_unsound_blocks(plan, scanned_records(plan)) == {str(first), str(second)}
+def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path):
+    state = in_blocks("launches: 1", tmp_path)
+    ((first, second),) = measure_blocks(state, leave_out=1)
+    assert of_unsound_blocks(state, scanned_records(state)) == {first, second}
 
 
-def test_a_launch_without_a_block_is_measured_again_alone(plan: Schedule) -> None:
-    assert plan.missing_now() == []
-    plan.again.update(of_unsound_blocks(plan, scanned_records(plan)))
-    (again,) = plan.missing_now()
+def test_a_launch_without_a_block_is_measured_again_alone(measured: ResultsState) -> None:
+    assert measured.missing == ()
+    (again,) = replace(measured, again=frozenset(of_unsound_blocks(measured, scanned_records(measured)))).missing
     assert "_w8a8_" in again
     assert again.endswith("launch-1.json")
 
 
-def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -> None:
-    again = sorted(launch.record for launch in plan.launches if launch.index == 1)
-    beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
+def test_records_are_kept_aside_with_all_that_lies_beside_them(measured: ResultsState) -> None:
+    again = sorted(launch.record for launch in measured.schedule.launches if launch.index == 1)
+    records = list(map(measured.path, again))
+    beside = {path for record in records for path in record.parent.glob(f"{record.stem}.*")}
     assert len(beside) > len(again)
-    folder = set_aside(again)
+    folder = set_aside(records, measured.folder)
     assert not any(path.exists() for path in beside)
-    assert all((folder / path.relative_to("results")).exists() for path in beside)
-    assert not read_record(folder / Path(again[-1]).relative_to("results")).valid
-    assert set(plan.missing_now()) == set(again)
+    assert all((folder / path.relative_to(measured.folder)).exists() for path in beside)
+    assert not read_record(folder / records[-1].relative_to(measured.folder)).valid
+    assert set(measured.missing) == set(again)
+
+
+def test_a_state_answers_as_when_it_was_asked_first(measured: ResultsState) -> None:
+    assert measured.missing == ()
+    record = measured.schedule.launches[0].record
+    measured.path(record).unlink()
+    assert (measured.is_missing(record), replace(measured).missing) == (False, (record,))
+
+
+TWO_MODELS = """
+models: [a, b]
+model_settings: {a: {synthetic: {preset: qwen3-90m}}, b: {synthetic: {preset: qwen3-tiny}}}
+launches: 1
+"""
+
+
+def test_a_quant_that_joins_one_model_hides_no_unsound_block_of_another(tmp_path: Path):
+    state = in_blocks(TWO_MODELS, tmp_path)
+    joined, unsound = measure_blocks(state)
+    state.path(joined[-1]).unlink()
+    edit(state.path(unsound[-1]), validity=[INVALID.model_dump()])
+    at_start = planned.measured_again(in_blocks(TWO_MODELS, tmp_path))
+    assert set(at_start.missing) == {*joined, *unsound}
+    assert [line.partition(":")[0] for line in at_start.changed] == ["w8a8", "measured again"]
 
 
 AUTO = """
@@ -125,7 +141,7 @@ def measure(launch: ScheduledLaunch, noise: float = 1.0) -> None:
 
 
 @pytest.fixture
-def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
+def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultsState]:
     """Blocks of `launches: auto`, with nothing measured yet; a run that begins in the test ends with it."""
     monkeypatch.chdir(tmp_path)
     yield in_blocks(AUTO)
@@ -133,30 +149,32 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
         call.HELD.pop().close()
 
 
-def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Schedule) -> None:
-    for launch in auto.launches:
+def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: ResultsState) -> None:
+    plan = auto.schedule
+    for launch in plan.launches:
         if launch.index < 6:
             measure(launch)
-    changed = {x.record for x in auto.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
-    auto.again.update(with_partners(changed, auto.experiments, auto.config.baseline.axes))
-    run.begin(auto, auto.outputs_for(r for r in rounds.next_round(auto) if r in auto.by_record))
-    moved = {launch.record for launch in auto.launches if launch.index in (1, 5)}
-    assert moved.isdisjoint(path for path in auto.by_record if Path(path).exists())
-    for launch in auto.launches:
+    changed = {x.record for x in plan.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
+    at_start = replace(auto, again=frozenset(with_partners(auto, changed)))
+    run.begin(at_start, plan.outputs_for(r for r in rounds.next_round(at_start) if r in plan.by_record))
+    moved = {launch.record for launch in plan.launches if launch.index in (1, 5)}
+    assert moved.isdisjoint(path for path in plan.by_record if Path(path).exists())
+    for launch in plan.launches:
         if launch.index < 5:  # the block of launches 1 was measured again, and now few are enough
             measure(launch, noise=0.01)
-    assert max(rounds.wanted_launches(auto).values()) < 6
-    assert set(rounds.next_round(auto)) >= {record for record in moved if record.endswith("-5.json")}
+    assert max(rounds.wanted_launches(plan).values()) < 6
+    now = rounds.next_round(call.results_now(at_start))
+    assert set(now) & moved == {record for record in moved if record.endswith("-5.json")}
 
 
 @pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
-def test_a_failed_launch_is_retried_only_if_its_node_failed(auto: Schedule, category: str, given_up: bool):
-    asked = [record for record in rounds.next_round(auto) if record in auto.by_record]
-    run.begin(auto, auto.outputs_for(asked))
+def test_a_failed_launch_is_retried_only_if_its_node_failed(auto: ResultsState, category: str, given_up: bool):
+    asked = [record for record in rounds.next_round(auto) if record in auto.schedule.by_record]
+    run.begin(auto, auto.schedule.outputs_for(asked))
     failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
     write_failure(Path(failed), FAILURE.model_copy(update={"category": category}))
-    again = set(rounds.next_round(auto))
+    again = set(rounds.next_round(call.results_now(auto)))
     dropped = {record for record in asked if "_w8a8_" in record and given_up}
     assert set(asked) & again == set(asked) - dropped
     call.HELD.pop().close()
-    assert set(asked) <= set(rounds.next_round(auto)), "another process, as a dry run after it"
+    assert set(asked) <= set(rounds.next_round(call.results_now(auto))), "another process, as a dry run after it"

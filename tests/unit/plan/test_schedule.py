@@ -12,13 +12,17 @@ from rooms import matrix_of
 from synthetic_records import make_record
 from workspace import TINY
 
+from rollout_bench.commands.plan import NONE_SHARED, start_lines
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.plan.checks import check_devices_here
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.lines import cost_in_words, cost_of
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.planfile import cost_in_words, write_plan
-from rollout_bench.plan.schedule import NONE_SHARED, TIMEOUT_S, Schedule, order_seed, schedule
+from rollout_bench.plan.planfile import write_plan
+from rollout_bench.plan.results_state import ResultsState, order_seed
+from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, schedule
 from rollout_bench.plan.serving_checks import ROOM_S
 from rollout_bench.rules import jobs
 
@@ -34,7 +38,7 @@ def test_a_run_keeps_the_plans_order_or_draws_one(tmp_path: Path):
 
     path = tmp_path / "plan.json"
     assert len(seeds()) > 1
-    write_plan(path, replace(planned_with(), order_seed=7).plan_file(estimate=False))
+    write_plan(path, replace(planned_with(), order_seed=7).plan_file())
     assert seeds() == {7}
     path.write_text("{")
     assert len(seeds()) > 1
@@ -53,7 +57,7 @@ def test_what_runs_earlier_has_the_higher_priority():
 @pytest.mark.parametrize(("launches", "most"), [(4, 4), ("auto", 7)])
 def test_launches_that_may_be_wanted_are_planned(launches: object, most: int):
     plan = planned_with(launches=launches, precision={"max_launches": 7}, engine_args={"data_parallel_size": 2})
-    file = plan.plan_file(estimate=False)
+    file = plan.plan_file()
     assert (len(plan.launches), {e.launches for e in file.experiments}) == (3 * most, {most})
     assert (file.precision is None) == (launches != "auto")
     assert {e.devices for e in file.experiments} == {2}
@@ -72,31 +76,33 @@ LAUNCH_S = 30 + 5 * 10.24
 """Of the records here."""
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def plan_of(overlay: str, quants: str = "[bf16]") -> Schedule:
     return schedule(*matrix_of(f"interleave: false\nquants: {quants}\n{overlay}"))
 
 
-def test_the_expected_time_comes_from_launches_already_measured() -> None:
-    plan = plan_of("iterations: 4", "[bf16, w8a8]")
-    assert {plan.expected_s(launch) for launch in plan.launches} == {None}
-    first = plan_of("iterations: 4").launches[0]
-    write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
-    both = plan_of("iterations: 4", "[bf16, w8a8]")
-    for launch in both.launches[:2]:
+def measure_first(folder: Path) -> Spec:
+    """Write the record of the first launch of bf16, of `LAUNCH_S`; return its spec."""
+    state = ResultsState(plan_of("iterations: 4"), folder)
+    first = state.schedule.launches[0]
+    spec = first.experiment.spec
+    write_launched(state.path(first.record), make_record(spec, 0, [100.0] * 4, warmup_rates=[100.0]))
+    return spec
+
+
+def test_the_expected_time_comes_from_launches_already_measured(tmp_path: Path) -> None:
+    none = ResultsState(plan_of("iterations: 4", "[bf16, w8a8]"), tmp_path)
+    assert {none.expected_s(launch) for launch in none.schedule.launches} == {None}
+    measure_first(tmp_path)
+    both = replace(none)
+    for launch in both.schedule.launches[:2]:
         assert both.expected_s(launch) == pytest.approx(LAUNCH_S, abs=0.1)
 
 
-def test_the_expected_time_of_another_load_is_scaled_by_its_tokens() -> None:
-    first = plan_of("iterations: 4").launches[0]
-    write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
-    prompts = 2 * first.experiment.spec.workload.prompts
-    twice = plan_of(f"iterations: 4\nworkload_settings: {{demo: {{prompts: {prompts}}}}}")
-    spans = [twice.expected_s(launch) for launch in twice.launches]
+def test_the_expected_time_of_another_load_is_scaled_by_its_tokens(tmp_path: Path) -> None:
+    prompts = 2 * measure_first(tmp_path).workload.prompts
+    plan = plan_of(f"iterations: 4\nworkload_settings: {{demo: {{prompts: {prompts}}}}}")
+    twice = ResultsState(plan, tmp_path)
+    spans = [twice.expected_s(launch) for launch in plan.launches]
     assert spans[0] == pytest.approx(LAUNCH_S + 4 * 10.24, abs=0.1)
 
 
@@ -109,9 +115,9 @@ def test_the_expected_time_of_another_load_is_scaled_by_its_tokens() -> None:
          "online: {request_rate: 2}}}", "at least 18 min, longer"),
     ],
 )  # fmt: skip
-def test_a_first_plan_says_what_it_usually_costs(overlay: str, said: str) -> None:
+def test_a_first_plan_says_what_it_usually_costs(overlay: str, said: str, tmp_path: Path) -> None:
     plan = plan_of(overlay)
-    assert plan.cost_of(launch.record for launch in plan.launches).startswith(said)
+    assert cost_of(ResultsState(plan, tmp_path), plan.by_record).startswith(said)
 
 
 def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
@@ -163,25 +169,25 @@ def two_workloads(**changes: object) -> Schedule:
     return planned_with(**{**selected, "launches": 6, **changes})
 
 
-def test_workloads_with_equal_engines_share_a_start():
+def test_workloads_with_equal_engines_share_a_start(tmp_path: Path):
     plan = two_workloads()
     of_job = [[launch.experiment.spec for launch in job.launches] for job in plan.jobs.values()]
     assert all(len({spec.quant.name for spec in specs}) == 1 for specs in of_job)
     shared = [[spec.workload.name for spec in specs] for specs in of_job if len(specs) > 1]
     assert shared.count(["short", "long"]) == shared.count(["long", "short"]) == 9, "each is first equally often"
     assert len(of_job) - len(shared) == 18
-    (line,) = plan.start_lines()
+    state = ResultsState(plan, tmp_path)
+    (line,) = start_lines(state)
     assert line == "shared starts: 54 launches in 36 starts of an engine"
     launch = plan.launches[0]
     record = make_record(launch.experiment.spec, launch.index, [100.0] * 4)
     start = record.startup.model_copy(update={"init_s": 60.0})
-    write_launched(Path(launch.record), record.model_copy(update={"startup": start, "wall_s": 100.0}))
-    told = two_workloads().start_lines()
-    assert told[0] == f"{line}, about 70 min instead of 90"
+    write_launched(state.path(launch.record), record.model_copy(update={"startup": start, "wall_s": 100.0}))
+    assert start_lines(replace(state))[0] == f"{line}, about 70 min instead of 90"
     assert [len(two_workloads(**own).jobs) for own in ({"share_starts": False}, {"launches": "auto"})] == [54, 108]
 
 
-def test_engines_that_differ_share_no_start():
+def test_engines_that_differ_share_no_start(tmp_path: Path):
     plan = two_workloads(workloads=["short", "own"])
     assert len(plan.jobs) == len(plan.launches)
-    assert plan.start_lines() == [NONE_SHARED]
+    assert start_lines(ResultsState(plan, tmp_path)) == [NONE_SHARED]

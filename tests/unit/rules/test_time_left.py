@@ -11,6 +11,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
 from rollout_bench.rules import live_view
 
@@ -63,7 +64,7 @@ def test_the_time_left_is_right_within_a_quarter(plan: Schedule, monkeypatch: py
         "running_launches",
         lambda _: {short: (running[0][r], None) for short, r in told.items() if r in running[0]},
     )
-    state, every = live_view.RunState(plan), list(moments(plan))
+    state, every = live_view.RunState(ResultsState(plan), plan.by_record), list(moments(plan))
     end_s, seen = every[-1][0], []
     for clock[0], running[0] in every:
         state.lines()
@@ -83,7 +84,7 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     record = str(Path(next(iter(plan.by_record))).relative_to(RESULTS))
     running = {record: (LaunchProgress(text="pass", passes=9, warmup=1), None)}
     monkeypatch.setattr(live_view, "running_launches", lambda _: running)
-    state = live_view.RunState(plan)
+    state = live_view.RunState(ResultsState(plan), plan.by_record)
     assert state.lines()[0] == []
     RESULTS.rename("elsewhere")
     running.clear()

@@ -1,0 +1,107 @@
+"""How long a launch takes: by a record of one like it, else by what is usual."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout_bench.contracts.load import PAUSE_S, LoadPoint
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.record import Launched
+from rollout_bench.contracts.spec import Spec, replicas, start_of
+from rollout_bench.contracts.store import read_launched
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.planfile import Span
+
+USUAL_S = 20.0, 240.0
+"""Usual shortest and longest duration of a launch without its passes on an accelerator, in seconds.
+
+On an H200, warm starts of Qwen3-1.7B and 8B took 15 to 50 s (h200-first-hour, h200-aa-5), the first 180 s.
+"""
+
+USUAL_TOKENS_PER_S = 15_000.0, 3_000.0
+"""Output tokens per second of an engine on an accelerator, with which passes take their usual shortest and longest
+time: the first is that of Qwen3-8B in bf16 on one H100 with 256 sequences; larger models and longer ones are slower."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a launch: the start of its engine, everything else, and of the latter the passes that count."""
+
+    start_s: float
+    rest_s: float
+    counted_s: float
+
+    @classmethod
+    def of(cls, record: Launched) -> "Cost":
+        """Return the cost of a launch like the one of `record`."""
+        started_s = 0.0 if record.after else record.start_s
+        return cls(record.start_s, max(0.0, record.held_s - started_s), record.counted_s)
+
+
+def first_record(folder: Path, mode: str) -> Launched | None:
+    """Return the record of the first launch in an experiment's folder; None without a usable one."""
+    path = min(folder.glob("launch-*.json"), default=None)
+    return usable_record(path, mode) if path else None
+
+
+def usable_record(path: Path, mode: str) -> Launched | None:
+    """Return the record at `path`; None if it is damaged, which the summary reports: here only an estimate lacks it."""
+    with contextlib.suppress(UserError):
+        return read_launched(path, mode)
+    return None
+
+
+def cost_at_another_load(results: Path, spec: Spec, first: Callable[[Path, str], Launched | None]) -> Cost | None:
+    """Return the cost of a launch of the engine of `spec` from a record of another load; None without one.
+
+    The time of its passes is scaled by the number of output tokens. `first` returns the first record of a folder.
+    """
+    start = start_of(spec)
+    for folder in sorted((results / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")) if start else ():
+        record = first(folder, spec.mode)
+        if record is not None and record.valid and start_of(record.spec) == start:
+            cost = Cost.of(record)
+            tokens, measured = (_tokens_of_pass(each) * each.measuring.iterations for each in (spec, record.spec))
+            counted_s = cost.counted_s * tokens / measured
+            return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
+    return None
+
+
+def _tokens_of_pass(spec: Spec) -> int:
+    """Return the maximum number of output tokens of a pass of a launch, on all of its engines."""
+    load = spec.workload
+    return load.prompts * load.samples_per_prompt * load.longest_pair[1]
+
+
+def loads_s(spec: Spec) -> float:
+    """Return the seconds of a launch's loads and the pauses between them; 0 if the loads have no duration."""
+    measuring = spec.measuring
+    if spec.load is None:
+        return 0.0
+    held_s = sum(_least_s(spec, point) for point in spec.load.points)
+    held_s *= measuring.warmup_iterations + measuring.iterations
+    return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
+
+
+def usual_s(spec: Spec) -> Span | None:
+    """Return the usual shortest and longest seconds of a launch before anything is measured; None if unknown."""
+    held_s = round(loads_s(spec), 1)
+    if spec.endpoint is not None:
+        return (held_s, None) if held_s else None
+    if spec.platform == "cpu":
+        return None
+    passes = spec.measuring.warmup_iterations + spec.measuring.iterations
+    repeated = mode_of(spec.mode).passes == "repeated" and not held_s
+    tokens = _tokens_of_pass(spec) * passes / replicas(spec) if repeated else 0.0
+    least_s, most_s = (
+        start_s + held_s + tokens / rate for start_s, rate in zip(USUAL_S, USUAL_TOKENS_PER_S, strict=True)
+    )
+    return round(least_s, 1), None if held_s else round(most_s, 1)
+
+
+def _least_s(spec: Spec, point: LoadPoint) -> float:
+    """Return the least seconds of a pass under `point`; 0 if it depends on the speed of the answers."""
+    if point.least_s or not isinstance(point.request_rate, float):
+        return point.least_s
+    return (spec.workload.prompts * spec.workload.samples_per_prompt - 1) / point.request_rate

@@ -1,0 +1,112 @@
+"""Which records are measured again: those of unsound blocks, and those of models whose files have changed since."""
+
+from collections.abc import Container, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rollout_bench.contracts.axes import AXES, names_of
+from rollout_bench.contracts.failures import RecordScan, has_failed, scan_record
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.mappings import grouped
+from rollout_bench.core.model_files import NAMING, differing_files, model_files
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import RESULTS
+
+ASIDE = RESULTS / "aside"
+"""Records that were measured again since, by the time of the move; no command reads them."""
+
+
+def scanned_records(state: ResultsState) -> dict[str, RecordScan]:
+    """Return the facts in each existing record of the schedule."""
+    found = {launch.record: scan_record(state.path(launch.record)) for launch in state.schedule.launches}
+    return {record: scan for record, scan in found.items() if scan is not None}
+
+
+def with_partners(state: ResultsState, doubtful: Container[str]) -> set[str]:
+    """Return the existing records that are measured again with those in `doubtful`.
+
+    These are the launches of the same index that are compared with them: launches that are measured far apart form no
+    pair.
+    """
+    baseline = state.schedule.config.baseline.axes
+    groups = grouped(
+        (
+            (index, e.mode, *(name for axis, name in zip(AXES, names_of(e), strict=True) if axis not in baseline)),
+            str(record_path(RESULTS, e.mode, e.experiment, index)),
+        )
+        for e in state.schedule.experiments
+        for index in range(e.launches)
+    )
+    in_doubt = (records for records in groups.values() if any(record in doubtful for record in records))
+    return {record for records in in_doubt for record in records if state.exists(record)}
+
+
+def of_unsound_blocks(state: ResultsState, scans: Mapping[str, RecordScan]) -> set[str]:
+    """Return the existing records of blocks that are measured again whole; `scans` are from `scanned_records`.
+
+    These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
+    launch that is measured alone is not interleaved with the others, so it forms no pair with them. A failed launch,
+    and the later launches of its experiment, are not missing: they would fail again. Once they are measured, the next
+    call measures their blocks whole.
+    """
+    found: set[str] = set()
+    for block in state.schedule.blocks:
+        records = {launch.record for launch in block.launches}
+        there = {record: scans[record] for record in records & scans.keys()}
+        lost = there and any(not has_failed(state.path(record)) for record in records - there.keys())
+        mixed = len(there) == len(records) and len({scan.block for scan in there.values()}) > 1
+        if lost or mixed or any(scan.is_transient for scan in there.values()):
+            found |= there.keys()
+    return found
+
+
+def measured_with_other_files(
+    state: ResultsState, scans: Mapping[str, RecordScan]
+) -> Mapping[str, Mapping[str, list[str]]]:
+    """Return the names of files that have changed since a launch was measured: model's folder -> record -> names.
+
+    `scans` are from `scanned_records`. Models that are not on this machine are not checked.
+    """
+    now: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
+    for launch in state.schedule.launches:
+        if launch.record not in scans or not (then := scans[launch.record].model_files):
+            continue
+        model, spec = launch.experiment.model_path, launch.experiment.spec
+        weights = spec.load_format not in NO_WEIGHTS_NEEDED
+        loaded = f"{model} {weights} {[spec.engine.args.get(name) for name in NAMING]}"
+        if loaded not in now:
+            now[loaded] = model_files(model, spec.engine.args, weights=weights)
+        if now[loaded] and (names := differing_files(then, now[loaded])):
+            found.setdefault(model, {})[launch.record] = names
+    return found
+
+
+def set_aside(records: Iterable[Path], results: Path = RESULTS) -> Path | None:
+    """Move `records` in `results` and their side files to a separate folder; return it, or None without records.
+
+    Raises:
+        OSError: the folder is not writable.
+    """
+    folder = results / ASIDE.name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    moved = False
+    for record in records:
+        place = folder / record.parent.relative_to(results)
+        place.mkdir(parents=True, exist_ok=True)
+        # the record last: after a kill, a record without its side files must not remain
+        beside = [path for path in record.parent.glob(f"{record.stem}.*") if path != record]
+        for path in (*beside, record):
+            path.rename(place / path.name)
+        moved = True
+    return folder if moved else None
+
+
+def moved_since(plan: Path) -> set[str]:
+    """Return the records that were set aside since the plan file `plan` was written, so by the run that wrote it."""
+    try:
+        began_ns = plan.stat().st_mtime_ns
+        folders = [folder for folder in ASIDE.iterdir() if folder.stat().st_mtime_ns >= began_ns]
+    except OSError:  # no records were ever set aside, or no plan exists
+        return set()
+    return {str(RESULTS / path.relative_to(folder)) for folder in folders for path in folder.glob("*/*/launch-*.json")}
