@@ -18,6 +18,7 @@ _SHARED = (
         "missing_weights",
         remedy="correct `model_base` too; a hub model must be in the local cache if the hub is out of reach",
     ),
+    FailureKind("lora_unsupported", remedy="leave `lora` out for this model"),
     FailureKind("unsupported_quantization", remedy="[which one runs where](models-and-quantizations.md#what-is-known)"),
     FailureKind("too_few_devices", remedy=_CORES),
     FailureKind("visible_devices", remedy=_CORES),

@@ -31,6 +31,13 @@ _SHARED = (
         mended_by="name the weights of the quantization, or leave it out (the flag says what was loaded)",
     ),
     FlagKind(
+        "lora_not_proven",
+        "I",
+        found="the engine does not use the adapter",
+        remedy="use another vLLM, or leave `lora` out: [what is proven](lora.md#the-proof)",
+        mended_by="use another vLLM, or leave lora out (the flag says what was found)",
+    ),
+    FlagKind(
         "token_count",
         "I, or W online",
         found="sequences or tokens are missing",

@@ -64,6 +64,7 @@ class Mode:
         interleaves: whether compared engines may be alive simultaneously and alternate their iterations. Online is not
             interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
             time window. A launch that traces a step once has no iterations to alternate.
+        loras: whether its requests can name an adapter.
         shares: whether launches leave the engine as it was, so that it can measure another workload afterwards.
         metrics: default metrics of comparisons; none for modes that compare otherwise.
         by_device: metric that comes first if compared experiments have unequal numbers of devices; empty for none.
@@ -102,6 +103,7 @@ class Mode:
     launches: Literal["config", "least", "one"] = "config"
     data_parallel: Literal["all", "one", "refused"] = "refused"
     interleaves: bool = False
+    loras: bool = False
     shares: bool = False
     metrics: tuple[str, ...] = ()
     by_device: str = ""

@@ -338,6 +338,18 @@ def one_cache_name(dtype: str) -> str:
     return {"fp8": "fp8_e4m3"}.get(dtype, dtype)
 
 
+class AdapterFacts(Strict):
+    """An adapter, and what shows that requests use it."""
+
+    tensors: int = Field(ge=1, description="Number of its tensors.")
+    values: int = Field(ge=1, description="Number of all values in them.")
+    bytes: int = Field(ge=1, description="Their size.")
+    held_values: int = Field(ge=0, description="Values other than zero that the layers of all workers hold for it.")
+    logprob_difference: float = Field(
+        ge=0, description="Largest difference of a prompt token's log probability with and without it, in nats."
+    )
+
+
 class EngineFacts(Strict):
     """Values that the engine reported after loading."""
 
@@ -358,6 +370,7 @@ class EngineFacts(Strict):
         "Kernel chosen by the method of a linear layer -> number of layers. Null if the methods name none."
     )
     kv_cache: CacheFacts | None = absent("Its KV cache. Null if it could not be inspected.")
+    adapter: AdapterFacts | None = absent("Its adapter. Null without one.")
     overruled: dict[str, Any] | None = absent(
         "Engine argument, or `<argument>.<key>` -> the engine's value, if it differs from the requested one."
         " Null if no reported value differs."

@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.files import read_model
@@ -216,6 +217,7 @@ class _Spec(Strict):
     workload: WorkloadSpec
     engine: EngineSpec
     measuring: MeasuringSpec
+    lora: Lora | None = absent("An adapter that each request names. Null: none.")
     load: LoadSpec | None = absent("Arrival of requests at a server. Null offline.")
     endpoint: EndpointSpec | None = absent("A running server that is measured instead of our own.")
     setting: str | None = absent(
@@ -315,7 +317,7 @@ def start_of(spec: Spec) -> str | None:
     """Return the same text for specs whose launches can use one engine, one after the other; None if none can."""
     if not mode_of(spec.mode).shares or spec.endpoint is not None:
         return None
-    started = spec.model_dump(mode="json", include={"platform", "mode", "model", "quant", "engine", "setting"})
+    started = spec.model_dump(mode="json", include={"platform", "mode", "model", "quant", "engine", "lora", "setting"})
     asked = spec.load and (spec.load.token_ids, spec.load.api)  # what a server's start depends on
     return json.dumps([started, asked], sort_keys=True)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.fields import HUB_ID, flat
+from rollout_bench.contracts.lora import ENGINE_ARGS, Lora
+from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     ModelSpec,
@@ -19,7 +21,7 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
+from rollout_bench.core.errors import UnmeasurableError, UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
@@ -526,6 +528,26 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             )
 
 
+def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode) -> None:
+    """Check that a mode measures adapters, and that no argument says what `lora` says.
+
+    Raises:
+        UnmeasurableError: the mode does not measure adapters.
+        UserError: an argument follows from `lora`.
+    """
+    if not mode.loras:
+        names = " and ".join(each.name for each in MODES.values() if each.loras)
+        problem = f"mode {mode.name} does not measure adapters (lora)"
+        raise UnmeasurableError(problem, f"measure them in modes {names}, or leave lora out")
+    for name in ENGINE_ARGS:
+        if name in args:
+            key = {"max_lora_rank": "max_rank", "fully_sharded_loras": "fully_sharded"}.get(name)
+            raise UserError(
+                f"config: engine_args.{name}: follows from lora, rank {lora.rank}",
+                f"leave it out{f', and set lora.{key}' if key else ''}",
+            )
+
+
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
     "cpu": {"VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu"},
 }
@@ -540,8 +562,12 @@ def check_effects(spec: Spec, model: Path) -> None:
     """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
     leave = "leave it out: its effect would not be measured"
-    if args.get("enable_lora"):
-        raise UserError("config: enable_lora: the requests name no adapter, so the engine would not use one", leave)
+    if args.get("enable_lora") and spec.lora is None:
+        problem = "config: enable_lora: the requests name no adapter, so the engine would not use one"
+        raise UserError(problem, f"write 'lora: {{rank: 16}}', or {leave}" if MODES[spec.mode].loras else leave)
+    if spec.lora is not None and _has_experts(spec, model):
+        problem = f"config: lora: adapters for experts, which {spec.model.name} has, are not made here"
+        raise UserError(problem, "leave lora out, or measure a dense model")
     if args.get("enable_return_routed_experts") and _is_dense(spec, model):
         raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
     for name, value in spec.engine.environment.items():
@@ -551,12 +577,17 @@ def check_effects(spec: Spec, model: Path) -> None:
 
 def _is_dense(spec: Spec, model: Path) -> bool:
     """Return whether the model is known to have no experts."""
+    return _has_experts(spec, model) is False
+
+
+def _has_experts(spec: Spec, model: Path) -> bool | None:
+    """Return whether the model has experts; None if unknown."""
     try:
         shape = spec.model.synthetic or json.loads((model / "config.json").read_bytes())
     except (OSError, ValueError):
-        return False
+        return None
     said = flat(shape) if isinstance(shape, dict) else ()
-    return bool(shape) and not any("expert" in name and value not in ("0", "unknown") for name, value in said)
+    return any("expert" in name and value not in ("0", "unknown") for name, value in said) if shape else None
 
 
 def check_devices_here(specs: Iterable[Spec], there: int) -> None:

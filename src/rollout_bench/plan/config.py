@@ -32,6 +32,7 @@ from rollout_bench.contracts.fields import (
     brackets,
 )
 from rollout_bench.contracts.load import Harness
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES, mode_of
 from rollout_bench.contracts.spec import Isolation, Iterations, WarmupIterations, Workload
 from rollout_bench.llmd.profiled import WorkloadProfile
@@ -439,6 +440,12 @@ class _Config(Strict):
             "Arguments for every experiment. Later ones take precedence: rollout-bench's own "
             "(enable_prefix_caching: true, seed: 0, max_model_len: prompt + output tokens of the longest "
             "sequence), the workload's, these, the quantization's, the model's, the setting's."
+        ),
+    )
+    lora: Lora | None = Field(
+        None,
+        description=(
+            "An adapter of random values that each request names, in modes offline and rollout: {rank: 16}. Null: none."
         ),
     )
     model_settings: dict[Name, ModelSettings] = Field({}, description="Model -> place of its weights and its settings.")

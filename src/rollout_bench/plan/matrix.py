@@ -31,6 +31,7 @@ from rollout_bench.plan.checks import (
     check_effects,
     check_engine_args,
     check_lengths,
+    check_lora,
     check_model_base,
     check_model_base_can_be_written,
     check_names,
@@ -327,6 +328,9 @@ def _experiment(
         **scheme.engine_args,
         **settings.engine_args,
     }
+    if config.lora is not None:
+        check_lora(config.lora, args, of_mode)
+        args |= config.lora.engine_args
     check_cache(quant, scheme, args)
     check_lengths(model, load.spec, load.longest, args, source)
     if of_mode.data_parallel == "one":
@@ -352,6 +356,7 @@ def _experiment(
         ),
         measuring=measuring_of(config, mode),
         load=requests,
+        lora=config.lora,
         setting=setting,
         **own,
     )

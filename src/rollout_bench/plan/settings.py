@@ -16,7 +16,7 @@ from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSetting
 from rollout_bench.plan.config_file import as_user_error
 from rollout_bench.plan.engine import InstalledEngine
 
-PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "workload", *SECTIONS)
+PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "lora", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
 
 PLACES = ("engine_args", "workload", *SECTIONS)

@@ -18,6 +18,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, compare_launches, judge
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.record import CacheFacts, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
@@ -324,3 +325,13 @@ def test_another_model_or_a_setting_without_effect_gets_no_verdict(
     found = comparisons(tmp_path, plan, *theirs, *own)[1]
     assert (found.verdict, found.speedup is None) == (("unknown", True) if told else ("faster", False))
     assert told in found.reason
+
+
+@pytest.mark.parametrize("mode", ["NONE", "DYNAMO_TRACE_ONCE"])
+def test_an_adapter_that_keeps_the_model_from_being_compiled_gets_no_verdict(tmp_path: Path, mode: str) -> None:
+    apart = make_spec(args=Lora(rank=8).engine_args).model_copy(update={"setting": "adapter", "lora": Lora(rank=8)})
+    theirs = [engine(record, 12, resolved={"compilation_mode": mode}) for record in launches(BF16, 400, 401, 402)]
+    own = [engine(record, 12, resolved={"compilation_mode": "NONE"}) for record in launches(apart, 320, 321, 322)]
+    found = comparisons(tmp_path, make_plan([BF16, apart], baseline={"setting": "default"}), *theirs, *own)[1]
+    assert found.verdict == ("slower" if mode == "NONE" else "unknown")
+    assert ("compiles the model without an adapter only" in found.reason) == (mode != "NONE")

@@ -9,9 +9,19 @@ from planned import REPOSITORY, merged_with
 from synthetic_records import make_online, make_online_spec
 
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import CacheFacts, ClientUse, EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.lora import Lora
+from rollout_bench.contracts.record import (
+    AdapterFacts,
+    CacheFacts,
+    ClientUse,
+    EngineFacts,
+    Iteration,
+    SequenceRow,
+    WeightBytes,
+)
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.launch.flags import (
+    adapter_flags,
     batch_flags,
     client_flags,
     prefix_cache_flags,
@@ -149,6 +159,33 @@ def test_a_kv_cache_is_proven_in_every_layer(promised: str | None, cache: dict[s
     found = quant_flags(quant, facts({"bfloat16": 1000}, {"UnquantizedLinearMethod": 4}, cache))
     assert [(flag.code, flag.severity) for flag in found] == [("quant_not_proven", "invalid")] * (words is not None)
     assert words is None or words in found[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("held", "difference", "load_format", "words"),
+    [
+        (1000, 0.5, "auto", None),
+        (500, 0.5, "auto", "its layers hold 500 of the 1,000 values"),
+        (1000, 1e-4, "auto", "differ by 0.0001 nats at most"),
+        (1000, 1e-6, "dummy", None),
+        (1000, 0.0, "dummy", "differ by 0 nats at most"),
+    ],
+)
+def test_an_adapter_that_does_not_act_makes_a_launch_invalid(
+    held: int, difference: float, load_format: str, words: str | None
+) -> None:
+    spec = tiny_spec(engine={"args": {"load_format": load_format}}).model_copy(update={"lora": Lora(rank=8)})
+    adapter = AdapterFacts(tensors=2, values=1000, bytes=2000, held_values=held, logprob_difference=difference)
+    engine = facts({"bfloat16": 1000}, {"UnquantizedLinearMethod": 4}).model_copy(update={"adapter": adapter})
+    found = adapter_flags(spec, engine)
+    assert [(flag.code, flag.severity) for flag in found] == [("lora_not_proven", "invalid")] * (words is not None)
+    assert words is None or words in found[0].sentence
+
+
+def test_an_adapter_of_which_an_engine_says_nothing_is_not_proven() -> None:
+    spec = tiny_spec().model_copy(update={"lora": Lora(rank=8)})
+    assert [flag.code for flag in adapter_flags(spec, facts({}, {}))] == ["lora_not_proven"]
+    assert adapter_flags(tiny_spec(), facts({}, {})) == []
 
 
 @pytest.mark.parametrize(

@@ -189,9 +189,20 @@ def no_comparison(own: Record, other: Record) -> str:
         differs := own.spec.mode_spec.other_work(other.spec.mode_spec, own.spec.platform)
     ):
         return f"its steps are other work than its baseline's: {differs}"
+    if reason := _other_compilation(own, other):
+        return reason
     return (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "") or (
         _without_effect(own, other) if own.spec.setting != other.spec.setting else ""
     )
+
+
+def _other_compilation(own: Record, other: Record) -> str:
+    """Return the reason if one engine compiles the model, and the other does not because of its adapter."""
+    modes = [str(record.engine.resolved.get("compilation_mode")) for record in (own, other)]
+    with_adapter = [record.spec.lora is not None for record in (own, other)]
+    if with_adapter[0] == with_adapter[1] or modes[0] == modes[1]:
+        return ""
+    return f"{own.spec.engine.name} compiles the model without an adapter only, so the ratio is not the adapter's cost"
 
 
 def _other_model(own: Record, other: Record) -> str:

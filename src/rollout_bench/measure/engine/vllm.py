@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, Witness
+from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_prompt
 from rollout_bench.measure.launch.flags import engine_flags, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
@@ -153,18 +154,41 @@ class LoadedEngine:
     Args:
         spec: the spec of the launch.
         llm: vLLM's `LLM`, or an object with the same methods.
+        adapter: vLLM's LoRARequest that each request names; None without an adapter.
     """
 
-    def __init__(self, spec: Spec, llm: Any) -> None:
-        self.llm = llm
+    def __init__(self, spec: Spec, llm: Any, adapter: Any = None) -> None:
+        self.llm, self.adapter = llm, adapter
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.vocabulary = int(self._config.model_config.get_vocab_size())
         self.context_tokens = int(self._config.model_config.max_model_len)
 
-    def send_ready(self, job: Job, context: EngineContext, start: "EngineStart", init_s: float) -> None:
+    @property
+    def _named(self) -> dict[str, Any]:
+        return {} if self.adapter is None else {"lora_request": self.adapter}
+
+    def send_ready(
+        self,
+        job: Job,
+        context: EngineContext,
+        start: "EngineStart",
+        init_s: float,
+        adapter: AdapterFacts | None = None,
+    ) -> None:
         """Report that the engine of `job` is loaded, as `send_ready` does."""
-        send_ready(job, context, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
+        ranks = self.llm.collective_rpc("rollout_bench_census")
+        send_ready(job, context, start, init_s, ranks, self._config, adapter)
+
+    def adapter_facts(self, sizes: dict[str, int]) -> AdapterFacts:
+        """Return what shows that the adapter acts; `sizes` are those of its files."""
+        from vllm import SamplingParams
+
+        prompt = {"prompt_token_ids": probe_prompt(self.vocabulary, self.context_tokens)}
+        asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        base, adapted = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self._named))
+        held = self.llm.collective_rpc("rollout_bench_adapter_values")
+        return adapter_facts(sizes, held, base, adapted)
 
     def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:
         """Generate one iteration.
@@ -185,7 +209,7 @@ class LoadedEngine:
         raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         began = time.monotonic()
         start = time.perf_counter()
-        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
+        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False, **self._named)
         elapsed_s = time.perf_counter() - start
         raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw
         risen = self.counters()
@@ -340,7 +364,13 @@ def imported(context: EngineContext) -> EngineStart:
 
 
 def send_ready(
-    job: Job, context: EngineContext, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
+    job: Job,
+    context: EngineContext,
+    start: EngineStart,
+    init_s: float,
+    ranks: list[dict[str, Any]],
+    config: Any,
+    adapter: AdapterFacts | None = None,
 ) -> None:
     """Report that the engine of `job` is loaded; from now on it only logs warnings.
 
@@ -351,9 +381,10 @@ def send_ready(
         init_s: time of the engine's construction, in seconds.
         ranks: the census of each worker.
         config: vLLM's config.
+        adapter: its adapter, if it has one.
     """
     spec, settings = job.spec, settings_of(config, job.spec.engine.args)
-    facts = engine_facts(ranks, settings, vars(config.cache_config))
+    facts = engine_facts(ranks, settings, vars(config.cache_config)).model_copy(update={"adapter": adapter})
     processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
     processes |= {rank["pid"]: "worker" for rank in ranks if rank["pid"] != os.getpid()}
     context.send(
@@ -390,10 +421,13 @@ def loaded(job: Job, context: EngineContext, *, served: bool = False, **more: An
 
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
-        context.kept = llm, start, time.perf_counter() - start.began
-    llm, start, init_s = context.kept
-    engine = LoadedEngine(job.spec, llm)
-    engine.send_ready(job, context, start, init_s)
+        init_s = time.perf_counter() - start.began
+        made, sizes = (None, {}) if job.spec.lora is None else adapter_request(job.spec, job.model)
+        facts = LoadedEngine(job.spec, llm, made).adapter_facts(sizes) if made else None
+        context.kept = llm, start, init_s, made, facts
+    llm, start, init_s, made, facts = context.kept
+    engine = LoadedEngine(job.spec, llm, made)
+    engine.send_ready(job, context, start, init_s, facts)
     return engine
 
 

@@ -11,7 +11,7 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
-from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, config_text
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.workloads.requests import Request, sharing
 
@@ -216,14 +216,42 @@ PROVEN_SHARE = 0.9
 """Share of the linear layers' bytes that must have the quantization's data type."""
 
 
+HELD_SHARE = 0.999
+"""Share of an adapter's values that layers must hold; a value may be zero by chance."""
+
+LEAST_NATS = 1e-3
+"""Difference of log probabilities that an adapter must exceed; ours make tenths.
+
+With dummy weights all tokens are nearly as likely, so that any difference counts.
+"""
+
+
 def engine_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
     """Return flags for the differences between a loaded engine and its `spec`."""
-    flags = quant_flags(spec.quant, engine)
+    flags = quant_flags(spec.quant, engine) + adapter_flags(spec, engine)
     for name, used in (engine.overruled or {}).items():
         asked: Any = reduce(getitem, name.split("."), spec.engine.args)
         sentence = f"{name} was asked to be {config_text(asked)}, and the engine uses {config_text(used)}."
         flags.append(Flag(code="setting_without_effect", severity="warning", sentence=sentence))
     return flags
+
+
+def adapter_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
+    """Return a flag if the adapter of `spec` is not proven to act."""
+    if spec.lora is None:
+        return []
+    adapter = engine.adapter
+    if adapter is None:
+        return [invalid("lora_not_proven", "The engine says nothing of the adapter that was asked for.")]
+    if adapter.held_values < HELD_SHARE * adapter.values:
+        found = f"its layers hold {adapter.held_values:,d} of the {adapter.values:,d} values of its adapter"
+    elif adapter.logprob_difference <= (0.0 if spec.load_format in NO_WEIGHTS_NEEDED else LEAST_NATS):
+        found = (
+            f"log probabilities with and without its adapter differ by {adapter.logprob_difference:.2g} nats at most"
+        )
+    else:
+        return []
+    return [invalid("lora_not_proven", f"The engine does not use the adapter: {found}.")]
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:

@@ -209,6 +209,10 @@ def packed_by(value: Any) -> Packed | None:
     return found if found is not None and found.handler() is value else None
 
 
+_HALVES = "lora_a_stacked", "lora_b_stacked"
+"""Attributes of vLLM's layers with the tensors of adapters, one of each for each part of the layer."""
+
+
 class WeightCensus:
     """Worker extension of vLLM."""
 
@@ -227,6 +231,11 @@ class WeightCensus:
         tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
         return {**count_weights(model), **_device(), "pid": os.getpid(), "code": imported_code(), **of_attention}
+
+    def rollout_bench_adapter_values(self) -> int:
+        """Return the number of values other than zero that this rank's layers hold for adapters."""
+        held = (getattr(module, half, ()) for module in self.get_model().modules() for half in _HALVES)
+        return sum(int(tensor.count_nonzero()) for tensors in held for tensor in tensors)
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.

@@ -9,6 +9,7 @@ MODE = Mode(
     example="config.yaml",
     data_parallel="all",
     interleaves=True,
+    loras=True,
     shares=True,
     metrics=("output_tokens_per_s",),
     worker=Lazy(f"{__name__}.worker:measure"),

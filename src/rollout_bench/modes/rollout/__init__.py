@@ -9,6 +9,7 @@ MODE = Mode(
     example="config/rollout.yaml",
     data_parallel="all",
     interleaves=True,
+    loras=True,
     shares=True,
     metrics=("output_tokens_per_s",),
     settings="rollout",

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_bench.contracts.record import Drafting
+from rollout_bench.contracts.record import AdapterFacts, Drafting
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_prompt
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     arguments,
@@ -104,10 +105,11 @@ class AsyncEntry:
         job: the job.
         engine: the engine.
         looks: collects the engine's statistics.
+        adapter: vLLM's LoRARequest that each request names; None without an adapter.
     """
 
-    def __init__(self, job: Job, engine: Any, looks: StepStatLogger) -> None:
-        self.looks = looks
+    def __init__(self, job: Job, engine: Any, looks: StepStatLogger, adapter: Any = None) -> None:
+        self.looks, self._adapter = looks, adapter
         self._engine = engine
         self._workload = job.spec.workload
         self._running: set[str] = set()
@@ -126,7 +128,7 @@ class AsyncEntry:
         prompt = {"prompt_token_ids": token_ids}
         name = str(next(_NAMES))
         self._running.add(name)
-        async for output in self._engine.generate(prompt, parameters, name):
+        async for output in self._engine.generate(prompt, parameters, name, lora_request=self._adapter):
             final = output
         self._running.discard(name)
         return final
@@ -167,13 +169,13 @@ class KeptEngine:
     Attributes:
         runner: the event loop, whose end the supervisor causes.
         router: the connection to the router; None before the first job.
-        opened: the engine, its statistics, its start, the seconds of its construction, and the census of its ranks;
-            None before the first job.
+        opened: the engine, its statistics, its start, the seconds of its construction, the census of its ranks, and
+            its adapter with the facts of it, if it has one; None before the first job.
     """
 
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     router: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-    opened: tuple[Any, StepStatLogger, EngineStart, float, list[dict[str, Any]]] | None = None
+    opened: tuple[Any, StepStatLogger, EngineStart, float, list[dict[str, Any]], Any, AdapterFacts | None] | None = None
 
 
 async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> AsyncEntry:
@@ -192,10 +194,29 @@ async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> Asyn
             stat_loggers=[lambda config, index: looks],
         )
         init_s = time.perf_counter() - start.began
-        kept.opened = engine, looks, start, init_s, await engine.collective_rpc("rollout_bench_census")
+        ranks = await engine.collective_rpc("rollout_bench_census")
+        adapter, facts = (None, None) if job.spec.lora is None else await _with_adapter(engine, job)
+        kept.opened = engine, looks, start, init_s, ranks, adapter, facts
         # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
         gc.collect()
         gc.freeze()
-    engine, looks, start, init_s, ranks = kept.opened
-    send_ready(job, context, start, init_s, ranks, engine.vllm_config)
-    return AsyncEntry(job, engine, looks)
+    engine, looks, start, init_s, ranks, adapter, facts = kept.opened
+    send_ready(job, context, start, init_s, ranks, engine.vllm_config, facts)
+    return AsyncEntry(job, engine, looks, adapter)
+
+
+async def _with_adapter(engine: Any, job: Job) -> tuple[Any, AdapterFacts]:
+    """Make the adapter of `job`; return vLLM's LoRARequest, and what shows that the engine uses it."""
+    from vllm import SamplingParams
+
+    adapter, sizes = adapter_request(job.spec, job.model)
+    config = engine.vllm_config.model_config
+    prompt = {"prompt_token_ids": probe_prompt(config.get_vocab_size(), config.max_model_len)}
+    asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+    outputs: list[Any] = []
+    for named in (None, adapter):
+        async for output in engine.generate(prompt, asked, str(next(_NAMES)), lora_request=named):
+            if output.finished:
+                outputs.append(output)
+    held = await engine.collective_rpc("rollout_bench_adapter_values")
+    return adapter, adapter_facts(sizes, held, *outputs)

@@ -1,0 +1,61 @@
+"""LoRA: an adapter that the engine keeps apart from the model's weights, as trainers send one after each step."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from rollout_bench.contracts.fields import Number, Strict
+
+MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+"""Values of vLLM's `max_lora_rank`."""
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Linear layers of attention, by the last part of their names in transformers."""
+
+ENGINE_ARGS = ("enable_lora", "max_loras", "max_lora_rank", "fully_sharded_loras")
+"""Arguments of vLLM that follow from these settings."""
+
+
+class Lora(Strict):
+    """An adapter with random values; alpha and max_rank follow from rank if they are null."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = Field(description="Rank of the adapter.")
+    alpha: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="Its output is scaled by alpha / rank. Null: twice the rank."
+    )
+    targets: Literal["all-linear", "attention"] = Field(
+        "all-linear", description="Layers with an adapter: all linear ones but the output head, or those of attention."
+    )
+    max_rank: MaxRank | None = Field(
+        None,
+        description="Rank for which the engine makes room; a larger one costs speed. Null: vLLM's next value above "
+        "rank, as verl sets it.",
+    )
+    fully_sharded: bool = Field(False, description="Whether tensor parallelism also divides the adapter's first half.")
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "Lora":
+        if self.max_rank is not None and self.max_rank < self.rank:
+            raise ValueError(f"max_rank {self.max_rank} is below rank {self.rank}")
+        return self
+
+    @property
+    def room(self) -> int:
+        """Rank for which the engine makes room."""
+        return self.max_rank or next(most for most in get_args(MaxRank) if most >= self.rank)
+
+    @property
+    def scale(self) -> float:
+        """Factor of the adapter's output."""
+        return (2 * self.rank if self.alpha is None else self.alpha) / self.rank
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """Arguments of vLLM with which verl starts an engine for one adapter."""
+        sharded = {"fully_sharded_loras": True} if self.fully_sharded else {}
+        return {"enable_lora": True, "max_loras": 1, "max_lora_rank": self.room, **sharded}
+
+    def is_target(self, name: str) -> bool:
+        """Return whether a linear layer has an adapter, by its name in transformers."""
+        last = name.rpartition(".")[2]
+        return last in ATTENTION if self.targets == "attention" else last != "lm_head"

@@ -1,0 +1,161 @@
+"""The adapter of a launch: made in the format of PEFT for any model, given to the engine, and proven to act."""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout_bench.contracts.lora import Lora
+from rollout_bench.contracts.record import AdapterFacts
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
+
+if TYPE_CHECKING:
+    import torch
+
+NAME, NUMBER = "adapter", 1
+"""Name and number of the only adapter, by which requests name it."""
+
+DEVIATION = 0.1
+"""Standard deviation of the adapter's output for a normalised input: a tenth of that of a layer's own output."""
+
+PROBED_TOKENS = 64
+"""Tokens whose log probabilities show that the adapter acts."""
+
+
+def linear_layers(model: str, *, trust_remote_code: bool) -> Iterator[tuple[str, int, int]]:
+    """Yield name, inputs and outputs of each linear layer of a model, as transformers has them; no weights are made.
+
+    Args:
+        model: folder with config.json, or hub id.
+        trust_remote_code: whether the model's own code may run.
+
+    Raises:
+        MeasuringFailed: transformers has no such model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # adapters are of the layers as trained
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, ImportError) as error:
+        cause = f"no adapter can be made for {model}: {error}"
+        raise MeasuringFailed("lora_unsupported", cause, "leave lora out for this model") from None
+    if any("expert" in key and value for key, value in config.to_dict().items()):
+        cause = f"no adapter can be made for {model}: it has experts"
+        raise MeasuringFailed("lora_unsupported", cause, "leave lora out for this model")
+    for name, module in made.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            yield name, module.in_features, module.out_features
+
+
+def _random(name: str, *shape: int) -> "torch.Tensor":
+    import torch
+
+    digest = hashlib.sha256(name.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.randn(*shape, generator=generator)
+
+
+def adapter_tensors(model: str, lora: Lora, *, trust_remote_code: bool = False) -> dict[str, "torch.Tensor"]:
+    """Return the tensors of an adapter by their names in PEFT's files, in bf16; the same ones for the same model.
+
+    lora_A [rank, inputs] and lora_B [outputs, rank] are normal. For an input of variance 1, the output of a layer's
+    adapter has the standard deviation `DEVIATION`.
+
+    Raises:
+        MeasuringFailed: transformers has no such model, or it has no such layer.
+    """
+    import torch
+
+    found: dict[str, torch.Tensor] = {}
+    for name, inputs, outputs in linear_layers(model, trust_remote_code=trust_remote_code):
+        if lora.is_target(name):
+            where = f"base_model.model.{name}"
+            a, b = _random(f"{name} A", lora.rank, inputs), _random(f"{name} B", outputs, lora.rank)
+            found[f"{where}.lora_A.weight"] = (a / math.sqrt(inputs)).bfloat16()
+            found[f"{where}.lora_B.weight"] = (b * DEVIATION / lora.scale / math.sqrt(lora.rank)).bfloat16()
+    if not found:
+        cause = f"{model} has no linear layer for an adapter of {lora.targets}"
+        raise MeasuringFailed("lora_unsupported", cause, "choose other targets, or leave lora out for this model")
+    return found
+
+
+def write_adapter(folder: Path, model: str, lora: Lora, *, trust_remote_code: bool = False) -> dict[str, int]:
+    """Write an adapter in the format of PEFT into an empty folder.
+
+    Returns:
+        tensors: their number; values: number of all values; bytes.
+
+    Raises:
+        MeasuringFailed: it cannot be made for this model.
+    """
+    from safetensors.torch import save_file
+
+    tensors = adapter_tensors(model, lora, trust_remote_code=trust_remote_code)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    layers = sorted({name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model,
+        "r": lora.rank,
+        "lora_alpha": lora.scale * lora.rank,
+        "target_modules": sorted({layer.rpartition(".")[2] for layer in layers}),
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    values = sum(tensor.numel() for tensor in tensors.values())
+    return {"tensors": len(tensors), "values": values, "bytes": sum(tensor.nbytes for tensor in tensors.values())}
+
+
+def adapter_request(spec: Spec, model: str) -> tuple[Any, dict[str, int]]:
+    """Return vLLM's LoRARequest for a new adapter in the launch's temporary folder, and what `write_adapter` returns.
+
+    Raises:
+        MeasuringFailed: it cannot be made for this model.
+    """
+    from vllm.lora.request import LoRARequest
+
+    assert spec.lora is not None, "the spec has an adapter"
+    folder = Path(tempfile.mkdtemp(prefix="adapter-"))
+    code = bool(spec.engine.args.get("trust_remote_code"))
+    sizes = write_adapter(folder, model, spec.lora, trust_remote_code=code)
+    return LoRARequest(NAME, NUMBER, str(folder)), sizes
+
+
+def probe_prompt(vocabulary: int, context_tokens: int) -> list[int]:
+    """Return token ids on which the adapter and the base are compared, fewer than an engine's context."""
+    return [(7919 * place + 13) % vocabulary for place in range(min(PROBED_TOKENS, context_tokens - 1))]
+
+
+def adapter_facts(sizes: dict[str, int], held: list[int], base: Any, adapted: Any) -> AdapterFacts:
+    """Return what shows that an adapter acts.
+
+    Args:
+        sizes: from `write_adapter`.
+        held: number of its values that each worker holds.
+        base: vLLM's RequestOutput of `probe_prompt` with `prompt_logprobs`, without the adapter.
+        adapted: the same with it.
+    """
+    pairs = zip(_said(base), _said(adapted), strict=True)
+    return AdapterFacts(
+        tensors=sizes["tensors"],
+        bytes=sizes["bytes"],
+        values=sizes["values"],
+        held_values=sum(held),
+        logprob_difference=max(abs(one - other) for one, other in pairs),
+    )
+
+
+def _said(output: Any) -> list[float]:
+    """Return the log probability of each token of a prompt but the first."""
+    ids = output.prompt_token_ids
+    return [found[token].logprob for token, found in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]

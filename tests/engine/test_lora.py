@@ -1,0 +1,136 @@
+"""LoRA on the real engine: an adapter acts in each pass, and does in float32 what merged weights do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from launching import SETTINGS, Launching, own_flags, tiny_spec
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.lora import Lora, MaxRank
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
+
+pytestmark = pytest.mark.engine
+
+# Transformers, with the adapter added to the weights, says what an adapter does.
+PROGRAM = """
+import json, sys, tempfile
+import torch
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from vllm import LLM
+from vllm.config.lora import MaxLoRARanks
+from typing import get_args
+from rollout_bench.contracts.lora import Lora
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine import lora as made
+from rollout_bench.measure.engine.vllm import LoadedEngine
+
+model, text = sys.argv[1:]
+spec = Spec.model_validate_json(text)
+census = "rollout_bench.measure.probes.loaded_weights.WeightCensus"
+llm = LLM(model=model, skip_tokenizer_init=True, worker_extension_cls=census, **spec.engine.args)
+request, sizes = made.adapter_request(spec, model)
+engine = LoadedEngine(spec, llm, request)
+facts = engine.adapter_facts(sizes)
+
+ids = made.probe_prompt(engine.vocabulary, engine.context_tokens)
+base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+tensors = load_file(Path(request.lora_path) / "adapter_model.safetensors")
+
+def said():
+    with torch.no_grad():
+        logits = base(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return logits[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+
+before = said()
+for name, module in base.named_modules():
+    first = tensors.get(f"base_model.model.{name}.lora_A.weight")
+    if first is not None:
+        second = tensors[f"base_model.model.{name}.lora_B.weight"]
+        module.weight.data += spec.lora.scale * second.float() @ first.float()
+merged = said()
+
+from vllm import SamplingParams
+asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+apart = made._said(llm.generate([{"prompt_token_ids": ids}], asked, use_tqdm=False, lora_request=request)[0])
+
+# a trap: an adapter whose second half is zero
+zero = Path(tempfile.mkdtemp())
+save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, zero / "adapter_model.safetensors")
+(zero / "adapter_config.json").write_text((Path(request.lora_path) / "adapter_config.json").read_text())
+llm.llm_engine.remove_lora(made.NUMBER)
+engine.adapter = type(request)(made.NAME, made.NUMBER + 1, str(zero))
+without = engine.adapter_facts(sizes)
+print("SAID", json.dumps({
+    "facts": facts.model_dump(), "without": without.model_dump(), "ranks": get_args(MaxLoRARanks),
+    "from_merged": float((merged - torch.tensor(apart)).abs().max()),
+    "from_base": float((before - torch.tensor(apart)).abs().max()),
+}))
+"""
+
+
+def with_adapter(spec: Spec, **lora: Any) -> Spec:
+    adapter = Lora.model_validate(lora)
+    engine = spec.engine.model_copy(update={"args": {**spec.engine.args, **adapter.engine_args}})
+    return spec.model_copy(update={"lora": adapter, "engine": engine})
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = tmp_path_factory.mktemp("lora") / "model"
+    build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16", model)
+    args = {"dtype": "float32", "max_model_len": 128, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 26}
+    plain = tiny_spec()
+    plain = plain.model_copy(update={"engine": plain.engine.model_copy(update={"args": args})})
+    spec = with_adapter(plain, rank=8)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, model, spec.model_dump_json()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **SETTINGS["engine"]["environment"], "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    )
+    line = next((line for line in done.stdout.splitlines() if line.startswith("SAID ")), None)
+    assert line is not None, done.stderr[-3000:]
+    return json.loads(line.removeprefix("SAID "))
+
+
+def test_an_adapter_apart_does_in_float32_what_merged_weights_do(said: dict[str, Any]) -> None:
+    assert said["from_merged"] < 1e-4
+    assert said["from_base"] > 0.1
+
+
+def test_an_adapter_of_zeros_is_seen(said: dict[str, Any]) -> None:
+    assert said["facts"]["held_values"] == said["facts"]["values"]
+    assert said["facts"]["logprob_difference"] == pytest.approx(said["from_base"], abs=1e-3)
+    assert said["without"]["logprob_difference"] < 1e-4
+    assert said["without"]["held_values"] < 0.9 * said["without"]["values"]
+
+
+def test_room_is_made_for_the_ranks_that_vllm_knows(said: dict[str, Any]) -> None:
+    assert list(get_args(MaxRank)) == said["ranks"]
+
+
+@pytest.mark.parametrize("mode", ["offline", "rollout"])
+def test_each_launch_proves_its_adapter(mode: str, tmp_path: Path) -> None:
+    build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16", tmp_path / "model")
+    args = {**SETTINGS["engine"]["args"], "load_format": "auto"}
+    plain = tiny_spec(engine={"args": args}, workload={"logprobs": 0})
+    spec = with_adapter(plain, rank=4, targets="attention")
+    if mode == "rollout":
+        spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, "rollout": {"router": "sticky"}})
+    launch = Launching(tmp_path, spec, model=tmp_path / "model")
+    assert launch.finish() == 0, launch.said
+    record: Record = launch.record()
+    adapter = record.engine.adapter
+    assert adapter is not None
+    assert adapter.held_values == adapter.values
+    assert adapter.logprob_difference > 0.01
+    assert own_flags(record) == []

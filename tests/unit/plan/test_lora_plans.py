@@ -1,0 +1,34 @@
+"""Adapters are planned as settings, with the arguments of vLLM that follow from them."""
+
+from typing import Any
+
+import planned
+import pytest
+
+from rollout_bench.contracts.lora import Lora
+from rollout_bench.contracts.spec import Spec
+
+
+def specs(overlay: dict[str, Any]) -> list[Spec]:
+    return [experiment.spec for experiment in planned.planned(overlay).experiments]
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (257, 320), (512, 512)])
+def test_the_engine_makes_room_for_the_next_rank_that_vllm_knows(rank: int, room: int) -> None:
+    assert Lora(rank=rank).engine_args == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
+
+
+def test_settings_with_and_without_an_adapter_are_compared() -> None:
+    adapters = {
+        "adapter": {"lora": {"rank": 16, "max_rank": 64}},
+        "sharded": {"lora": {"rank": 4, "fully_sharded": True}},
+    }
+    found = specs({"quants": ["bf16"], "settings": ["default", *adapters], "setting_settings": adapters})
+    args = [{name: value for name, value in spec.engine.args.items() if "lora" in name} for spec in found]
+    assert [spec.setting for spec in found] == [None, "adapter", "sharded"]
+    assert args == [
+        {},
+        {"enable_lora": True, "max_loras": 1, "max_lora_rank": 64},
+        {"enable_lora": True, "max_loras": 1, "max_lora_rank": 8, "fully_sharded_loras": True},
+    ]
+    assert len({spec.key() for spec in found}) == 3
