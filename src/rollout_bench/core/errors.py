@@ -21,7 +21,7 @@ _NOT_ASCII = re.compile(r"[^ -~\n\t]")
 _DOCS = Path(__file__).parents[1] / "share" / "docs"
 """The pages in an installed package; a clone has them in its folder."""
 
-_PAGE = re.compile(r"\bdocs/(?=[\w/-]+\.(?:md|csv))")
+_PAGE = re.compile(r"(?<![\w/])docs/(?=[\w/-]+\.(?:md|csv))")
 
 
 def printable(text: str, most: int = 300) -> str:

@@ -575,6 +575,29 @@ def check_effects(spec: Spec, model: Path) -> None:
             raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
 
 
+def check_weights_format(spec: Spec, model: Path) -> None:
+    """Check that weights in a folder are quantized beforehand where `spec` wants it, and only there.
+
+    Raises:
+        UserError: they are not. Where nothing can be read, the launch will report it.
+    """
+    if spec.model.weights is None:
+        return
+    try:
+        has_config = bool(json.loads((model / "config.json").read_bytes()).get("quantization_config"))
+    except (OSError, ValueError, AttributeError):
+        return
+    is_quantized = has_config or (model / "quant_model_description.json").is_file()
+    quant, where = spec.quant, f"config: model_settings.{spec.model.name}.weights: {spec.model.weights}"
+    if is_quantized and quant.weights_format == "bf16" and set(quant.linear_dtypes) == {"bfloat16"}:
+        raise UserError(f"{where}: is quantized, and {quant.name} is not", "name the folder of its weights in bf16")
+    if not is_quantized and quant.weights_format.startswith(("compressed-tensors", "modelslim")):
+        raise UserError(
+            f"{where}: is not quantized, and {quant.name} needs weights in the format {quant.weights_format}",
+            f"name their folder in model_settings.{spec.model.name}.weights.{quant.name}, or leave {quant.name} out",
+        )
+
+
 def _is_dense(spec: Spec, model: Path) -> bool:
     """Return whether the model is known to have no experts."""
     return _has_experts(spec, model) is False

@@ -37,6 +37,7 @@ from rollout_bench.plan.checks import (
     check_names,
     check_no_secrets,
     check_variables,
+    check_weights_format,
     engine_args_in,
 )
 from rollout_bench.plan.config import Config, ModelSettings
@@ -379,6 +380,7 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     check_effects(spec, Path(path))
     if (unfit := planning.skip_reason(spec, path, config)) is not None:
         raise UnmeasurableError(*unfit)
+    check_weights_format(spec, Path(path))
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 

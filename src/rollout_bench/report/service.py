@@ -77,6 +77,7 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     highest = _asked(kept[-1]) if kept else None
     behind = next((_asked(row) for row, state in zip(rated, states, strict=True) if state == "falls behind"), None)
     lasting_s = max(_sent(row) / _asked(row) for row in rated)
+    requests: list[int] = []
     if highest is not None and behind is not None:
         if behind <= CLOSE * highest:
             return "", {}
@@ -93,9 +94,9 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
         step, rates = "measure lower rates", [behind / 4, behind / 2]
     else:
         step, rates = "send more requests", [_asked(row) for row in rated]
-        lasting_s = max((_requests_needed(row, rated[0]) or 2 * _sent(row)) / _asked(row) for row in rated)
+        requests = [_requests_needed(row, rated[0]) or 2 * _sent(row) for row in rated]
     rates = [int(rate) if rate.is_integer() else rate for rate in (float(f"{rate:.2g}") for rate in rates)]
-    requests = [math.ceil(rate * lasting_s) for rate in rates]
+    requests = requests or [math.ceil(rate * lasting_s) for rate in rates]
     prompts = max(load.prompts, math.ceil(max(requests) / load.samples_per_prompt))
     return step, {load.name: {"prompts": prompts, "online": {"request_rate": rates, "requests": requests}}}
 

@@ -30,8 +30,8 @@ _HERE_DOCUMENT = re.compile(r"(?<!<)<<-?[ \t]*['\"]?(\w+)['\"]?([^\n]*\n).*?^\s*
 _EXPANDED = re.compile(rf"\\(?P<escaped>[\"\\$`\n])|(?P<variable>{_VARIABLE})|(?P<text>.[^\\$`]*)", re.DOTALL)
 
 _NAME = r"[A-Za-z_]\w*"
-_REFERENCE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME})(?:(?P<empty>:)?[-=](?P<default>.*))?\}})", re.DOTALL)
-"""A variable whose value the script may say: $NAME, ${NAME}, ${NAME:-default}."""
+_REFERENCE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME}|\d+)(?:(?P<empty>:)?[-=](?P<default>.*))?\}})", re.DOTALL)
+"""A variable whose value the script may say: $NAME, ${NAME}, ${NAME:-default}, and an argument's default: ${1:-4}."""
 
 _ALL = re.compile(rf"\$\{{({_NAME})\[[@*]\](?::?[-+].*)?\}}", re.DOTALL)
 """All elements of an array: ${NAME[@]}, ${NAME[@]:-}, ${NAME[@]+"${NAME[@]}"}."""

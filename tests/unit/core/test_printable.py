@@ -1,6 +1,7 @@
 """What is printed is harmless and holds no secret."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from planned import planned
 from refusals import refused
 
+from rollout_bench.core import errors
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.measure.machine.host import relevant_variables
@@ -183,3 +185,12 @@ def test_a_value_or_a_name_tells_of_a_secret(name: str, value: str):
 )
 def test_a_name_that_only_sounds_like_a_secret_passes(name: str, value: str):
     assert not may_be_secret(name, value)
+
+
+def test_a_page_of_the_package_is_named_once_however_often_an_error_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "_DOCS", tmp_path)
+    first = UserError("a: is wrong", "see docs/reference/config.csv and docs/verl.md")
+    again = UserError(f"b.yaml: {first.problem}", first.remedy)
+    assert again.remedy == f"see {tmp_path}/reference/config.csv and {tmp_path}/verl.md"

@@ -1,8 +1,10 @@
 """Weights that a config names: a folder that is not there is told when it is planned, where it could be seen."""
 
 import contextlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import planned
@@ -116,6 +118,27 @@ def test_a_download_that_was_cut_is_refused(capsys: pytest.CaptureFixture[str]) 
     found = unusable_model(folder, "auto")
     assert found is not None
     assert found.problem == f"{folder}: weights are missing: b, which model.safetensors.index.json names"
+
+
+@pytest.mark.parametrize(
+    ("quant", "config", "words"),
+    [
+        ("bf16", {}, None),
+        ("bf16", {"quantization_config": {"quant_method": "compressed-tensors"}}, "is quantized, and bf16 is not"),
+        ("w8a8", {"quantization_config": {"quant_method": "compressed-tensors"}}, None),
+        ("w8a8", {}, "is not quantized, and w8a8 needs weights in the format compressed-tensors-w8a8"),
+        ("w8a16", {}, None),
+    ],
+)
+def test_weights_of_another_quantization_are_refused(
+    quant: str, config: dict[str, Any], words: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("models/tiny-llama/config.json").write_text(json.dumps(config))
+    with contextlib.suppress(SystemExit):
+        plan(named=f"models: [own], quants: [{quant}], model_settings: {{own: {{weights: {{{quant}: tiny-llama}}}}}}")
+    said = capsys.readouterr().err
+    assert (words or "") in said
+    assert (said == "") == (words is None)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ LAUNCH = "accelerate launch --num_processes 4 train.py --config training.yaml"
 @pytest.mark.parametrize(
     ("script", "problem", "remedy"),
     [
-        (f"{LAUNCH} --num_generations $N --top_k ${{1:-5}}", "num_generations ($N), top_k (${1:-5})",
+        (f"{LAUNCH} --num_generations $N --top_k $1", "num_generations ($N), top_k ($1)",
          "add num_generations=VALUE top_k=VALUE to the command"),
         (f"{LAUNCH.replace('4', '$(nvidia-smi -L | wc -l)')}", "num_processes ($(nvidia-smi", "num_processes=VALUE"),
         (f"{LAUNCH.replace('training', '$NAME')}", "config ($NAME)", "write the name of its file in the script"),
@@ -278,7 +278,7 @@ def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Pat
 @pytest.mark.parametrize(
     "before",
     [
-        "N=$(nvidia-smi -L | wc -l)", "N=`cat n`", "N=$1", "N=${1:-8}", "N=$OTHER",
+        "N=$(nvidia-smi -L | wc -l)", "N=`cat n`", "N=$1", "N=$OTHER",
         "N=8; ((N++))", "N=8; ((N /= 2))", "if x; then N=8; fi", "N=8\nif x; then\n  N=4\nfi",
         "N=8; if x\nthen N=4; fi", "case x in\n  a) N=8;;\nesac", "case x in (a) N=8\n;; esac", "f() { N=8; }",
         "f() {\n N=8\n}", "function f {\nN=8\n}", "function f { N=8\n}", "function f() { N=8; }",
@@ -298,6 +298,7 @@ def test_what_a_script_assigns_otherwise_is_refused(verls: Made, tmp_path: Path,
 @pytest.mark.parametrize(
     "before",
     ["N=8", "N=8; x", "x; N=8", "export N=8", "readonly N='8'", 'M=8\nN="$M"', "M=8; N=${M}", "N=${N:-8}", "N=${N-8}",
+     "N=${1:-8}",
      "N=${M:-8}", "if x; then M=8; fi\nN=8", "f() {\n  M=1\n}\nN=8", "case x in\n a) M=1;;\n b) M=2;;\nesac\nN=8",
      "x && y\nN=8", "x &\nN=8", "for i in 1 2; do x; done\nN=8", "N=8 # N=4", "M=; N=${M:-8}", "N=8\necho \"N=$N\" N=3",
      "(\n x\n)\nN=8", "A=(1 2)\nN=8", "N=8\nexport N", "N=8\r", "N=$((2 * 4))", "N=4\nN=8", "N=; N+=8",
