@@ -581,7 +581,7 @@ def check_weights_format(spec: Spec, model: Path) -> None:
     Raises:
         UserError: they are not. Where nothing can be read, the launch will report it.
     """
-    if spec.model.weights is None:
+    if spec.model.weights is None or spec.load_format not in FROM_FILES:
         return
     try:
         has_config = bool(json.loads((model / "config.json").read_bytes()).get("quantization_config"))
