@@ -4,6 +4,7 @@ Needs only the standard library, and the hub's client for models on the hub.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -96,6 +97,34 @@ def _word(path: Path) -> str:
     except OSError as error:  # the engine reports it in detail; the other fingerprints remain useful
         return error.strerror or "unreadable"
     return f"{size} {digest.hexdigest()[:32]}"
+
+
+def is_whole(file: Path) -> bool:
+    """Return whether a safetensors file has the bytes that its header promises; a download that was cut is shorter.
+
+    The file is the header's length (8 bytes, little-endian), the header as JSON, and the tensors' bytes, whose places
+    the header names (the format's own page).
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+            return False
+        try:
+            tensors = json.loads(stream.read(length))
+            ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False
+    return 8 + length + max(ends, default=0) == size
+
+
+def config_in(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a model's config.json; None if it cannot be read, which loading it will report."""
+    try:
+        content = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def cached_config(model: str, revision: str = "main", cache: str | None = None) -> Path | None:

@@ -23,6 +23,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
+from rollout_bench.core.model_files import config_in, is_whole
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
@@ -153,10 +154,14 @@ def unusable_model(folder: Path, load_format: str, written: str = "") -> UserErr
     if load_format not in FROM_FILES:
         return None
     files = {each.name: each for each in folder.iterdir() if each.suffix in WEIGHT_FILES and each.is_file()}
-    index = folder / "model.safetensors.index.json"
-    parts = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
-    lacking = sorted(set(parts) - files.keys())
     cut = [each.name for each in files.values() if each.suffix == ".safetensors" and not is_whole(each)]
+    index, parts = folder / "model.safetensors.index.json", set[str]()
+    if index.is_file():
+        try:
+            parts = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            cut.append(index.name)
+    lacking = sorted(parts - files.keys())
     whole = "finish its download, or load random weights: engine_args: {load_format: dummy}"
     if not files:
         return UserError(f"{folder}: no weights there: no file ends in {' or '.join(WEIGHT_FILES)}", whole)
@@ -165,25 +170,6 @@ def unusable_model(folder: Path, load_format: str, written: str = "") -> UserErr
     if cut:
         return UserError(f"{folder}: weights are not whole: {first_few(cut)}", whole)
     return None
-
-
-def is_whole(file: Path) -> bool:
-    """Return whether a safetensors file has the bytes that its header promises.
-
-    The file is the header's length (8 bytes, little-endian), the header as JSON, and the tensors' bytes, whose places
-    the header names (the format's own page). A download that was cut is shorter.
-    """
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        size = os.fstat(stream.fileno()).st_size
-        if not 2 <= length <= size - 8:
-            return False
-        try:
-            tensors = json.loads(stream.read(length))
-        except ValueError:
-            return False
-    ends = (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
-    return 8 + length + max(ends, default=0) == size
 
 
 def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) -> None:
@@ -581,13 +567,10 @@ def check_weights_format(spec: Spec, model: Path) -> None:
     Raises:
         UserError: they are not. Where nothing can be read, the launch will report it.
     """
-    if spec.model.weights is None or spec.load_format not in FROM_FILES:
+    config = None if spec.model.weights is None or spec.load_format not in FROM_FILES else config_in(model)
+    if config is None:
         return
-    try:
-        has_config = bool(json.loads((model / "config.json").read_bytes()).get("quantization_config"))
-    except (OSError, ValueError, AttributeError):
-        return
-    is_quantized = has_config or (model / "quant_model_description.json").is_file()
+    is_quantized = bool(config.get("quantization_config")) or (model / "quant_model_description.json").is_file()
     quant, where = spec.quant, f"config: model_settings.{spec.model.name}.weights: {spec.model.weights}"
     if is_quantized and quant.weights_format == "bf16" and set(quant.linear_dtypes) == {"bfloat16"}:
         raise UserError(f"{where}: is quantized, and {quant.name} is not", "name the folder of its weights in bf16")
@@ -605,12 +588,8 @@ def _is_dense(spec: Spec, model: Path) -> bool:
 
 def _has_experts(spec: Spec, model: Path) -> bool | None:
     """Return whether the model has experts; None if unknown."""
-    try:
-        shape = spec.model.synthetic or json.loads((model / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    said = flat(shape) if isinstance(shape, dict) else ()
-    return any("expert" in name and value not in ("0", "unknown") for name, value in said) if shape else None
+    shape = spec.model.synthetic or config_in(model)
+    return any("expert" in name and value not in ("0", "unknown") for name, value in flat(shape)) if shape else None
 
 
 def check_devices_here(specs: Iterable[Spec], there: int) -> None:

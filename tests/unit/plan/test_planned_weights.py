@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.checks import is_whole, unusable_model
+from rollout_bench.core.model_files import is_whole
+from rollout_bench.plan.checks import unusable_model
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.rules.planned import plan_of_call
 
@@ -118,6 +119,17 @@ def test_a_download_that_was_cut_is_refused(capsys: pytest.CaptureFixture[str]) 
     found = unusable_model(folder, "auto")
     assert found is not None
     assert found.problem == f"{folder}: weights are missing: b, which model.safetensors.index.json names"
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "mod')
+    found = unusable_model(folder, "auto")
+    assert found is not None
+    assert "weights are not whole: model-1.safetensors, model.safetensors.index.json" in found.problem
+
+
+@pytest.mark.parametrize("header", ["[]", '{"w": 1}', '{"w": {}}', "{"])
+def test_a_file_that_is_no_safetensors_file_is_not_whole(header: str) -> None:
+    file = Path("models/tiny-llama/model.safetensors")
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert not is_whole(file)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,14 @@ def probe_prompt(vocabulary: int, context_tokens: int) -> list[int]:
     return [(7919 * place + 13) % vocabulary for place in range(min(PROBED_TOKENS, context_tokens - 1))]
 
 
+def probe_of(model_config: Any) -> tuple[dict[str, list[int]], Any]:
+    """Return the prompt of the probe and how it is asked for, in vLLM's form, for a model with that config."""
+    from vllm import SamplingParams
+
+    ids = probe_prompt(int(model_config.get_vocab_size()), int(model_config.max_model_len))
+    return {"prompt_token_ids": ids}, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+
+
 def adapter_facts(sizes: dict[str, int], held: list[int], base: Any, adapted: Any) -> AdapterFacts:
     """Return what shows that an adapter acts.
 

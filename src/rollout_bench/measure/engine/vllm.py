@@ -16,7 +16,7 @@ from typing import Any
 from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_prompt
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of
 from rollout_bench.measure.launch.flags import engine_flags, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
@@ -182,10 +182,7 @@ class LoadedEngine:
 
     def adapter_facts(self, sizes: dict[str, int]) -> AdapterFacts:
         """Return what shows that the adapter acts; `sizes` are those of its files."""
-        from vllm import SamplingParams
-
-        prompt = {"prompt_token_ids": probe_prompt(self.vocabulary, self.context_tokens)}
-        asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        prompt, asked = probe_of(self._config.model_config)
         base, adapted = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self._named))
         held = self.llm.collective_rpc("rollout_bench_adapter_values")
         return adapter_facts(sizes, held, base, adapted)

@@ -205,21 +205,10 @@ class Member:
         files = _model_files(request)
         traces = self._resources.enter_context(folder_for_traces(spec, request.out))
         environments, hooks = context.held.environments(environment), hooks_of(spec)
-        roles, starter = hooks.roles(spec), None
-        environments *= len(roles) or 1
+        environments *= len(hooks.roles(spec)) or 1
+        starter = None
         if self._processes is None:
-            self._processes = EngineProcesses(
-                WORKER,
-                spec.platform,
-                request.log,
-                environments,
-                context.signals,
-                cores=[*context.held.cores] * (len(roles) or 1),
-                keep_open=[context.held.descriptor],
-                router=hooks.feeder and hooks.feeder(spec, request.launch, request.source),
-                roles=roles,
-                suspends=spec.platform == "cpu" and not mode_of(spec.mode).has_loads,
-            )
+            self._processes = _processes_for(request, context, environments)
             engines.add(self._processes)
             starter = starter_for(spec, WORKER, environments[0], request.owner, context.signals)
         else:
@@ -311,6 +300,26 @@ class Member:
     def _started(self) -> _Measuring:
         assert self._measuring is not None, "was started"
         return self._measuring
+
+
+def _processes_for(
+    request: LaunchRequest, context: BlockContext, environments: Sequence[dict[str, str]]
+) -> EngineProcesses:
+    """Return the engine that a launch will start, with the environment of each of its processes."""
+    spec, hooks = request.spec, hooks_of(request.spec)
+    roles = hooks.roles(spec)
+    return EngineProcesses(
+        WORKER,
+        spec.platform,
+        request.log,
+        environments,
+        context.signals,
+        cores=[*context.held.cores] * (len(roles) or 1),
+        keep_open=[context.held.descriptor],
+        router=hooks.feeder and hooks.feeder(spec, request.launch, request.source),
+        roles=roles,
+        suspends=spec.platform == "cpu" and not mode_of(spec.mode).has_loads,
+    )
 
 
 def _fill_caches(request: LaunchRequest, context: BlockContext, environment: dict[str, str]) -> float:

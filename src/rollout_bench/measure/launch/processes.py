@@ -302,8 +302,9 @@ class EngineProcesses:
         inventory.wait_until_free(lambda: inventory.pids_on(self.platform) & pids)
 
     def _child_crash(self, process: EngineProcess) -> Cause:
-        if self._out_of_memory() or process.child_ended is None:
+        if self._out_of_memory():
             return died(-signal.SIGKILL, "", out_of_memory=True)
+        assert process.child_ended is not None, "called when a process of the engine ended"
         return Cause("crash", f"the engine's process {process.child_ended[0]} ended without a word", CRASH_FIX)
 
     def _out_of_memory(self) -> bool:

@@ -1,6 +1,5 @@
 """The plan of placements: devices for whole engines, and weights that a trainer can train."""
 
-import json
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.model_files import config_in
 from rollout_bench.core.numbers import several
 from rollout_bench.modes.placement.settings import PlacementSettings, PlacementSpec
 from rollout_bench.plan.checks import USUAL_UTILIZATION, engine_args_in, memory_is_shared_out
@@ -272,11 +272,8 @@ def _near_devices(size: int, placement: PlacementSpec) -> str:
 
 def _no_bf16(folder: Path) -> str:
     """Return a description of a checkpoint's weights if they are not bf16; empty if they are or if unknown."""
-    try:
-        said = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return ""  # loading it will report the problem
-    if not isinstance(said, dict):
+    said = config_in(folder)
+    if said is None:
         return ""
     if said.get("quantization_config"):
         return "are quantized"

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import AdapterFacts, Drafting
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_prompt
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     arguments,
@@ -207,12 +207,8 @@ async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> Asyn
 
 async def _with_adapter(engine: Any, job: Job) -> tuple[Any, AdapterFacts]:
     """Make the adapter of `job`; return vLLM's LoRARequest, and what shows that the engine uses it."""
-    from vllm import SamplingParams
-
     adapter, sizes = adapter_request(job.spec, job.model)
-    config = engine.vllm_config.model_config
-    prompt = {"prompt_token_ids": probe_prompt(config.get_vocab_size(), config.max_model_len)}
-    asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+    prompt, asked = probe_of(engine.vllm_config.model_config)
     outputs: list[Any] = []
     for named in (None, adapter):
         async for output in engine.generate(prompt, asked, str(next(_NAMES)), lora_request=named):
