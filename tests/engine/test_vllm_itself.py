@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from launching import TINY_MODEL
-from synthetic_records import Server, make_online, make_online_spec
+from samples.online import Server, make_online, make_online_spec
 
 from rollout_bench.analysis.timed.service import requests_of, service_of
 from rollout_bench.checkpoints.build import build_checkpoint

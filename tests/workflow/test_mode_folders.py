@@ -12,7 +12,7 @@ import pytest
 import stand_in
 import toy_mode
 from comparing import summarised
-from every_mode import SAVED, save_mode
+from every_mode import SAMPLES, save_mode
 from workspace import REPOSITORY, Workspace
 
 NAMED = "[rollout_bench.modes]\ntoy = toy_mode:TOY\n"
@@ -54,7 +54,7 @@ MISSING = ("offline rollout profile online startup", "messages steps cycle place
 
 
 def test_each_mode_is_missing_once():
-    assert sorted(" ".join(MISSING).split()) == sorted(SAVED)
+    assert sorted(" ".join(MISSING).split()) == sorted(SAMPLES)
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -65,7 +65,7 @@ def test_without_modes_folders_the_others_work_as_before(missing: str, tmp_path:
         shutil.rmtree(tmp_path / "src" / "rollout_bench" / "modes" / mode)
     shutil.copytree(REPOSITORY / "config", tmp_path / "config")
     results = tmp_path / "results"
-    for other in SAVED.keys() - {*modes}:
+    for other in SAMPLES.keys() - {*modes}:
         save_mode(results, other, 0)
     summarised(tmp_path, str(results), "--all")
     before = (results / "summary.md").read_text()

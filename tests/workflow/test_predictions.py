@@ -13,7 +13,10 @@ import yaml
 from comparing import run
 from launching import FORKED
 from planned import planned
-from synthetic_records import cycled, make_record, save, save_drift, save_steps
+from samples.cycle import cycled
+from samples.drift import save_drift
+from samples.steps import save_steps
+from synthetic_records import make_record, save
 from workspace import Workspace
 
 from rollout_bench.commands import predict

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples.messages import make_messages, make_messages_spec
 from scipy import stats
-from synthetic_records import make_messages, make_messages_spec
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import measured_experiments

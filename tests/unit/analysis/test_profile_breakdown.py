@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_traces import make_events, make_profiled
-from synthetic_records import BF16
+from samples.profile import BF16, make_events, make_profiled
 
 from rollout_bench.modes.profile.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
 from rollout_bench.modes.profile.findings import bound, doubts

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_records import Server, make_online, make_online_spec, make_plan, save
+from samples.online import Server, make_online, make_online_spec
+from synthetic_records import make_plan, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import ResultSet

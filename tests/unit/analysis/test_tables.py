@@ -6,15 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_records import (
-    OUTPUT_TOKENS,
-    SEQUENCES,
-    make_failure,
-    make_plan,
-    make_record,
-    make_spec,
-    save,
-)
+from synthetic_records import OUTPUT_TOKENS, SEQUENCES, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.collection import collect

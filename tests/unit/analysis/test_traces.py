@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, STEP, Event, event, kernels, save, save_npu, step
-from synthetic_records import BF16, make_profile, make_steps
+from samples.profile import BF16, make_profile, make_steps
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.profile.record import TraceFile

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_records import make_failure, make_plan, make_profile, make_record, make_spec, make_steps, save
+from samples.profile import make_profile, make_steps
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
 from rollout_bench.cluster.retrieval import Collected, collect

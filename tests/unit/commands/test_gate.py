@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from comparing import BF16, OLD, W8A8, compared, launches, run
-from synthetic_records import Server, make_online, make_online_spec, make_spec, save
+from samples.online import Server, make_online, make_online_spec
+from synthetic_records import make_spec, save
 
 from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.timed.comparison import Comparison, Side

@@ -5,17 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_records import (
-    BF16,
-    INVALID,
-    make_failure,
-    make_plan,
-    make_profile,
-    make_record,
-    make_spec,
-    make_steps,
-    save,
-)
+from samples.profile import BF16, make_profile, make_steps
+from synthetic_records import INVALID, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import plan as command
 from rollout_bench.contracts.record import Flag

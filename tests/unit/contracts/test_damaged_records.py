@@ -7,18 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_records import BF16 as PARTS_OF
-from synthetic_records import (
-    make_failure,
-    make_online,
-    make_online_spec,
-    make_plan,
-    make_profile,
-    make_record,
-    make_spec,
-    make_steps,
-    save,
-)
+from samples.online import make_online, make_online_spec
+from samples.profile import BF16 as PARTS_OF
+from samples.profile import make_profile, make_steps
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment

@@ -9,23 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from comparing import Done, run
-from every_mode import SAVED, save_mode
+from every_mode import SAMPLES, save_mode
 from hypothesis import given
 from hypothesis import strategies as st
 from permitted_report import PERCENTILES, problems, without_units
-from synthetic_records import (
-    OUTPUT_TOKENS,
-    PROMPT_TOKENS,
-    Server,
-    make_failure,
-    make_messages,
-    make_messages_spec,
-    make_online,
-    make_online_spec,
-    make_record,
-    make_spec,
-    save,
-)
+from samples.messages import make_messages, make_messages_spec
+from samples.online import Server, make_online, make_online_spec
+from synthetic_records import OUTPUT_TOKENS, PROMPT_TOKENS, make_failure, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import table
@@ -211,7 +201,7 @@ def test_a_statistic_is_of_the_values_that_there_are(values: list[float]) -> Non
     assert set(told) <= set(known)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in SAVED if MODES[mode].generates])
+@pytest.mark.parametrize("mode", [mode for mode in SAMPLES if MODES[mode].generates])
 def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path: Path) -> None:
     for launch in range(2):
         save_mode(tmp_path, mode, launch)

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 from launching import online_spec, tiny_spec
 from planned import REPOSITORY, merged_with
-from synthetic_records import make_online, make_online_spec
+from samples.online import make_online, make_online_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.lora import Lora

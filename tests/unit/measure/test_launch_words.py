@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from launching import tiny_spec
-from synthetic_records import make_online_spec, make_record, make_spec
+from samples.online import make_online_spec
+from synthetic_records import make_record, make_spec
 
 from rollout_bench.contracts.failures import Cause, error_of
 from rollout_bench.contracts.load import LoadPoint

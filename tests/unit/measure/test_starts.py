@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 from planned import REPOSITORY
-from synthetic_records import make_sequences, start_record, start_spec
+from samples.startup import start_record, start_spec
+from synthetic_records import make_sequences
 
 from rollout_bench.measure.launch import preflight
 from rollout_bench.measure.launch.preflight import (

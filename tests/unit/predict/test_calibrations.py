@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from comparing import summarised
-from synthetic_records import INVALID, make_spec, save_steps, steps_spec
+from samples.steps import save_steps, steps_spec
+from synthetic_records import INVALID, make_spec
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.predict.calibrations import calibration_of, calibrations, same_but_engine_version

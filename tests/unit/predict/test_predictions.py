@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from synthetic_records import make_spec, save_steps, steps_spec
+from samples.steps import save_steps, steps_spec
+from synthetic_records import make_spec
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.commands import predict

@@ -6,17 +6,8 @@ from pathlib import Path
 
 import pytest
 from comparing import BF16, NEW, OLD, W8A8, launches, run
-from synthetic_records import (
-    INVALID,
-    Server,
-    make_failure,
-    make_online,
-    make_online_spec,
-    make_plan,
-    make_record,
-    make_spec,
-    save,
-)
+from samples.online import Server, make_online, make_online_spec
+from synthetic_records import INVALID, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.failures import CRASH_FIX

@@ -9,19 +9,10 @@ from pathlib import Path
 import pytest
 from drawn import assert_texts_are_apart
 from every_mode import save_every_mode
-from made_traces import make_profiled
 from matplotlib.figure import Figure
-from synthetic_records import (
-    BF16,
-    W8A8,
-    Server,
-    make_online,
-    make_online_spec,
-    make_plan,
-    make_record,
-    make_spec,
-    save,
-)
+from samples.online import Server, make_online, make_online_spec
+from samples.profile import BF16, W8A8, make_profiled
+from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.collection import collect

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 import pytest
-from every_mode import SAVED
+from every_mode import SAMPLES
 from golden import GOLDEN, SEVERAL, files_of
 
 from rollout_bench.contracts.modes import MODES
@@ -34,10 +34,10 @@ def test_a_summary_says_what_is_committed(made: Callable[[str], Mapping[str, str
     assert changed == [], "\n".join(["`make golden` writes it anew:", *changed])
 
 
-@pytest.mark.parametrize("mode", [*SAVED, SEVERAL])
+@pytest.mark.parametrize("mode", [*SAMPLES, SEVERAL])
 def test_a_summary_has_the_committed_files(made: Callable[[str], Mapping[str, str]], mode: str) -> None:
     assert set(made(mode)) == {path.name for path in (GOLDEN / mode).iterdir()}
 
 
 def test_each_mode_has_its_files() -> None:
-    assert set(SAVED) == set(MODES) == {path.name for path in GOLDEN.iterdir()} - {SEVERAL}
+    assert set(SAMPLES) == set(MODES) == {path.name for path in GOLDEN.iterdir()} - {SEVERAL}

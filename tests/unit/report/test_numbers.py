@@ -15,35 +15,22 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from samples.cycle import cycle_spec, cycled
+from samples.drift import DRIFT_SEQUENCES, DRIFT_TOKENS, drift_spec, save_drift
+from samples.online import Server, make_online, make_online_spec
+from samples.placement import SLEEP_S, WAKE_KV_CACHE_S, WAKE_WEIGHTS_S, placed_record, placed_spec
+from samples.rollout import rollout_spec, shared_out
+from samples.startup import COLD, start_record, start_spec
 from synthetic_records import (
-    COLD,
-    DRIFT_SEQUENCES,
-    DRIFT_TOKENS,
     GIB,
     INVALID,
     OUTPUT_TOKENS,
-    SLEEP_S,
-    WAKE_KV_CACHE_S,
-    WAKE_WEIGHTS_S,
-    Server,
     changed,
-    cycle_spec,
-    cycled,
-    drift_spec,
-    make_online,
-    make_online_spec,
     make_plan,
     make_record,
     make_sequences,
     make_spec,
-    placed_record,
-    placed_spec,
-    rollout_spec,
     save,
-    save_drift,
-    shared_out,
-    start_record,
-    start_spec,
 )
 
 from rollout_bench.analysis.timed.balance import replicas_of

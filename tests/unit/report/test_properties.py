@@ -14,7 +14,7 @@ from typing import get_args
 
 import pandas as pd
 import pytest
-from every_mode import SAVED, save_mode
+from every_mode import SAMPLES, save_mode
 from golden import labels, made
 from synthetic_records import INVALID, make_failure, make_plan
 
@@ -30,7 +30,7 @@ from rollout_bench.report.parts import Findings
 from rollout_bench.report.rendering import WIDTH, csv_text
 from rollout_bench.report.summary import Summary, summary_of
 
-EACH = pytest.mark.parametrize("mode", SAVED)
+EACH = pytest.mark.parametrize("mode", SAMPLES)
 
 STATE = {"launches_measured", "launches_invalid", "launches", "flags"}
 """Columns that tell of invalid launches, not of what they measured."""

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic_records import Server, make_online, make_online_spec, save
+from samples.online import Server, make_online, make_online_spec
+from synthetic_records import save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.load import LoadPoint
