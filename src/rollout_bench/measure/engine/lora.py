@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.record import AdapterFacts
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec
 from rollout_bench.core.errors import MeasuringFailed
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ NAME, NUMBER = "adapter", 1
 
 DEVIATION = 0.1
 """Standard deviation of the adapter's output for a normalised input: a tenth of that of a layer's own output."""
+
+DUMMY_DEVIATION = 1000 * DEVIATION
+"""The same beside vLLM's dummy weights, which are within 0.001.
+
+Norms of such weights make each layer's input a thousandth, and the output of a smaller adapter is lost in rounding.
+"""
 
 PROBED_TOKENS = 64
 """Tokens whose log probabilities show that the adapter acts."""
@@ -64,11 +70,13 @@ def _random(name: str, *shape: int) -> "torch.Tensor":
     return torch.randn(*shape, generator=generator)
 
 
-def adapter_tensors(model: str, lora: Lora, *, trust_remote_code: bool = False) -> dict[str, "torch.Tensor"]:
+def adapter_tensors(
+    model: str, lora: Lora, *, deviation: float = DEVIATION, trust_remote_code: bool = False
+) -> dict[str, "torch.Tensor"]:
     """Return the tensors of an adapter by their names in PEFT's files, in bf16; the same ones for the same model.
 
     lora_A [rank, inputs] and lora_B [outputs, rank] are normal. For an input of variance 1, the output of a layer's
-    adapter has the standard deviation `DEVIATION`.
+    adapter has the standard deviation `deviation`.
 
     Raises:
         MeasuringFailed: transformers has no such model, or it has no such layer.
@@ -81,15 +89,17 @@ def adapter_tensors(model: str, lora: Lora, *, trust_remote_code: bool = False) 
             where = f"base_model.model.{name}"
             a, b = _random(f"{name} A", lora.rank, inputs), _random(f"{name} B", outputs, lora.rank)
             found[f"{where}.lora_A.weight"] = (a / math.sqrt(inputs)).bfloat16()
-            found[f"{where}.lora_B.weight"] = (b * DEVIATION / lora.scale / math.sqrt(lora.rank)).bfloat16()
+            found[f"{where}.lora_B.weight"] = (b * deviation / lora.scale / math.sqrt(lora.rank)).bfloat16()
     if not found:
         cause = f"{model} has no linear layer for an adapter of {lora.targets}"
         raise MeasuringFailed("lora_unsupported", cause, "choose other targets, or leave lora out for this model")
     return found
 
 
-def write_adapter(folder: Path, model: str, lora: Lora, *, trust_remote_code: bool = False) -> dict[str, int]:
-    """Write an adapter in the format of PEFT into an empty folder.
+def write_adapter(
+    folder: Path, model: str, lora: Lora, *, deviation: float = DEVIATION, trust_remote_code: bool = False
+) -> dict[str, int]:
+    """Write an adapter, made as by `adapter_tensors`, in the format of PEFT into an empty folder.
 
     Returns:
         tensors: their number; values: number of all values; bytes.
@@ -99,7 +109,7 @@ def write_adapter(folder: Path, model: str, lora: Lora, *, trust_remote_code: bo
     """
     from safetensors.torch import save_file
 
-    tensors = adapter_tensors(model, lora, trust_remote_code=trust_remote_code)
+    tensors = adapter_tensors(model, lora, deviation=deviation, trust_remote_code=trust_remote_code)
     save_file(tensors, folder / "adapter_model.safetensors")
     layers = sorted({name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors})
     config = {
@@ -127,7 +137,8 @@ def adapter_request(spec: Spec, model: str) -> tuple[Any, dict[str, int]]:
     assert spec.lora is not None, "the spec has an adapter"
     folder = Path(tempfile.mkdtemp(prefix="adapter-"))
     code = bool(spec.engine.args.get("trust_remote_code"))
-    sizes = write_adapter(folder, model, spec.lora, trust_remote_code=code)
+    deviation = DUMMY_DEVIATION if spec.load_format in NO_WEIGHTS_NEEDED else DEVIATION
+    sizes = write_adapter(folder, model, spec.lora, deviation=deviation, trust_remote_code=code)
     return LoRARequest(NAME, NUMBER, str(folder)), sizes
 
 
