@@ -76,6 +76,7 @@ class Mode:
         record: model of its records.
         rows: model of a row of its side file.
         iteration_fields: fields that only its iterations have: name -> model and description.
+        replica_fields: fields that only a replica's part of its iterations has, likewise.
         start_fields: fields that only the start of its engine has, likewise.
         planning: what is planned, and refusals.
         collector: makes the record from the events of the engine's process.
@@ -114,6 +115,7 @@ class Mode:
     record: "Lazy[type[Launched]]" = Lazy("rollout_bench.contracts.record:Record")
     rows: "Lazy[type[Strict]] | None" = None
     iteration_fields: "Lazy[Mapping[str, tuple[type[ModePart], str]]] | None" = None
+    replica_fields: "Lazy[Mapping[str, tuple[type[ModePart], str]]] | None" = None
     start_fields: "Lazy[Mapping[str, tuple[type[ModePart], str]]] | None" = None
     planning: "Lazy[Planning]" = Lazy("rollout_bench.plan.planning:PLANNING")
     collector: "Lazy[Callable[[CollectorContext], RecordBuilder]]" = Lazy(

@@ -35,6 +35,18 @@ def _with_fields_of_modes(base: type[Strict], fields_of: Callable[[Mode], _Field
     return create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)
 
 
+class _WithParts(Strict):
+    """What modes add fields to."""
+
+    def of(self, part: type[_Part]) -> _Part | None:
+        """Return what only its mode adds, a `part`; None without it."""
+        return next((found for found in self.parts() if isinstance(found, part)), None)
+
+    def parts(self) -> list[ModePart]:
+        """Return what only its mode adds."""
+        return [value for _, value in self if isinstance(value, ModePart)]
+
+
 class Served(Strict):
     """A server's description of itself."""
 
@@ -145,45 +157,7 @@ class Block(Strict):
     )
 
 
-class TurnsUse(Strict):
-    """Turns of a replica's sequences in an iteration, and what their tools cost its engine."""
-
-    answers: int = Field(ge=0, description="Answers of all its sequences: requests that its engine got.")
-    answer_s: float = Field(ge=0, description="Sum of the answers' times, each from its request, in seconds.")
-    tool_s: float = Field(ge=0, description="Sum of the times that sequences waited for tools, in seconds.")
-    all_in_tools_s: float = Field(
-        ge=0,
-        description=(
-            "Time during which its engine had nothing to do because all sequences that it still had waited for tools, "
-            "in seconds."
-        ),
-    )
-    context_tokens: int = Field(
-        ge=0, description="Prompt tokens of further turns that its engine had computed in an earlier turn."
-    )
-    recomputed_tokens: int = Field(
-        ge=0,
-        description="Those of them that were not in its prefix cache; at least the incomplete last block of each turn.",
-    )
-
-
-class Surplus(Strict):
-    """Sequences that an engine generated, in part or whole, for a step that did not need them."""
-
-    sequences: int = Field(ge=0, description="Sequences that are thrown away; none if they go on in the next step.")
-    aborted: int = Field(ge=0, description="Sequences that were unfinished when the step had enough.")
-    output_tokens: int = Field(ge=0, description="Generated tokens that are thrown away.")
-    drain_s: float = Field(
-        ge=0, description="From when the step had enough until the engine's last sequence had ended, in seconds."
-    )
-    again_tokens: int | None = absent(
-        "Tokens of prompts and answers so far that were computed again, because sequences of earlier steps went on. "
-        "Null if none can go on.",
-        ge=0,
-    )
-
-
-class ReplicaPass(Strict):
+class _ReplicaPass(_WithParts):
     """One replica's part of an iteration."""
 
     start_offset_s: float = Field(
@@ -216,13 +190,17 @@ class ReplicaPass(Strict):
         "Maximum number of sequences that its engine ran simultaneously. Null if unknown.", ge=0
     )
     kv_cache_peak: float | None = absent("Largest used share of its KV cache. Null if unknown.", ge=0)
-    turns: TurnsUse | None = absent("Turns of its sequences. Null if the workload has none.")
-    surplus: Surplus | None = absent("Its sequences that the step did not need. Null without over-sampling.")
 
     @property
     def end_s(self) -> float:
         """End, in seconds after the release."""
         return self.start_offset_s + self.elapsed_s
+
+
+if TYPE_CHECKING:
+    ReplicaPass = _ReplicaPass
+else:
+    ReplicaPass = _with_fields_of_modes(_ReplicaPass, lambda mode: mode.replica_fields)
 
 
 class ReplicaStart(Strict):
@@ -472,7 +450,7 @@ class Witness(Strict):
     )
 
 
-class _Iteration(Strict):
+class _Iteration(_WithParts):
     """One iteration of the workload."""
 
     index: int = Field(ge=0, description="Number of the iteration in the launch, warm-up included, from 0.")
@@ -544,14 +522,6 @@ class _Iteration(Strict):
     def judged_s(self) -> float | None:
         """Seconds by which its mode compares iterations with each other; None for those of generation."""
         return next((part.judged_s for part in self.parts()), None)
-
-    def of(self, part: type[_Part]) -> _Part | None:
-        """Return what only iterations of its mode have, a `part`; None without it."""
-        return next((found for found in self.parts() if isinstance(found, part)), None)
-
-    def parts(self) -> list[ModePart]:
-        """Return what only iterations of its mode have."""
-        return [value for _, value in self if isinstance(value, ModePart)]
 
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def is_of_its_type(name: str, found: Any) -> bool:
         return isinstance(found, VALUES[name])
     if name in ITEMS:
         return all(isinstance(item, ITEMS[name]) for item in found)
-    if name in ("iteration_fields", "start_fields", "drawings"):
+    if name in ("iteration_fields", "replica_fields", "start_fields", "drawings"):
         return bool(found) and all(isinstance(key, str) for key in found)
     return all(len(each) == 4 for each in found) if name == "commands" else callable(found)
 

@@ -16,6 +16,7 @@ MODE = Mode(
     section=Lazy(f"{__name__}.settings:SECTION"),
     spec=Lazy(f"{__name__}.settings:OWN"),
     iteration_fields=Lazy(f"{__name__}.record:ITERATION"),
+    replica_fields=Lazy(f"{__name__}.record:REPLICA"),
     planning=Lazy(f"{__name__}.checks:PLANNING"),
     flags=Lazy(f"{__name__}.problems:FLAGS"),
     worker=Lazy(f"{__name__}.worker:measure"),

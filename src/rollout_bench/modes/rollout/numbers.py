@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from rollout_bench.contracts.record import Iteration, ReplicaPass, Surplus
+from rollout_bench.contracts.record import Iteration, ReplicaPass
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.modes.rollout.record import RouterUse
+from rollout_bench.modes.rollout.record import RouterUse, Surplus, TurnsUse
 from rollout_bench.numbers.number import ONE, Number
 from rollout_bench.numbers.replicas import most_of
 
@@ -38,7 +38,7 @@ def _sum(parts: Sequence[ReplicaPass | Surplus], field: str) -> dict[str, float]
 
 def _turned(iteration: Iteration) -> dict[str, float]:
     """Return the sums of the engines' turns; nothing without turns."""
-    uses = [part.turns.model_dump() for part in iteration.replicas or () if part.turns]
+    uses = [use.model_dump() for part in iteration.replicas or () if (use := part.of(TurnsUse))]
     if not uses:
         return {}
     found = {name: sum(use[name] for use in uses) for name in uses[0]}
@@ -53,7 +53,7 @@ def _turned(iteration: Iteration) -> dict[str, float]:
 
 def _thrown_away(iteration: Iteration) -> dict[str, float]:
     """Return the sums of what the engines generated and the step did not need; nothing without over-sampling."""
-    parts = [part.surplus for part in iteration.replicas or () if part.surplus]
+    parts = [surplus for part in iteration.replicas or () if (surplus := part.of(Surplus))]
     if not parts:
         return {}
     tokens = sum(part.output_tokens for part in parts)

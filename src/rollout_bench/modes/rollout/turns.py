@@ -9,10 +9,11 @@ from functools import cached_property
 from itertools import chain, pairwise
 from typing import Any
 
-from rollout_bench.contracts.record import SequenceRow, TurnRow, TurnsUse
+from rollout_bench.contracts.record import SequenceRow, TurnRow
 from rollout_bench.measure.engine.vllm import sequence_rows
 from rollout_bench.modes.rollout.async_engine import AsyncEntry
 from rollout_bench.modes.rollout.exchange import Generate
+from rollout_bench.modes.rollout.record import TurnsUse
 from rollout_bench.workloads.requests import Request
 
 

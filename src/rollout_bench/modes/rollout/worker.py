@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, Surplus
+from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
@@ -20,6 +20,7 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.launch.replicas import SHORTEST_S, merged_iteration
 from rollout_bench.modes.rollout.async_engine import AsyncEntry, KeptEngine, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import AbortRest, Ended, Generate, StepEnded, message_of, written
+from rollout_bench.modes.rollout.record import Surplus
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
 
@@ -120,6 +121,11 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
         for one, result in zip(kept, results, strict=True)
     ]
     back = max((one.answers[-1].back for one in every), default=began)
+    drained_s = None if enough is None else max(0.0, back - enough)
+    own = {
+        "turns": None if workload.turns is None else turns_use([one.turns for one in every]),
+        "surplus": None if drained_s is None else surplus_of(every, dropped, drained_s, goes_on=bool(partial)),
+    }
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max((back if enough is None else min(back, enough)) - began, SHORTEST_S),
@@ -132,9 +138,7 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
-        turns=None if workload.turns is None else turns_use([one.turns for one in every]),
-        surplus=None if enough is None else surplus_of(every, dropped, max(0.0, back - enough), goes_on=bool(partial)),
-    )
+    ).model_copy(update=own)
     iteration = merged_iteration(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     flags = [
         *turn_flags(workload, [one for one in kept if not one.aborted], iteration),

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from made_workloads import workload
 
-from rollout_bench.contracts.record import Drafting, ReplicaPass, Surplus, TurnRow
+from rollout_bench.contracts.record import Drafting, ReplicaPass, TurnRow
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.measure.launch.replicas import merged_iteration
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import ended_of, finite
 from rollout_bench.modes.rollout.exchange import Ended, Generate, message_of, written
+from rollout_bench.modes.rollout.record import Surplus
 from rollout_bench.modes.rollout.router import RoutedStep, Router
 from rollout_bench.modes.rollout.settings import RolloutSpec, RouterPolicy
 from rollout_bench.modes.rollout.turns import Answer, Trajectory, answers_of, trajectory_of, turns_use
