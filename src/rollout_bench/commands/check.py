@@ -61,6 +61,10 @@ def main() -> int:
     facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
         print(f"{name + ':':<22} {value}")
+    share, who = used_by_others()
+    if share > BUSY:
+        print(f"warning: others use {100 * share:.0f} % of the cores' time, most of it {who}; launches are invalid")
+        print(f"from {100 * BUSY:.0f} % on -> end it, or wait, before you measure")
     for problem in problems:
         print(f"problem: {problem}")
     print(f"{several(len(problems), 'problem')} found" if problems else "no problem found")
@@ -73,8 +77,6 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
     yield "python", f"{platform.python_version()} ({sys.executable})"
     yield "cores", f"{len(os.sched_getaffinity(0))} usable of {psutil.cpu_count()}"
-    share, who = used_by_others()
-    yield "used by others", f"{100 * share:.0f} % of the cores' time" + (f", most of it {who}" if share > BUSY else "")
     yield "memory", f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB"
     yield "disk here", f"{disk.free / GIB:.1f} GiB free"
 

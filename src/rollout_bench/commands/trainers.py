@@ -13,7 +13,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.trainers.launch_scripts import ScriptWords, is_script, trl_arguments, verl_arguments
+from rollout_bench.trainers.launch_scripts import VARIABLE, ScriptWords, is_script, trl_arguments, verl_arguments
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -159,7 +159,7 @@ def _options(
         own = vars(options).pop("overrides")
         script = in_script(Path(options.file), own)
         options = parser.parse_intermixed_args(script.words, options)
-        options.overrides += own
+        options.overrides += [word for word in own if not VARIABLE.fullmatch(word)]
         options.from_script, options.starts_main = script.told, script.starts_main
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")

@@ -106,7 +106,7 @@ ENERGY_USED = (
         numerator="energy_j",
         denominator="output_tokens",
         speedup="energy gain",
-        words=("as thrifty", "thriftier", "hungrier"),
+        words=("as energy-efficient", "less energy", "more energy"),
         table=ENERGY,
     ),
     Number(
@@ -118,7 +118,7 @@ ENERGY_USED = (
         numerator="output_tokens",
         denominator="energy_j",
         speedup="gain of tok/s per W",
-        words=("as thrifty", "thriftier", "hungrier"),
+        words=("as energy-efficient", "less energy", "more energy"),
         table=ENERGY,
     ),
     Number(

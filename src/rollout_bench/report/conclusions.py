@@ -181,7 +181,12 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
         load = f"{base.experiment.point_label}: " if len(loads) > 1 else ""
         headlines.append(f"{load}{headline}")
         lines += [f"{load}{line}" for line in (more, _best(base, others, lacking, axes, collection)) if line]
-        lines += [_fewer_pairs(others, axes), _also(others, axes, baseline), _on_others(others, axes)]
+        lines += [
+            _by_others(others, axes, baseline),
+            _fewer_pairs(others, axes),
+            _also(others, axes, baseline),
+            _on_others(others, axes),
+        ]
     undetected = [
         row
         for _, others, _ in loads
@@ -223,7 +228,19 @@ def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
         lead, *rest = [f"{few_names(names, 5)}: {reason}." for reason, names in reasons.items()]
         return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}", kind="conclusion")
     lead, more = _verdicts(compared, [], axes, "A")
-    return Section(heading, _items(more, *_doubts(rows)), lead=lead, kind="conclusion")
+    return Section(heading, _items(more, _by_others(compared, axes, "A"), *_doubts(rows)), lead=lead, kind="conclusion")
+
+
+def _by_others(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
+    """Return the numbers that differ from the baseline's in rows whose first does not; empty without one."""
+    found = [
+        f"{_side(row, axes)} {_ratio(other)} ({NUMBERS[name].words[1 if other.verdict == 'faster' else 2]})"
+        for row in rows
+        if row.comparison.verdict not in ("faster", "slower")
+        for name, other in row.comparisons.items()
+        if other.verdict in ("faster", "slower") and not other.only_among_all
+    ]
+    return _listed(f"By another number different from {baseline}", found)
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
@@ -463,6 +480,8 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     if not widths:
         step, changed = next_rates(rows)
         settings = yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
+        if step and "generator_bound" in shared_flags([row for row in rows if row.used]):
+            step = f"free the sender's cores, or ask from another machine, then {step}"
         return step, _command(f"workload_settings={settings}", collection) if step else ""
     half = math.expm1(max(widths) / 2)
     step = (

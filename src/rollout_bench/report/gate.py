@@ -198,15 +198,19 @@ class Finding:
     @property
     def needs_too_many(self) -> bool:
         """Whether it is undecided, and as many launches as would decide are not worth measuring."""
-        return self.outcome == "undecided" and (self.launches or 0) > max(MANY, TIMES * min(self.used))
+        if self.outcome != "undecided" or self.low is None:
+            return False
+        return self.launches is None or self.launches > max(MANY, TIMES * min(self.used))
 
     @property
     def sentence(self) -> str:
         """The outcome, with its reason and what would decide it."""
         more = ""
-        if self.outcome == "undecided" and self.launches:
-            lacks = self.launches > min(self.used)
-            more = f"; about {several(self.launches, 'launch')} of each side would decide" if lacks else CLOSE
+        if self.outcome == "undecided" and self.low is not None:
+            needed = f"more than {MOST_LAUNCHES:,} launches"
+            if self.launches is not None:
+                needed = f"about {several(self.launches, 'launch')}" if self.launches > min(self.used) else ""
+            more = f"; {needed} of each side would decide" if needed else CLOSE
             more += ", too many to measure" if self.needs_too_many else ""
         return self.outcome + (f" ({self.reason})" if self.reason else "") + more
 

@@ -204,8 +204,8 @@ def _rates(rated: Sequence[Row], states: Sequence[State], invalid: Sequence[Row]
 def _undecided(rows: Sequence[Row], lightest: Row) -> str:
     """Return that the loads of `rows` are undecided, the share of each that was answered, and what would decide it."""
     shares = [row.values.get("kept_up_share", 1.0) for row in rows]
-    lacking = min(shares) < KEPT_UP
-    answered = f" (answered: {', '.join(f'{100 * share:.0f} %' for share in shares)})" if lacking else ""
+    told = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
+    answered = f" (answered: {', '.join(told)})" if min(shares) < KEPT_UP else ""
     names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
     needed = {_number(row): count for row in rows if (count := _requests_needed(row, lightest)) is not None}
     if not needed:

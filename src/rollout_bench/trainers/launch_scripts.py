@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ _OWN_FOLDER = re.compile(r"--config-path[= ](\./)?config")
 _FOLDER_OF_THE_SCRIPT = re.compile(r"^(\$\(.*\)|\$\{.*?\}|\$\w+)/")
 """What a script writes before the name of a file beside it, such as $(dirname "$0")/."""
 
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
+"""A word of the command line that gives a variable of the script its value. No trainer has a key in capitals."""
+
 _MODULE = re.compile(r"[\w.]*main[\w.]*")
 """A module that starts something."""
 
@@ -117,12 +121,12 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
 
     Args:
         script: the user's script. Files that it names are looked for here, then beside it.
-        overrides: the user's own, which replace the values of variables.
+        overrides: the user's own keys, which replace the values of variables; and values of variables (`VARIABLE`).
 
     Raises:
         UserError: if the script has no training or several, or a value that matters is a variable of the shell.
     """
-    found = _commands(script, *_STARTS, *_LAUNCHERS, _SERVER)
+    found = _commands(script, overrides, *_STARTS, *_LAUNCHERS, _SERVER)
     starts: Sequence[tuple[str, ...]] = _STARTS
     if not any(_after(found, *start) for start in _STARTS):
         starts = [*_LAUNCHERS]
@@ -194,13 +198,13 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
 
     Args:
         script: the user's script.
-        overrides: the user's own, which replace the values of variables.
+        overrides: the user's own keys, which replace the values of variables; and values of variables (`VARIABLE`).
 
     Raises:
         UserError: if the script does not start verl.trainer.main_ppo once, or a value that matters is a variable of
             the shell.
     """
-    found = _commands(script, *(("-m", module) for module in ENTRY_POINTS))
+    found = _commands(script, overrides, *(("-m", module) for module in ENTRY_POINTS))
     trainings = [(module, words) for module in ENTRY_POINTS for words in _after(found, "-m", module)]
     if len(trainings) != 1:
         others = dict.fromkeys(
@@ -244,9 +248,18 @@ def _without_own_file(words: Sequence[Word]) -> list[Word]:
     return kept
 
 
-def _commands(script: Path, *starts: tuple[str, ...]) -> list[list[Word]]:
-    """Return the words of each command, with the values of variables that the script assigns before `starts`."""
+def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) -> list[list[Word]]:
+    """Return the words of each command, with the values of variables that the script assigns before `starts`.
+
+    Variables among `overrides` have their value from there, as `NAME=VALUE bash script` gives it.
+    """
     found, unread = _with_sourced(script, 0)
+    given = [word.partition("=") for word in overrides if VARIABLE.fullmatch(word)]
+    text = read_text(script, "shell script", "")
+    for name, *_ in given:
+        if not re.search(rf"\b{name}\b", text):
+            raise UserError(f"{name}: the script {script} has no such variable", "name one that it has, or a key")
+    found = [*commands("\n".join(f"{name}={shlex.quote(value)}" for name, _, value in given)), *found]
     begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]
     if unread:
         told = ", ".join(unread)
@@ -345,7 +358,7 @@ def _assigned_line(
         raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {told}", remedy)
     taken = dict.fromkeys(one for _, word in matters for one in word.taken)
     shown = [f"{one.partition('=')[0]}=..." if may_be_secret(*one.split("=", 1)) else one for one in taken]
-    return f"From the script, not from the environment: {', '.join(shown)}." if taken else ""
+    return f"Values of variables, none from the environment: {', '.join(shown)}." if taken else ""
 
 
 def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyRegistry) -> list[str]:

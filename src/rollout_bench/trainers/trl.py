@@ -23,7 +23,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import trl_time
-from rollout_bench.trainers.whole_step import WHOLE_STEP, cycle, placement, trained_whole
+from rollout_bench.trainers.whole_step import OF_WHOLE_STEPS, WHOLE_STEP, cycle, placement, trained_whole
 
 WORKLOAD = "trl-step"
 
@@ -113,7 +113,7 @@ def trl_config(
         *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
         REQUESTS,
         *(() if lines else (FULL_LENGTH, *_prompts_of_rest(settings, mode, lengths["prompt_tokens"]))),
-        f"Not measured here: {BESIDE[mode]} and training. --cycle and --placement measure what lies between steps.",
+        f"Not measured here: {BESIDE[mode]} and training.{OF_WHOLE_STEPS}",
     )
     return MadeConfig(head, config, account(settings, _unread(settings, mode)), tuple(lines))
 

@@ -24,7 +24,7 @@ from rollout_bench.trainers.step import (
     weights,
 )
 from rollout_bench.trainers.training_log import verl_time
-from rollout_bench.trainers.whole_step import cycle, placement, trained_whole
+from rollout_bench.trainers.whole_step import OF_WHOLE_STEPS, cycle, placement, trained_whole
 
 WORKLOAD = "verl-step"
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -124,8 +124,7 @@ def verl_config(
             one_engine, _dealt(step), "the other engines, verl's router, and the wait for the slowest engine"
         ),
         *(() if lines else (FULL_LENGTH,)),
-        "Not measured here: verl's own processes and training. --cycle and --placement measure what lies between"
-        " steps.",
+        f"Not measured here: verl's own processes and training.{OF_WHOLE_STEPS}",
     )
     return MadeConfig(head, config, _account(settings, *SLEEP), tuple(lines))
 

@@ -25,6 +25,10 @@ def trained_whole(made: MadeConfig) -> MadeConfig:
     return replace(made, head=(*made.head, told))
 
 
+OF_WHOLE_STEPS = " --cycle and --placement measure what lies between steps."
+"""What a config of a generation says of the rest of a step."""
+
+
 def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeConfig:
     """Return the config that compares quantizations with their weight updates.
 
@@ -39,7 +43,8 @@ def cycle(made: MadeConfig, account: str, sleep: str | None, file: str) -> MadeC
     """
     _check_bf16(made.config["quants"][0], file)
     config = made.config | {"modes": ["cycle"]} | ({"cycle": {"sleep": sleep}} if sleep else {})
-    return replace(made, config=config, account=account).compared(COMPARED)
+    head = tuple(line.removesuffix(OF_WHOLE_STEPS) for line in made.head)
+    return replace(made, head=head, config=config, account=account).compared(COMPARED)
 
 
 def _s(count: int) -> str:

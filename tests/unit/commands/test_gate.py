@@ -65,13 +65,19 @@ def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], 
     ("launches_used", "needed", "outcome", "said"),
     [
         ((9, 9), 503, "undecided", "undecided; about 503 launches of each side would decide, too many to measure"),
+        (
+            (9, 9),
+            None,
+            "undecided",
+            "undecided; more than 1,000 launches of each side would decide, too many to measure",
+        ),
         ((9, 9), 60, "undecided", "undecided; about 60 launches of each side would decide"),
         ((50, 50), 168, "undecided", "undecided; about 168 launches of each side would decide"),
         ((9, 9), 503, "worse", "worse"),
     ],
 )
 def test_a_gate_that_no_number_of_launches_decides_names_another_way(
-    launches_used: tuple[int, int], needed: int, outcome: Outcome, said: str
+    launches_used: tuple[int, int], needed: int | None, outcome: Outcome, said: str
 ):
     test = Finding("x", "offline", RATE, 0.03, outcome, 0.91, 0.82, 1.02, launches_used, needed, "")
     assert test.sentence == said

@@ -261,10 +261,13 @@ def test_values_that_the_script_assigns_are_taken_and_told(
     )  # fmt: skip
     assert verls.call("run.sh", own) == typed
     values = "BATCH=64, MODEL_PATH=Qwen/Qwen2.5-7B-Instruct, NGPUS=8, NNODES=1"
-    assert f"From the script, not from the environment: {values}." in verls.account
-    assert f"# From the script, not from the environment: {values}." in verls.text
+    assert f"Values of variables, none from the environment: {values}." in verls.account
+    assert f"# Values of variables, none from the environment: {values}." in verls.text
+    assert verls.call("run.sh", "LENGTH=256") == typed
     with refused("data.max_response_length ($LENGTH)", "add data.max_response_length=VALUE to the command"):
         verls.call("run.sh")
+    with refused("LENGHT: the script run.sh has no such variable", "name one that it has, or a key"):
+        verls.call("run.sh", "LENGHT=256")
 
 
 def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Path):
@@ -272,7 +275,7 @@ def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Pat
     script = "DIR=.\nN=4\naccelerate launch --num_processes=$N train.py --config $DIR/training.yaml"
     written(tmp_path, train_sh=f"{script} --num_generations ${{N}}\n")
     assert made.call("train.sh") == typed
-    assert "not from the environment: N=4, DIR=.." in made.account
+    assert "none from the environment: N=4, DIR=.." in made.account
 
 
 @pytest.mark.parametrize(
@@ -408,4 +411,4 @@ def test_a_loop_may_assign_behind_its_training(verls: Made, tmp_path: Path):
 def test_a_secret_of_the_script_is_not_told(verls: Made, tmp_path: Path):
     written(tmp_path, grpo_sh=f"API_KEY=8\n{GRPO_OF_VERL.replace('$TP', '$API_KEY')}")
     verls.call("grpo.sh")
-    assert "not from the environment: API_KEY=...." in verls.account
+    assert "none from the environment: API_KEY=...." in verls.account
