@@ -69,20 +69,18 @@ class UnmeasurableError(UserError):
     """A combination of a plan that cannot be measured: it is skipped, with the reason."""
 
 
-class MeasuringFailed(Exception):  # noqa: N818 (an outcome)
-    """A launch cannot be measured.
+class MeasuringFailed(UserError):  # noqa: N818 (an outcome)
+    """A launch cannot be measured. Whoever records it knows the phase.
 
     Args:
-        category: category of the failure.
-        cause: one line, without any key.
-        fix: the remedy.
+        category: category of the failure, one of `FAILURES`; empty if the end of the engine's log has the reason.
+        problem: the cause in one line, without any key.
+        remedy: what the user should do, in one line.
     """
 
-    def __init__(self, category: str, cause: str, fix: str) -> None:
+    def __init__(self, category: str, problem: str, remedy: str) -> None:
         self.category = category
-        self.cause = printable(" ".join(cause.split()), 1000)
-        self.fix = fix
-        super().__init__(self.cause)
+        super().__init__(printable(problem, 1000), remedy)
 
 
 def near_miss(word: str, known: Iterable[str], least: float = 0.6) -> str | None:

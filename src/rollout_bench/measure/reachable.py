@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rollout_bench.contracts.load import Places
-from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.core.errors import UserError
 from rollout_bench.measure.server.session import Connection, connection_errors, headers_of, identity
 from rollout_bench.measure.server.stream import Target
 
@@ -25,8 +25,6 @@ def problems_of(places: Places) -> Iterator[UserError]:
         try:
             with connection_errors(endpoint.url):
                 identity(Connection(replace(target, headers=headers_of(endpoint))), token_ids=False)
-        except MeasuringFailed as error:
-            yield UserError(error.cause, error.fix)
         except UserError as error:
             yield error
     if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):

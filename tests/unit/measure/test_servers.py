@@ -263,8 +263,8 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(path: str, server: Stu
     assert Connection(target).metrics() == ""
     with pytest.raises(MeasuringFailed) as raised:
         check_answer(*Connection(target).complete([1]), target)
-    assert raised.value.cause == f"the server answers 307: {text}"
-    assert "set url to its address" in raised.value.fix
+    assert raised.value.problem == f"the server answers 307: {text}"
+    assert "set url to its address" in raised.value.remedy
     assert another.truth()["asked"] == 0
 
 
@@ -290,15 +290,15 @@ def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
     target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {MIXED}"}, True, {})
     with pytest.raises(MeasuringFailed) as raised:
         check_answer(500, message, target)
-    assert "sk-" not in raised.value.cause.lower()
+    assert "sk-" not in raised.value.problem.lower()
 
 
 def test_an_error_of_the_protocol_does_not_quote_the_key(answering: Answering):
     connection = answering(f"no HTTP {MIXED} \x1b[31m\r\n\r\n")
     with pytest.raises(MeasuringFailed) as raised, connection_errors("http://x/v1"):
         connection.ask("GET", "/version")
-    assert "no HTTP *** " in raised.value.cause
-    assert raised.value.cause.isprintable()
+    assert "no HTTP *** " in raised.value.problem
+    assert raised.value.problem.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,17 @@ import stand_in_worker
 from launching import SETTINGS, tiny_spec
 
 from rollout_bench.commands import measure
+from rollout_bench.contracts.failure_kinds import FAILURES
+from rollout_bench.contracts.failures import NODE_STATUS
+from rollout_bench.contracts.record import Failure
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.processes import is_living, members_of, signals_as_descriptor
 from rollout_bench.measure.launch import block
 from rollout_bench.measure.launch.processes import EngineProcesses, LaunchFailed
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
+from rollout_bench.measure.launch.recorder import Measurement
 from rollout_bench.measure.launch.request import LaunchRequest
 from rollout_bench.measure.launch.session import LaunchSession
 from rollout_bench.modes.rollout.router import Router
@@ -107,35 +111,10 @@ def test_a_replica_that_fails_ends_all_and_is_named(
     launched = session(tmp_path, signals, *hows, **more)
     with pytest.raises(LaunchFailed) as failed:
         launched.run()
-    assert failed.value.cause.category == category
-    assert re.search(cause, failed.value.cause.cause)
+    assert failed.value.category == category
+    assert re.search(cause, failed.value.problem)
     assert failed.value.log == tmp_path / log
     assert left(launched) == []
-
-
-def disagree(_: Sequence[Event]) -> Event:
-    raise MeasuringFailed("ranks_disagree", "iteration 0: ranks 0 to 1 generated different sequences", "report it")
-
-
-def test_processes_that_contradict_each_other_are_the_cause(tmp_path: Path, signals: int) -> None:
-    def join(events: Sequence[Event]) -> Event:
-        return disagree(events) if isinstance(events[0], IterationDone) else events[0]
-
-    launched = session(tmp_path, signals, "", "", join=join)
-    with pytest.raises(LaunchFailed) as failed:
-        launched.run()
-    assert (failed.value.cause.category, failed.value.phase) == ("ranks_disagree", "measuring")
-    assert left(launched) == []
-
-
-def test_an_event_that_cannot_be_written_fails_the_launch_in_its_phase(tmp_path: Path, signals: int) -> None:
-    def listen(event: Event) -> None:
-        if isinstance(event, IterationDone):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "launch-0.json")
-
-    with pytest.raises(LaunchFailed, match=r"^launch-0\.json: No space left on device") as failed:
-        session(tmp_path, signals, "", listen=listen).run()
-    assert (failed.value.cause.category, failed.value.phase) == ("disk_full", "measuring")
 
 
 def test_a_full_disk_under_the_logs_is_the_cause(tmp_path: Path, signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +122,7 @@ def test_a_full_disk_under_the_logs_is_the_cause(tmp_path: Path, signals: int, m
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(LaunchFailed, match=r"^the file system of .*launch\.log is full: ") as failed:
         launched.run()
-    assert failed.value.cause.category == "disk_full"
+    assert failed.value.category == "disk_full"
 
 
 def with_before(*command: str) -> Spec:
@@ -180,8 +159,8 @@ def test_a_failing_command_before_the_engine_fails_the_launch(
     launched = session(tmp_path, signals, "", spec=with_before(*command), timeout_s=2.0)
     with pytest.raises(LaunchFailed, match=cause) as failed:
         launched.run()
-    assert failed.value.cause.category == category
-    assert failed.value.cause.fix
+    assert failed.value.category == category
+    assert failed.value.remedy
     assert ("no room" in (tmp_path / "launch.log").read_text()) == ("bash" in command)
     assert not [p for p in psutil.Process().children() if p.name() == "sleep"]
 
@@ -231,19 +210,62 @@ def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, re
     assert done.iteration.client is not None
 
 
+def failure_of(spec: Spec, how: str, folder: Path, signals: int, monkeypatch: pytest.MonkeyPatch) -> Failure:
+    """Return the failure of a launch of the stand-in, as its file has it."""
+    monkeypatch.setattr(block, "WORKER", "stand_in_worker")
+    monkeypatch.setattr(block, "starter_for", lambda *_: None)
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    monkeypatch.setenv("STAND_IN", how)
+    (folder / "config.json").touch()
+    out = record_path(folder, spec.mode, spec.experiment(), 0)
+    request = LaunchRequest(spec, str(folder), 0, out, folder / "launch.log", timeout_s=30.0)
+    failed = measure.measure_blocks([request], 0, signals)
+    failure = read_failure(failure_path(out))
+    assert failed == {out: NODE_STATUS if FAILURES[failure.category].of_node else 1}
+    return failure
+
+
+def rollout_of_two() -> Spec:
+    return rollout(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "category", "phase"),
+    [
+        ("take", MeasuringFailed("ranks_disagree", "they differ", "report it"), "ranks_disagree", "measuring"),
+        ("take", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json"), "disk_full", "measuring"),
+        ("take", UserError("workload w: a prompt of its data set has no tokens", "x"), "impossible_load", "measuring"),
+        ("take", KeyError("x"), "crash", "measuring"),
+        ("write", UserError("a.json: cannot be written", "make room"), "not_written", "writing"),
+        ("write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json"), "disk_full", "writing"),
+    ],
+)
+def test_what_the_supervisor_cannot_do_fails_the_launch_at_the_phase_of_its_engine(
+    tmp_path: Path,
+    signals: int,
+    leases: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    error: Exception,
+    category: str,
+    phase: str,
+) -> None:
+    def fails(_: Measurement, *given: object) -> None:
+        if method == "write" or isinstance(given[0], IterationDone):
+            raise error
+
+    monkeypatch.setattr(Measurement, method, fails)
+    spec = tiny_spec(measuring={"warmup_iterations": 0})
+    failure = failure_of(spec, "", tmp_path, signals, monkeypatch)
+    assert (failure.category, failure.phase) == (category, phase)
+    assert list(leases.glob("*")) == []
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
 def test_a_failure_names_the_replica_that_died_and_its_log(
     tmp_path: Path, signals: int, leases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "WORKER", "stand_in_worker")
-    monkeypatch.setenv("PYTHONPATH", PATHS)
-    monkeypatch.setenv("STAND_IN", "crash")
-    spec = rollout(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
-    (tmp_path / "config.json").touch()
-    out = record_path(tmp_path, spec.mode, spec.experiment(), 0)
-    request = LaunchRequest(spec, str(tmp_path), 0, out, tmp_path / "launch.log", timeout_s=30.0)
-    assert measure.measure_blocks([request], 0, signals) == {out: 1}
-    failure = read_failure(failure_path(out))
+    failure = failure_of(rollout_of_two(), "crash", tmp_path, signals, monkeypatch)
     assert (failure.category, failure.phase) == ("crash", "measuring")
     assert failure.cause.startswith("replica 1 of 2: ")
     assert failure.log == str(tmp_path / "launch.replica-1.log")

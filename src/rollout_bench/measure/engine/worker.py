@@ -61,8 +61,8 @@ def main() -> int:
             context.send(Done())
             text = orders.readline()
     except MeasuringFailed as error:
-        print(error.cause, file=sys.stderr)
-        failed = Failed(exception=error.cause, category=error.category, fix=error.fix)
+        print(error.problem, file=sys.stderr)
+        failed = Failed(exception=error.problem, category=error.category, fix=error.remedy)
     except Exception as error:
         traceback.print_exc()
         failed = Failed(exception=f"{type(error).__name__}: {error}")

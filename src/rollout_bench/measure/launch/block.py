@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 
 from rollout_bench.contracts.modes import MODES, mode_of
@@ -30,13 +30,13 @@ from rollout_bench.contracts.spec import (
     replicas,
     start_of,
 )
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import members_of
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.launch.outcome import SchedulerCause, recording_failure
 from rollout_bench.measure.launch.preflight import check_before_start, engine_environment
-from rollout_bench.measure.launch.processes import EngineProcesses, LaunchFailed
+from rollout_bench.measure.launch.processes import EngineProcesses
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.recorder import CollectorContext, RecordBuilder, folder_for_traces
 from rollout_bench.measure.launch.request import LaunchRequest
@@ -158,6 +158,7 @@ class Member:
     is_alone: bool = False
     status: int = 0
     _has_passes: bool = True
+    _writes: bool = False
     _processes: EngineProcesses | None = None
     _measuring: _Measuring | None = None
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -174,22 +175,24 @@ class Member:
                 self.close()
 
     def _phase(self) -> str:
+        if self._writes:
+            return "writing"
         return "starting" if self._processes is None else self._processes.phase
 
     def check(self) -> None:
         """Remove files of earlier attempts, and check what can be told before the engine starts.
 
         Raises:
-            LaunchFailed: if the launch would fail.
+            MeasuringFailed: if the launch would fail.
         """
         request = self.request
         request.log.parent.mkdir(parents=True, exist_ok=True)
+        request.log.write_bytes(b"")
         request.outcome.clear()
         obstacle = check_before_start(request.spec, request.loaded, request.dataset)
         obstacle = obstacle or hooks_of(request.spec).obstacle(request.spec, request.out)
         if obstacle is not None:
-            request.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
-            raise LaunchFailed("starting", obstacle)
+            raise MeasuringFailed(*astuple(obstacle))
 
     def start(self, context: BlockContext) -> None:
         """Start the engine, or take that of an earlier launch, and make the warm-up passes.
@@ -269,6 +272,7 @@ class Member:
         Raises:
             UserError: if the record cannot be written.
         """
+        self._writes = True
         measured, request = self._started, self.request
         processes, collector = measured.session.processes, measured.collector
         is_wanted = context.engines.is_wanted(request.spec)

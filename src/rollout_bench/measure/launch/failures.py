@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from rollout_bench.contracts.failures import CRASH_FIX, Cause
-from rollout_bench.core.errors import printable
+from rollout_bench.core.errors import MeasuringFailed, UserError, printable
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,20 @@ def _shorten(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def unwritten(error: OSError) -> Cause:
+def cause_of(error: Exception, phase: str) -> Cause:
+    """Return the cause of a launch's failure from an exception that the supervisor raised in `phase`."""
+    if isinstance(error, MeasuringFailed):
+        return Cause(error.category, error.problem, error.remedy)
+    if isinstance(error, UserError):
+        category = "not_written" if phase == "writing" else diagnose(f"UserError: {error}", "").category
+        return Cause(category, error.problem, error.remedy)
+    if isinstance(error, OSError):
+        return _unwritten(error)
+    # a fault of this program, reported like every other failure
+    return Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+
+
+def _unwritten(error: OSError) -> Cause:
     """Return the cause of a launch's failure from an error of the file system, which may name no file."""
     category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
     said = f"{error.filename or 'a file'}: {error.strerror or error}"

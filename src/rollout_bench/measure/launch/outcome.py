@@ -13,12 +13,11 @@ from rollout_bench.contracts.failures import Cause, error_of, failure_of, is_nod
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, write_failure
-from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, node_name, scheduler_job
-from rollout_bench.measure.launch.failures import unwritten
+from rollout_bench.measure.launch.failures import cause_of
 from rollout_bench.measure.launch.processes import LaunchFailed
 from rollout_bench.measure.launch.progress import say
-from rollout_bench.measure.machine.device import DeviceError
 
 _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
@@ -106,23 +105,15 @@ def recording_failure(outcome: LaunchOutcome, phase: Callable[[], str], cause_of
         yield
     except LaunchFailed as error:
         # when Slurm ends a job, the engine's end can be noticed before our own signal
-        cause = cause_of_job() if error.cause.category == "crash" else None
-        raise outcome.failed(error.phase, cause or error.cause, error.log) from None
-    except DeviceError as error:
-        outcome.log.write_text(f"{error}\n")
-        raise outcome.failed("starting", Cause(error.category, error.problem, error.remedy)) from None
-    except UserError as error:
-        raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
-    except MeasuringFailed as error:
-        raise outcome.failed(phase(), Cause(error.category, error.cause, error.fix)) from None
-    except OSError as error:
-        raise outcome.failed(phase(), unwritten(error)) from None
+        cause = cause_of_job() if error.category == "crash" else None
+        raise outcome.failed(error.phase, cause or cause_of(error, error.phase), error.log) from None
     except Interrupted:
         raise
-    except Exception as error:  # a fault of this program, reported like every other failure
-        outcome.log.write_text(traceback.format_exc())
-        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
-        raise outcome.failed(phase(), cause) from None
+    except Exception as error:
+        said = f"{error}\n" if isinstance(error, UserError | OSError) else traceback.format_exc()
+        with contextlib.suppress(OSError), outcome.log.open("a") as log:  # the engine said nothing of it
+            log.write(said)
+        raise outcome.failed(phase(), cause_of(error, phase())) from None
 
 
 def interrupted(launches: Sequence[LaunchOutcome], error: Interrupted, cause_of_job: SchedulerCause) -> int:

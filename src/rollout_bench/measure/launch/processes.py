@@ -20,6 +20,7 @@ from typing import IO
 
 from rollout_bench.contracts.failures import CRASH_FIX, Cause
 from rollout_bench.contracts.spec import Platform
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import Group, Interrupted, members_of, signal_groups
 from rollout_bench.measure.launch.engine_process import EngineProcess, start_process
 from rollout_bench.measure.launch.failures import diagnose, died
@@ -41,8 +42,8 @@ POLL_S = 0.5
 """Interval between checks for ended processes if the kernel has no pidfd, in seconds."""
 
 
-class LaunchFailed(Exception):  # noqa: N818 (an outcome)
-    """The launch produced no measurement.
+class LaunchFailed(MeasuringFailed):
+    """A launch failed in a phase that its failure knows: each process has its own.
 
     Args:
         phase: the phase in which it failed.
@@ -51,10 +52,8 @@ class LaunchFailed(Exception):  # noqa: N818 (an outcome)
     """
 
     def __init__(self, phase: str, cause: Cause, log: Path | None = None) -> None:
-        self.phase = phase
-        self.cause = cause
-        self.log = log
-        super().__init__(cause.cause)
+        self.phase, self.log = phase, log
+        super().__init__(cause.category, cause.cause, cause.fix)
 
 
 @dataclass

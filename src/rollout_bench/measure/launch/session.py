@@ -3,16 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.core.errors import MeasuringFailed, UserError
-from rollout_bench.measure.launch.failures import diagnose, unwritten
 from rollout_bench.measure.launch.hooks import RequestRouter
-from rollout_bench.measure.launch.processes import EngineProcesses, LaunchFailed
+from rollout_bench.measure.launch.processes import EngineProcesses
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, Job, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import ReplicaEvents, merge_events
 
@@ -71,19 +68,12 @@ class LaunchSession:
         """Pass events on until the next pass can begin; return False if all iterations are delivered.
 
         Raises:
-            LaunchFailed: if the engine failed, ended early, or exceeded the time limit, its processes contradict each
-                other, or an event cannot be written down.
+            LaunchFailed: if the engine failed, ended early, or exceeded the time limit.
+            MeasuringFailed: if its processes contradict each other.
+            UserError: if the workload cannot be made for the model.
+            OSError: if an event cannot be written down.
             Interrupted: if a signal arrived.
         """
-        try:
-            return self._advance()
-        except MeasuringFailed as error:
-            cause = Cause(error.category, error.cause, error.fix)
-            raise LaunchFailed(self.processes.phase, cause) from error
-        except OSError as error:
-            raise LaunchFailed(self.processes.phase, unwritten(error)) from error
-
-    def _advance(self) -> bool:
         while True:
             until = min(self._began + self.waited_s + self.job.timeout_s, self._stop_by)
             for number, event in self.processes.events(until):
@@ -111,15 +101,11 @@ class LaunchSession:
 
     def _prepare(self, router: RequestRouter, event: Event) -> None:
         """Prepare the router for the loaded engines, and for each pass."""
-        try:
-            if isinstance(event, Ready):
-                assert event.vocabulary is not None, "replicas behind a router say so"
-                router.ready(event.vocabulary)
-            elif isinstance(event, IterationBegins):
-                router.prepare()
-        except UserError as error:
-            known = replace(diagnose(f"UserError: {error}", ""), cause=error.problem, fix=error.remedy)
-            raise LaunchFailed(self.processes.phase, known) from None
+        if isinstance(event, Ready):
+            assert event.vocabulary is not None, "replicas behind a router say so"
+            router.ready(event.vocabulary)
+        elif isinstance(event, IterationBegins):
+            router.prepare()
 
     def go(self, number: int | None = None) -> None:
         """Begin the next pass, for which all processes are ready; `number` is its round in a block."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import MeasuringFailed
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,5 @@ class DeviceReading:
     energy_j: float | None = None
 
 
-class DeviceError(UserError):
-    """This machine does not have the required devices, so waiting is useless.
-
-    Args:
-        category: category of the failure.
-    """
-
-    def __init__(self, category: str, problem: str, remedy: str) -> None:
-        self.category = category
-        super().__init__(problem, remedy)
+class DeviceError(MeasuringFailed):
+    """This machine does not have the required devices, so waiting is useless."""

@@ -41,7 +41,7 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, printable
+from rollout_bench.core.errors import MeasuringFailed, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import node_name, scheduler_job
 from rollout_bench.measure.launch.guardian import end_left_behind
@@ -104,9 +104,10 @@ UNREADABLE = LeaseFile(name="a launch of another version", results="", pid=0, is
 
 
 def check_folder(folder: Path) -> None:
-    """Create the folder of claims if it is missing; raise `UserError` if it cannot be used, or is a link."""
+    """Create the folder of claims if it is missing; raise `MeasuringFailed` if it cannot be used, or is a link."""
     if folder.is_symlink():
-        raise UserError(
+        raise MeasuringFailed(
+            "not_written",
             f"{folder}: is a link, so its owner could redirect the device leases",
             f"move the link away, or set {VARIABLE} to the folder itself",
         )
@@ -119,7 +120,8 @@ def check_folder(folder: Path) -> None:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(13, os.strerror(13), str(folder))
     except OSError as error:
-        raise UserError(
+        raise MeasuringFailed(
+            "not_written",
             f"{folder}: can't be used for device leases: {error.strerror}",
             f"let all users write there (chmod 777), or set {VARIABLE} to a folder that they share",
         ) from None
@@ -349,7 +351,7 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
 
     Raises:
         DeviceError: if the machine has too few devices.
-        UserError: if the folder of claims cannot be used.
+        MeasuringFailed: if the folder of claims cannot be used.
     """
     spec, needed = wanted.spec, devices_needed(wanted.spec)
     found = inventory.visible_devices(spec.platform, wanted.devices or needed)

@@ -421,10 +421,11 @@ def open_endpoint(spec: Spec) -> Opened:
     full = sampling(spec, [])
     plain = {name: full[name] for name in ("temperature", "top_p")}
     try:
-        text, headers, refused = PromptText(endpoint.tokenizer), headers_of(endpoint), []
+        text = PromptText(endpoint.tokenizer)
     except UserError as error:
         fix = "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out"
         raise MeasuringFailed("wrong_tokenizer", error.problem, fix) from None
+    headers, refused = headers_of(endpoint), []
     ways = [(body, ids) for body in (full, plain) for ids in (True, False) if load.token_ids or not ids]
     where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
     target = Target(*where, full, load.api == "chat", endpoint.tokenizer)

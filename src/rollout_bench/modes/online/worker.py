@@ -58,7 +58,7 @@ def _after_answers(failed: MeasuringFailed, load: LoadSpec, number: int) -> Meas
     if failed.category not in GONE:
         return failed
     of = f" (load {number + 1} of {len(load.points)})" if len(load.points) > 1 else ""
-    cause = f"the server answered at first, and no more at {load.points[number].label}{of}: {failed.cause}"
+    cause = f"the server answered at first, and no more at {load.points[number].label}{of}: {failed.problem}"
     return MeasuringFailed(failed.category, cause, "look at its log; the next run measures all loads again")
 
 

@@ -213,7 +213,7 @@ def test_an_engine_without_room_to_wake_fails_by_name(error: Exception, tag: str
     with pytest.raises(MeasuringFailed, match=f"no room for the {what}") as failed:
         EngineSleep(SimpleNamespace(wake_up=wake_up), 1, torch.device("cpu")).wake(tag)
     assert failed.value.category == "waking_out_of_memory"
-    assert "lower gpu_memory_utilization" in failed.value.fix
+    assert "lower gpu_memory_utilization" in failed.value.remedy
 
 
 Found = TypeVar("Found")
