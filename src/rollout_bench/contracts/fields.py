@@ -91,7 +91,7 @@ def _switch_or_auto(value: Any) -> Any:
 
 def _list(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        raise ValueError(f"is the single value {value!r}, but must be a list: write [{str(value).strip('[] ')}]")
+        raise ValueError(f"is the single value {value!r}, but must be a list")
     return value
 
 

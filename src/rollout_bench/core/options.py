@@ -23,4 +23,9 @@ class Parser(argparse.ArgumentParser):
         close = other if other in known else near_miss(unknown, known)
         listed = f"known: {', '.join(known)}" if choice else f"`{self.prog} --help` lists the arguments"
         remedy = f"did you mean {close}?" if close else listed
+        if lacking := re.fullmatch(r"the following arguments are required: (--\S+)", message):
+            action = self._option_string_actions[lacking[1]]
+            remedy = f"add {lacking[1]} {action.metavar or action.dest.upper()}; {listed}"
+        elif not close and unknown.startswith("--") and any(one.metavar == "KEY=VALUE" for one in self._actions):
+            remedy = f"write {unknown.strip('-').replace('-', '_')}=VALUE: a trainer's keys have no dashes"
         raise UserError(f"{self.prog}: {message}", remedy, status=2)

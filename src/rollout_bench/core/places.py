@@ -40,7 +40,9 @@ def config_file(name: str) -> Path:
     if not os.path.exists(path):  # noqa: PTH110 (a name that is too long is none)
         examples = (str(CONFIGS / example.name) for example in (home() / CONFIGS).glob("*.yaml"))
         beside = (str(other) for other in path.parent.glob("*.y*ml"))
-        raise UserError(f"{name}: there is no such config file", did_you_mean(name, {*examples, *beside}))
+        files = name.split(",")
+        listed = f"separate files by spaces: {' '.join(files)}" if all(map(os.path.exists, files)) else ""
+        raise UserError(f"{name}: there is no such config file", listed or did_you_mean(name, {*examples, *beside}))
     return path
 
 

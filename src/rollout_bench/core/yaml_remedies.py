@@ -109,7 +109,7 @@ def _sign(line: str, mark: yaml.Mark) -> Mistake | None:
 def _without_colon(lines: list[str], number: int) -> Mistake | None:
     """Return the mistake in a line whose key has no colon: `key value`, `key = value`, a key alone or an item."""
     line = lines[number] if 0 <= number < len(lines) else ""
-    parts = re.fullmatch(r"(\s*)([\w.+-]+)\s*=?\s*(.*)", line)
+    parts = re.fullmatch(r"(\s*)(\w[\w.+-]*)\s*=?\s*(.*)", line)
     if parts is None or re.search(r":(\s|$)", line):
         return None
     space, key, value = parts.groups()
@@ -137,6 +137,8 @@ def _line_before(lines: list[str], number: int) -> int:
 
 def _key_before(lines: list[str], number: int) -> str:
     place = _line_before(lines, number)
+    while place >= 0 and lines[place].lstrip().startswith("- "):
+        place = _line_before(lines, place)
     return f"line {place + 1}" if place >= 0 else "the other keys"
 
 

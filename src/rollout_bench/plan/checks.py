@@ -291,8 +291,19 @@ _DEFINED: dict[str, str] = {
 """What is named -> how to define one."""
 
 
+_OTHER_QUANTS = {
+    "int8": "'w8a8' (int8 weights and activations) or 'w8a16' (int8 weights)",
+    "int4": "'w4a16' (int4 weights)",
+    "float8": "'fp8'",
+    "bfloat16": "'bf16'",
+}
+"""Data types by which a quantization is called -> those that have it."""
+
+
 def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
     """Return the remedy for an undefined name: the closest known one; if there is none, also how to define it."""
+    if kind == "quant" and name in _OTHER_QUANTS:
+        return f"did you mean {_OTHER_QUANTS[name]}?"
     remedy = did_you_mean(name, known)
     define = _DEFINED.get(kind, "").replace("NAME", name)
     return f"{remedy}; {define}" if define and near_miss(name, known) is None else remedy

@@ -52,6 +52,9 @@ _OTHER_KEYS = {
 """Common names of keys whose nearest spelling misleads."""
 
 
+_NAMES = re.compile(r"""[^]['",; ]+""")
+"""Names in a text that should be a list of them."""
+
 _FOLDERS = ("dir", "directory", "folder", "out", "output", "output_dir", "result", "results", "results_dir")
 _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
 """Keys of other programs' configs that name the folder of the results, or more files."""
@@ -324,6 +327,8 @@ def _of_mapping(error: ErrorDetails, where: str, reference: str) -> tuple[str, s
         return problem, f"write {{url: '{value}', model: ...}}"
     if re.match(r"[\w.-]+:\S", str(value)):
         return problem, SPACE_AFTER_COLON
+    if place == ("engine",) and "/" in str(value):
+        return problem, f"write engine: {{python: '{value}'}}"
     if kind == "dict_type":
         return None
     if place == ("baseline",) and isinstance(value, str | None):
@@ -344,6 +349,8 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
         return problem, f"quote it: {parts[-1]}: '{value}'"
     if kind == "string_too_short":
         return f"{where}: is empty", reference
+    if kind == "value_error" and message.startswith("is the single value"):
+        return f"{where}: {message}", f"write {parts[-1]}: [{', '.join(_NAMES.findall(str(value)))}]"
     if kind == "value_error":
         auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
         return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
@@ -370,6 +377,8 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
         return f"write a space after the dash: - {value.rpartition(' -')[2]}"
     if isinstance(place[-1], int) and re.fullmatch(r"[\w.+-]+( [\w.+-]+)+", value):
         return f"a comma is missing: write {', '.join(value.split())}"
+    if not isinstance(place[-1], int) and re.match(r"[\w.-]+:\S", value):
+        return SPACE_AFTER_COLON
     name = name_made_of(value)
     form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
     if not name:

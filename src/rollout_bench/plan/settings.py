@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import as_user_error
@@ -67,7 +67,9 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
     for where, setting_name in named:
         if setting_name is not None and setting_name not in known:
             problem = f"config: {where}: setting '{setting_name}' is not defined"
-            raise UserError(problem, did_you_mean(setting_name, known))
+            define = f"or define it: setting_settings: {{{setting_name}: {{engine_args: {{KEY: VALUE}}}}}}"
+            is_near = near_miss(setting_name, known) is not None
+            raise UserError(problem, did_you_mean(setting_name, known) + ("" if is_near else f"; {define}"))
     if config.settings is not None and swept and not swept.keys() & {*config.settings}:
         raise UserError(
             f"config: sweep of {', '.join(config.sweep)}: settings selects none of its settings",

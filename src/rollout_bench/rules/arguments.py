@@ -20,7 +20,7 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, check_selection
+from rollout_bench.plan.config_file import check_config_file, check_selection, read_config
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
@@ -121,23 +121,35 @@ def check_words(words: Sequence[str]) -> None:
             _check_made(target)
     for file in given.configfile:
         check_config_file(file)
-    for place, entry in enumerate(given.config):
-        key, equals, text = entry.partition("=")
-        if not equals:
-            raise UserError(f"--config {entry}: is not name=value", _meant(place, given.config))
-        if not _KEY.fullmatch(key):
-            top, *below = key.split(".")
-            nested = "".join(f"{{{part}: " for part in below) + text + "}" * len(below)
-            listed = "docs/reference/config.csv lists the keys"
-            remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
-            raise UserError(f"--config {entry}: {key!r} is no key", remedy)
-        check_selection("--config ", key, value_of(text))
-        if _open_brackets(text) and given.config[place + 1 :]:
-            ends = range(place + 2, len(given.config) + 1)
-            parts = (" ".join(given.config[place:end]) for end in ends)
-            whole = next((part for part in parts if not _open_brackets(part)), None)
-            if whole is not None:
-                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+    for place in range(len(given.config)):
+        _check_entry(place, given.config)
+
+
+def _check_entry(place: int, entries: Sequence[str]) -> None:
+    """Check the entry at `place` of those after --config."""
+    entry = entries[place]
+    key, equals, text = entry.partition("=")
+    if not equals:
+        raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
+    if len(key) == 1:  # to Snakemake no name of a value
+        read_config({key: value_of(text)}, {key: text})
+    if not _KEY.fullmatch(key):
+        top, *below = key.split(".")
+        nested = "".join(f"{{{part}: " for part in below) + text + "}" * len(below)
+        listed = "docs/reference/config.csv lists the keys"
+        remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
+        raise UserError(f"--config {entry}: {key!r} is no key", remedy)
+    first, *more = re.split(rf"[;,]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
+    if more:
+        remedy = f"separate them by spaces: {shlex.join([first, *more])}"
+        raise UserError(f"--config {entry}: has several values", remedy)
+    check_selection("--config ", key, value_of(text))
+    if _open_brackets(text) and entries[place + 1 :]:
+        ends = range(place + 2, len(entries) + 1)
+        parts = (" ".join(entries[place:end]) for end in ends)
+        whole = next((part for part in parts if not _open_brackets(part)), None)
+        if whole is not None:
+            raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
 
 
 def _meant(place: int, entries: Sequence[str]) -> str:

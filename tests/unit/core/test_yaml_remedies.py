@@ -30,6 +30,7 @@ MISTAKES = [
     ("a:\n  - b\n  c\nd: 2\n", "line 3, column 3", "write - c", "a:\n  - b\n  - c\nd: 2\n"),
     ("a: 1\n b: 2\n", "line 2, column 2", "in the column of line 1", "a: 1\nb: 2\n"),
     ("a:\n  b: 1\n\n c: 2\n", "line 4, column 2", "in the column of line 2", "a:\n  b: 1\n\n  c: 2\n"),
+    ("a:\n- b\n  c: [d]\n", "line 3, column 3", "in the column of line 1", "a:\n- b\nc: [d]\n"),
     ("a: b: c\n", "line 1, column 5", "quote it: 'b: c'", "a: 'b: c'\n"),
     ("a: %b # c\n", "line 1, column 4", "quote it: '%b'", "a: '%b' # c\n"),
     ("a: *b\n", "line 1, column 4", "quote the value", "a: '*b'\n"),

@@ -87,7 +87,11 @@ def test_config_files_are_laid_over_the_default_of_this_folder_or_of_the_package
 
 @pytest.mark.parametrize(
     ("file", "remedy"),
-    [("config/onlin.yaml", "did you mean 'config/online.yaml'?"), ("on.yaml", "did you mean 'one.yaml'?")],
+    [
+        ("config/onlin.yaml", "did you mean 'config/online.yaml'?"),
+        ("on.yaml", "did you mean 'one.yaml'?"),
+        ("one.yaml,other.yaml", "separate files by spaces: one.yaml other.yaml"),
+    ],
 )
 def test_a_misspelt_config_file_names_the_one_that_was_meant(file: str, remedy: str):
     with pytest.raises(UserError) as caught:
@@ -145,6 +149,9 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["launches=2"], "launches=2: is a value of the config, not a target", "write --config launches=2"),
         (["--config", "launches:2"], "--config launches:2: is not name=value", "did you mean launches=2?"),
         (["--config", "launches", "3"], "--config launches: is not name=value", "did you mean launches=3?"),
+        (["--config", "n=2"], "n: there is no such key", "{<name>: {samples_per_prompt: ...}}"),
+        (["--config", "launches=3;iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
+        (["--config", "launches=3,iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
         (["sumary"], "sumary: is no target", "did you mean results/summary.md?"),
         (["results/sumary.html"], "results/sumary.html: is no target", "did you mean results/summary.html?"),
         (["mine.yaml"], "mine.yaml: is no target", "write --configfile mine.yaml"),
