@@ -9,7 +9,7 @@ from kept import SETTINGS
 from noise import Array
 from repeats import Launches
 
-from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
+from rollout_bench.analysis.timed.comparison import Comparison, judge, with_pairs
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 Side = tuple[str, str]
@@ -34,7 +34,7 @@ def comparisons(
     found = []
     for block in blocks(last + 1, size):
         own = {index: logs[index] for index in block if index in logs}
-        found += judge([in_pairs(Comparison(ways=frozenset({"launches"})), own, SETTINGS.confidence, None)], SETTINGS)
+        found += judge([with_pairs(Comparison(ways=frozenset({"launches"})), own, SETTINGS.confidence, None)], SETTINGS)
     return found
 
 

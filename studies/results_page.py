@@ -28,7 +28,7 @@ from rollout_bench.analysis.stats.divergence import mean_size
 from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
+from rollout_bench.analysis.timed.comparison import Comparison, judge, with_pairs
 from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, measured_experiments
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
@@ -160,7 +160,7 @@ def kept(name: str) -> Any:
 
 def family(own: Mapping[str, Mapping[int, float]]) -> dict[str, Ratio]:
     """Return the ratios of configurations to one baseline from log ratios by block, above 0 where they are better."""
-    found = [in_pairs(Comparison(), logs, SETTINGS.confidence, None) for logs in own.values()]
+    found = [with_pairs(Comparison(), logs, SETTINGS.confidence, None) for logs in own.values()]
     judged = judge(found, SETTINGS, baselines=[""] * len(found))
     return dict(zip(own, map(ratio_of, judged), strict=True))
 

@@ -76,8 +76,8 @@ def test_phases_and_the_rest_are_the_whole_start(name: str, request: pytest.Fixt
 
 def test_a_cold_start_finds_nothing_in_its_caches_and_compiles(cold: Launching) -> None:
     course = cold.record().startup.course
-    assert (course.cache_files, course.own_s("cached_graphs")) == (0, None)
-    assert (course.own_s("inductor") or 0) > (course.own_s("first_token") or 0)
+    assert (course.cache_files, course.phase_s("cached_graphs")) == (0, None)
+    assert (course.phase_s("inductor") or 0) > (course.phase_s("first_token") or 0)
     assert not list((cold.folder / "cache").rglob("*aot*"))
 
 

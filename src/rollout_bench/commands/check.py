@@ -56,7 +56,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []
-    facts = [*_machine(), *_engine(arguments, problems), *device_facts(arguments.platform, problems)]
+    facts = [*_machine_facts(), *_engine_facts(arguments, problems), *device_facts(arguments.platform, problems)]
     problems += without_room(facts, arguments.memory_share)
     facts += [*_models(arguments, problems), *_places(arguments, problems)]
     for name, value in facts:
@@ -71,7 +71,8 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _machine() -> Iterator[tuple[str, str]]:
+def _machine_facts() -> Iterator[tuple[str, str]]:
+    """Yield name and value of what the machine has."""
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(".")
     yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
@@ -81,7 +82,8 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "disk here", f"{disk.free / GIB:.1f} GiB free"
 
 
-def _engine(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+def _engine_facts(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    """Yield name and value of what the engine and torch are; put what is wrong into `problems`."""
     wanted, is_needed = arguments.platform, bool(arguments.model) or not arguments.endpoint
     try:
         engine = probe_engine(None, is_needed=is_needed)

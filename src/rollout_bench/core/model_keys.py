@@ -27,7 +27,7 @@ def _keys(schema: dict[str, Any]) -> Iterator[Key]:
     for path, field, required in _fields(schema, schema, ""):
         default = "required" if required else field.get("default", "")
         shown = default if isinstance(default, str) else json.dumps(default)
-        yield Key(path, _type(schema, field), shown, " ".join(str(field.get("description", "")).split()))
+        yield Key(path, _type_words(schema, field), shown, " ".join(str(field.get("description", "")).split()))
 
 
 def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
@@ -49,9 +49,10 @@ def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any
     return None, ""
 
 
-def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
+def _type_words(schema: dict[str, Any], field: dict[str, Any]) -> str:
+    """Return a field's type as readers know it: its choices, or a name with its bounds."""
     if options := field.get("anyOf") or field.get("oneOf"):
-        return " or ".join(dict.fromkeys(_type(schema, option) for option in options))
+        return " or ".join(dict.fromkeys(_type_words(schema, option) for option in options))
     if "enum" in field:
         return ", ".join(str(value) for value in field["enum"])
     if "const" in field:
@@ -59,7 +60,7 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
     if "$ref" in field:
         return "mapping"
     if field.get("type") == "array":
-        return f"list of {_type(schema, field.get('items', {}))}"
+        return f"list of {_type_words(schema, field.get('items', {}))}"
     name = str(field.get("type", "any value"))
     bounds = [f"{sign} {field[key]}" for key, sign in _BOUNDS.items() if key in field]
     return " ".join([_TYPES.get(name, name), *bounds])

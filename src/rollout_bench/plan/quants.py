@@ -240,7 +240,7 @@ def confounders(
     mine, theirs = _engine_facts(own), _engine_facts(other)
     compared = {f"args.{FOLLOWS_LENGTHS}"} if own.workload.name != other.workload.name else set()
     if own.quant.name != other.quant.name:
-        compared |= {fact for spec in (own, other) for fact in _engine_facts(spec) if _makes_quant(fact, spec)}
+        compared |= {fact for spec in (own, other) for fact in _engine_facts(spec) if _follows_from_quant(fact, spec)}
     if own.setting != other.setting and setting is not None:
         as_set = _engine_facts(setting)
         compared |= {fact for fact in {**mine, **as_set} if mine.get(fact) != as_set.get(fact)}
@@ -261,7 +261,8 @@ def _engine_facts(spec: Spec) -> dict[str, str]:
     return dict(flat(told))
 
 
-def _makes_quant(fact: str, spec: Spec) -> bool:
+def _follows_from_quant(fact: str, spec: Spec) -> bool:
+    """Return whether an engine fact is as it is because of the spec's quantization."""
     argument, quant = fact.removeprefix("args."), spec.quant
     return (
         argument == "quantization"

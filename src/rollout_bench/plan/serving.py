@@ -90,9 +90,9 @@ class OnlineLoad(Traffic):
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other, numbered unless they rise."""
         pacing = {key: getattr(self, key) for key in PACING}
-        count = max(self._lengths.values(), default=1)
+        count = max(self._load_counts.values(), default=1)
         points = [
-            LoadPoint(**{key: value[place] if key in self._lengths else value for key, value in pacing.items()})
+            LoadPoint(**{key: value[place] if key in self._load_counts else value for key, value in pacing.items()})
             for place in range(count)
         ]
         if all(a.weight < b.weight for a, b in itertools.pairwise(points)):
@@ -100,14 +100,14 @@ class OnlineLoad(Traffic):
         return tuple(point.model_copy(update={"stage": number}) for number, point in enumerate(points, 1))
 
     @property
-    def _lengths(self) -> dict[str, int]:
+    def _load_counts(self) -> dict[str, int]:
         """Number of loads in each key that is a list."""
         return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
     @model_validator(mode="after")
     def _one_load_or_several(self) -> "OnlineLoad":
-        said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
-        if len(set(self._lengths.values())) > 1:  # before the points, which need equal lengths
+        said = " and ".join(f"{length} of {key}" for key, length in self._load_counts.items())
+        if len(set(self._load_counts.values())) > 1:  # before the points, which need equal lengths
             raise ValueError(
                 f"has lists of different lengths, {said}: write equally many values of each, or one value for all loads"
             )

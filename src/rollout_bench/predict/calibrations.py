@@ -72,7 +72,7 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
     Raises:
         UserError: there is none.
     """
-    fitting = [each for each in among if _engine(each.spec) == _engine(spec)]
+    fitting = [each for each in among if _timing_settings(each.spec) == _timing_settings(spec)]
     if not fitting:
         raise UserError(
             f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
@@ -91,12 +91,12 @@ def same_but_engine_version(one: Spec, other: Spec) -> bool:
 def same_model(one: Spec, other: Spec) -> bool:
     """Return whether two experiments run a model in the same way: sampling, processes and scheduling may differ."""
     first, second = (
-        {**whole, "workload": None, "engine": whole["engine"]["args"]} for whole in map(_engine, (one, other))
+        {**whole, "workload": None, "engine": whole["engine"]["args"]} for whole in map(_timing_settings, (one, other))
     )
     return first == second
 
 
-def _engine(spec: Spec) -> dict[str, Any]:
+def _timing_settings(spec: Spec) -> dict[str, Any]:
     """Return all that decides how long a step of given work takes, apart from the engine's version."""
     free = FREE if spec.platform == "cpu" else {*FREE, "data_parallel_size"}  # replicas divide the cores of a CPU
     engine = _unversioned(spec)
@@ -111,11 +111,13 @@ def _unversioned(spec: Spec) -> dict[str, Any]:
 
 
 def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
-    own = _engine(spec)
-    near = [each for each in among if all(_engine(each.spec)[part] == own[part] for part in ("model", "quant"))]
+    own = _timing_settings(spec)
+    near = [
+        each for each in among if all(_timing_settings(each.spec)[part] == own[part] for part in ("model", "quant"))
+    ]
     if not near:
         return "there is no valid calibration of it"
-    here, there = (each["engine"] | each["workload"] | each for each in (own, _engine(near[0].spec)))
+    here, there = (each["engine"] | each["workload"] | each for each in (own, _timing_settings(near[0].spec)))
     names = [name for name in here if here[name] != there[name] and name not in ("engine", "workload")]
     said = "; ".join(f"{name} is {here[name]} here, {there[name]} there" for name in names)
     return f"its calibration is of another engine: {said}"

@@ -46,7 +46,7 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
     sweeps = grouped(
-        ((base.experiment.mode, base.experiment.experiment), (base, _by_told_metric(others), own))
+        ((base.experiment.mode, base.experiment.experiment), (base, _judged_metric_first(others), own))
         for (base, others), own in zip(groups[:MOST], beside, strict=False)
     )
     found = [_conclusion(loads, collection) for loads in sweeps.values()]
@@ -138,7 +138,7 @@ def _without_baseline(rows: Sequence[Row], baseline: Mapping[str, str]) -> Itera
             return
 
 
-def _by_told_metric(others: Sequence[Row]) -> list[Row]:
+def _judged_metric_first(others: Sequence[Row]) -> list[Row]:
     """Return `others`, which share a baseline, with the first metric that has a verdict moved to the front.
 
     If requests arrive at a rate, the load determines the throughput, so only latencies have a verdict.
@@ -214,7 +214,7 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
     """Return conclusions of `rows` by mode and number, each against the same experiment in another folder, called A."""
     # loads have the names that they have in tables
     named = [replace(row, experiment=replace(row.experiment, part=None)) for row in rows]
-    told = [row for each in named for row in _by_told_metric([each])]
+    told = [row for each in named for row in _judged_metric_first([each])]
     apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in told)
     headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
     return [_conclusion_of(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]

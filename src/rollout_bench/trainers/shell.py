@@ -94,7 +94,7 @@ class Word:
             left = max(left - len(piece.text), 0)
         return replace(self, pieces=tuple(pieces))
 
-    def perhaps(self, name: str) -> "Word":
+    def as_conditional(self, name: str) -> "Word":
         """Return the word as one that only a condition puts into the array `name`: its value is a variable."""
         begin, equals, _ = self.text.partition("=")
         unknown = Piece(f"${{{name}[@]}}", is_variable=True)
@@ -375,8 +375,8 @@ class _Script:
             found = _ASSIGNMENT.match(word.text)
             if found and word.elements is not None and found[1] not in self._never:
                 before = self._arrays.get(found[1], [])
-                kept = before if found["more"] == "+" else [one.perhaps(found[1]) for one in before]
-                self._arrays[found[1]] = [*kept, *(one.perhaps(found[1]) for one in word.elements)]
+                kept = before if found["more"] == "+" else [one.as_conditional(found[1]) for one in before]
+                self._arrays[found[1]] = [*kept, *(one.as_conditional(found[1]) for one in word.elements)]
         for name in changed:
             self._lose(name)
 

@@ -26,7 +26,7 @@ from rollout_bench.analysis.stats.two_stages import FIRST, FirstStage, TwoStages
 from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
     Way,
-    has_idle_pass,
+    has_undefined_log,
     most_precise_pairs,
     pair_of,
     paired_launches,
@@ -180,7 +180,7 @@ def compare_launches(
     if wrong:
         return wrong
     both = paired_launches(*sides)
-    idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
+    idle = [launch for launch, pair in both.items() if any(has_undefined_log(metric, side) for side in pair)]
     if idle and NUMBERS[metric].of != "sequences":
         lacks = "has no energy" if NUMBERS[metric].table == ENERGY else "generated nothing"
         reason = f"in launch {idle[0]} a pass, its own or its baseline's, {lacks}"
@@ -200,10 +200,10 @@ def compare_launches(
         other_way={launch: pair.way for launch, pair in there.items() if launch not in found},
     )
     logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
-    return in_pairs(comparison, logs, confidence, stop)
+    return with_pairs(comparison, logs, confidence, stop)
 
 
-def in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
+def with_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
     """Return `comparison` with the pairs of these log ratios by launch, above 0 where its own side is better."""
     both, logs = list(by_launch), list(by_launch.values())
     comparison = replace(
@@ -234,7 +234,7 @@ def compare_launches_apart(
     of = NUMBERS[metric]
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
     alike = bool(of.numerator) and all(
-        typical(one) and not has_idle_pass(metric, one) for side in sides for one in side
+        typical(one) and not has_undefined_log(metric, one) for side in sides for one in side
     )
     values, baseline = (
         {each.launch: typical_value(metric, each) for each in side} if alike else values_of(metric, side)

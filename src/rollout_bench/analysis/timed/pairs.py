@@ -114,7 +114,7 @@ def by_round(metric: MetricName, launch: LaunchMeasures) -> dict[int, float]:
     return {each.round: log for each, log in zip(launch.passes, logs, strict=True) if each.round is not None}
 
 
-def has_idle_pass(metric: MetricName, launch: LaunchMeasures) -> bool:
+def has_undefined_log(metric: MetricName, launch: LaunchMeasures) -> bool:
     """Return whether the logarithm of `metric` is undefined for an iteration of `launch`.
 
     Examples: nothing was generated, the times of its sequences are unknown, or its tail is 0 s long.

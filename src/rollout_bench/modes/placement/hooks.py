@@ -125,7 +125,7 @@ def joint_pass(over: Sequence[StepOver], spec: Spec) -> IterationDone:
     release = min(one.released for one in over)
     passes = [engine_pass([over[rank] for rank in shards], release) for shards in placed_engines(spec)]
     done = passes[0] if len(passes) == 1 else done_together(passes)
-    ranks = [_rebased(one.step, release) for one in over]
+    ranks = [_since_release(one.step, release) for one in over]
     placed = PlacedStep(
         elapsed_s=max(span.began_s + span.elapsed_s for rank in ranks for span in rank.spans),
         ranks=ranks,
@@ -167,7 +167,8 @@ def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
     return first.model_copy(update={"iteration": iteration})
 
 
-def _rebased(step: RankStep, release: float) -> RankStep:
+def _since_release(step: RankStep, release: float) -> RankStep:
+    """Return `step` with the beginnings of its spans in seconds after `release`."""
     spans = [span.model_copy(update={"began_s": span.began_s - release}) for span in step.spans]
     return step.model_copy(update={"spans": spans})
 

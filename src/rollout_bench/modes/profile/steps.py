@@ -117,11 +117,12 @@ class Windows:
         Prefill steps are all steps that compute prompts, from as many passes as necessary. Decode steps are from the
         middle of a pass, where the KV cache has its average size.
         """
-        taken = self._decode(count, profiled) if phase == "decode" else self._prefill(count, profiled)
+        taken = self._decode_steps(count, profiled) if phase == "decode" else self._prefill_steps(count, profiled)
         self._following.abandon()
         return taken
 
-    def _prefill(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
+    def _prefill_steps(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
+        """Return `count` steps that compute prompts, of as many passes as that takes."""
         taken: list[Step] = []
         with _profiling(profiled):
             while len(taken) < count:
@@ -130,7 +131,7 @@ class Windows:
                     taken += self._next(profiled)
         return taken
 
-    def _decode(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
+    def _decode_steps(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
         """Return decode steps; if texts end before the middle, a further pass with an earlier window is used."""
         while True:
             asked = next(self._passes)

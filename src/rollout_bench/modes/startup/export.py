@@ -13,7 +13,7 @@ def more_of(records: Sequence[Record]) -> dict[str, Any]:
     courses = [course for record in records if (course := start_phases(record)) is not None]
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
     found = {
-        "phases": known_statistics({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
+        "phases": known_statistics({name: ([course.phase_s(name) for course in courses], "s") for name in phases}),
         **known_statistics(
             {
                 "rest": ([course.rest_s for course in courses], "s"),

@@ -52,7 +52,10 @@ def loading_report(record: Record, others: Iterable[Record] = ()) -> str:
     launched = datetime.fromisoformat(record.started_at).timestamp()
     began = launched + (course.after_s or 0.0)
     spec, environment = record.spec, record.environment
-    graphs = {"load_cached_compiled_graph": course.own_s("cached_graphs"), "compile_graph": course.own_s("inductor")}
+    graphs = {
+        "load_cached_compiled_graph": course.phase_s("cached_graphs"),
+        "compile_graph": course.phase_s("inductor"),
+    }
     slept = [look for other in others if _engine(other) == _engine(record) for look in _sleep_wake(other)]
     imports, ready = course.phase("import"), course.phase("engine_ready")
     report = {
@@ -83,7 +86,7 @@ def loading_report(record: Record, others: Iterable[Record] = ()) -> str:
                 "vllm_ready_timestamp": began + (ready.ended_s if ready else course.until_token_s),
                 "load": _load(record, course),
                 "size": 0.0,
-                "dynamo_bytecode_transform": course.own_s("dynamo") or 0.0,
+                "dynamo_bytecode_transform": course.phase_s("dynamo") or 0.0,
                 **{key: seconds for key, seconds in graphs.items() if seconds},
                 "torch_compile": _own_s(course, ("dynamo", "inductor", "cached_graphs")),
                 "memory_profiling": {"available_kv_cache": record.startup.reported.get("kv_cache_memory_gib", 0.0)},
@@ -138,4 +141,4 @@ def _category(course: StartCourse, title: str, phases: Iterable[PhaseName]) -> d
 
 
 def _own_s(course: StartCourse, phases: Iterable[PhaseName]) -> float:
-    return sum((course.own_s(name) or 0.0 for name in phases), 0.0)
+    return sum((course.phase_s(name) or 0.0 for name in phases), 0.0)

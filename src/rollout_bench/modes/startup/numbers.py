@@ -42,7 +42,7 @@ def _of(value: Callable[[StartCourse], float | None]) -> Callable[[Record], floa
 
 
 def _own_s(name: PhaseName, course: StartCourse) -> float | None:
-    return course.own_s(name)
+    return course.phase_s(name)
 
 
 def _reading(record: Record) -> float | None:
@@ -50,7 +50,7 @@ def _reading(record: Record) -> float | None:
     course = start_phases(record)
     if course is None or course.weights_bytes is None:
         return None
-    seconds = record.startup.reported.get("weights_load_s") or course.own_s("weights")
+    seconds = record.startup.reported.get("weights_load_s") or course.phase_s("weights")
     return course.weights_bytes / seconds if seconds else None
 
 

@@ -149,8 +149,8 @@ def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
 
 def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
     """Return a flag if caches should be warm but the start compiled without reading a graph from them."""
-    compiled_s = course.own_s("inductor")
-    if wanted == "cold" or compiled_s is None or course.own_s("cached_graphs") is not None:
+    compiled_s = course.phase_s("inductor")
+    if wanted == "cold" or compiled_s is None or course.phase_s("cached_graphs") is not None:
         return []
     sentence = (
         f"caches: warm was asked for, and the engine compiled all the same: Inductor took {compiled_s:.1f} s, and no "

@@ -55,7 +55,7 @@ class StartCourse(Strict):
         """Return the phase `name`; None if it did not occur."""
         return next((phase for phase in self.phases if phase.name == name), None)
 
-    def own_s(self, name: PhaseName) -> float | None:
+    def phase_s(self, name: PhaseName) -> float | None:
         """Return the seconds of the phase `name`; None if it did not occur."""
         found = self.phase(name)
         return None if found is None else found.elapsed_s

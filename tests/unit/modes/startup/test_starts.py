@@ -209,7 +209,7 @@ def test_a_start_reads_its_devices_outside_its_time(tmp_path: Path, monkeypatch:
         collecting.take(event)
     record, _ = collecting.record("", tmp_path / "launch-0.json")
     assert "device_shared" in [flag.code for flag in record.validity]
-    assert record.startup.course.own_s("process") < 0.4
+    assert record.startup.course.phase_s("process") < 0.4
 
 
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))
