@@ -49,12 +49,10 @@ print("PLANNED" + json.dumps(named("cuda")))
 """
 
 
-# No mode imports another one (.importlinter), so those that config.yaml names can be missing together.
-MISSING = ("offline rollout profile online startup", "messages steps cycle placement drift")
+_MODES = list(SAMPLES)
 
-
-def test_each_mode_is_missing_once():
-    assert sorted(" ".join(MISSING).split()) == sorted(SAMPLES)
+# No mode imports another one (.importlinter), so half of them can be missing together.
+MISSING = (" ".join(_MODES[: len(_MODES) // 2]), " ".join(_MODES[len(_MODES) // 2 :]))
 
 
 @pytest.mark.parametrize("missing", MISSING)
