@@ -13,6 +13,7 @@ from rollout_bench.contracts.record import Failure
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.core.processes import Interrupted
+from rollout_bench.measure.engine.worker import failure_event
 from rollout_bench.measure.launch.outcome import LaunchOutcome, recording_failure
 from rollout_bench.measure.launch.processes import LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
@@ -74,6 +75,23 @@ def test_other_errors_have_a_category_and_keep_their_phase_and_the_engines_log(
     log = (tmp_path / "launch.log").read_text()
     assert log.startswith("of the engine\n")
     assert said in log
+
+
+NO_TEMPLATE = UserError("m: its tokenizer has no chat template", "name another model")
+
+
+@pytest.mark.parametrize(
+    ("error", "category", "cause", "fix"),
+    [
+        (NO_TEMPLATE, "crash", NO_TEMPLATE.problem, NO_TEMPLATE.remedy),
+        (UserError("m: has no tokenizer that works", "add"), "no_tokenizer", "m: has no tokenizer that works", "add"),
+        (MeasuringFailed("wrong_key", "it is refused", "set it"), "wrong_key", "it is refused", "set it"),
+        (ValueError("x"), "", "ValueError: x", ""),
+    ],
+)  # fmt: skip
+def test_an_engine_process_tells_what_the_user_can_do(error: Exception, category: str, cause: str, fix: str):
+    told = failure_event(error)
+    assert (told.category, told.exception, told.fix) == (category, cause, fix)
 
 
 def test_the_scheduler_knows_better_why_an_engine_crashed(tmp_path: Path):

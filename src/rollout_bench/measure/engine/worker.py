@@ -12,9 +12,10 @@ from functools import partial
 from typing import IO
 
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.failures import cause_of
 from rollout_bench.measure.launch.protocol import Done, Failed, IterationBegins, Job, send
 
 
@@ -33,6 +34,14 @@ def context_of(descriptor: int, orders: IO[bytes], import_s: float | None) -> En
         orders.readline()
 
     return EngineContext(send_event, await_turn, import_s)
+
+
+def failure_event(error: Exception) -> Failed:
+    """Return the event of a job that `error` ended; the supervisor finds the cause of an unknown error in the log."""
+    if not isinstance(error, UserError):
+        return Failed(exception=f"{type(error).__name__}: {error}")
+    cause = cause_of(error)
+    return Failed(exception=cause.cause, category=cause.category, fix=cause.fix)
 
 
 def main() -> int:
@@ -60,12 +69,9 @@ def main() -> int:
             MODES[job.spec.mode].worker.get()(job, context)
             context.send(Done())
             text = orders.readline()
-    except MeasuringFailed as error:
-        print(error.problem, file=sys.stderr)
-        failed = Failed(exception=error.problem, category=error.category, fix=error.remedy)
     except Exception as error:
-        traceback.print_exc()
-        failed = Failed(exception=f"{type(error).__name__}: {error}")
+        print(error.problem, file=sys.stderr) if isinstance(error, UserError) else traceback.print_exc()
+        failed = failure_event(error)
     if failed is not None:
         send(descriptor, failed)
     sys.stdout.flush()

@@ -319,8 +319,8 @@ def _shorten(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def cause_of(error: Exception, phase: str) -> Cause:
-    """Return the cause of a launch's failure from an exception that the supervisor raised in `phase`."""
+def cause_of(error: Exception, phase: str = "") -> Cause:
+    """Return the cause of a launch's failure from an exception of this program, which it raised in `phase`."""
     if isinstance(error, MeasuringFailed):
         return Cause(error.category, error.problem, error.remedy)
     if isinstance(error, UserError):
