@@ -81,4 +81,5 @@ def test_nothing_is_left(found: Measured) -> None:
     names = [first, f"messages/{found.record.spec.experiment()}"]
     assert (launch.left_behind(), launch.survivors()) == ([f"{name}/launch-0.json" for name in names], [])
     assert len([path for path in found.shared if path.name.startswith("psm_")]) > 2
+    assert any(path.name.startswith("vllm_dist_") for path in found.shared), "of the workers' own messages"
     assert [path for path in found.shared if path.exists()] == []

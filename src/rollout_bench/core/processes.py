@@ -57,19 +57,20 @@ def members_of(groups: Iterable[Group]) -> list[int]:
 
 SHARED_MEMORY = Path("/dev/shm")
 
-_OF_PYTHON = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-)\w+)$", re.MULTILINE)
-"""Shared memory and semaphores of Python's multiprocessing. Their random names are unique to one program."""
+_OF_ENGINE = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-|vllm_dist_)\S+)$", re.MULTILINE)
+"""Shared memory and semaphores of Python's multiprocessing, and of vLLM's workers on a CPU, which never remove theirs.
+Their random names are unique to one program."""
 
 
 def shared_memory_of(pids: Iterable[int]) -> set[Path]:
-    """Return the paths of the shared memory and semaphores of Python's multiprocessing that the processes have open.
+    """Return the paths of the engine's shared memory and semaphores that the processes have open.
 
     Files that remain after all these processes were killed are garbage.
     """
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):  # ended meanwhile
-            found |= set(_OF_PYTHON.findall(Path(f"/proc/{pid}/maps").read_bytes()))
+            found |= set(_OF_ENGINE.findall(Path(f"/proc/{pid}/maps").read_bytes()))
     return {SHARED_MEMORY / os.fsdecode(name) for name in found}
 
 
