@@ -19,6 +19,7 @@ from pathlib import Path
 from fidelity import HERE, throughput_words
 
 from rollout_bench.contracts.spec import Spec, read_spec
+from rollout_bench.contracts.store import read_record
 from rollout_bench.core.files import write_whole
 from rollout_bench.measure.engine.lora import adapter_request
 from rollout_bench.measure.launch.preflight import engine_environment
@@ -32,6 +33,14 @@ def spec_of(folder: Path, model: str, workload: str, setting: str) -> Spec:
     named = (model, workload, setting)
     (found,) = (each for each in specs if (each.model.name, each.workload.name, each.setting) == named)
     return found
+
+
+def place_of(folder: Path) -> dict[str, str]:
+    """Return when and where a launch of that folder ran."""
+    record = read_record(next((folder / "results").glob("*/*/launch-0.json")))
+    there = record.environment
+    measured, engine = record.started_at[:10], f"{there.engine_name} {there.engine_version}"
+    return {"measured": measured, "device": there.device_model, "engine": engine}
 
 
 def timed(spec: Spec, model: Path, adapter: str | None, seed: int) -> dict[str, float]:
@@ -71,6 +80,7 @@ def main() -> None:
     end_s = time.monotonic() + arguments.seconds
     specs = {name: spec_of(arguments.folder, arguments.model, arguments.workload, name) for name in arguments.settings}
     load = next(iter(specs.values())).workload.model_dump(mode="json", include=LOAD)
+    head = {**place_of(arguments.folder), "model": arguments.model, "workload": arguments.workload, "load": load}
     runs: list[dict[str, object]] = []
     weights = arguments.weights.absolute()
     adapters = {
@@ -83,8 +93,7 @@ def main() -> None:
                 return
             found = timed(specs[name], weights, adapters.get(name), index + 1)
             runs.append({"round": index, "setting": name, **found})
-            kept = {"model": arguments.model, "workload": arguments.workload, "load": load, "runs": runs}
-            write_whole(arguments.out, json.dumps(kept, indent=2).encode())
+            write_whole(arguments.out, (json.dumps({**head, "runs": runs}, indent=2) + "\n").encode())
             print(runs[-1], flush=True)
 
 

@@ -25,7 +25,7 @@ from fidelity import COMMAND, OURS
 from kept import REPOSITORY, RESULTS, SETTINGS
 
 from rollout_bench.analysis.stats.divergence import mean_size
-from rollout_bench.analysis.stats.intervals import welch_interval
+from rollout_bench.analysis.stats.intervals import ratio_interval, welch_interval
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, judge, with_pairs
@@ -369,6 +369,39 @@ def fidelity() -> tuple[float, float, Ratio]:
     return fmean(ours), fmean(theirs), Ratio(value, low, high, "", len(ours))
 
 
+@dataclass(frozen=True)
+class AdapterInBench:
+    """An adapter in `vllm bench throughput` and in launches of mode rollout, on an H200 at Qwen3-8B's step.
+
+    `there` is its ratio to merged weights in the command, `over` that of the launches over it; tok/s of merged weights
+    are `ours` and `theirs`.
+    """
+
+    there: Ratio
+    over: Ratio
+    ours: float
+    theirs: float
+
+
+def adapter_in_bench(setting: str) -> AdapterInBench:
+    """Return what the command and the launches say of the adapter of a setting."""
+    rates = {
+        (run["setting"], run["round"]): run["output_tokens"] / run["elapsed_s"]
+        for run in kept("h200-lora-bench")["runs"]
+    }
+    merged = {index: rate for (name, index), rate in rates.items() if name == "merged"}
+    theirs = [math.log(rates[setting, index] / rate) for index, rate in merged.items()]
+    rows = (pack("h200-lora").row(model="qwen3-8b", workload="step", setting=each) for each in (setting, "merged"))
+    own, base = ([launch.output_tokens_per_s for launch in row.used] for row in rows)
+    ours = [math.log(rate / other) for rate, other in zip(own, base, strict=True)]
+    there = ratio_interval(theirs, SETTINGS.confidence)
+    over = welch_interval(ours, theirs, SETTINGS.confidence)
+    first, second = (
+        Ratio(float(each.ratio), float(each.low), float(each.high), "", len(theirs)) for each in (there, over)
+    )
+    return AdapterInBench(first, second, fmean(base), fmean(merged.values()))
+
+
 def in_turn() -> tuple[float, float, Ratio]:
     """Return output tok/s of launches and of `vllm bench throughput` that took turns on an H200, and their ratio."""
     found = trust_numbers.Trust().on_gpu
@@ -491,9 +524,9 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 
 
 FUNCTIONS = (
-    pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift, message_shares,
-    placement, fidelity, in_turn, predictions, sign, told, claim, changes, kept, functools.cache(trust_numbers.Trust),
-    functools.cache(trust_numbers.OnGpu), flags_table,
+    pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift,
+    message_shares, placement, fidelity, in_turn, adapter_in_bench, predictions, sign, told, claim, changes, kept,
+    functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""
 
