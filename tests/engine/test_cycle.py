@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from launching import HAS_AMX, SETTINGS, Launching, tiny_spec
+from launching import HAS_AMX, SETTINGS, Launching, tiny_spec, with_adapter
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
@@ -54,6 +54,8 @@ SPECS: dict[str, Spec] = {
     "bf16": cycle_spec(apart=True),
     "w8a16 reload": cycle_spec("w8a16", update="reload"),
     "w8a8": cycle_spec("w8a8"),
+    "adapter": with_adapter(cycle_spec(), rank=4),
+    "adapter reload": with_adapter(cycle_spec(update="reload"), rank=4),
 }
 
 
@@ -120,3 +122,17 @@ def test_int8_weights_are_quantized_on_the_way(record: Callable[[str], Record]):
         return
     assert "output_changed" in findings(found)
     assert not found.valid
+
+
+def test_only_an_adapter_changes_and_comes_back(record: Callable[[str], Record]):
+    found = record("adapter"), record("adapter reload")
+    for each in found:
+        assert findings(each) == set()
+        loaded, second, first = each.weight_proofs
+        # two halves of each of 4 layers: one of q, k, v, o, gate, up and down
+        assert (first.trained, second.changed_trained, first.changed_trained) == (56, 56, 56)
+        assert (loaded.tokens, loaded.checksum) == (first.tokens, first.checksum)
+        assert loaded.tokens != second.tokens
+        assert {iteration.transition.update.size_bytes for iteration in each.iterations} == {each.engine.adapter.bytes}
+    in_memory, from_files = ([proof.tokens for proof in each.weight_proofs] for each in found)
+    assert in_memory == from_files

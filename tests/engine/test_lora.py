@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from launching import SETTINGS, Launching, own_flags, tiny_spec
+from launching import SETTINGS, Launching, own_flags, tiny_spec, with_adapter
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.lora import Lora, MaxRank
+from rollout_bench.contracts.lora import MaxRank
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 
@@ -75,12 +75,6 @@ print("SAID", json.dumps({
     "from_base": float((before - torch.tensor(apart)).abs().max()),
 }))
 """
-
-
-def with_adapter(spec: Spec, **lora: Any) -> Spec:
-    adapter = Lora.model_validate(lora)
-    engine = spec.engine.model_copy(update={"args": {**spec.engine.args, **adapter.engine_args}})
-    return spec.model_copy(update={"lora": adapter, "engine": engine})
 
 
 @pytest.fixture(scope="module")

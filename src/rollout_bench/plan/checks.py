@@ -533,7 +533,8 @@ def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode) -> None:
         UserError: an argument follows from `lora`.
     """
     if not mode.loras:
-        names = " and ".join(each.name for each in MODES.values() if each.loras)
+        *first, last = sorted(each.name for each in MODES.values() if each.loras)
+        names = f"{', '.join(first)} and {last}"
         problem = f"mode {mode.name} does not measure adapters (lora)"
         raise UnmeasurableError(problem, f"measure them in modes {names}, or leave lora out")
     for name in ENGINE_ARGS:

@@ -445,7 +445,8 @@ class _Config(Strict):
     lora: Lora | None = Field(
         None,
         description=(
-            "An adapter of random values that each request names, in modes offline and rollout: {rank: 16}. Null: none."
+            "An adapter of random values that each request names, in modes offline, rollout and cycle: {rank: 16}. "
+            "Null: none."
         ),
     )
     model_settings: dict[Name, ModelSettings] = Field({}, description="Model -> place of its weights and its settings.")

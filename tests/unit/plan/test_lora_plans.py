@@ -18,6 +18,18 @@ def test_the_engine_makes_room_for_the_next_rank_that_vllm_knows(rank: int, room
     assert Lora(rank=rank).engine_args == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
 
 
+def test_an_engine_with_an_adapter_keeps_its_weights_asleep_as_in_verl() -> None:
+    settings = {
+        "quants": ["bf16"],
+        "settings": ["default", "adapter"],
+        "setting_settings": {"adapter": {"lora": {"rank": 8}}},
+    }
+    cycles = {"platform": "cuda", "modes": ["cycle"], "cycle": {"update": "reload"}, "models": ["qwen3-1.7b"]}
+    untied = {"qwen3-1.7b": {"synthetic": {"preset": "qwen3-tiny"}}}
+    found = specs({**settings, **cycles, "model_settings": untied})
+    assert [(spec.setting, spec.cycle.sleep) for spec in found] == [(None, "2"), ("adapter", "1")]
+
+
 def test_settings_with_and_without_an_adapter_are_compared() -> None:
     adapters = {
         "adapter": {"lora": {"rank": 16, "max_rank": 64}},

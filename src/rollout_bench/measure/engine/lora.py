@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.record import AdapterFacts
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec
+from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
 
 if TYPE_CHECKING:
@@ -71,7 +72,12 @@ def _random(name: str, *shape: int) -> "torch.Tensor":
 
 
 def adapter_tensors(
-    model: str, lora: Lora, *, deviation: float = DEVIATION, trust_remote_code: bool = False
+    model: str,
+    lora: Lora,
+    *,
+    deviation: float = DEVIATION,
+    weights: Weights = "first",
+    trust_remote_code: bool = False,
 ) -> dict[str, "torch.Tensor"]:
     """Return the tensors of an adapter by their names in PEFT's files, in bf16; the same ones for the same model.
 
@@ -86,8 +92,8 @@ def adapter_tensors(
     found: dict[str, torch.Tensor] = {}
     for name, inputs, outputs in linear_layers(model, trust_remote_code=trust_remote_code):
         if lora.is_target(name):
-            where = f"base_model.model.{name}"
-            a, b = _random(f"{name} A", lora.rank, inputs), _random(f"{name} B", outputs, lora.rank)
+            where, seed = f"base_model.model.{name}", name if weights == "first" else f"{name} {weights}"
+            a, b = _random(f"{seed} A", lora.rank, inputs), _random(f"{seed} B", outputs, lora.rank)
             found[f"{where}.lora_A.weight"] = (a / math.sqrt(inputs)).bfloat16()
             found[f"{where}.lora_B.weight"] = (b * deviation / lora.scale / math.sqrt(lora.rank)).bfloat16()
     if not found:
@@ -96,10 +102,8 @@ def adapter_tensors(
     return found
 
 
-def write_adapter(
-    folder: Path, model: str, lora: Lora, *, deviation: float = DEVIATION, trust_remote_code: bool = False
-) -> dict[str, int]:
-    """Write an adapter, made as by `adapter_tensors`, in the format of PEFT into an empty folder.
+def write_adapter(folder: Path, model: str, lora: Lora, **more: Any) -> dict[str, int]:
+    """Write an adapter, made as by `adapter_tensors` (with `more`), in the format of PEFT into an empty folder.
 
     Returns:
         tensors: their number; values: number of all values; bytes.
@@ -109,7 +113,7 @@ def write_adapter(
     """
     from safetensors.torch import save_file
 
-    tensors = adapter_tensors(model, lora, deviation=deviation, trust_remote_code=trust_remote_code)
+    tensors = adapter_tensors(model, lora, **more)
     save_file(tensors, folder / "adapter_model.safetensors")
     layers = sorted({name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors})
     config = {
@@ -126,7 +130,7 @@ def write_adapter(
     return {"tensors": len(tensors), "values": values, "bytes": sum(tensor.nbytes for tensor in tensors.values())}
 
 
-def adapter_request(spec: Spec, model: str) -> tuple[Any, dict[str, int]]:
+def adapter_request(spec: Spec, model: str, weights: Weights = "first") -> tuple[Any, dict[str, int]]:
     """Return vLLM's LoRARequest for a new adapter in the launch's temporary folder, and what `write_adapter` returns.
 
     Raises:
@@ -138,7 +142,7 @@ def adapter_request(spec: Spec, model: str) -> tuple[Any, dict[str, int]]:
     folder = Path(tempfile.mkdtemp(prefix="adapter-"))
     code = bool(spec.engine.args.get("trust_remote_code"))
     deviation = DUMMY_DEVIATION if spec.load_format in NO_WEIGHTS_NEEDED else DEVIATION
-    sizes = write_adapter(folder, model, spec.lora, deviation=deviation, trust_remote_code=code)
+    sizes = write_adapter(folder, model, spec.lora, deviation=deviation, weights=weights, trust_remote_code=code)
     return LoRARequest(NAME, NUMBER, str(folder)), sizes
 
 

@@ -28,10 +28,11 @@ class Proofs:
     Args:
         engine: the engine.
         norms: whether an update must also change the weights of norms.
+        adapter: whether an update changes an adapter, and none of the model's weights.
     """
 
-    def __init__(self, engine: ProvenEngine, norms: bool) -> None:
-        self._engine, self._norms = engine, norms
+    def __init__(self, engine: ProvenEngine, norms: bool, *, adapter: bool = False) -> None:
+        self._engine, self._must_change = engine, {"norms": norms, "adapter": adapter}
         self._before: dict[str, str] | None = None
         length = min(PROMPT_TOKENS, engine.context_tokens - TOKENS)
         draw = random.Random(SEED)
@@ -43,7 +44,7 @@ class Proofs:
 
     def take(self, weights: Weights) -> WeightProof:
         """Return the proof of the engine's current state; `weights` are its expected weights."""
-        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
+        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs=self._must_change)
         proofs = {f"{rank}/{name}": proof for rank, found in enumerate(ranks) for name, proof in found.items()}
         now = {name: checksum for name, (checksum, _, _) in proofs.items()}
         trained = {name for name, (_, _, must_change) in proofs.items() if must_change}

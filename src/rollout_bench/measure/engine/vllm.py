@@ -242,7 +242,9 @@ class LoadedEngine:
 
         how = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
         self.reset_prefix_cache()
-        outputs = [self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False) for prompt in prompts]
+        outputs = [
+            self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False, **self._named) for prompt in prompts
+        ]
         return [list(output.outputs[0].token_ids) for (output,) in outputs]
 
     def reset_prefix_cache(self) -> None:

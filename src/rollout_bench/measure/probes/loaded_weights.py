@@ -234,8 +234,7 @@ class WeightCensus:
 
     def rollout_bench_adapter_values(self) -> int:
         """Return the number of values other than zero that this rank's layers hold for adapters."""
-        held = (getattr(module, half, ()) for module in self.get_model().modules() for half in _HALVES)
-        return sum(int(tensor.count_nonzero()) for tensors in held for tensor in tensors)
+        return sum(int(tensor.count_nonzero()) for _, tensor in adapter_tensors_of(self.get_model()))
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.
@@ -258,6 +257,14 @@ def imported_code() -> dict[str, str]:
         "vllm": files.get("vllm", "none"),
         **{name: files[name] for name in compiled if files[name].endswith(".so")},
     }
+
+
+def adapter_tensors_of(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and tensor of each part of an adapter in the layers of `model`; parts without an adapter are zero."""
+    for path, module in model.named_modules():
+        for half in _HALVES:
+            for place, tensor in enumerate(getattr(module, half, ())):
+                yield f"{path}.{half}.{place}", tensor
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:

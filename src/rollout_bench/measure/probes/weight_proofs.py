@@ -16,6 +16,7 @@ from blake3 import blake3
 from rollout_bench.measure.probes.loaded_weights import (
     Packed,
     WeightCensus,
+    adapter_tensors_of,
     all_tensors,
     is_linear_module,
     note_packed_weights,
@@ -109,12 +110,18 @@ def noted_packed(weight: torch.Tensor) -> TensorProof | None:
 class WeightProofs(WeightCensus):
     """Worker extension of vLLM: the census, and proofs of the weights."""
 
-    def rollout_bench_proofs(self, norms: bool) -> dict[str, tuple[str, bool, bool]]:
+    def rollout_bench_proofs(self, norms: bool, adapter: bool = False) -> dict[str, tuple[str, bool, bool]]:
         """Return name -> checksum, finite, and whether an update must change the tensor, for every tensor of this rank.
 
-        `norms`: whether updates must also change the weights of norms.
+        Args:
+            norms: whether updates must also change the weights of norms.
+            adapter: whether updates must change an adapter's tensors, and no others.
         """
-        found = proofs_of(self.get_model(), norms)
+        model = self.get_model()
+        found = {name: (proof, trained and not adapter) for name, (proof, trained) in proofs_of(model, norms).items()}
+        if adapter:
+            held = adapter_tensors_of(model)
+            found |= {name: (proof_of(tensor), bool(tensor.count_nonzero())) for name, tensor in held}
         return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in found.items()}
 
     def rollout_bench_noting(self, on: bool) -> None:
@@ -139,7 +146,8 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
     for path, module in model.named_modules():
         bases = " ".join(base.__name__ for base in type(module).__mro__)
         is_share = type(module).__name__ == "VocabParallelEmbedding" and getattr(module, "tp_size", 1) > 1
-        deep = is_linear_module(module) or hasattr(module, "num_embeddings_per_partition")
+        wraps = hasattr(module, "lora_a_stacked")  # has its layer below it, and states of vLLM's kernels
+        deep = is_linear_module(module) or (hasattr(module, "num_embeddings_per_partition") and not wraps)
         for label, held in all_tensors(module, seen) if deep else own_tensors(module, seen):
             if "workspace" in label:
                 continue

@@ -9,6 +9,7 @@ MODE = Mode(
     example="config/cycle.yaml",
     metrics=("whole_step_s", "output_tokens_per_s", "cycle_s"),
     settings="cycle",
+    loras=True,
     figures=("cycle", "throughput", "speedup", "settings", "iterations"),
     section=Lazy(f"{__name__}.settings:SECTION"),
     spec=Lazy(f"{__name__}.settings:OWN"),

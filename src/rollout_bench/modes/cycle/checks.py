@@ -24,11 +24,21 @@ class CyclePlanning(Planning):
     def mode_spec(self, config: Config, args: dict[str, Any], platform: Platform) -> CycleSpec:
         """Return the sleep level, the platform's usual one if the config names none, and the method."""
         cycle = config.of(CycleSettings)
-        return cycle.to(CycleSpec, sleep=cycle.sleep or USUAL_SLEEP.get(platform, "none"))
+        usual = USUAL_SLEEP.get(platform, "none")
+        if config.lora is not None and usual == "2":
+            usual = "1"  # an adapter's update brings no other weights back
+        return cycle.to(CycleSpec, sleep=cycle.sleep or usual)
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the engine's weights can be updated, and the update be verified."""
         check_updated(spec, spec.of(CycleSpec).sleep)
+        if spec.lora is not None:
+            if spec.of(CycleSpec).sleep == "2":
+                raise UserError(
+                    "config: cycle.sleep: 2: frees the model's weights, which the update of an adapter does not bring",
+                    "set cycle.sleep: 1, as verl does with an adapter",
+                )
+            return
         load_format = spec.engine.args.get("load_format")
         if load_format in NO_WEIGHTS_NEEDED:
             raise UserError(
@@ -39,7 +49,7 @@ class CyclePlanning(Planning):
 
     def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return why the weights for the update are unknown; synthetic ones can be made in every layout."""
-        if spec.model.synthetic is not None:
+        if spec.model.synthetic is not None or spec.lora is not None:
             return None
         model, quant = spec.model.name, spec.quant.name
         if spec.of(CycleSpec).update == "reload":

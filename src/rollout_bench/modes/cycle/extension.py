@@ -4,11 +4,16 @@ The tensors are bf16, lie in host memory, and have a checkpoint's names. Each ra
 verl after gathering all parameters; vLLM's loaders take each rank's part.
 """
 
+import inspect
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import torch
+from safetensors.torch import load_file
+from vllm.lora.request import LoRARequest
 
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
@@ -33,7 +38,10 @@ class WeightTransfer(TypedDict):
 class TrainerStandIn(WeightProofs):
     """Worker extension of vLLM for a cycle: proofs, and the trainer's weights."""
 
-    reload_weights: Any  # the worker's own
+    reload_weights: Any  # the worker's own, as the others here
+    add_lora: Any
+    remove_lora: Any
+    model_runner: Any
     device: Any
     load_config: Any
     model_config: Any
@@ -69,6 +77,35 @@ class TrainerStandIn(WeightProofs):
     def rollout_bench_reload(self, folder: str) -> None:
         """Let vLLM read the checkpoint in `folder`."""
         self._reload(weights_path=folder)
+
+    def rollout_bench_adapters(self, folders: dict[Weights, str]) -> int:
+        """Read both adapters of the trainer, each in PEFT's format in a folder; return their bytes."""
+        self._adapters = {
+            weights: load_file(Path(folder) / "adapter_model.safetensors") for weights, folder in folders.items()
+        }
+        return sum(tensor.nbytes for held in self._adapters.values() for tensor in held.values())
+
+    def rollout_bench_new_adapter(self, weights: Weights, name: str, number: int, folder: str) -> None:
+        """Exchange the adapter `number` for the trainer's tensors; of `folder`, vLLM reads only the adapter's config.
+
+        verl replaces the same method of vLLM's, which loads an adapter from its files.
+        """
+        manager, tensors = self.model_runner.lora_manager, self._adapters[weights]
+        of_files = manager._lora_model_cls
+
+        def from_memory(*_: Any, **more: Any) -> Any:
+            takes = inspect.signature(of_files.from_lora_tensors).parameters
+            given = {key: value for key, value in more.items() if key in takes}
+            copies = {name: tensor.clone() for name, tensor in tensors.items()}  # vLLM scales them in place
+            return of_files.from_lora_tensors(tensors=copies, **given)
+
+        self.remove_lora(number)
+        manager._lora_model_cls = SimpleNamespace(from_local_checkpoint=from_memory)
+        try:
+            self.add_lora(LoRARequest(name, number, folder))
+        finally:
+            manager._lora_model_cls = of_files
+        synchronize(self.device)
 
     def _reload(self, **what: Any) -> None:
         """Reload, and wait for the device; include an exception's type in its text, because processes lose the type."""

@@ -50,6 +50,12 @@ class Decision:
     gain: NetGain | None
     unlike: bool
 
+    @property
+    def what(self) -> str:
+        """What pays or does not: an adapter that the engine keeps apart, against weights it is merged into, or `it`."""
+        own, other = (side.experiment.records[0].spec.lora is not None for side in (self.row, self.base))
+        return "keeping the adapter apart" if own and not other else "it"
+
 
 GAINS: tuple[Column[Decision], ...] = (
     Column(

@@ -1,5 +1,6 @@
-"""Updates the engine's weights by each `UpdateMethod`, through vLLM's own `reload_weights`."""
+"""Updates the engine's weights, or its adapter, by each `UpdateMethod`, through vLLM's own functions."""
 
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed, UserError
-from rollout_bench.modes.cycle.settings import UpdateMethod
+from rollout_bench.measure.engine.lora import adapter_request
+from rollout_bench.measure.engine.vllm import LoadedEngine
+from rollout_bench.modes.cycle.settings import CycleSpec, UpdateMethod
 
 REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",
@@ -28,13 +31,13 @@ class WeightUpdates(ABC):
     """A method of bringing new weights to the engine.
 
     Args:
-        llm: vLLM's `LLM`.
+        engine: the engine.
         spec: the spec of the launch.
         model: folder of the first weights, or hub id.
     """
 
-    def __init__(self, llm: Any, spec: Spec, model: str) -> None:
-        self._llm, self._spec, self._model = llm, spec, model
+    def __init__(self, engine: LoadedEngine, spec: Spec, model: str) -> None:
+        self._engine, self._llm, self._spec, self._model = engine, engine.llm, spec, model
         self.held_bytes = 0
         """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
 
@@ -123,8 +126,50 @@ class InProcess(WeightUpdates):
         return slowest if quantizes else {**slowest, "quantize_s": None}
 
 
-METHODS: Mapping[UpdateMethod, type[WeightUpdates]] = {
-    "reload": Reload,
-    "in_process": InProcess,
+class NewAdapter(WeightUpdates):
+    """vLLM reads an adapter from its folder under a name that it never had, as TRL's AsyncGRPO has it do."""
+
+    def prepare(self) -> None:
+        """Write the second adapter; the engine has the first."""
+        first = self._engine.adapter
+        second, sizes = adapter_request(self._spec, self._model, "second")
+        self._given = {"first": first, "second": second}
+        self._bytes, self._names = sizes["bytes"], itertools.count(first.lora_int_id + 1)
+
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        """Let vLLM read the adapter, and forget the one before."""
+        number, before = next(self._names), self._engine.adapter
+        given = type(before)(f"{before.lora_name}-{number}", number, self._given[weights].lora_path)
+        self._llm.llm_engine.remove_lora(before.lora_int_id)
+        self._llm.llm_engine.add_lora(given)
+        self._engine.adapter = given
+        return {"size_bytes": self._bytes}
+
+
+class AdapterInMemory(NewAdapter):
+    """Each worker exchanges the adapter of one name for tensors in its memory, as verl does."""
+
+    def prepare(self) -> None:
+        """Read both adapters on each rank."""
+        super().prepare()
+        folders = {weights: given.lora_path for weights, given in self._given.items()}
+        self.held_bytes = sum(self._llm.collective_rpc("rollout_bench_adapters", kwargs={"folders": folders}))
+
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        """Hand the tensors over."""
+        given = self._given[weights]
+        named = {"name": self._engine.adapter.lora_name, "number": self._engine.adapter.lora_int_id}
+        self._asked("rollout_bench_new_adapter", weights=weights, folder=given.lora_path, **named)
+        return {"size_bytes": self._bytes}
+
+
+METHODS: Mapping[UpdateMethod, tuple[type[WeightUpdates], type[WeightUpdates]]] = {
+    "reload": (Reload, NewAdapter),
+    "in_process": (InProcess, AdapterInMemory),
 }
-"""Value of `CycleSpec.update` -> class."""
+"""Value of `CycleSpec.update` -> class of an update of all weights, and of one of an adapter."""
+
+
+def updates_of(engine: LoadedEngine, spec: Spec, model: str) -> WeightUpdates:
+    """Return what brings new weights to an engine, or a new adapter if it has one."""
+    return METHODS[spec.of(CycleSpec).update][spec.lora is not None](engine, spec, model)

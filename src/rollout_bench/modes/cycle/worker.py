@@ -14,7 +14,7 @@ from rollout_bench.measure.launch.protocol import IterationEnds, Job, ProofsTake
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.modes.cycle.record import MemorySnapshot, PartName, Transition, TransitionPart, WeightUpdate
 from rollout_bench.modes.cycle.settings import CycleSpec
-from rollout_bench.modes.cycle.updates import METHODS, WeightUpdates
+from rollout_bench.modes.cycle.updates import WeightUpdates, updates_of
 
 EXTENSION = "rollout_bench.modes.cycle.extension.TrainerStandIn"
 
@@ -33,10 +33,10 @@ def measure(job: Job, context: EngineContext) -> None:
     engine = loaded(job, context, worker_extension_cls=extension, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
-    updates = METHODS[spec.of(CycleSpec).update](engine.llm, spec, job.model)
+    updates = updates_of(engine, spec, job.model)
     updates.prepare()
     transitions = Transitions(engine, spec.of(CycleSpec), updates)
-    proofs = Proofs(engine, norms=True)
+    proofs = Proofs(engine, norms=True, adapter=spec.lora is not None)
     proven = [proofs.take("first")]
     proofs.note(on=False)
     weights: Weights = "first"
@@ -66,7 +66,7 @@ def check_engine(llm: Any, spec: Spec) -> None:
             f"{spec.engine.name} {spec.engine.version} has no LLM.{lacking[0]}, which mode cycle needs",
             "measure mode cycle with a newer version of vLLM",
         )
-    if spec.engine.args.get("load_format") == "dummy":
+    if spec.engine.args.get("load_format") == "dummy" and spec.lora is None:
         raise MeasuringFailed(
             "not_updatable",
             "the engine was started with load_format: dummy, so nobody has the weights that it began with",

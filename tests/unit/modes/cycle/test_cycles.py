@@ -125,13 +125,13 @@ SHAPE = SyntheticModel(preset="qwen3-tiny", shape={"num_hidden_layers": 1}).reso
 
 
 def called(asked: list[Any], answer: Callable[[], Any]) -> Any:
-    """Return an `LLM` that notes what its workers are asked for."""
+    """Return an engine that notes what its workers are asked for."""
 
     def collective_rpc(method: str, kwargs: dict[str, Any] | None = None) -> Any:
         asked.append((method, kwargs or {}))
         return answer()
 
-    return SimpleNamespace(collective_rpc=collective_rpc)
+    return SimpleNamespace(llm=SimpleNamespace(collective_rpc=collective_rpc))
 
 
 def spec_of(weights_format: str = "bf16") -> Spec:
