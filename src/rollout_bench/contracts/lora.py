@@ -2,12 +2,27 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rollout_bench.contracts.fields import Number, Strict
 
 MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Values of vLLM's `max_lora_rank`."""
+
+LayerName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+"""Last part of the name of a layer."""
+
+
+def _kind(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+Targets = Annotated[
+    Annotated[Literal["all-linear", "attention"], Tag("one")]
+    | Annotated[list[LayerName], Field(min_length=1), Tag("several")],
+    Discriminator(_kind),
+]
+"""Layers that have an adapter."""
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """Linear layers of attention, by the last part of their names in transformers."""
@@ -23,8 +38,10 @@ class Lora(Strict):
     alpha: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="Its output is scaled by alpha / rank. Null: twice the rank."
     )
-    targets: Literal["all-linear", "attention"] = Field(
-        "all-linear", description="Layers with an adapter: all linear ones but the output head, or those of attention."
+    targets: Targets = Field(
+        "all-linear",
+        description="Layers with an adapter: all linear ones but the output head, those of attention, or those whose "
+        "names end so: [q_proj, v_proj].",
     )
     max_rank: MaxRank | None = Field(
         None,
@@ -58,4 +75,6 @@ class Lora(Strict):
     def is_target(self, name: str) -> bool:
         """Return whether a linear layer has an adapter, by its name in transformers."""
         last = name.rpartition(".")[2]
-        return last in ATTENTION if self.targets == "attention" else last != "lm_head"
+        if self.targets == "all-linear":
+            return last != "lm_head"
+        return last in (ATTENTION if self.targets == "attention" else self.targets)

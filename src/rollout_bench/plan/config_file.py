@@ -440,7 +440,7 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
         part
         for place, part in enumerate(location)
         if part != "constrained-float"
-        and not (part in ("one", "several") and location[place - 1] in PACING)
+        and not (part in ("one", "several") and location[place - 1] in (*PACING, "targets"))
         and not (
             part in ("fixed", *DISTRIBUTIONS)
             and place

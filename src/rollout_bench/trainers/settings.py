@@ -68,6 +68,25 @@ def numbers(value: Any) -> list[int] | None:
     return None if value is None else [count(one) for one in value]
 
 
+_LAYERS = {
+    "linear_qkv": ["q_proj", "k_proj", "v_proj"],
+    "linear_proj": ["o_proj"],
+    "linear_fc1": ["gate_proj", "up_proj"],
+    "linear_fc2": ["down_proj"],
+}
+"""Megatron's name of layers -> their names in transformers."""
+
+
+def targets(value: Any) -> str | list[str]:
+    """Return layers with an adapter: all-linear, which null is too, or the last parts of their names."""
+    if value in (None, "all-linear", ["all-linear"]):
+        return "all-linear"
+    if not isinstance(value, list) or not all(re.fullmatch(r"[A-Za-z_]\w*", str(one)) for one in value):
+        raise ValueError("all-linear or a list of names of layers, such as [q_proj, v_proj]")
+    found = sorted({name for one in value for name in _LAYERS.get(one, [one])})
+    return "all-linear" if found == sorted({name for names in _LAYERS.values() for name in names}) else found
+
+
 READERS: dict[str, Reader[Any]] = {
     "count": count,
     "index": index,
@@ -77,6 +96,7 @@ READERS: dict[str, Reader[Any]] = {
     "other_sampling": other_sampling,
     "share": share,
     "switch": switch,
+    "targets": targets,
     "text": text,
     "top_k": top_k,
 }

@@ -63,7 +63,10 @@ OLDER = (
 """Line about a step whose trainer follows from its sizes."""
 
 ADAPTER = "the base model is measured, without the LoRA adapter (rank {}) that verl's engines apply: it is overstated"
-"""Caveat of a load whose engines apply an adapter in verl."""
+"""Caveat of a placement whose engines apply an adapter in verl."""
+
+ADAPTERS = ("lora.rank", "lora.alpha", "lora.target_modules"), ("lora_rank", "lora_alpha", "target_modules")
+"""Keys below the model for an adapter's rank, alpha and layers: Megatron's, which come first, and FSDP's."""
 
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
@@ -100,8 +103,6 @@ def verl_config(
         model, room = (place, settings.get(f"{MODEL}trust_remote_code")), settings.get(f"{ROLLOUT}max_model_len")
         lengths, lines = traced(dumps, file, model, longest, part, one_engine and step.engines > 1, room)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
-    if rank := _adapter_rank(settings):
-        workload["caveat"] = ADAPTER.format(rank)
     workload["engine_args"] = engine_args
     name, device = model_name(path), settings.get("trainer.device")
     platform = PLATFORMS[device] if device else found_device()
@@ -112,6 +113,7 @@ def verl_config(
         "workloads": [WORKLOAD],
         **step.rollout(one_engine),
         **({"engine": {"environment": ENVIRONMENT[platform]}} if platform in ENVIRONMENT else {}),
+        **({"lora": adapter} if (adapter := _adapter(settings)) else {}),
         "model_settings": {name: {"weights": {quant: place}}},
         **quant_keys(quant),
         "workload_settings": {WORKLOAD: workload},
@@ -131,7 +133,7 @@ def verl_config(
 
 def verl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
-    sleep = ("1" if _adapter_rank(settings) else None) if _sleeps(settings) else "none"
+    sleep = ("1" if _adapter(settings) else None) if _sleeps(settings) else "none"
     return cycle(made, _account(settings), sleep, settings.name)
 
 
@@ -148,7 +150,12 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
     Raises:
         UserError: if the log or the model can't be used.
     """
-    engine_args = made.config["workload_settings"][WORKLOAD]["engine_args"]
+    load = made.config["workload_settings"][WORKLOAD]
+    if adapter := _adapter(settings):
+        load = load | {"caveat": ADAPTER.format(adapter["rank"])}
+        kept = {key: value for key, value in made.config.items() if key != "lora"}
+        made = replace(made, config=kept | {"workload_settings": {WORKLOAD: load}})
+    engine_args = load["engine_args"]
     training = settings.get("trainer.nnodes") * settings.get("trainer.n_gpus_per_node", needed=True)
     nodes, per_node = _device_keys(settings)
     apart = 0 if nodes == "trainer.nnodes" else settings.get(nodes) * settings.get(per_node)
@@ -161,9 +168,7 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
         verl_time(log, training) if log else None,
         devices=training + apart,
         generators=apart or max(training // 2 // tensor, 1) * tensor,
-        sleep=("1" if _adapter_rank(settings) else "2")
-        if _sleeps(settings) and made.config["platform"] == "cuda"
-        else None,
+        sleep=("1" if adapter else "2") if _sleeps(settings) and made.config["platform"] == "cuda" else None,
         shards=True,
         served=False,
     )
@@ -171,10 +176,19 @@ def verl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = N
     return trained_whole(planned) if rank and not log else planned
 
 
-def _adapter_rank(settings: TrainerFile) -> int:
-    """Return the rank of the adapter that engines apply; 0 without one, or if it is merged into the weights."""
+def _adapter_keys(settings: TrainerFile) -> tuple[str, str, str] | None:
+    """Return those of `ADAPTERS` that hold for the engines; None without an adapter, or if it is merged."""
     merged = settings.get(f"{MODEL}lora.merge")
-    return 0 if merged else settings.get(f"{MODEL}lora.rank") or settings.get(f"{MODEL}lora_rank") or 0
+    return None if merged else next((keys for keys in ADAPTERS if settings.get(f"{MODEL}{keys[0]}")), None)
+
+
+def _adapter(settings: TrainerFile) -> dict[str, Any]:
+    """Return the config's `lora` for the adapter that engines apply; empty without one."""
+    if (keys := _adapter_keys(settings)) is None:
+        return {}
+    rank, alpha, targets = (settings.get(f"{MODEL}{name}") for name in keys)
+    sharded = {"fully_sharded": True} if settings.get(f"{MODEL}lora.fully_sharded_loras") else {}
+    return {"rank": rank, "alpha": alpha, "targets": targets, **sharded}
 
 
 def _sleeps(settings: TrainerFile) -> bool:
@@ -259,7 +273,9 @@ def _unread(settings: TrainerFile) -> set[str]:
     sections = [ROLLOUT, MODEL]
     own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's key defaults to the model's
     unread |= {f"{one}mtp.enable_rollout" for one in sections if one != own or not settings.get(f"{one}mtp.enable")}
-    return unread | ({f"{MODEL}lora_rank", f"{MODEL}lora.rank"} if settings.get(f"{MODEL}lora.merge") else set())
+    used = _adapter_keys(settings)
+    unread |= {f"{MODEL}{name}" for keys in ADAPTERS if keys != used for name in keys}
+    return unread | ({f"{MODEL}lora.fully_sharded_loras"} if used is None else set())
 
 
 def _account(settings: TrainerFile, *unread: str) -> str:

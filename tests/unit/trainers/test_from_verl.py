@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from planned import planned
@@ -143,12 +144,33 @@ def test_what_verl_s_command_line_says_needs_no_file(made: Made):
     assert made.call(*words.split()) == from_file
 
 
-def test_plan_and_spec_say_that_an_adapters_speed_is_overstated(made: Made):
-    made(f"+{MODEL}.lora_rank=16")
-    assert "without the LoRA adapter (rank 16)" in str(made.experiment().spec.workload.caveat)
+@pytest.mark.parametrize(
+    ("words", "adapter"),
+    [
+        ("lora_rank=16", {"rank": 16, "alpha": 16, "targets": "all-linear"}),
+        ("lora_rank=16 lora_alpha=64 target_modules=[q_proj,v_proj]", {"alpha": 64, "targets": ["q_proj", "v_proj"]}),
+        ("lora.rank=8 lora_rank=16 lora_alpha=64", {"rank": 8, "alpha": 32}),
+        ("lora.rank=8 lora.target_modules=[linear_fc2] lora.fully_sharded_loras=true",
+         {"targets": ["down_proj"], "fully_sharded": True}),
+        ("lora.rank=8 lora.target_modules=[linear_qkv,linear_proj,linear_fc1,linear_fc2]", {"targets": "all-linear"}),
+        ("lora_rank=16 lora.merge=true", None),
+    ],
+)  # fmt: skip
+def test_an_adapter_is_measured_as_verl_s_engines_apply_it(made: Made, words: str, adapter: dict[str, Any] | None):
+    given = " ".join(f"+{MODEL}.{word}" for word in words.split())
+    for kind in ("", "--cycle "):
+        found = made(f"{kind}{given}").get("lora")
+        assert (found is None) == (adapter is None)
+        assert (found or {}).items() >= (adapter or {}).items()
+        if adapter:
+            assert made.experiment().spec.engine.args["enable_lora"] is True
+
+
+def test_a_placement_says_that_an_adapters_speed_is_overstated(made: Made):
+    made(f"--placement +{MODEL}.lora_rank=16")
     (line,) = caveat_lines(planned(made.text))
     assert line.startswith("workload verl-step: the base model is measured, without the LoRA adapter (rank 16)")
-    made(f"+{MODEL}.lora_rank=16 +{MODEL}.lora.merge=true")
+    made(f"--placement +{MODEL}.lora_rank=16 +{MODEL}.lora.merge=true")
     assert caveat_lines(planned(made.text)) == []
 
 

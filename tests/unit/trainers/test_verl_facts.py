@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf.errors import GrammarParseError
 
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.settings import KeyRegistry, TrainerFile, hydra_value
 from rollout_bench.trainers.verl import OLDER, verl_config, verl_cycle
@@ -33,9 +34,6 @@ NOT_MEASURED = {
     "data_parallel_size_local",
     "data_parallel_start_rank",
     "enable_expert_parallel",
-    "enable_lora",
-    "max_loras",
-    "max_lora_rank",
 }
 """verl's engine arguments that a config says in another way, seen to below, or that leave the load as it is."""
 
@@ -54,7 +52,8 @@ def facts(version: str) -> Iterator[dict[str, Any]]:
 def compared(ours: dict[str, Any], row: dict[str, Any], settings: TrainerFile) -> dict[str, tuple[Any, Any]]:
     """Return name -> (ours, verl's) of every value that a config has."""
     (load,) = ours["workload_settings"].values()
-    arguments, verls = dict(load["engine_args"]), dict(row["arguments"])
+    adapter = Lora(**ours["lora"]).engine_args if "lora" in ours else {}
+    arguments, verls = load["engine_args"] | adapter, dict(row["arguments"])
     ranks = verls.get("data_parallel_size", 1)
     found = {
         "prompts": (load["prompts"], row["prompts"]),
@@ -63,7 +62,6 @@ def compared(ours: dict[str, Any], row: dict[str, Any], settings: TrainerFile) -
         "prompt_tokens": (load["prompt_tokens"], row["prompt_tokens"]),
         "output_tokens": (load["output_tokens"], row["sampling"]["max_tokens"]),
         "quantization": ("fp8-block" in ours["quants"], verls.get("quantization") == "fp8"),
-        "adapter": ("caveat" in load, verls.get("enable_lora", False)),
         **{name: (load[name], row["sampling"][name]) for name in ("temperature", "top_p", "top_k")},
     }
     if ranks == 1:
