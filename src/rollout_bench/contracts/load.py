@@ -290,8 +290,11 @@ class LoadSpec(Traffic):
     harness_version: str | None = absent("Version of the harness's package. Null: rollout-bench itself.")
 
 
-ENDPOINT_VOCABULARY = 32_000
-"""Upper limit of prompts' token ids for an endpoint whose tokenizer does not give the size of its vocabulary."""
+ENDPOINT_VOCABULARY = 8_000
+"""Upper limit of prompts' token ids for an endpoint whose tokenizer does not give the size of its vocabulary.
+
+Small models have fewer ids than large ones, and a server without a tokenizer can end on an id that its model lacks.
+"""
 
 
 class EndpointSpec(Strict):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, near_miss
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -42,7 +42,10 @@ def config_file(name: str) -> Path:
         beside = (str(other) for other in path.parent.glob("*.y*ml"))
         files = name.split(",")
         listed = f"separate files by spaces: {' '.join(files)}" if all(map(os.path.exists, files)) else ""
-        raise UserError(f"{name}: there is no such config file", listed or did_you_mean(name, {*examples, *beside}))
+        stems = {Path(one).stem: one for one in (*beside, *examples)}
+        close = near_miss(Path(name).stem, stems)
+        remedy = f"did you mean '{stems[close]}'?" if close else "name one that is there, or one of config/README.md"
+        raise UserError(f"{name}: there is no such config file", listed or remedy)
     return path
 
 

@@ -301,12 +301,12 @@ _OTHER_QUANTS = {
 
 
 def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
-    """Return the remedy for an undefined name: the closest known one; if there is none, also how to define it."""
+    """Return the remedy for an undefined name: the closest known one, and how to define one."""
     if kind == "quant" and name in _OTHER_QUANTS:
         return f"did you mean {_OTHER_QUANTS[name]}?"
     remedy = did_you_mean(name, known)
     define = _DEFINED.get(kind, "").replace("NAME", name)
-    return f"{remedy}; {define}" if define and near_miss(name, known) is None else remedy
+    return f"{remedy}; {define}" if define and (kind == "model" or near_miss(name, known) is None) else remedy
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:

@@ -350,7 +350,7 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
     if kind == "string_too_short":
         return f"{where}: is empty", reference
     if kind == "value_error" and message.startswith("is the single value"):
-        return f"{where}: {message}", f"write {parts[-1]}: [{', '.join(_NAMES.findall(str(value)))}]"
+        return f"{where}: {message}", f"write {parts[-1]}: [{','.join(_NAMES.findall(str(value)))}]"
     if kind == "value_error":
         auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
         return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
@@ -417,6 +417,8 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     key = _OTHER_KEYS.get(str(location[-1]), str(location[-1]))
     if ":" in key:
         return SPACE_AFTER_COLON
+    if location[0] == "baseline" and key == "quantization":
+        return "did you mean 'quant'?"
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):

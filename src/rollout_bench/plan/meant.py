@@ -56,12 +56,17 @@ def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]
         yield list(defined)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         yield [value]
-        yield {"tokens": value}
+        if key == "shared_prefix":
+            yield {"tokens": value}
         yield {"format": "prompts", "path": value}
 
 
 def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
     word = text.strip().lower()
+    if re.fullmatch(r"\d+", word):
+        yield int(word)
+    if (option := re.fullmatch(r"--?([a-z][\w-]*)[ =](\S+)", text.strip())) and key == "engine_args":
+        yield {option[1].replace("-", "_"): yaml.safe_load(option[2])}
     if key == "baseline":
         lists = {axis: read.get(f"{axis}s") for axis in _AXES}
         yield from ({axis: text} for axis, names in lists.items() if isinstance(names, list) and text in names)

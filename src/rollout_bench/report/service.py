@@ -213,7 +213,7 @@ def _undecided(rows: Sequence[Row], lightest: Row) -> str:
     if len(rows) == 1:
         return f"{names}: {min(needed.values())} requests or more would tell"
     each = ", ".join(f"{count} requests or more at {name}" for name, count in needed.items())
-    return f"{names}: {each}{'' if len(needed) == len(rows) else ', and more iterations of the others,'} would tell"
+    return f"{names}: {each}{'' if len(needed) == len(rows) else ', and twice the requests of the others,'} would tell"
 
 
 def _requests_needed(row: Row, lightest: Row) -> int | None:
@@ -222,7 +222,8 @@ def _requests_needed(row: Row, lightest: Row) -> int | None:
     is_short = any(launch.too_short for launch in row.used)
     if not is_short or not isinstance(rate, float) or "e2el_s" not in lightest.values:
         return None
-    return max(math.ceil(lightest.values["e2el_s"] * rate / LONG), 2 * _sent(row))
+    slowest_s = max(each.values.get("e2el_s", 0.0) for each in (lightest, row))
+    return max(math.ceil(slowest_s * rate / LONG), 2 * _sent(row))
 
 
 def _sent(row: Row) -> int:

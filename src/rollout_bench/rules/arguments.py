@@ -41,6 +41,9 @@ _SUMMARIES = [f"results/summary.{end}" for end in ("csv", "html", "json", "md", 
 
 _MADE = ("results/figures", "results/summaries/", "results/blocks/")
 
+_LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--configfiles")}
+"""Options that take several values -> their spellings."""
+
 _LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
 """One dash before what may be the name of a long option."""
 
@@ -112,6 +115,11 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
+    for option, forms in _LISTS.items():
+        if sum(word.partition("=")[0] in forms for word in words) > 1:
+            raise UserError(
+                f"{option}: stands twice, and Snakemake takes the last only", f"write all after one {option}"
+            )
     options = {word for word in (*others, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
     targets = _check_options(words) if options - {"-n", "--dry-run"} else others
     for word in others:
@@ -209,7 +217,7 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
         option = word.partition("=")[0]
         if option.startswith("-"):
             keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
-            close = near_miss(option.replace("_", "-"), [*known, *keys])
+            close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"])
             if close not in keys:
                 remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
                 raise UserError(f"{option}: Snakemake has no such option", remedy)

@@ -152,6 +152,12 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--config", "n=2"], "n: there is no such key", "{<name>: {samples_per_prompt: ...}}"),
         (["--config", "launches=3;iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
         (["--config", "launches=3,iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
+        (["--config", "launches=3", "--config", "iterations=4"], "--config: stands twice", "all after one --config"),
+        (
+            ["--configfile", "one.yaml", "--configfiles=other.yaml"],
+            "--configfile: stands twice",
+            "after one --configfile",
+        ),
         (["sumary"], "sumary: is no target", "did you mean results/summary.md?"),
         (["results/sumary.html"], "results/sumary.html: is no target", "did you mean results/summary.html?"),
         (["mine.yaml"], "mine.yaml: is no target", "write --configfile mine.yaml"),
