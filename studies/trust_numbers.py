@@ -185,7 +185,7 @@ class OnGpu:
 
     def __init__(self) -> None:
         self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in (1, 2, 3, 4, 5)]
-        self.tables, self.second, *later = self.packs
+        self.tables, _, *later = self.packs
         self.later = [table for pack in later for table in pack]
         self.every = [table for pack in self.packs for table in pack]
         self.false = Share(count=sum(one.found for one in self.every), of=len(self.every))

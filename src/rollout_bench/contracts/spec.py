@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
+from rollout_bench.contracts.lora import ENGINE_ARGS as ADAPTER_ARGS
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.modes import MODES, mode_of
@@ -379,11 +380,17 @@ FOLLOWS_LENGTHS = "max_model_len"
 
 
 def settable_values(spec: Spec) -> dict[str, Any]:
-    """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
+    """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings.
+
+    An adapter's settings stand for the arguments that follow from them.
+    """
     load = spec.workload.model_dump(mode="json", exclude={"name"})
     of_mode = spec.mode_spec.model_dump(mode="json")
     before = {} if spec.engine.before is None else {"before": " ".join(spec.engine.before)}
-    return {**load, **of_mode, **before, **spec.engine.environment, **spec.engine.args}
+    lora = {} if spec.lora is None else spec.lora.model_dump(mode="json", exclude_defaults=True)
+    args = {name: value for name, value in spec.engine.args.items() if not lora or name not in ADAPTER_ARGS}
+    adapter = {f"lora.{name}": value for name, value in lora.items()}
+    return {**load, **of_mode, **before, **spec.engine.environment, **args, **adapter}
 
 
 def differing(specs: Iterable[Spec]) -> list[str]:

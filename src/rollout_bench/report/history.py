@@ -13,7 +13,7 @@ from rollout_bench.analysis.stats.changepoint import Fall, fall_of
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_regular
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import MISSING, plain_percent, ratio
+from rollout_bench.core.numbers import MISSING, first_few, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, figure_settings
 from rollout_bench.report.gate import CONFIDENCE, GATE, INTERVALS, Finding, Gate, Limit, Measured
@@ -108,9 +108,12 @@ def name_of(test: Finding) -> str:
 def text_of(gates: Sequence[Gate]) -> str:
     """Return conclusions and a table for each number of each experiment, for the terminal."""
     lines = grouped((name_of(test), _cells(test, gate)) for gate in gates for test in gate.tests)
-    tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items()]
+    known = {name_of(test) for gate in gates for test in gate.tests if test.of_b}
+    tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items() if title in known]
     all_series = series_of(gates)
     found = [f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in all_series]
+    if lacking := [title for title in lines if title not in known]:
+        found.append(f"Without a value of B, so without a table: {first_few(lacking)}.")
     if any(each.test.outcome == "worse" for series in all_series if lasting_fall(series) is None for each in series):
         found.append("Before: in the entries of earlier gates. The last column compares the B of a gate with its A.")
     if any(sum(test.low is not None for test in gate.tests) > 1 for gate in gates):

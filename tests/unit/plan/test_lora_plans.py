@@ -6,7 +6,7 @@ import planned
 import pytest
 
 from rollout_bench.contracts.lora import Lora
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Spec, differing_values
 
 
 def specs(overlay: dict[str, Any]) -> list[Spec]:
@@ -44,3 +44,4 @@ def test_settings_with_and_without_an_adapter_are_compared() -> None:
         {"enable_lora": True, "max_loras": 1, "max_lora_rank": 8, "fully_sharded_loras": True},
     ]
     assert len({spec.key() for spec in found}) == 3
+    assert differing_values(found) == ["", "lora.rank=16, lora.max_rank=64", "lora.rank=4, lora.fully_sharded=true"]
