@@ -89,6 +89,11 @@ def _switch_or_auto(value: Any) -> Any:
     raise ValueError(f"{value!r} is neither true, false nor auto")
 
 
+def one_or_several(value: Any) -> str:
+    """Return the tag of a value in a union of `one` and a list, `several`."""
+    return "several" if isinstance(value, list) else "one"
+
+
 def _list(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         raise ValueError(f"is the single value {value!r}, but must be a list")

@@ -4,23 +4,18 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Number, Strict
+from rollout_bench.contracts.fields import Number, Strict, one_or_several
 
 MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Values of vLLM's `max_lora_rank`."""
 
-LayerName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+LAYER_NAME = r"^[A-Za-z_]\w*$"
 """Last part of the name of a layer."""
-
-
-def _kind(value: Any) -> str:
-    return "several" if isinstance(value, list) else "one"
-
 
 Targets = Annotated[
     Annotated[Literal["all-linear", "attention"], Tag("one")]
-    | Annotated[list[LayerName], Field(min_length=1), Tag("several")],
-    Discriminator(_kind),
+    | Annotated[list[Annotated[str, Field(pattern=LAYER_NAME)]], Field(min_length=1), Tag("several")],
+    Discriminator(one_or_several),
 ]
 """Layers that have an adapter."""
 

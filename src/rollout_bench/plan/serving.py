@@ -2,12 +2,12 @@
 
 import itertools
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, absent, brackets
+from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, absent, brackets, one_or_several
 from rollout_bench.contracts.load import DatasetFormat, Duration, EndpointSpec, LoadPoint, Rate, Traffic
 from rollout_bench.core.secrets import may_be_secret
 
@@ -34,15 +34,11 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _kind(value: Any) -> str:
-    return "several" if isinstance(value, list) else "one"
-
-
 _Value = TypeVar("_Value")
 OneOrSeveral = Annotated[
     Annotated[_Value, Tag("one")]
     | Annotated[list[_Value], BeforeValidator(brackets), Field(max_length=1000), Tag("several")],
-    Discriminator(_kind),
+    Discriminator(one_or_several),
 ]
 """A value for all loads of a launch, or a list with one for each of them."""
 

@@ -21,6 +21,7 @@ from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConf
 from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
+from rollout_bench.contracts.lora import LAYER_NAME
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, value_text
 from rollout_bench.core.readers import Reader, count, finite, index, number, or_none, share, switch, text
 from rollout_bench.core.yaml_files import packaged, read_mapping, value_in
@@ -81,7 +82,7 @@ def targets(value: Any) -> str | list[str]:
     """Return layers with an adapter: all-linear, which null is too, or the last parts of their names."""
     if value in (None, "all-linear", ["all-linear"]):
         return "all-linear"
-    if not isinstance(value, list) or not all(re.fullmatch(r"[A-Za-z_]\w*", str(one)) for one in value):
+    if not isinstance(value, list) or not all(re.fullmatch(LAYER_NAME, str(one)) for one in value):
         raise ValueError("all-linear or a list of names of layers, such as [q_proj, v_proj]")
     found = sorted({name for one in value for name in _LAYERS.get(one, [one])})
     return "all-linear" if found == sorted({name for names in _LAYERS.values() for name in names}) else found
