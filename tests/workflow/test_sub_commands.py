@@ -119,10 +119,12 @@ def test_a_deep_check_is_not_of_servers(tmp_path: Path) -> None:
     assert (done.returncode, "and all of this config are at endpoints" in done.stdout) == (1, True), done.stdout
 
 
-def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
+def test_plan_names_what_changes_nothing(tmp_path: Path) -> None:
     settings = {"served": {"placement": {"where": "server"}, "engine_args": {"max_num_seqs": 8}}}
     space = with_stand_in(tmp_path, settings=["default", "served"], setting_settings=settings)
-    said = space.bench("plan").stdout
+    said = space.bench("plan", "--config", "workload_settings={samll: {prompts: 4}, small-2: {prompts: 8}}").stdout
+    assert "workload_settings.samll: changes nothing, since samll is not selected; did you mean 'small'?" in said
+    assert "small-2" not in said
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said
 
 

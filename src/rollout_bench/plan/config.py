@@ -245,6 +245,22 @@ CacheDtype = Literal[
 """vLLM's names of the data types of a KV cache."""
 
 
+LinearDtype = Literal[
+    "bfloat16",
+    "float16",
+    "float32",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float4_e2m1fn_x2",
+    "int8",
+    "uint8",
+    "int32",
+]
+"""torch's names of the data types in which vLLM keeps the weights of a linear layer; packed ones are int32 or uint8."""
+
+
 class QuantSettings(Strict):
     """Changes to a known quantization, or a new one. Missing values come from the built-in table."""
 
@@ -266,7 +282,7 @@ class QuantSettings(Strict):
             "for a layout that only this quantization's weights have."
         ),
     )
-    linear_dtypes: list[Text] | None = Field(
+    linear_dtypes: list[LinearDtype] | None = Field(
         None,
         description=("Proof: each loaded linear layer must have one of these data types (int8, bfloat16, ...)."),
     )

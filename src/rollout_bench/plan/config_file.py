@@ -30,12 +30,14 @@ LONGEST_LINE = 10_000
 
 _OTHER_NAMES = {
     **PLATFORMS,
+    "float8": "float8_e4m3fn",
+    "fp8": "float8_e4m3fn",
     "throughput": "output_tokens_per_s",
     "tok_per_s": "output_tokens_per_s",
     "tokens_per_s": "output_tokens_per_s",
     "safetensors": "auto",
 }
-"""Common names of platforms, metrics and formats for which the nearest spelling misleads."""
+"""Common names of platforms, metrics, data types and formats for which the nearest spelling misleads."""
 
 _OTHER_KEYS = {
     "batch_size": "prompts",

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -220,13 +220,32 @@ def _word(key: str, value: Any) -> str:
 
 
 def idle_lines(config: Config) -> list[str]:
-    """Return a line for the sweep, and for each selected setting, with keys of a mode that is not measured."""
+    """Return a line for each part of the config that probably was to change something, and changes nothing.
+
+    That is a sweep or selected setting with keys of a mode that is not measured, and an entry that is not selected,
+    but whose name is close to a selected one. Names with other numbers are others: rollout-8k is no misspelt
+    rollout-16k.
+    """
     settings = {f"setting {name}": {*config.setting_settings.get(name, {})} for name in config.settings or []}
     written = {**settings, "sweep": {key.partition(".")[0] for key in config.sweep}}
-    return [
+    of_modes = [
         f"{where}: its keys of {mode.settings} change nothing, since mode {mode.name} is not measured; "
         "of several config files the last one decides the modes"
         for where, keys in written.items()
         for mode in MODES.values()
         if mode.settings in keys and mode.name not in config.modes
+    ]
+    defined: dict[str, tuple[Iterable[str], Sequence[str]]] = {
+        "workload_settings": (config.workload_settings, config.workloads),
+        "model_settings": (config.model_settings, config.models),
+        "quant_settings": (config.quant_settings, config.quants),
+        "setting_settings": (config.setting_settings, config.settings or []),
+    }
+    return of_modes + [
+        f"{where}.{name}: changes nothing, since {name} is not selected; did you mean '{close}'?"
+        for where, (names, selected) in defined.items()
+        for name in names
+        if name not in selected
+        and (close := near_miss(name, selected)) is not None
+        and re.findall(r"\d+", name) == re.findall(r"\d+", close)
     ]

@@ -62,7 +62,7 @@ def test_a_spec_has_what_the_config_says(spec: Spec, part: str, said: dict[str, 
 
 
 def test_changes_to_a_built_in_quant_leave_its_rest():
-    overlay = "{platform: cuda, quants: [fp8], quant_settings: {fp8: {linear_dtypes: [int4], engine_args: {seed: 3}}}}"
+    overlay = "{platform: cuda, quants: [fp8], quant_settings: {fp8: {linear_dtypes: [uint8], engine_args: {seed: 3}}}}"
     spec = planned(overlay).experiments[0].spec
-    assert spec.quant == QuantSpec(name="fp8", weights_format="bf16", linear_dtypes=("int4",), linear_method="(?i)fp8")
+    assert spec.quant == QuantSpec(name="fp8", weights_format="bf16", linear_dtypes=("uint8",), linear_method="(?i)fp8")
     assert {"quantization": "fp8", "seed": 3}.items() <= spec.engine.args.items()
