@@ -63,12 +63,16 @@ def label_of(named: Named) -> str:
     return with_setting(named.quant, named.setting)
 
 
-def with_setting(label: str, setting: str) -> str:
-    """Return the `label` of a quantization with the name of its setting, unless it is the default.
+def with_setting(label: str, setting: str, named: bool = False) -> str:
+    """Return the `label` of a quantization with the name of its setting.
 
-    An unknown quantization is only named if nothing else is.
+    Args:
+        label: an unknown quantization is only named if nothing else is.
+        setting: the name of the setting.
+        named: whether the default is named too, as where others stand beside it.
     """
-    return " ".join(name for name in (label, setting) if name not in (UNKNOWN, DEFAULT_SETTING)) or label
+    unnamed = (UNKNOWN,) if named else (UNKNOWN, DEFAULT_SETTING)
+    return " ".join(name for name in (label, setting) if name not in unnamed) or label
 
 
 def title_of(placed: Placed, label: str) -> str:

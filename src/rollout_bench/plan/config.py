@@ -420,7 +420,8 @@ class _Config(Strict):
         Baseline(quant="bf16"),
         description=(
             "Baseline of the speed-ups: a quantization, model, workload or setting. null removes an axis that a "
-            "config below this one names: {quant: null, model: qwen3-8b}."
+            "config below this one names: {quant: null, model: qwen3-8b}. If settings selects default and others, of "
+            "one quantization, it is {setting: default}."
         ),
         json_schema_extra={"default": {"quant": "bf16"}},
     )

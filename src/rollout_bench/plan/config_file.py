@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, name_made_of
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
@@ -21,7 +22,7 @@ from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
-from rollout_bench.plan.config import SECTIONS, Config, WorkloadSettings
+from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import model_of_the_hub, values_meant
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
@@ -167,10 +168,16 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     check_no_secret("", elsewhere, lambda _, value: looks_secret(value))
     read = with_profiles(merged, command_line)
     try:
-        return Config.model_validate(read)
+        config = Config.model_validate(read)
     except ValidationError as error:
         found = _most_telling(error.errors())
         raise _of_profile(found, read, merged) or _as_user_error(found, read) from None
+    # One quantization has no other to be compared with, so its settings are.
+    selected = config.settings or []
+    if len(config.quants) == 1 and len(selected) > 1 and DEFAULT_SETTING in selected:
+        named = {**config.baseline.axes, "quant": None}
+        config = config.model_copy(update={"baseline": Baseline(**{"setting": DEFAULT_SETTING, **named})})
+    return config
 
 
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:

@@ -120,7 +120,10 @@ def _columns(
     special: Sequence[Column[Row]],
 ) -> list[Column[Row]]:
     first = kind == titles[0]
-    metrics = dict.fromkeys(metric for row in rows for metric in row.comparisons)
+    # Where all are baselines, nothing is compared.
+    metrics = dict.fromkeys(
+        metric for row in rows for metric, found in row.comparisons.items() if not found.is_baseline
+    )
     own = [m for m in metrics if NUMBERS[m].table == kind or (first and NUMBERS[m].table not in titles)]
     settings, typical = findings.collection.comparison, findings.compared_by_iterations(mode)
     return [

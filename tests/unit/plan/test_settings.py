@@ -47,6 +47,19 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
     assert found[0].name == name
 
 
+@pytest.mark.parametrize(
+    ("overlay", "baseline"),
+    [
+        ("{quants: [w8a8], settings: [default, few]}", {"setting": "default"}),
+        ("{quants: [w8a8], settings: [default, few], baseline: {setting: few}}", {"setting": "few"}),
+        ("{quants: [w8a8], settings: [few]}", {"quant": "bf16"}),
+        ("{quants: [bf16, w8a8], settings: [default, few]}", {"quant": "bf16"}),
+    ],
+)
+def test_settings_of_one_quantization_are_compared_with_the_default(overlay: str, baseline: dict[str, str]) -> None:
+    assert read_config(merged_with(overlay)).baseline.axes == baseline
+
+
 def test_each_choice_of_numbers_is_read_from_text():
     seen, models, numbers = set[type[BaseModel]](), [Config], 0
     while models:

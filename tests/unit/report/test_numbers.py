@@ -118,7 +118,7 @@ SHARDED = placed_record(placed_spec(2, devices=4, args={"tensor_parallel_size": 
                 start_record(start_spec(), 2, {"import": 500.0}, flags=[INVALID]),
             ],
             {"until_token_s": 38.2, "startup_s": 37.7, "rest_s": 0.1, "phase_inductor_s": 20}
-            | {"reading_bytes_per_s": 10**9 / 2.0},
+            | {"loading_bytes_per_s": 10**9 / 2.0},
         ),
         ([SLEEPING], {"asleep_s": SLEEP_S + WAKE_WEIGHTS_S + WAKE_KV_CACHE_S}),
         ([SHARDED], {"sequences_per_engine": 32}),

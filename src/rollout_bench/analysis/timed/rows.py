@@ -33,7 +33,7 @@ from rollout_bench.analysis.timed.launches import (
 from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.axes import names_of, title_of, with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, names_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
@@ -165,6 +165,9 @@ def rows_of(collection: ResultSet) -> list[Row]:
         for metric in dict.fromkeys(metric for wanted in metrics for metric in wanted)
     }
     shown = Counter((e.mode, *names_of(e)) for e in experiments)
+    has_others = {
+        (e.mode, *names_of(e, {"setting": DEFAULT_SETTING})) for e in experiments if e.setting != DEFAULT_SETTING
+    }
     rows = []
     for number, e in enumerate(experiments):
         quant_label = e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"
@@ -173,7 +176,7 @@ def rows_of(collection: ResultSet) -> list[Row]:
             Row(
                 experiment=e,
                 quant_label=quant_label,
-                label=with_setting(quant_label, e.setting),
+                label=with_setting(quant_label, e.setting, named=(e.mode, *names_of(e)) in has_others),
                 launches=measured[e.place],
                 comparisons={metric: each for metric, each in comparisons.items() if each is not None},
                 against=found[number],

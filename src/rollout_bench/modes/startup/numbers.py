@@ -45,13 +45,10 @@ def _own_s(name: PhaseName, course: StartCourse) -> float | None:
     return course.phase_s(name)
 
 
-def _reading(record: Record) -> float | None:
-    """Return bytes of weight files per second of reading them in vLLM's log; else per second of the whole phase."""
-    course = start_phases(record)
-    if course is None or course.weights_bytes is None:
-        return None
-    seconds = record.startup.reported.get("weights_load_s") or course.phase_s("weights")
-    return course.weights_bytes / seconds if seconds else None
+def _loading(course: StartCourse) -> float | None:
+    """Return bytes of weight files per second of the phase that loads them; all loaders have it."""
+    seconds = course.phase_s("weights")
+    return course.weights_bytes / seconds if course.weights_bytes and seconds else None
 
 
 def _start(name: str, unit: str, header: str, definition: str, read: Callable[[Record], float | None], table: str,
@@ -92,12 +89,11 @@ NUMBERS = (
         1e-6,
     ),
     _start(
-        "reading_bytes_per_s",
+        "loading_bytes_per_s",
         "bytes/s",
         "weights GB/s",
-        "Size of the weight files / seconds of reading them in vLLM's log; without such a log, / seconds of the whole "
-        "phase.",
-        _reading,
+        "Size of the weight files / seconds of the phase weights: loading them, and converting them.",
+        _of(_loading),
         FOUND,
         1e-9,
     ),

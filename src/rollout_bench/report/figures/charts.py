@@ -21,7 +21,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from rollout_bench.core.numbers import number
+from rollout_bench.core.numbers import first_few, number
 from rollout_bench.report.parts import SvgFigure
 
 WIDTH_IN, SIZE, TITLE_SIZE = 5.4, 10.5, 15
@@ -307,7 +307,7 @@ def _fitting(panels: Sequence[Rows | Lines]) -> tuple[Sequence[Rows | Lines], st
     rows = accumulate(len(panel.bars) if isinstance(panel, Rows) else 0 for panel in panels)
     fitting = sum(count <= MOST_ROWS for count in rows)
     shown = panels[: max(1, min(fitting, MOST_PANELS))]
-    left = f"Not shown for want of room: {len(panels) - len(shown)} of {len(panels)} panels."
+    left = f"No room for {first_few(dict.fromkeys(panel.title for panel in panels[len(shown) :]), 5)}: see the tables."
     return shown, left if len(shown) < len(panels) else ""
 
 

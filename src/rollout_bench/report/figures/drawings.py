@@ -170,21 +170,22 @@ def sweep(findings: Findings) -> Chart:
     """Chart mean latencies over the loads of a sweep: a line for each quantization."""
     swept = [row for row in rows_with(findings, "sweep") if row.experiment.part is not None]
     used = [row for row in swept if row.used]
-    names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
+    names = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2el_s": "E2EL"}
     measures = [measure for measure in names if any(measure in row.values for row in used)]
     panels = [
-        _latencies(title, own, measure, names[measure])
+        _latencies(title, own, measure, f"mean {names[measure]} ms")
         for title, own in panels_of(used, whole=True).items()
         for measure in measures[:2]
     ]
-    marks = "Point: a load, mean over launches. Hollow: the server is not shown to keep up with the rate."
+    marks = "Point: a load, mean over launches."
+    if any(line.hollow for panel in panels for line in panel.lines):
+        marks += " Hollow: the server is not shown to keep up with the rate."
     sustained = rate_lines(swept)
     ranges = [
-        f"{names[measure].removesuffix(' ms')} "
-        f"{range_of([1000 * row.values[measure] for row in used if measure in row.values])} ms"
+        f"{names[measure]} {range_of([1000 * row.values[measure] for row in used if measure in row.values])} ms"
         for measure in measures[:2]
     ]
-    title = f"{', '.join(ranges)} over the loads"
+    title = f"Mean {', '.join(ranges)} over the loads"
     if sustained:
         title = "; ".join(sustained[:3]) + (f"; {len(sustained) - 3} more" if len(sustained) > 3 else "")
     return Chart(title, content_of(findings, used, whole=True), marks, panels, row_colours(findings))
