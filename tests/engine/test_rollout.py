@@ -118,13 +118,15 @@ def test_an_over_sampled_step_aborts_or_postpones_the_rest(tmp_path: Path):
         of = [row for row in rows if row.iteration == iteration.index]
         assert len({row.prompt for row in of}) == 2
         assert iteration.sequences == part.sequences == len(of) == 4
-        assert part.surplus.sequences == 4
+        assert part.surplus.sequences <= 4
         later_s.append(iteration.elapsed_s - max(row.turns[-1].back_s for row in of))
         assert 0 <= part.surplus.drain_s < 5
         assert all(row.finish_reason == "length" for row in of)
     # a router that stands still for seconds ends a step late, and finds all complete
     assert 0 <= min(later_s) < 0.2
-    assert any(iteration.replicas[0].surplus.aborted for iteration in record.iterations)
+    surplus = [iteration.replicas[0].surplus for iteration in record.iterations]
+    assert any(each.aborted for each in surplus)
+    assert any(each.sequences == 4 for each in surplus)  # a router that stood still has enough before it sent all
 
 
 def goes_on(record: Record, path: Path) -> None:
