@@ -29,13 +29,17 @@ What was measured is kept. To go on:
 def main(argv: Sequence[str]) -> int:
     """Install, measure and show; return the exit status of the run."""
     ends = "Exit status: 0 when everything is measured, 1 on an error."
-    Parser(prog="rollout-bench demo", description=__doc__, epilog=ends).parse_args(argv)
+    parser = Parser(prog="rollout-bench demo", description=__doc__, epilog=ends)
+    parser.add_argument(
+        "--config", nargs="+", metavar="NAME=VALUE", default=[], help="as in `rollout-bench run`, such as launches=3"
+    )
+    values = parser.parse_args(argv).config
     folder = Path(".venv")
     environment.make(folder)
     if not CONFIG.exists():
         write_whole(CONFIG, (home() / CONFIGS / CONFIG).read_bytes())
-    bench = [sys.executable, "-m", "rollout_bench"]
+    bench = [sys.executable, "-m", "rollout_bench", "run", "--cores", "1", *(["--config", *values] if values else [])]
     path = {**os.environ, "PATH": os.pathsep.join([str(folder.absolute() / "bin"), os.environ.get("PATH", "")])}
-    status = subprocess.run([*bench, "run", "--cores", "1"], env=path, check=False).returncode
+    status = subprocess.run(bench, env=path, check=False).returncode
     print(NEXT if status == 0 else AGAIN)
     return status
