@@ -81,12 +81,14 @@ load-oracles: setup ## ask the commands of llm-d's harnesses anew for studies/or
 
 # Platform, machine of its wheels, conda file. A pin stays as long as the inputs allow it.
 # An additional index may have files for one machine only, and uv takes all files of a version from one index.
+# Hashes of PyTorch's CPU wheels go: those at hand here may be of one Python only, which would refuse the others.
 define pin
 	@cd requirements && compile() { UV_INDEX= $(BIN)/python -m rollout_bench.commands.environment ../.venv uv \
-	pip --quiet compile --no-annotate --no-emit-index-url --no-emit-find-links \
+	pip --quiet compile --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make pins' --python-version 3.11 --python-platform $2 --override $1.overrides \
 	--output-file $1.txt $1.in $(UPGRADE) "$$@"; }; compile $(if $(filter cpu,$1),|| compile --torch-backend cpu)
-	@sed -i '/^ *- [a-z0-9-]*==/d' $3 && sed -n '/==/s/^/      - /p' requirements/$1.txt >>$3
+	@sed -i '/+cpu/,/[^\\]$$/ { s/ \\$$//; /--hash/d }' requirements/$1.txt
+	@sed -i '/^ *- [a-z0-9-]*==/d' $3 && sed -n 's/^\([^ #]*==[^ ]*\).*/      - \1/p' requirements/$1.txt >>$3
 endef
 pins: setup ## resolve requirements/*.in into *.txt and environment*.yml; make pins UPGRADE=--upgrade for the newest
 	$(call pin,cpu,x86_64-manylinux_2_28,environment.yml)

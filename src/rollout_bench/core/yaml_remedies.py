@@ -84,9 +84,13 @@ def _quote(text: str, mark: yaml.Mark, opened: yaml.Mark | None) -> Mistake | No
 
 
 def _bracket(text: str, mark: yaml.Mark, opened: yaml.Mark) -> Mistake | None:
-    """Return the bracket that is not closed, or the place of a comma between its values."""
-    opening, depth = text[opened.index], 0
-    closing = _CLOSING[opening]
+    """Return the bracket that is not closed, or the place of a comma or a value between its values."""
+    lacks_value = text[opened.index : opened.index + 1] not in _CLOSING  # YAML names its place and not the bracket
+    if lacks_value:
+        opened = _last_opened(text, mark) or opened
+    opening, depth = text[opened.index : opened.index + 1], 0
+    if (closing := _CLOSING.get(opening)) is None:
+        return None
     for sign in text[opened.index :]:
         depth += (sign in _CLOSING) - (sign in _CLOSING.values())
         if not depth:
@@ -94,9 +98,25 @@ def _bracket(text: str, mark: yaml.Mark, opened: yaml.Mark) -> Mistake | None:
     if depth:
         return _at(opened, f"{opening} is not closed", f"write {closing} where its values end")
     found = text[mark.index : mark.index + 1]
-    if found in _CLOSING.values():
+    if found in _CLOSING.values() and found != closing:
         return _at(mark, f"{found} does not close {opening}", f"write {closing}")
+    if lacks_value:
+        return _at(mark, "a value is missing before this", "write it, or leave the comma out") if found == "," else None
     return _at(mark, "a comma is missing before this", "separate values by commas")
+
+
+def _last_opened(text: str, mark: yaml.Mark) -> yaml.Mark | None:
+    """Return the place of the innermost bracket that is open at `mark`."""
+    opened: list[yaml.Mark] = []
+    with suppress(yaml.YAMLError):
+        for token in yaml.scan(text):
+            if token.start_mark.index >= mark.index:
+                break
+            if isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken):
+                opened.append(token.start_mark)
+            elif isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken) and opened:
+                opened.pop()
+    return opened[-1] if opened else None
 
 
 def _sign(line: str, mark: yaml.Mark) -> Mistake | None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from refusals import refused
 
 from rollout_bench.core.yaml_files import value_in
+from rollout_bench.core.yaml_remedies import mistake_in
 from rollout_bench.plan.config_file import check_config_file
 
 MISTAKES = [
@@ -14,6 +16,9 @@ MISTAKES = [
     ("a: {b: {c: 1}\nd: 2\n", "line 1, column 4", "write } where", "a: {b: {c: 1}}\nd: 2\n"),
     ("a: 1\nb: [c, d\n", "line 2, column 4", "write ] where its values end", "a: 1\nb: [c, d]\n"),
     ("a: [b, c}\n", "line 1, column 9", "write ]", "a: [b, c]\n"),
+    ("a: {b: {c:", "line 1, column 8", "write } where its values end", "a: {b: {c: }}"),
+    ("a: {b: ]\n", "line 1, column 8", "write }", "a: {b: }\n"),
+    ("a: [b, , c]\n", "line 1, column 8", "leave the comma out", "a: [b, c]\n"),
     ("a: {b: 1 c: 2}\n", "line 1, column 11", "separate values by commas", "a: {b: 1, c: 2}\n"),
     ("a: {b: 1}}\n", "line 1, column 10", "leave it out", "a: {b: 1}\n"),
     ('a: "b\nc: 1\n', "line 1, column 4", 'write " where the value ends', 'a: "b"\nc: 1\n'),
@@ -52,3 +57,14 @@ def test_what_is_no_yaml_is_refused_at_its_line_and_the_remedy_mends_it(
     path.write_text(mended)
     check_config_file(path)
     assert value_in(mended)
+
+
+def test_no_cut_and_no_wrong_sign_is_a_traceback() -> None:
+    text = "a: {b: [1, 'c'], \"d\": {e: 2}}\nf:\n  - g: *h # i\n  - j\n"
+    damaged = [text[:place] for place in range(len(text))]
+    damaged += [text[:place] + sign + text[place + 1 :] for place in range(len(text)) for sign in "[]{},:'\"*-\t\n"]
+    for each in damaged:
+        try:
+            value_in(each)
+        except yaml.MarkedYAMLError as error:
+            mistake_in(each, error)

@@ -162,6 +162,23 @@ def test_without_its_starter_an_engine_starts_plainly(starting: Starting, tmp_pa
     path.unlink()
 
 
+def test_what_a_killed_starter_left_is_swept_by_the_next_and_a_living_one_stays(
+    starting: Starting, tmp_path: Path
+) -> None:
+    killed, living = starting(WHO="killed"), starting(WHO="living")
+    engine = forked(killed, tmp_path / "a")[0]
+    parent = psutil.Process(engine.pid).parent()
+    parent.kill()
+    engine.wait()
+    engine.stdin.close()
+    parent.wait()
+    assert killed.exists()
+    assert starting(WHO="next") is not None
+    assert not killed.parent.exists()
+    assert starting(WHO="living") == living
+    assert starter._answers(living)
+
+
 def test_an_engine_whose_starter_ends_meanwhile_is_an_os_error(tmp_path: Path) -> None:
     path = tmp_path / "socket"
 

@@ -16,7 +16,9 @@ BROKEN_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 
 def lines_of(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    """Lines without comments and hashes."""
+    lines = [line.strip().removesuffix(" \\") for line in path.read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "--hash="))]
 
 
 def pins_of(lines: list[str]) -> dict[str, str]:
@@ -52,11 +54,18 @@ def test_pins_satisfy_every_input_and_conda_has_the_same(platform: str) -> None:
     assert [line for line in packages if not line.startswith("--")] == lines
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_each_pin_has_hashes_but_pytorchs_wheel_for_the_cpu(platform: str) -> None:
+    pins = re.split(r"^(?=\w)", (REQUIREMENTS / f"{platform}.txt").read_text(), flags=re.MULTILINE)[1:]
+    bare = [pin for pin in pins if not re.fullmatch(r"\S+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", pin)]
+    assert [pin.partition("==")[0] for pin in bare] == (["torch"] if platform == "cpu" else [])
+
+
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)
 def test_requirements_name_no_host_and_no_local_path(path: Path) -> None:
     for line in path.read_text().splitlines():
         assert "://" not in line, line
-        assert not re.search(r"(^|\s)(/|~/|file:|--(extra-)?index|--find-links|--hash)", line), line
+        assert not re.search(r"(^|\s)(/|~/|file:|--(extra-)?index|--find-links)", line), line
 
 
 def test_the_running_environment_lacks_the_packages_that_break_the_engine() -> None:

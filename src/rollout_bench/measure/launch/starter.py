@@ -10,6 +10,7 @@ same times and spread as plain starts.
 
 import contextlib
 import errno
+import fcntl
 import gc
 import hashlib
 import importlib
@@ -57,6 +58,9 @@ IMPORT_S = 600.0
 ANSWER_S = 60.0
 """Time limit of an answer of the starter, in seconds: one that was stopped must not hold up a launch for ever."""
 
+DIGITS = 16
+"""Length of the name of a starter's folder."""
+
 LARGEST = 1 << 20
 """Limit of a message to the starter, in bytes: the environment of a process is smaller."""
 
@@ -99,14 +103,18 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
     # containers that share the folder may each have a process with the owner's pid
     who = owner, group_of(owner).started, str(Path("/proc/self/ns/pid").readlink())
     told = json.dumps([who, sys.executable, modules, sorted(common.items())])
-    place = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
+    place = folder / hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
     place.mkdir(exist_ok=True)
-    with folder_lock(place, partial(pause, signals)):
+    # another launch may sweep the place of a killed starter just now: then this engine starts plainly
+    with contextlib.suppress(FileNotFoundError), folder_lock(place, partial(pause, signals)):
         path, output = place / "socket", place / "output"
         if _answers(path):
             return path
-        path.unlink(missing_ok=True)  # of a starter that was killed
+        for left in (path, output):  # of a starter that was killed
+            left.unlink(missing_ok=True)
         with output.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the starter inherits it, so the kernel releases it when that ends
+            _sweep(folder)
             program = f"from {__name__} import serve; serve()"
             process = subprocess.Popen(
                 [sys.executable, "-c", program, str(path), str(owner), *modules],
@@ -124,6 +132,15 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
                 return None
             pause(signals, 0.05)
         return path
+    return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed starters left in `folder`: nobody holds the lock of their output."""
+    for output in folder.glob("?" * DIGITS + "/output"):
+        with contextlib.suppress(OSError), output.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(output.parent, ignore_errors=True)
 
 
 def _answers(path: Path) -> bool:
