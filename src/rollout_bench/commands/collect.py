@@ -5,11 +5,12 @@ and the plans of configs are copied, too. A second call copies only new records.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.cluster.retrieval import collect, is_linked
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.locks import locked
 from rollout_bench.core.options import Parser
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         f" {done.present} there already, {len(done.refused)} not taken"
     )
     for name in kept:
-        print(f"next: rollout-bench summarise {results / name}")
+        print(f"next: rollout-bench summarise {shlex.quote(printable(str(results / name)))}")
     return 1 if done.refused else 0
 
 

@@ -21,7 +21,7 @@ from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, config_file, home
-from rollout_bench.core.secrets import looks_secret, may_be_secret
+from rollout_bench.core.secrets import of_config
 from rollout_bench.core.yaml_files import read_mapping, read_text
 from rollout_bench.exchange.kit import FILES, GIVEN, MACHINES, files_named, make, packages_of, write_back
 from rollout_bench.plan.checks import check_no_secret
@@ -76,7 +76,7 @@ def pack(arguments: argparse.Namespace) -> int:
     """Make a kit, and print what to do with it."""
     configs = [read_mapping(config, "config", "give the config's file") for config in chain(*arguments.configfile)]
     for config in configs:
-        check_no_secret("", config, _may_be_secret)
+        check_no_secret("", config, of_config)
     files = [path for config in configs for path in files_named(config)]
     if arguments.part_mib < 1:
         raise UserError(f"--part-mib {arguments.part_mib}: is no size", "give a whole number above 0")
@@ -92,11 +92,6 @@ def pack(arguments: argparse.Namespace) -> int:
     print(f"{folder}: {several(parts, 'part')}, with {several(len(packages), 'package')}")
     print(f"next: bring {folder} to the machine, and there: python3 {folder.name}/kit.py --minutes 30")
     return 0
-
-
-def _may_be_secret(name: str, value: str) -> bool:
-    """Return whether a value of a config may be a secret; `api_key_env` and `kubernetes.secrets` name variables."""
-    return looks_secret(value) if name in ("api_key_env", "secrets") else may_be_secret(name, value)
 
 
 def run(folder: Path, limit_s: float) -> int:

@@ -36,6 +36,11 @@ def run(argv: Sequence[str]) -> NoReturn:
     from rollout_bench.rules.arguments import check_words, with_shipped
 
     check_words(argv)
+    here = next(path for path in (Path(".snakemake"), Path()) if path.exists())
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{here.absolute()}: cannot be written, and a run has its state there", "work in another folder"
+        )
     ours: list[str] = []
     if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(argv):
         ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]

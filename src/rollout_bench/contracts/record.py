@@ -6,7 +6,7 @@ It has raw values only; derived values are computed when they are needed.
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, create_model
 
@@ -571,7 +571,9 @@ class Launched(Strict):
         "samples; revision -> commit of a model from the hub. Null in earlier records, or if unknown."
     )
     validity: list[Flag] = Field(description="Flags of the launch; empty if there are none.")
-    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name.")
+    side_files_sha256: dict[Annotated[str, Field(pattern=r"^launch-[\w.-]+$")], str] | None = absent(
+        "SHA-256 of each side file by its name."
+    )
     sha256: str | None = absent(
         "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null before writing.",
         pattern="^[0-9a-f]{64}$",

@@ -28,7 +28,7 @@ _COLUMNS = {"prompt", "response", "reward", "image", "video", "messages", "tools
 
 _LOOKS_SECRET = re.compile(
     r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|\b(authorization|api-key)[\"']?\s*[:=]\s*[\"']?(?!\$)\S)"
-    r"|://(?!git@)[^/@\s]+@|^[^\s/:@]+:[^\s/@]+@[\w-]+(\.[\w-]+)+[:/]|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|://(?!git@)[^/@\s]+@|^[^\s/:@]+:[^\s/@]+@(?!sha\d+:)[\w.-]+[:/]|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|(?<![\w-])sk-[\w-]*[A-Za-z0-9]{16}"
     r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl(pat|[dfr]t|cbt|ptt|imt|agent|oas|soat|ffct)-[\w-]{8}|xox[a-z]-\w{8}"
     r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.[\w-]{16}|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}"
@@ -61,6 +61,11 @@ def looks_secret(value: str) -> bool:
 def may_be_secret(name: str, value: str) -> bool:
     """Return whether `value` with the name `name` may be a secret; switches and token counts are no secrets."""
     return _named_secret(name, value) or looks_secret(value)
+
+
+def of_config(name: str, value: str) -> bool:
+    """Return whether a value of a config may be a secret; `api_key_env` and `kubernetes.secrets` name variables."""
+    return looks_secret(value) if name in ("api_key_env", "secrets") else may_be_secret(name, value)
 
 
 def _named_secret(name: str, value: str) -> bool:

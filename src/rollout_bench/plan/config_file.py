@@ -18,7 +18,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.options import PLATFORMS
-from rollout_bench.core.secrets import looks_secret, secret_words
+from rollout_bench.core.secrets import looks_secret, of_config, secret_words, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
@@ -364,7 +364,8 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
         auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
         return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
     is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
-    return f"{where}: {'what stands there' if is_secret else value_text(value)} {message}", reference
+    shown = "what stands there" if is_secret or without_secrets(value, of_config)[1] else value_text(value)
+    return f"{where}: {shown} {message}", reference
 
 
 def _takes(parts: Sequence[int | str]) -> str:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, absent, brackets, one_or_several
 from rollout_bench.contracts.load import DatasetFormat, Duration, EndpointSpec, LoadPoint, Rate, Traffic
-from rollout_bench.core.secrets import may_be_secret
+from rollout_bench.core.secrets import looks_secret, may_be_secret
 
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
 
@@ -171,4 +171,6 @@ class Endpoint(EndpointSpec):
             }
             for problem in (problem for problem, holds in rows.items() if holds):
                 raise ValueError(f"headers: {problem}")
+        if looks_secret(self.model):
+            raise ValueError("model: may be a secret: write the model's name there")
         return self

@@ -54,13 +54,13 @@ def terminal(
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """Return a table as CSV; an apostrophe precedes text that a spreadsheet would run as a formula."""
+    """Return a table as CSV that is safe to print; an apostrophe precedes what a spreadsheet would run as a formula."""
     quoted = {
         str(name): column.map(lambda cell: f"'{cell}" if _runs(cell) else cell)
         for name, column in frame.items()
         if any(map(_runs, column))
     }
-    return frame.assign(**quoted).to_csv(index=False, lineterminator="\n")
+    return printable(frame.assign(**quoted).to_csv(index=False, lineterminator="\n"), sys.maxsize)
 
 
 def _runs(cell: Any) -> bool:

@@ -140,10 +140,14 @@ def test_damaged_files_are_reported_and_the_rest_comes_home(claim: Path, name: s
 
 def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):
     cut(at(claim))
+    state = claim / "results" / "summaries" / "\x1b[2J; $(id)" / "summary.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"plan": make_plan([BF16]).model_dump(mode="json")}))
     command = [sys.executable, "-m", "rollout_bench", "collect", str(claim)]
     done = subprocess.run(command, cwd=claim.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "1 records and 1 failures collected, 0 there already, 1 not taken" in done.stdout
+    assert "next: rollout-bench summarise 'results/summaries/\\x1b[2J; $(id)'\n" in done.stdout
 
 
 def outside(claim: Path, path: str, target: Path | str) -> Path:

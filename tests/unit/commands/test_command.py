@@ -1,5 +1,6 @@
 """The command `rollout-bench`: it finds its sub-commands, and is installed with the package."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from refusals import refused
 from workspace import REPOSITORY
 
 from rollout_bench.__main__ import INTERNAL, all_commands
+from rollout_bench.commands import run as command_run
 
 SOURCES = REPOSITORY / "src"
 
@@ -45,6 +48,15 @@ def test_help_of_a_snakemake_call_has_its_common_options_and_an_example(name: st
     assert all(f"  {option}" in said for option in ("--configfile FILE", "--config KEY=VALUE"))
     assert [option in said for option in ("-n, ", "--cores N", "when a launch failed")] == [name == "run"] * 3
     assert f"example:\n  rollout-bench {name} --configfile" in said
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_refused_in_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write into any folder of a file system that it can
+    with refused(f"{tmp_path}: cannot be written", "another folder"):
+        command_run.run(["--cores", "1"])
 
 
 def test_help_of_compare_has_every_exit_status() -> None:

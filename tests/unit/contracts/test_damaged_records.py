@@ -132,6 +132,11 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
     "tokens_below_0": (lambda record: last(record).update(output_tokens=-1), "iterations.3.output_tokens"),
     "tokens_beyond_all": (lambda record: last(record).update(output_tokens=10**18), "iterations.3.output_tokens"),
     "no_cores": (lambda record: record["environment"].update(cpu_cores=-1), "environment.cpu_cores"),
+    "side_file_elsewhere": (
+        lambda record: record.update(side_files_sha256={"../../x": "0" * 64}),
+        "side_files_sha256.../../x.[key]",
+    ),
+    "side_file_without_a_name": (lambda record: record.update(side_files_sha256={"": ""}), "side_files_sha256..[key]"),
     "infinite": (lambda record: last(record).update(elapsed_s=float("inf")), "iterations.3.elapsed_s"),
     "no_time": (lambda record: last(record).update(elapsed_s=0.0), "iterations.3.elapsed_s"),
     "nan": (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),

@@ -268,3 +268,7 @@ def test_parts_of_a_profiled_step_add_up_to_it(found: Found) -> None:
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1+1", "@cmd", " =1", "\tx"])
 def test_no_spreadsheet_runs_a_cell_of_a_file(cell: str) -> None:
     assert csv_text(pd.DataFrame({"name": [cell], "value": [-1.5]})).splitlines()[1].lstrip('"').startswith(f"'{cell}")
+
+
+def test_no_terminal_obeys_a_cell_of_a_file() -> None:
+    assert csv_text(pd.DataFrame({"name": ["\x1b[31m\u202e"]})) == "name\n\\x1b[31m\\u202e\n"
