@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 from xml.etree import ElementTree
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -26,6 +26,7 @@ from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.fields import UtcTime
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.files import LEAST, MOST
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, plain_percent, ratio, several
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
@@ -151,6 +152,10 @@ def limits_of(texts: Sequence[str]) -> list[Limit]:
     return limits
 
 
+Bound = Annotated[float, Field(ge=0, lt=MOST)]
+"""A bound, or a speed-up; a history may have been written by anybody."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """B's own value: the geometric mean over its launches, in the unit of the number, with its interval.
@@ -158,9 +163,9 @@ class Measured:
     Values of two gates may be compared if `machine` and `load`, a digest of what defines the work, agree.
     """
 
-    value: float
-    low: float
-    high: float
+    value: Annotated[float, Field(gt=LEAST, lt=MOST)]
+    low: Bound
+    high: Annotated[float, Field(gt=LEAST, lt=MOST)]
     machine: str
     load: str
 
@@ -179,11 +184,11 @@ class Finding:
     experiment: str
     mode: str
     number: MetricName
-    margin: float
+    margin: Annotated[float, Field(gt=0, lt=1)]
     outcome: Outcome
-    speedup: float | None
-    low: float | None
-    high: float | None
+    speedup: Bound | None
+    low: Bound | None
+    high: Bound | None
     used: tuple[int, int]
     launches: int | None
     reason: str

@@ -66,7 +66,7 @@ def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
     The same launches compared again are no further entry, since a changepoint needs values of separate sessions.
     """
     measured = ((gate, test, test.of_b) for gate in gates for test in gate.tests if test.of_b)
-    entries = [Entry(gate, test, of_b) for gate, test, of_b in measured if 0 < of_b.value < math.inf]
+    entries = [Entry(*each) for each in measured]
     numbers = grouped(
         ((e.test.experiment, e.test.mode, e.test.number, e.of_b.machine, e.of_b.load), e) for e in entries
     )

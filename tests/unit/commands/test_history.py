@@ -1,5 +1,6 @@
 """The history of gates: whole lines, from which entry on a number is worse, and figures."""
 
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,12 +107,23 @@ def test_a_history_is_concluded_and_drawn(tmp_path: Path):
         ("{0}\n{{}}\n", "h: line 2: when: Field required"),
         ("{0}\n\n{1}\n", "h: line 2: "),
         ("", "h: has no entry"),
+        (("value", 0.0), "h: line 1: tests: 0: of_b: value: "),
+        (("value", 5e-324), "h: line 1: tests: 0: of_b: value: "),
+        (("high", 1e308), "h: line 1: tests: 0: of_b: high: "),
+        (("margin", 1.0), "h: line 1: tests: 0: margin: "),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, content: str, problem: str):
+def test_a_damaged_line_is_named(tmp_path: Path, content: str | tuple[str, float], problem: str):
     kept(tmp_path)
     lines = (tmp_path / "h").read_text().splitlines()
-    (tmp_path / "h").write_text(content.format(*lines))
+    if isinstance(content, str):
+        damaged = content.format(*lines)
+    else:
+        name, value = content
+        gate = json.loads(lines[0])
+        (gate["tests"][0] if name == "margin" else gate["tests"][0]["of_b"])[name] = value
+        damaged = json.dumps(gate)
+    (tmp_path / "h").write_text(damaged)
     done = run(tmp_path, "h", main=history.main)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 2)
     assert problem in done.stderr
