@@ -39,3 +39,9 @@ def failed_proofs(row: Row) -> Iterator[FailedProof]:
 def proven(row: Row) -> int:
     """Return the number of valid launches of `row` whose weights were proven."""
     return sum(bool(record.weight_proofs) for record in row.experiment.records if record.valid)
+
+
+def tokens_came_back(row: Row) -> bool:
+    """Return whether the last proof of each valid launch of `row` has the greedy tokens of its first."""
+    proofs = (record.weight_proofs for record in row.experiment.records if record.valid)
+    return all(one[0].tokens == one[-1].tokens for one in proofs if one)

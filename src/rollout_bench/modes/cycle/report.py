@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rollout_bench.analysis.proofs import failed_proofs, proven
+from rollout_bench.analysis.proofs import failed_proofs, proven, tokens_came_back
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.numbers import MISSING, count, in_sentence, number
@@ -109,6 +109,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             names=names,
             confidence=findings.collection.comparison.confidence,
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
+            tokens_came_back=all(map(tokens_came_back, rows)),
             unfit=[(names[row.experiment.place], found) for row in rows for found in failed_proofs(row)],
             most=MOST,
         ),

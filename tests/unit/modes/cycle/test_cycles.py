@@ -12,18 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 from safetensors.torch import load_file
-from synthetic_records import proof
+from samples.cycle import cycle_spec as made_spec
+from synthetic_records import make_record, proof
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.flags import not_finite_flags
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.recorder import CollectorContext
+from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.cycle import worker as cycle
-from rollout_bench.modes.cycle.collector import cycle_flags
+from rollout_bench.modes.cycle.collector import Collector, cycle_flags
 from rollout_bench.modes.cycle.extension import TrainerStandIn, shifted_rows
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.cycle.settings import CycleSpec
@@ -264,3 +269,20 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
     found = not_finite_flags(proofs) or cycle_flags(*proofs)
     assert [(flag.code, flag.severity) for flag in found] == ([(code, "invalid")] if code else [])
     assert all(words in flag.sentence for flag in found)
+
+
+@pytest.mark.parametrize(
+    ("platform", "lora", "codes"),
+    [("cuda", Lora(rank=4), []), ("cpu", Lora(rank=4), ["output_changed"]), ("cuda", None, ["output_changed"])],
+)
+def test_greedy_tokens_come_back_but_those_of_an_adapter_on_cuda(
+    platform: str, lora: Lora | None, codes: list[str], tmp_path: Path
+):
+    """On an H200 vLLM 0.23 gave an adapter with one checksum several continuations, also as loaded."""
+    spec = made_spec().model_copy(update={"platform": platform, "lora": lora})
+    progress = Progress(spec, 0, tmp_path / "launch-0.json")
+    collecting = Collector(CollectorContext(spec, 0, progress, HostMonitor("cpu", [{}], lambda: ([], set()))))
+    back = proof("first", changed=True).model_copy(update={"tokens": OTHER})
+    collecting.proofs = [proof("first", changed=False), proof("second", changed=True), back]
+    doubts = collecting.doubts(make_record(spec, 0).engine, "")
+    assert [flag.code for flag in doubts if flag.severity == "invalid"] == codes
