@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from launching import SETTINGS, Launching, tiny_spec, with_adapter
+from launching import SETTINGS, Launching, online_spec, tiny_spec, with_adapter
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.lora import MaxRank
-from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_launched, traces_path
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.trace import read_traces
 
 pytestmark = pytest.mark.engine
 
@@ -30,6 +32,9 @@ from vllm.config.lora import MaxLoRARanks
 from typing import get_args
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_launched, traces_path
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.trace import read_traces
 from rollout_bench.measure.engine import lora as made
 from rollout_bench.measure.engine.vllm import LoadedEngine
 
@@ -60,7 +65,7 @@ merged = said()
 
 from vllm import SamplingParams
 asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-apart = made._said(llm.generate([{"prompt_token_ids": ids}], asked, use_tqdm=False, lora_request=request)[0])
+apart = made.prompt_logprobs(llm.generate([{"prompt_token_ids": ids}], asked, use_tqdm=False, lora_request=request)[0])
 
 # a trap: an adapter whose second half is zero
 zero = Path(tempfile.mkdtemp())
@@ -113,20 +118,39 @@ def test_room_is_made_for_the_ranks_that_vllm_knows(said: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mode", "load_format", "nats"), [("offline", "auto", 0.01), ("rollout", "auto", 0.01), ("offline", "dummy", 2e-6)]
+    ("mode", "load_format", "nats"),
+    [
+        ("offline", "auto", 0.01),
+        ("rollout", "auto", 0.01),
+        ("offline", "dummy", 2e-6),
+        ("online", "auto", 0.01),
+        ("profile", "auto", 0.01),
+    ],
 )
 def test_each_launch_proves_its_adapter(mode: str, load_format: str, nats: float, tmp_path: Path) -> None:
     build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16", tmp_path / "model")
     args = {**SETTINGS["engine"]["args"], "load_format": load_format}
-    plain = tiny_spec(engine={"args": args}, workload={"logprobs": 0})
+    made = online_spec if mode == "online" else tiny_spec
+    args |= {"enable_log_requests": True} if mode == "online" else {}
+    plain = made(engine={"args": args}, workload={"logprobs": 0})
     spec = with_adapter(plain, rank=4, targets="attention")
     if mode == "rollout":
         spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, "rollout": {"router": "sticky"}})
+    if mode == "profile":
+        spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, "profile": {"steps": 2}})
     launch = Launching(tmp_path, spec, model=tmp_path / "model")
     assert launch.finish() == 0, launch.said
-    record: Record = launch.record()
+    record = read_launched(launch.out, mode)
     adapter = record.engine.adapter
     assert adapter is not None
     assert adapter.held_values == adapter.values
     assert adapter.logprob_difference > nats
     assert "lora_not_proven" not in {flag.code for flag in record.validity}
+    if mode == "online":
+        asked = [line for line in launch.log_text().splitlines() if "Received request" in line]
+        named = sum("lora_name='adapter'" in line for line in asked)
+        assert named >= sum(iteration.requests for iteration in record.iterations)
+        assert len(asked) - named == 2  # the first one, and the probe of the base
+    if mode == "profile":
+        events = categorise(read_traces(traces_path(launch.out), record), "cpu")
+        assert set(events[events["category"] == "adapter"]["phase"]) == {"prefill", "decode"}

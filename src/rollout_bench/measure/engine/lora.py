@@ -130,19 +130,28 @@ def write_adapter(folder: Path, model: str, lora: Lora, **more: Any) -> dict[str
     return {"tensors": len(tensors), "values": values, "bytes": sum(tensor.nbytes for tensor in tensors.values())}
 
 
+def written_adapter(spec: Spec, model: str, weights: Weights = "first") -> tuple[Path, dict[str, int]]:
+    """Write the adapter of `spec` into a new folder of the launch; return it, and what `write_adapter` returns.
+
+    Raises:
+        MeasuringFailed: it cannot be made for this model.
+    """
+    assert spec.lora is not None, "the spec has an adapter"
+    folder = Path(tempfile.mkdtemp(prefix="adapter-"))
+    code = bool(spec.engine.args.get("trust_remote_code"))
+    deviation = DUMMY_DEVIATION if spec.load_format in NO_WEIGHTS_NEEDED else DEVIATION
+    return folder, write_adapter(folder, model, spec.lora, deviation=deviation, weights=weights, trust_remote_code=code)
+
+
 def adapter_request(spec: Spec, model: str, weights: Weights = "first") -> tuple[Any, dict[str, int]]:
-    """Return vLLM's LoRARequest for a new adapter in the launch's temporary folder, and what `write_adapter` returns.
+    """Return vLLM's LoRARequest for a new adapter in a folder of the launch, and what `write_adapter` returns.
 
     Raises:
         MeasuringFailed: it cannot be made for this model.
     """
     from vllm.lora.request import LoRARequest
 
-    assert spec.lora is not None, "the spec has an adapter"
-    folder = Path(tempfile.mkdtemp(prefix="adapter-"))
-    code = bool(spec.engine.args.get("trust_remote_code"))
-    deviation = DUMMY_DEVIATION if spec.load_format in NO_WEIGHTS_NEEDED else DEVIATION
-    sizes = write_adapter(folder, model, spec.lora, deviation=deviation, weights=weights, trust_remote_code=code)
+    folder, sizes = written_adapter(spec, model, weights)
     return LoRARequest(NAME, NUMBER, str(folder)), sizes
 
 
@@ -159,26 +168,25 @@ def probe_of(model_config: Any) -> tuple[dict[str, list[int]], Any]:
     return {"prompt_token_ids": ids}, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
 
 
-def adapter_facts(sizes: dict[str, int], held: list[int], base: Any, adapted: Any) -> AdapterFacts:
+def adapter_facts(sizes: dict[str, int], held: list[int], base: list[float], adapted: list[float]) -> AdapterFacts:
     """Return what shows that an adapter acts.
 
     Args:
         sizes: from `write_adapter`.
         held: number of its values that each worker holds.
-        base: vLLM's RequestOutput of `probe_prompt` with `prompt_logprobs`, without the adapter.
+        base: log probability of each token of `probe_prompt` but the first, without the adapter.
         adapted: the same with it.
     """
-    pairs = zip(_said(base), _said(adapted), strict=True)
     return AdapterFacts(
         tensors=sizes["tensors"],
         bytes=sizes["bytes"],
         values=sizes["values"],
         held_values=sum(held),
-        logprob_difference=max(abs(one - other) for one, other in pairs),
+        logprob_difference=max(abs(one - other) for one, other in zip(base, adapted, strict=True)),
     )
 
 
-def _said(output: Any) -> list[float]:
-    """Return the log probability of each token of a prompt but the first."""
+def prompt_logprobs(output: Any) -> list[float]:
+    """Return the log probability of each token of a prompt but the first, from vLLM's RequestOutput."""
     ids = output.prompt_token_ids
     return [found[token].logprob for token, found in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]

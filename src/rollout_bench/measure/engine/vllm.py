@@ -16,7 +16,7 @@ from typing import Any
 from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
 from rollout_bench.measure.launch.flags import engine_flags, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
@@ -165,7 +165,8 @@ class LoadedEngine:
         self.context_tokens = int(self._config.model_config.max_model_len)
 
     @property
-    def _named(self) -> dict[str, Any]:
+    def naming(self) -> dict[str, Any]:
+        """Argument of vLLM's requests that names the adapter; none without one."""
         return {} if self.adapter is None else {"lora_request": self.adapter}
 
     def send_ready(
@@ -183,7 +184,8 @@ class LoadedEngine:
     def adapter_facts(self, sizes: dict[str, int]) -> AdapterFacts:
         """Return what shows that the adapter acts; `sizes` are those of its files."""
         prompt, asked = probe_of(self._config.model_config)
-        base, adapted = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self._named))
+        answers = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self.naming))
+        base, adapted = map(prompt_logprobs, answers)
         held = self.llm.collective_rpc("rollout_bench_adapter_values")
         return adapter_facts(sizes, held, base, adapted)
 
@@ -206,7 +208,7 @@ class LoadedEngine:
         raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         began = time.monotonic()
         start = time.perf_counter()
-        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False, **self._named)
+        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False, **self.naming)
         elapsed_s = time.perf_counter() - start
         raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw
         risen = self.counters()
@@ -243,7 +245,7 @@ class LoadedEngine:
         how = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
         self.reset_prefix_cache()
         outputs = [
-            self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False, **self._named) for prompt in prompts
+            self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False, **self.naming) for prompt in prompts
         ]
         return [list(output.outputs[0].token_ids) for (output,) in outputs]
 

@@ -1,5 +1,6 @@
 """What modes behind a server share: opening it, sending a pass, and the pass's iteration and rows."""
 
+import gc
 import itertools
 import os
 import time
@@ -10,6 +11,7 @@ from typing import Any
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, ServerUse
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.lora import written_adapter
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import (
     Job,
@@ -149,13 +151,19 @@ def opened_server(job: Job, context: EngineContext, **more: Any) -> Opened:
     Raises:
         MeasuringFailed: if the server is missing or ended.
     """
-    spec, variables, start_s = job.spec, dict(os.environ), time.perf_counter()
+    spec, variables, adapter = job.spec, dict(os.environ), None
+    if spec.lora is not None and context.kept is None:
+        adapter = written_adapter(spec, job.model)
+        # collections skip what this imported, so that none of them delays a request
+        gc.collect()
+        gc.freeze()
+    start_s = time.perf_counter()
     found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
     if found is not None or context.kept is None:
         context.send(PhaseBegins(phase="importing"))
         context.send(PhaseBegins(phase="initializing"))
     if found is None and context.kept is None:
-        context.kept = start_server(spec, job.model, **more), time.perf_counter() - start_s
+        context.kept = start_server(spec, job.model, adapter, **more), time.perf_counter() - start_s
     opened, init_s = context.kept if found is None else (found, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),

@@ -18,6 +18,7 @@ import psutil
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent, end_groups, group_of
+from rollout_bench.measure.engine import lora
 from rollout_bench.measure.launch.protocol import SERVER
 from rollout_bench.measure.probes.loaded_weights import CENSUS
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
@@ -32,8 +33,8 @@ ORPHANS_S = 3.0
 """Time for the engine of a server that has ended to end by itself, in seconds."""
 
 
-def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
-    """Return the server's command line.
+def arguments(spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | None = None) -> list[str]:
+    """Return the server's command line; with the folder of an `adapter`, it serves that as a model besides.
 
     Port 0 lets the kernel choose a free port at binding, so no other process can take it first. The other arguments are
     the engine arguments of offline mode in the command line's spelling, and `more`.
@@ -47,6 +48,7 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
         *("--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"),
         *("--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"),
         *(("--chat-template", PLAIN_TEMPLATE) if needs_template else ()),
+        *(("--lora-modules", f"{lora.NAME}={adapter}") if adapter else ()),
         *(word for name, value in given.items() for word in _words(name.replace("_", "-"), value)),
     ]
 
@@ -84,13 +86,14 @@ class Server:
         spec: the spec of the launch.
         model: local folder or hub id of the weights.
         more: engine arguments that are not settings of the experiment.
+        adapter: folder of the adapter, if it has one.
     """
 
-    def __init__(self, spec: Spec, model: str, more: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | None = None) -> None:
         self.key = secrets.token_urlsafe(24)
         environment = {**os.environ, KEY_VARIABLE: self.key, "VLLM_SERVER_DEV_MODE": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, *arguments(spec, model, more)],
+            [sys.executable, "-m", MODULE, *arguments(spec, model, more, adapter)],
             stdin=subprocess.DEVNULL,
             env=environment,
             process_group=0,

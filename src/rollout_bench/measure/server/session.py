@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.measure.engine import lora
 from rollout_bench.measure.probes.loaded_weights import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
 from rollout_bench.measure.server.server_metrics import cache_labels
@@ -358,9 +360,16 @@ def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def start_server(spec: Spec, model: str, **more: Any) -> Opened:
-    """Start a server with `more` engine arguments, test it with a completion, and return it with its facts."""
-    server = Server(spec, model, more)
+def start_server(spec: Spec, model: str, adapter: tuple[Path, dict[str, int]] | None = None, **more: Any) -> Opened:
+    """Start a server, test it with a completion, and return it with its facts.
+
+    Args:
+        spec: the spec of the launch.
+        model: local folder or hub id of the weights.
+        adapter: from `written_adapter`; requests then name it in place of the model.
+        more: engine arguments that are not settings of the experiment.
+    """
+    server = Server(spec, model, more, adapter and adapter[0])
     load = spec.load
     assert load is not None, "an online spec has a load"
     target = Target(
@@ -383,6 +392,13 @@ def start_server(spec: Spec, model: str, **more: Any) -> Opened:
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE)), target)
         cache = cache_labels(connection.metrics())
         facts = engine_facts(ranks, settings, cache, identity(connection, load.token_ids))
+        if adapter is not None:
+            ids = lora.probe_prompt(settings["vocabulary"], settings["resolved"]["max_model_len"])
+            base, adapted = (_prompt_logprobs(connection, ids, name) for name in (NAME, lora.NAME))
+            held = list(map(int, from_workers(connection, "rollout_bench_adapter_values")))  # they come as text
+            facts = facts.model_copy(update={"adapter": lora.adapter_facts(adapter[1], held, base, adapted)})
+            target = replace(target, model=lora.NAME)
+            connection = Connection(target)
     processes = {**server.processes(), **{int(rank["pid"]): "worker" for rank in ranks}}
     return Opened(
         target=target,
@@ -397,6 +413,15 @@ def start_server(spec: Spec, model: str, **more: Any) -> Opened:
         flags=[] if text is None else [FLAGS["prompts_as_text"]],
         server=server,
     )
+
+
+def _prompt_logprobs(connection: Connection, ids: list[int], model: str) -> list[float]:
+    """Return the log probability of each token of a prompt but the first, as `model` of the server has it."""
+    body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    status, text = connection.ask("POST", "/v1/completions", body)
+    check_answer(status, text, connection.target)
+    found = json.loads(text)["choices"][0]["prompt_logprobs"][1:]
+    return [of[str(token)]["logprob"] for token, of in zip(ids[1:], found, strict=True)]
 
 
 def from_workers(connection: Connection, method: str, answer_s: float = ANSWER_S, **given: Any) -> list[Any]:

@@ -8,6 +8,7 @@ MODE = Mode(
     page="serving.md",
     example="config/online.yaml",
     has_loads=True,
+    loras=True,
     shares=True,
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     figures=("sweep", "throughput", "speedup", "settings", "iterations"),

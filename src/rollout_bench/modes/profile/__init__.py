@@ -12,6 +12,7 @@ MODE = Mode(
     passes="once",
     launches="one",
     data_parallel="one",
+    loras=True,
     settings="profile",
     figures=("steps",),
     section=Lazy(f"{__name__}.settings:SECTION"),

@@ -1,6 +1,6 @@
 """Read the traces of a profile launch into one table of events: operator or kernel, place, step, start and duration.
 
-The table is gzip-compressed CSV with a row for each event. Its columns:
+The table is CSV with a row for each event, compressed if FILE ends in .gz. Its columns:
 
   trace        name of the trace, as in the record
   phase        of the step: prefill, decode or mixed; empty outside steps

@@ -12,8 +12,8 @@ from rollout_bench.report.parts import Findings
 CATEGORY_COLOURS = dict(
     zip(
         CATEGORIES,
-        ("#0072b2", "#d55e00", "#e69f00", "#f0c987", "#009e73", "#cc79a7", "#8ed3bc", "#7a5195", "#56b4e9", "#4d4d4d",
-         "#8c6d31", "#8a8a8a", "#cfcfcf"),
+        ("#0072b2", "#d55e00", "#882255", "#e69f00", "#f0c987", "#009e73", "#cc79a7", "#8ed3bc", "#7a5195", "#56b4e9",
+         "#4d4d4d", "#8c6d31", "#8a8a8a", "#cfcfcf"),
         strict=False,
     )
 )  # fmt: skip

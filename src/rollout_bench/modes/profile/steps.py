@@ -47,7 +47,8 @@ class Following:
             name = f"pass-{self._passes}-{number}"
             self._ids.append(name)
             self._prompts[name] = len(request.prompt_token_ids)
-            self._llm_engine.add_request(name, {"prompt_token_ids": request.prompt_token_ids}, parameters)
+            prompt = {"prompt_token_ids": request.prompt_token_ids}
+            self._llm_engine.add_request(name, prompt, parameters, **self._engine.naming)
 
     @property
     def prefilling(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import AdapterFacts, Drafting
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of
+from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     arguments,
@@ -209,10 +209,10 @@ async def _with_adapter(engine: Any, job: Job) -> tuple[Any, AdapterFacts]:
     """Make the adapter of `job`; return vLLM's LoRARequest, and what shows that the engine uses it."""
     adapter, sizes = adapter_request(job.spec, job.model)
     prompt, asked = probe_of(engine.vllm_config.model_config)
-    outputs: list[Any] = []
+    said: list[list[float]] = []
     for named in (None, adapter):
         async for output in engine.generate(prompt, asked, str(next(_NAMES)), lora_request=named):
             if output.finished:
-                outputs.append(output)
+                said.append(prompt_logprobs(output))
     held = await engine.collective_rpc("rollout_bench_adapter_values")
-    return adapter, adapter_facts(sizes, held, *outputs)
+    return adapter, adapter_facts(sizes, held, *said)

@@ -66,6 +66,7 @@ CUDA = {
         "void vllm::dynamic_per_token_scaled_fp8_quant_kernel_strided<c10::BFloat16>",
         "void vllm::scaled_fp8_quant_kernel_strided<c10::BFloat16>",
     ],
+    "adapter": ["_lora_shrink_kernel", "_lora_expand_kernel", "_lora_shrink_kernel_fp8", "vllm::lora_expand"],
     "communication": ["ncclDevKernel_AllReduce_Sum_bf16_RING_LL", "void vllm::cross_device_reduce_1stage<half, 2>"],
     "sampling": [
         "_gumbel_sample_kernel",
@@ -82,6 +83,7 @@ CUDA = {
 ASCEND = {
     "linear": ["MatMulV2", "MatMulV3", "QuantBatchMatmulV3", "WeightQuantBatchMatmulV2", "GroupedMatmul"],
     "quantize": ["DynamicQuant", "AscendQuantV2"],
+    "adapter": ["sgmv_expand", "bgmv_shrink"],
     "attention": ["FusedInferAttentionScore", "PagedAttentionMaskNdKernel", "FlashAttentionScore"],
     "norm": ["AddRmsNorm", "AddRmsNormBias", "RmsNorm"],
     "activation": ["SwiGlu"],
@@ -97,6 +99,7 @@ ASCEND = {
 CPU = {
     "linear": ["_C::onednn_mm", "_C::onednn_scaled_mm", "aten::addmm", "aten::_weight_int8pack_mm", "aten::linear"],
     "quantize": ["_C::dynamic_scaled_int8_quant", "_C::static_scaled_int8_quant"],
+    "adapter": ["aten::einsum"],
     "attention": ["_C::cpu_attention_with_kv_cache", "_C::get_scheduler_metadata"],
     "norm": ["_C::rms_norm", "_C::fused_add_rms_norm"],
     "activation": ["aten::silu", "_C::silu_and_mul"],

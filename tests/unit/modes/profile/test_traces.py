@@ -227,7 +227,8 @@ def test_categories_of_a_step_add_up(tmp_path: Path):
 EVENTS = [step(DECODE, 0, 50), event('odd, "name"\n', 5.1234, 20, types=["float"]), event("NA", 30, 1)]
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
+@pytest.mark.parametrize("name", ["events.csv.gz", "events.csv"])
+def test_a_table_comes_back_as_it_was_written(name: str, tmp_path: Path):
     traces = [
         TraceFile(name=f"decode.rank{rank}.trace.json.gz", phase="decode", rank=rank, source="torch", size_bytes=1)
         for rank in (0, 1)
@@ -235,8 +236,8 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
     for trace in traces:
         save(tmp_path / trace.name, EVENTS)
     events = read_traces(tmp_path, make_profile(steps=make_steps(BF16)).model_copy(update={"traces": traces}))
-    write_events(tmp_path / "events.csv.gz", events)
-    again = pd.read_csv(tmp_path / "events.csv.gz", keep_default_na=False)
+    write_events(tmp_path / name, events)
+    again = pd.read_csv(tmp_path / name, keep_default_na=False)
     assert again.to_dict("list") == events.round(3)[list(COLUMNS)].to_dict("list")
     assert again["rank"].unique().tolist() == [0, 1]
     assert "NA" in again["name"].tolist()

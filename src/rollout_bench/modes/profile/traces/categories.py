@@ -16,6 +16,7 @@ from rollout_bench.modes.profile.traces.events import BETWEEN, DEVICE, OUTSIDE, 
 Category = Literal[
     "linear",
     "quantize",
+    "adapter",
     "attention",
     "kv_cache",
     "norm",
@@ -28,7 +29,7 @@ Category = Literal[
     "other",
     "host_gap",
 ]
-"""Purpose of an operator; quantize includes dequantize, host_gap is time in which the device waits."""
+"""Purpose of an operator; quantize includes dequantize, adapter is LoRA, host_gap is time in which the device waits."""
 
 CATEGORIES: Final[tuple[str, ...]] = get_args(Category)
 """In the order of tables and figures."""

@@ -35,10 +35,12 @@ COLUMNS: Final = (
 
 
 def write_events(path: Path, frame: pd.DataFrame) -> None:
-    """Write an events table atomically as gzip-compressed CSV; equal tables give equal files. Times have nanoseconds.
+    """Write an events table atomically as CSV; equal tables give equal files. Times have nanoseconds.
+
+    It is gzip-compressed if the name of the file ends in .gz.
 
     Raises:
         UserError: the file system refuses.
     """
     text = frame.to_csv(index=False, columns=list(COLUMNS), lineterminator="\n", float_format="%.3f")
-    write_whole(path, gzip.compress(text.encode(), 1, mtime=0))
+    write_whole(path, gzip.compress(text.encode(), 1, mtime=0) if path.suffix == ".gz" else text.encode())
