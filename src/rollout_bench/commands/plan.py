@@ -24,7 +24,7 @@ from rollout_bench.plan.lines import cost_in_words
 from rollout_bench.plan.matrix import caveat_lines, differing_lines
 from rollout_bench.plan.planfile import PlanFile, Span
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.settings import idle_lines
+from rollout_bench.plan.settings import remarks
 
 NONE_SHARED = "no shared starts: workloads need different engines; give them the same max_model_len"
 
@@ -35,7 +35,7 @@ def shown_file(state: ResultsState) -> PlanFile:
     differing = [
         *caveat_lines(plan.matrix),
         *differing_lines(plan.matrix, plan.config.baseline.axes),
-        *idle_lines(plan.config),
+        *remarks(plan.config, (experiment.spec for experiment in plan.matrix.experiments)),
     ]
     shown = {
         "again": sorted(state.again),

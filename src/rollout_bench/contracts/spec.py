@@ -5,7 +5,7 @@ The engine side imports this module too, so it needs only the standard library a
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -489,3 +489,20 @@ def behind_server(spec: Spec) -> bool:
     processes import and construct it. The measured import is the client's, which happens meanwhile.
     """
     return spec.load is not None
+
+
+def uncompared(specs: Iterable[Spec], baseline: Mapping[str, str]) -> str:
+    """Return a sentence on `specs` of one mode and load that differ in an axis which `baseline` (axis -> name) has not.
+
+    It is "" if all are compared.
+    """
+    every = [((spec.mode, spec.workload.model_dump_json()), spec.axes) for spec in specs]
+    for axis, several in (("setting", "settings"), ("quant", "quantizations")):
+        if axis in baseline:
+            continue
+        found: dict[object, list[str]] = {}
+        for work, names in every:
+            found.setdefault((work, *(name for other, name in names.items() if other != axis)), []).append(names[axis])
+        if first := next((own[0] for own in found.values() if len({*own}) > 1), ""):
+            return f"The {several} are not compared with each other; `--config 'baseline={{{axis}: {first}}}'` does."
+    return ""

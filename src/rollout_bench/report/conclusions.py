@@ -24,6 +24,7 @@ from rollout_bench.contracts.failures import LASTING, fix_of
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.spec import uncompared
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
@@ -68,13 +69,20 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     if len(found) == 1:
         found = [replace(found[0], heading="Conclusion")]
     if found:
+        alone = _uncompared(rows, collection) if groups else ()
         loads = len(next(iter(sweeps.values()))) if sweeps else 1  # the first one's headline is the lead
         answers, others = found[0].items[: loads - 1], found[0].items[loads - 1 :]
-        found[0] = replace(found[0], items=(*answers, *_shared(rows), *_skipped(collection), *others))
+        found[0] = replace(found[0], items=(*answers, *_shared(rows), *_skipped(collection), *alone, *others))
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
         found[-1] = replace(found[-1], items=(*found[-1].items, more))
     return [*found, *_trends(rows, collection)]
+
+
+def _uncompared(rows: Sequence[Row], collection: ResultSet) -> Iterator[str]:
+    """Yield a sentence if `rows` differ in an axis in which nothing is compared."""
+    specs = {row.experiment.experiment: row.experiment.records[0].spec for row in rows if row.used}
+    yield from filter(None, [uncompared(specs.values(), collection.baseline)])
 
 
 def _shared(rows: Sequence[Row]) -> Iterator[str]:
@@ -118,24 +126,14 @@ def _values(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) ->
     if not lines:
         return []
     step, command = _next(rows, [], collection)
-    items = _items(*lines[1:MOST], more, *_without_baseline(rows, collection.baseline), *_doubts(rows), step)
+    items = _items(
+        *lines[1:MOST],
+        more,
+        *_uncompared(rows, collection),
+        *_doubts(rows),
+        step,
+    )
     return [Section("Conclusion", items, lead=lines[0], command=command, kind="conclusion")]
-
-
-def _without_baseline(rows: Sequence[Row], baseline: Mapping[str, str]) -> Iterator[str]:
-    """Yield how to compare `rows` that differ in one axis, if the baseline names none of it."""
-    for axis, name in (("setting", "settings"), ("quant", "quantizations")):
-        if axis in baseline:
-            continue
-        kept = [other for other in AXES if other != axis]
-        alike = grouped(
-            ((row.experiment.mode, *(getattr(row.experiment, other) for other in kept)), row) for row in rows
-        )
-        own = next((own for own in alike.values() if len(own) > 1), None)
-        if own is not None:
-            first = getattr(own[0].experiment, axis)
-            yield f"The {name} are not compared with each other; `--config 'baseline={{{axis}: {first}}}'` does."
-            return
 
 
 def _judged_metric_first(others: Sequence[Row]) -> list[Row]:
@@ -409,8 +407,13 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         yield f"The machine was disturbed in {sum(map(bool, codes))} of {several(len(valid), 'valid launch')}: {why}."
     if damaged := sum(len(row.experiment.damaged) for row in rows):
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
-    if few := [row.label for row in rows if row.comparison.carried_by_few]:
-        yield f"A few slow passes make the difference of {few_names(few)}."
+    few = [(row.label, row.comparison) for row in rows if row.comparison.carried_by_few]
+    if told := [
+        f"{label} is {ratio(one.speedup)}x by a typical pass and {ratio(one.of_totals)}x by the time of all"
+        for label, one in few
+        if one.of_totals is not None and one.speedup is not None
+    ]:
+        yield f"A few slow passes tell otherwise: {few_names(told)}."
 
 
 def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
