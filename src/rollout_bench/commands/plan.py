@@ -24,7 +24,6 @@ from rollout_bench.plan.lines import cost_in_words
 from rollout_bench.plan.matrix import caveat_lines, differing_lines
 from rollout_bench.plan.planfile import PlanFile, Span
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.settings import remarks
 
 NONE_SHARED = "no shared starts: workloads need different engines; give them the same max_model_len"
 
@@ -35,7 +34,7 @@ def shown_file(state: ResultsState) -> PlanFile:
     differing = [
         *caveat_lines(plan.matrix),
         *differing_lines(plan.matrix, plan.config.baseline.axes),
-        *remarks(plan.config, (experiment.spec for experiment in plan.matrix.experiments)),
+        *plan.matrix.remarks,
     ]
     shown = {
         "again": sorted(state.again),

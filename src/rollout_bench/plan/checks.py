@@ -197,12 +197,14 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) 
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 
 
-def check_variables(config: Config) -> None:
-    """Check the environment variables of the config.
+def check_variables(config: Config, engine: InstalledEngine) -> list[str]:
+    """Check the environment variables of the config; return a line for each that the engine does not read.
 
     Raises:
-        UserError: rollout-bench sets a variable itself, or each launch must inherit it.
+        UserError: rollout-bench sets a variable itself, each launch must inherit it, it is misspelt, or a setting has
+            one that the engine does not read.
     """
+    unread = []
     named = [(f"{place}.{name}", name) for place, variables in _environments(config) for name in variables]
     for where, name in named:
         if name in OWN_VARIABLES:
@@ -212,6 +214,15 @@ def check_variables(config: Config) -> None:
                 f"config: {where}: each launch needs the value that snakemake itself has",
                 f"leave it out, and export {name} before you run snakemake: the engine inherits it",
             )
+        if not name.startswith("VLLM_") or engine.reads(name):
+            continue
+        problem = f"{engine.name} {engine.version} reads no such variable"
+        if close := near_miss(name, engine.variables, MISSPELT):
+            raise UserError(f"config: {where}: {problem}", f"did you mean '{close}'?")
+        if where.startswith("setting_settings."):
+            raise UserError(f"config: {where}: {problem}", "leave it out: the setting would change nothing by it")
+        unread.append(f"{where}: changes nothing: {problem}")
+    return unread
 
 
 def check_no_secrets(config: Config) -> None:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,23 @@ class InstalledEngine:
         except (LookupError, OSError, SyntaxError):
             return [], True
         return [value for value in values if value is not str], bool(self.plugins) or str in values
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """The environment variables VLLM_... that its code and vllm-ascend's list; empty if unknown."""
+        if self.folder is None:
+            return frozenset()
+        files = [self.folder / "envs.py", self.folder.parent / "vllm_ascend" / "envs.py"]
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
+        return frozenset(re.findall(r"""["'](VLLM_\w+)["']""", "".join(texts)))
+
+    def reads(self, variable: str) -> bool:
+        """Return whether its code, or that of a plugin, may read an environment variable VLLM_..."""
+        if not self.variables or variable in self.variables or self.folder is None:
+            return True
+        if self.plugins or variable.startswith("VLLM_ASCEND_"):
+            return not any(known.startswith("VLLM_ASCEND_") for known in self.variables)
+        return any(variable.encode() in file.read_bytes() for file in self.folder.rglob("*.py"))  # 0.3 s
 
     def kind(self, argument: str) -> str:
         """Return bool, int or float if an argument takes that alone, or also None; empty if it takes more or others."""

@@ -21,6 +21,7 @@ from rollout_bench.contracts.spec import (
     Platform,
     QuantSpec,
     Spec,
+    uncompared,
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, printable
 from rollout_bench.core.numbers import first_few
@@ -65,7 +66,7 @@ from rollout_bench.plan.serving_checks import (
     measuring_of,
     with_loads,
 )
-from rollout_bench.plan.settings import resolved, under_setting
+from rollout_bench.plan.settings import idle_lines, resolved, under_setting
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Set explicitly although vLLM's defaults are the same, since results depend on them."""
@@ -125,6 +126,8 @@ class Matrix:
     platform: Platform
     experiments: list[Experiment]
     skipped: list[Skipped]
+    remarks: list[str]
+    """Lines on what of the config changes nothing, or is not compared."""
 
 
 def expand(config: Config, engine: InstalledEngine) -> Matrix:
@@ -138,8 +141,9 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     if config.models == [AUTO]:
         config = config.model_copy(update={"models": [automatic_model(platform)]})
     check_names(config)
+    idle = idle_lines(config)
     config, names = resolved(config, engine)
-    check_variables(config)
+    idle += check_variables(config, engine)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
@@ -172,7 +176,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         check_model_base_can_be_written(Path(config.model_base))
     _check_something(experiments, skipped)
     _check_one_model(config, experiments)
-    return Matrix(platform, experiments, skipped)
+    alone = uncompared((experiment.spec for experiment in experiments), config.baseline.axes)
+    return Matrix(platform, experiments, skipped, [*idle, alone] if alone else idle)
 
 
 def _under(config: Config, setting: str, engine: InstalledEngine) -> Config:

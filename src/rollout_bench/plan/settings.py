@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.spec import Spec, uncompared
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
@@ -218,14 +217,6 @@ def _word(key: str, value: Any) -> str:
             "write it in setting_settings, under a name you choose",
         )
     return word
-
-
-def remarks(config: Config, specs: Iterable[Spec]) -> list[str]:
-    """Return a line for each part of the config that changes nothing, and one if `specs` are not compared by setting.
-
-    They are worth to be known before minutes are spent.
-    """
-    return [*idle_lines(config), *filter(None, [uncompared(specs, config.baseline.axes)])]
 
 
 def idle_lines(config: Config) -> list[str]:

