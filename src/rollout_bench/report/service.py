@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
-from typing import Any, Literal
+from typing import Any
 
 from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import fell_behind
@@ -14,8 +13,9 @@ from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
-from rollout_bench.core.saturation import FAR, LONG
+from rollout_bench.core.saturation import FAR
 from rollout_bench.plan.serving import Slo
+from rollout_bench.report.sweeps import RatedLoad, State, kept_count, more_requests, next_loads
 
 Latencies = Mapping[str, Mapping[str, Distribution]]
 """Distributions of requests, by the place of a row and by measure."""
@@ -60,57 +60,50 @@ def rate_lines(rows: Sequence[Row]) -> list[str]:
 def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     """Return what finds the highest rate that a server keeps up with, and the change of its workload's settings.
 
-    The rates begin with the highest that it kept up with, so that one page has both sides of the limit.
     Both are empty where the rates tell it within a quarter, and where no load of `rows` has a rate or a file has the
     requests.
     """
     rated = _ordered([row for row in rows if row.used])
     if not rated or len({row.experiment.experiment for row in rated}) > 1:
         return "", {}
-    invalid = min((_asked(row) for row in _ordered(rows) if not row.used), default=math.inf)
     spec = rated[0].used[0].record.spec
     load = spec.workload
     if load.dataset is not None or spec.load is None or spec.load.harness != "rollout-bench":
         return "", {}
-    states = _states(rated)
-    kept = _kept(rated, states)
-    highest = _asked(kept[-1]) if kept else None
-    behind = next((_asked(row) for row, state in zip(rated, states, strict=True) if state == "falls behind"), None)
-    lasting_s = max(_sent(row) / _asked(row) for row in rated)
-    requests: list[int] = []
-    if highest is not None and behind is not None:
-        if behind <= CLOSE * highest:
-            return "", {}
-        step = f"measure rates between {highest:g} and {behind:g} req/s"
-        rates = [highest * (behind / highest) ** (part / 3) for part in range(4)]
-    elif highest is not None and highest < invalid < math.inf:
-        if invalid <= CLOSE * highest:
-            return "", {}
-        step = f"measure rates below {invalid:g} req/s, whose launches are invalid"
-        rates = [highest * (invalid / highest) ** (part / 3) for part in range(3)]
-    elif highest is not None:
-        step, rates = "raise the rate until the server falls behind", [highest, 2 * highest, 4 * highest]
-    elif behind is not None:
-        step, rates = "measure lower rates", [behind / 4, behind / 2]
+    invalid = min((_asked(row) for row in _ordered(rows) if not row.used), default=math.inf)
+    step, loads = next_loads(
+        [
+            RatedLoad(
+                rate=_asked(row),
+                state=state,
+                answered=row.values["completed_requests_per_s"],
+                sent=_sent(row),
+                needed=_requests_needed(row, rated[0]),
+            )
+            for row, state in zip(rated, _states(rated), strict=True)
+        ],
+        invalid,
+    )
+    if not step:
+        return "", {}
+    rates = [int(rate) if rate.is_integer() else rate for rate in loads]
+    points = spec.load.points
+    changed: dict[str, Any] = {"request_rate": rates}
+    if any(point.duration_s is not None for point in points):
+        changed["duration_s"] = [math.ceil(count / rate) for rate, count in loads.items()]
     else:
-        step, rates = "send more requests", [_asked(row) for row in rated]
-        requests = [_requests_needed(row, rated[0]) or 2 * _sent(row) for row in rated]
-    rates = [int(rate) if rate.is_integer() else rate for rate in (float(f"{rate:.2g}") for rate in rates)]
-    requests = requests or [math.ceil(rate * lasting_s) for rate in rates]
-    prompts = max(load.prompts, math.ceil(max(requests) / load.samples_per_prompt))
-    return step, {load.name: {"prompts": prompts, "online": {"request_rate": rates, "requests": requests}}}
-
-
-CLOSE = 1.25
-"""Ratio of the lowest rate that is too high to the highest that is kept up with, up to which no rate between them is
-worth measuring."""
-
-State = Literal["keeps up", "falls behind", "undecided"]
+        changed["requests"] = [*loads.values()]
+    limits = [point.concurrency for point in points if point.concurrency is not None]
+    if limits:  # a list in the config has one for each of its loads
+        changed["concurrency"] = [max(limits)] * len(rates)
+    prompts = max(load.prompts, math.ceil(max(loads.values()) / load.samples_per_prompt))
+    return step, {load.name: {"prompts": prompts, "online": changed}}
 
 
 def state_of(row: Row) -> State:
     """Return whether a server keeps up with the rate of a load."""
-    if not all(launch.is_sure for launch in row.used):
+    is_known = "kept_up_share" in row.values
+    if not is_known or not all(launch.is_sure for launch in row.used):
         return "undecided"
     return "falls behind" if fell_behind(row.used) else "keeps up"
 
@@ -144,8 +137,7 @@ def _states(rated: Sequence[Row]) -> list[State]:
 
 def _kept(rated: Sequence[Row], states: Sequence[State]) -> list[Row]:
     """Return the loads up to the heaviest that the server keeps up with, none of which it is shown to fall behind."""
-    possible = list(takewhile(lambda state: state != "falls behind", states))
-    return list(rated[: max((place for place, state in enumerate(possible, 1) if state == "keeps up"), default=0)])
+    return list(rated[: kept_count(states)])
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -207,23 +199,18 @@ def _undecided(rows: Sequence[Row], lightest: Row) -> str:
     told = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
     answered = f" (answered: {', '.join(told)})" if min(shares) < KEPT_UP else ""
     names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
-    needed = {_number(row): count for row in rows if (count := _requests_needed(row, lightest)) is not None}
-    if not needed:
-        return f"{names}: more requests or iterations would tell"
-    if len(rows) == 1:
-        return f"{names}: {min(needed.values())} requests or more would tell"
-    each = ", ".join(f"{count} requests or more at {name}" for name, count in needed.items())
-    return f"{names}: {each}{'' if len(needed) == len(rows) else ', and twice the requests of the others,'} would tell"
+    needed = {_number(row): _requests_needed(row, lightest) for row in rows}
+    each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
+    return f"{names}: {', '.join(each)} would tell"
 
 
-def _requests_needed(row: Row, lightest: Row) -> int | None:
-    """Return the least number of requests of a pass that can show whether a server keeps up; None if it is enough."""
+def _requests_needed(row: Row, lightest: Row) -> int:
+    """Return how many requests of a pass are likely to show whether a server keeps up, if those sent did not."""
     rate = _point(row).request_rate
-    is_short = any(launch.too_short for launch in row.used)
-    if not is_short or not isinstance(rate, float) or "e2el_s" not in lightest.values:
-        return None
+    if not isinstance(rate, float) or not any(launch.too_short for launch in row.used):
+        return more_requests(_sent(row))
     slowest_s = max(each.values.get("e2el_s", 0.0) for each in (lightest, row))
-    return max(math.ceil(slowest_s * rate / LONG), 2 * _sent(row))
+    return more_requests(_sent(row), rate, slowest_s)
 
 
 def _sent(row: Row) -> int:

@@ -1,17 +1,20 @@
 """What a summary says of a server: the rate that it keeps up with, and its latencies and limits there."""
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from samples.online import Server, make_online, make_online_spec
 from synthetic_records import save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag
-from rollout_bench.plan.serving import Slo
+from rollout_bench.plan.serving import OnlineLoad, Slo
 from rollout_bench.report.summary import Summary, summary_of
 
 USUAL = Server()
@@ -56,8 +59,8 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
     ("asked", "step", "change"),
     [
         ((2, 8), "raise the rate until the server falls behind", "[8, 16, 32], requests: [128, 256, 512]"),
-        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [8, 12, 19, 30], requests: [32, 48, 76, 120]"),
-        ((30, 40), "measure lower rates", "request_rate: [7.5, 15], requests: [8, 16]"),
+        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [8, 13, 20, 24, 30], requests: [32, 64,"),
+        ((30, 40), "measure lower rates", "request_rate: [11, 20, 24, 30], requests: [64, 64, 64, 32]"),
         ((20.5, 25), None, ""),
     ],
 )
@@ -69,14 +72,24 @@ def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float
     assert bool(told.command) == bool(change)
 
 
+@pytest.mark.parametrize(
+    "pacing", [{"duration_s": 20}, {"duration_s": [20, 20]}, {"requests": 64}, {"concurrency": [4, 8]}]
+)
+def test_the_command_of_the_next_step_goes_with_what_the_config_says(tmp_path: Path, pacing: dict[str, Any]):
+    written = {"request_rate": [2, 8], **pacing}
+    told, *_ = summary(tmp_path, *OnlineLoad(**written).points, requests=1024).answers
+    changed = yaml.safe_load(shlex.split(told.command)[-1].partition("=")[2])["small"]["online"]
+    assert OnlineLoad(**written | changed).points[0].request_rate == 8
+
+
 def test_passes_that_are_too_short_to_tell_are_no_limit_and_ask_for_more_requests(tmp_path: Path):
     told, *_ = summary(tmp_path, *rates(8, 60), requests=16).answers
     assert "8 req/s" in told.lead
     assert "not with" not in told.lead, told.lead
     assert "Next: send more requests:" in told.items
     needed = [int(count) for count in re.findall(r"(\d+) requests or more", told.lead)]
-    assert len(needed) == 1
-    assert f"request_rate: [8, 60], requests: [64, {needed[0]}]" in told.command
+    assert f"request_rate: [8, 60], requests: {needed}" in told.command
+    assert min(needed) > 64, "the same requests would tell no more"
 
 
 def test_a_sender_that_was_too_busy_is_freed_before_more_is_sent(tmp_path: Path):
@@ -133,7 +146,7 @@ def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: 
     why = "bf16 at 16 req/s is invalid and in no number: the sender of the requests was too busy (generator_bound)."
     assert why in told.items
     assert "Next: measure rates below 16 req/s, whose launches are invalid:" in told.items
-    assert "request_rate: [8, 10, 13]" in told.command
+    assert "request_rate: [8, 9.5, 11, 13], requests: [128," in told.command
 
 
 def test_a_lighter_load_without_a_result_is_no_limit(tmp_path: Path):

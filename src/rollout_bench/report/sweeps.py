@@ -1,0 +1,124 @@
+"""The loads that find the highest rate that a server keeps up with, from those that were measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from typing import Literal
+
+from rollout_bench.core.saturation import LONG
+
+CLOSE = 1.25
+"""Ratio of the lowest rate that is too high to the highest that is kept up with, up to which no rate between them is
+worth measuring."""
+
+PARTS = 4
+"""Maximum number of parts into which new rates divide the widest gap between two known ones."""
+
+TIMES = 4
+"""Requests that are likely to decide a load, as a multiple of those that did not: the growth of latencies is then known
+twice as well beside the limit, where latencies wander, and eight times as well far from it."""
+
+FEWEST = 64
+"""Minimum number of requests of a pass at a new rate: with fewer, the growth of latencies is often not known."""
+
+AROUND = 0.9, 1.1
+"""New rates, as shares of the answers per second of a server that falls behind: its limit is likely between them."""
+
+State = Literal["keeps up", "falls behind", "undecided"]
+
+
+@dataclass(frozen=True)
+class RatedLoad:
+    """A measured load whose requests arrive at a rate.
+
+    Attributes:
+        rate: requests per second that were asked.
+        state: whether the server keeps up with it.
+        answered: requests per second that it answered.
+        sent: requests of a pass.
+        needed: requests of a pass that are likely to decide it.
+    """
+
+    rate: float
+    state: State
+    answered: float
+    sent: int
+    needed: int
+
+
+def more_requests(sent: int, rate: float = 0.0, latency_s: float = 0.0) -> int:
+    """Return the number of requests of a pass that is likely to decide what `sent` requests at `rate` did not.
+
+    Args:
+        sent: requests of the pass that did not.
+        rate: requests per second.
+        latency_s: mean latency, in seconds, if it was too long for that pass; else 0.
+    """
+    return max(TIMES * sent, FEWEST, math.ceil(latency_s * rate / LONG))
+
+
+def kept_count(states: Sequence[State]) -> int:
+    """Return how many loads, the lightest first, end with the heaviest that is kept up with, and none falls behind."""
+    possible = takewhile(lambda state: state != "falls behind", states)
+    return max((place for place, state in enumerate(possible, 1) if state == "keeps up"), default=0)
+
+
+def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[str, Mapping[float, int]]:
+    """Return what finds the highest rate that is kept up with, and the rates to measure with the requests of a pass.
+
+    The rates have both sides of the limit as far as they are known, so that one page has them. Undecided loads between
+    the sides get the requests that they need, and new rates divide the widest gap. Both results are empty where the
+    limit is known within `CLOSE`.
+
+    Args:
+        loads: the measured loads, the lightest first, at least one.
+        invalid: lowest rate without a valid result.
+    """
+    count = kept_count([load.state for load in loads])
+    kept = loads[count - 1] if count else None
+    behind = next((load for load in loads[count:] if load.state == "falls behind"), None)
+    undecided = [load for load in loads[count:] if behind is None or load.rate < behind.rate]
+    open_rates = [load.rate for load in undecided]
+    highest = kept.rate if kept else 0.0
+    end = behind.rate if behind else invalid if kept and invalid > highest else math.inf
+    if end <= CLOSE * highest:
+        return "", {}
+    most = max((load.answered for load in loads[count:] if load.state == "falls behind"), default=0.0)
+    around = [rate for share in AROUND if highest < (rate := _rounded(share * most)) < end]
+    if kept and end < math.inf:
+        step = f"measure rates between {highest:g} and {end:g} req/s"
+        if behind is None:
+            step = f"measure rates below {end:g} req/s, whose launches are invalid"
+        rates = _divided([highest, *open_rates, *([] if open_rates else around), end])
+    elif kept:
+        step = "raise the rate until the server falls behind"
+        rates = [highest, *open_rates, 2 * open_rates[-1]] if undecided else [highest, 2 * highest, 4 * highest]
+    elif behind:
+        step = "measure lower rates"
+        rates = [_rounded(open_rates[0] / 2), *open_rates, end] if undecided else [_rounded(most / 2), *around, end]
+    else:
+        step, rates = "send more requests", open_rates
+    if undecided and (kept or behind):
+        more = f"send more requests at {', '.join(f'{rate:g}' for rate in open_rates)} req/s"
+        step = f"{more}, and {step}" if {*rates} - {load.rate for load in loads} else more
+    shown_s = max(load.sent / load.rate for load in loads)
+    needed_s = max([shown_s, *(load.needed / load.rate for load in undecided)])
+    requests = {rate: max(math.ceil(rate * needed_s), FEWEST) for rate in rates}
+    requests |= {kept.rate: math.ceil(kept.rate * shown_s)} if kept else {}
+    requests |= {behind.rate: behind.sent} if behind else {}
+    requests |= {load.rate: load.needed for load in undecided}
+    return step, {float(rate): requests[rate] for rate in rates if behind or rate < end}
+
+
+def _divided(rates: Sequence[float]) -> list[float]:
+    """Return rising `rates` with further ones in their widest gap, unless it is as narrow as `CLOSE`."""
+    low, high = max(pairwise(rates), key=lambda pair: pair[1] / pair[0])
+    needed = math.ceil(math.log(high / low) / math.log(CLOSE))
+    parts = min(needed, max(PARTS + 2 - len(rates), 2))
+    new = (_rounded(low * (high / low) ** (part / parts)) for part in range(1, parts))
+    return sorted({*rates, *(rate for rate in new if low < rate < high)})
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
