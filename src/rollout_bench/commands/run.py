@@ -179,6 +179,7 @@ def planned_call(
     from snakemake.exceptions import CliException, WorkflowError
     from snakemake.utils import update_config
 
+    from rollout_bench.plan.config_file import with_null
     from rollout_bench.rules.arguments import check_words, load, read_call
     from rollout_bench.rules.planned import check_call, default_config, plan_of_call
 
@@ -194,6 +195,7 @@ def planned_call(
     merged = {} if default is None else load(default)
     below = sorted(merged.keys() - given.keys())
     update_config(merged, given)
+    merged = with_null(merged, call.config)
     planned = plan_of_call(merged, call, call.jobs, is_main=True, is_check=command == "check")
     if below and call.configfiles and default == CONFIG:
         over = ", ".join(file.name for file in call.configfiles)

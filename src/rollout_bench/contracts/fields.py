@@ -160,11 +160,12 @@ def _compiles(value: str) -> str:
     return value
 
 
-def _typed(value: Any) -> Any:
+def typed(value: Any) -> Any:
+    """Return `value` with numbers, true, false and null read from text, at any depth; a revision stays text."""
     if isinstance(value, dict):
-        return {name: inner if str(name).endswith("revision") else _typed(inner) for name, inner in value.items()}
+        return {name: inner if str(name).endswith("revision") else typed(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_typed(inner) for inner in value]
+        return [typed(inner) for inner in value]
     if isinstance(value, str) and re.fullmatch(
         r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|[Tt]rue|[Ff]alse|[Nn]ull|~", value
     ):
@@ -211,7 +212,7 @@ Sweep = Annotated[
         Text,
         Annotated[
             list[Any],
-            BeforeValidator(_typed),
+            BeforeValidator(typed),
             BeforeValidator(brackets),
             AfterValidator(no_duplicates),
             Field(max_length=100),
@@ -221,10 +222,10 @@ Sweep = Annotated[
 ]
 """Values of each key, read from text like the values of `Args`."""
 
-ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(_typed)]
+ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(typed)]
 """A choice of two numbers, also read from text."""
 
-Args = Annotated[dict[Text, Any], BeforeValidator(_typed)]
+Args = Annotated[dict[Text, Any], BeforeValidator(typed)]
 """Any values; numbers, true, false and null are also read from text, since values on the command line are text.
 
 A revision stays text, because it may consist of digits only.

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Number, Strict, one_or_several
+from rollout_bench.contracts.fields import Number, Strict, one_or_several, typed
 
 MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Values of vLLM's `max_lora_rank`."""
@@ -38,7 +38,7 @@ class Lora(Strict):
         description="Layers with an adapter: all linear ones but the output head, those of attention, or those whose "
         "names end so: [q_proj, v_proj].",
     )
-    max_rank: MaxRank | None = Field(
+    max_rank: Annotated[MaxRank | None, BeforeValidator(typed)] = Field(
         None,
         description="Rank for which the engine makes room; a larger one costs speed. Null: vLLM's next value above "
         "rank, as verl sets it.",

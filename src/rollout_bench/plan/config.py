@@ -30,6 +30,7 @@ from rollout_bench.contracts.fields import (
     VariableText,
     Weights,
     brackets,
+    typed,
 )
 from rollout_bench.contracts.load import Harness
 from rollout_bench.contracts.lora import Lora
@@ -75,12 +76,6 @@ class Baseline(Strict):
     def axes(self) -> dict[str, str]:
         """Its axes with their values."""
         return self.model_dump(exclude_none=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null(cls, values: Any) -> Any:
-        # Values on the command line are text.
-        return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _some_axis(self) -> "Baseline":
@@ -327,6 +322,17 @@ Partial = dict[str, Any]
 """Part of a config with a setting's changes, which take precedence over everything else."""
 
 
+def _with_typed_arguments(setting: Any) -> Any:
+    # what else a setting changes is read when it is laid over the config
+    if not isinstance(setting, dict) or "engine_args" not in setting:
+        return setting
+    return {**setting, "engine_args": typed(setting["engine_args"])}
+
+
+Setting = Annotated[Partial, BeforeValidator(_with_typed_arguments)]
+"""Changes of one setting, its engine arguments read from text like all others."""
+
+
 class _Config(Strict):
     """A whole config with all overlays merged."""
 
@@ -471,7 +477,7 @@ class _Config(Strict):
         {}, description="Quant -> changes to the built-in table, or a new quantization."
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
-    setting_settings: dict[Name, Partial] = Field(
+    setting_settings: dict[Name, Setting] = Field(
         {},
         description=(
             "Setting -> its changes to this config: engine_args (they take precedence over all), engine: "

@@ -153,6 +153,22 @@ def check_selection(where: str, name: str, value: Any) -> None:
         raise UserError(f"{where}{name}: is empty", f"leave it out, or name what to measure: {name}: [...]")
 
 
+def with_null(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the merged config with None where the command line has null, which Snakemake leaves as text.
+
+    A variable of the environment keeps it, as any text.
+    """
+    found = dict(merged)
+    for key, value in command_line.items():
+        if isinstance(value, Mapping) and isinstance(found.get(key), Mapping) and key != "environment":
+            found[key] = with_null(found[key], value)
+        elif isinstance(value, list):
+            found[key] = [None if one == "null" else one for one in value]
+        elif value == "null":
+            found[key] = None
+    return found
+
+
 def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
     """Validate the merged config.
 
@@ -166,7 +182,7 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     # before any other check, so that no message repeats a secret; endpoints have a separate check
     elsewhere = {key: value for key, value in merged.items() if key != "endpoints"}
     check_no_secret("", elsewhere, lambda _, value: looks_secret(value))
-    read = with_profiles(merged, command_line)
+    read = with_profiles(with_null(merged, command_line or {}), command_line)
     try:
         config = Config.model_validate(read)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """Every wrong config is refused in two lines, before anything runs."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from planned import REPOSITORY, merged_with, planned
 from refusals import refusals, refused, write_files
+from snakemake.cli import parse_config
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
@@ -204,6 +206,53 @@ def wrongs(node: dict[str, Any], place: tuple[str, ...], put: Put) -> Iterator[W
 
 
 WRONG = list(wrongs(SCHEMA, (), lambda value: value))
+
+
+VALUES = {"integer": [1, 8], "number": [0.95, 8, 1e-3], "boolean": [True, False], "null": [None]}
+
+
+def typable(node: dict[str, Any], place: tuple[str, ...], put: Put) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield configs of all keys from `place` on, with numbers, true, false and null where the schema has them."""
+    for option in options(node):
+        held = option.get("additionalProperties") or next(iter(option.get("patternProperties", {}).values()), None)
+        for name, inner in option.get("properties", {}).items():
+            around = least(option) if place else {}
+            yield from typable(inner, (*place, name), lambda v, a=around, n=name: put({**a, n: v}))
+        if isinstance(held, dict) and held and place[-1] not in WHOLE:
+            key = option.get("propertyNames", {}).get("enum", ["demo"])[0]
+            yield from typable(held, (*place, key), lambda v, k=key: put({k: v}))
+        if isinstance(option.get("items"), dict) and option["items"]:
+            yield from typable(option["items"], (*place, "0"), lambda v: put([v]))
+        for value in VALUES.get(option.get("type", ""), ()):
+            yield ".".join(place), put(value)
+
+
+def flow(value: Any) -> str:
+    """Return a value as people write it after --config."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {flow(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(flow, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_whatever_a_file_may_hold_means_the_same_on_the_command_line():
+    other, read = [], 0
+    for place, overlay in typable(SCHEMA, (), lambda value: value):
+        try:
+            wanted = read_config(merged_with(overlay))
+        except UserError:  # out of the key's range, or at odds with another
+            continue
+        ((key, value),) = overlay.items()
+        typed = parse_config([f"{key}={flow(value)}"])
+        try:
+            same = read_config(merged_with(typed), typed) == wanted
+        except UserError:
+            same = False
+        other += [] if same else [place]
+        read += 1
+    assert other == []
+    assert read > 250
 
 
 def said_of(wrong: Wrong) -> str:

