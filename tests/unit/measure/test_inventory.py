@@ -34,7 +34,9 @@ def test_without_any_tool_nobody_knows():
 
 
 def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inventory.npus, "npu_smi", lambda: "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n")
+    chips = "".join(f"| {n} 910B3 | OK | 93.8 47 0 / 0 |\n| 0 | 0000:C1:00.0 | 0 0 / 0 |\n" for n in (0, 1))
+    processes = "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n"
+    monkeypatch.setattr(inventory.npus, "npu_smi", lambda: chips + processes)
     device = Device("npu-1", "1", ("npu-1",), 1)
     assert (inventory.pids_on("ascend"), inventory.pids_on("ascend", [device])) == ({11, 13}, {13})
     assert inventory.pids_on("ascend", []) == inventory.pids_on("cpu") == set()
@@ -43,7 +45,7 @@ def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.Monke
 def test_npus_count_by_logic_id_and_have_machine_wide_names():
     assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPING) or []] == [("npu-0", "0"), ("npu-1", "1")]
     a3 = npus(ask=lambda *_: MAPPED_A3) or []
-    assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 0)]
+    assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 1)]
 
 
 @pytest.mark.parametrize(

@@ -107,4 +107,7 @@ def test_npus_are_read_with_who_holds_their_memory() -> None:
     assert holders_by_npu(printed) == {1: second.holders}
     (only,) = Npus(["1", "0"], 1, lambda: printed).read()
     assert only.device == "NPU 1"
+    a3 = recorded("npu_smi")["two_chips"]
+    assert [chip.temperature_c for chip in Npus(None, 4, lambda: a3).read()] == [36, 37, 38, 39]
+    assert [chip.holders for chip in Npus(["1", "3"], 2, lambda: a3).read()] == [{}, {845053: 59656 << 20}]
     assert Npus(None, 2, lambda: "dcmi module initialize failed. ret is -8005").read() == []

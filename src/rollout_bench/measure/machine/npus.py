@@ -12,7 +12,7 @@ from pathlib import Path
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.device import Device, DeviceReading
 
-_MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(?:(\d+)\s+)?[A-Za-z]", re.MULTILINE)
+_MAPPED = re.compile(r"^\s*\d+\s+\d+\s+(\d+)\s+(?:(\d+)\s+)?[A-Za-z]", re.MULTILINE)
 """NPU ID, Chip ID, Chip Logic ID, Chip Phy-ID (later versions), Chip Name; a card's controller has `-` as Logic ID.
 
 ASCEND_RT_VISIBLE_DEVICES uses the Logic ID."""
@@ -34,31 +34,45 @@ def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None)
         files: device files; None: those in /dev.
     """
     mapped = _MAPPED.findall(ask("-m"))
-    found = sorted((int(logic), int(physical or logic), int(card)) for card, _, logic, physical in mapped)
+    found = sorted((int(logic), int(physical or logic)) for logic, physical in mapped)
     if not found:
         present = files if files is not None else Path("/dev").glob("davinci*")
         numbers = sorted(int(match[1]) for path in present if (match := _FILE.search(path.name)))
         # A container with only some of the files still numbers them from 0.
-        found = [(logic, number, number) for logic, number in enumerate(numbers)]
-    names = [f"npu-{physical}" for _, physical, _ in found]
-    return [Device(name, str(it[0]), (name,), it[2]) for name, it in zip(names, found, strict=True)] or None
+        found = list(enumerate(numbers))
+    return [Device(f"npu-{number}", str(logic), (f"npu-{number}",), logic) for logic, number in found] or None
 
 
-_DEVICE = re.compile(r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*([\d.]+|-|NA)\s+(\d+)\s")
-"""| 0     910B3               | OK            | 93.8        47                0    / 0             |
+_CHIP = re.compile(
+    r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*\S+\s+(\d+)\s.*\n\|\s*(\d+)\s+(?:\d+\s+)?\|",
+    re.MULTILINE,
+)
+"""| 0     Ascend910           | OK            | 178.5       36                0    / 0             |
+| 0     0                   | 0000:9D:00.0  | 0           0    / 0          3416 / 65536         |
 
-Number, watts, degrees Celsius; the line of a chip has a number as its name.
-On a card with two chips, the line of the second chip has `-` as power."""
+Two lines of each chip: number of the NPU, its name, watts (`-` for the second chip of an A3), degrees Celsius; number
+of the chip and, on an A3, its physical number."""
 
-_PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
+_PROCESS = re.compile(r"^\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
 """| 0       0                 | 123456        | python                   | 3000                    |"""
 
 
+def chips_in(text: str) -> dict[tuple[int, int], int]:
+    """Return number of the NPU and of its chip -> degrees Celsius, from the output of `npu-smi info`.
+
+    They stand in the order of their Logic IDs.
+    """
+    return {(int(npu), int(chip)): int(degrees) for npu, degrees, chip in _CHIP.findall(text)}
+
+
 def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
-    """Return NPU number -> pid -> bytes of memory, from the output of `npu-smi info`."""
+    """Return Logic ID -> pid -> bytes of memory, from the output of `npu-smi info`."""
+    logic = {place: number for number, place in enumerate(chips_in(text))}
     holders: dict[int, dict[int, int]] = {}
-    for npu, pid, size_mib in _PROCESS.findall(text):
-        holders.setdefault(int(npu), {})[int(pid)] = int(size_mib) << 20
+    for npu, chip, pid, size_mib in _PROCESS.findall(text):
+        number = logic.get((int(npu), int(chip)))
+        if number is not None:
+            holders.setdefault(number, {})[int(pid)] = int(size_mib) << 20
     return holders
 
 
@@ -66,7 +80,7 @@ class Npus:
     """NPUs that npu-smi reads; none without npu-smi.
 
     Args:
-        names: numbers of NPUs; None: from 0.
+        names: Logic IDs of NPUs; None: from 0.
         count: number of `names` that are used.
         ask: returns the output of `npu-smi info`.
     """
@@ -79,7 +93,7 @@ class Npus:
         """Return a reading of each NPU that npu-smi lists: degrees Celsius, and bytes of memory."""
         text = self._ask()
         moment, holders = time.monotonic(), holders_by_npu(text)
-        temperatures = {int(found[1]): int(found[3]) for line in text.splitlines() if (found := _DEVICE.match(line))}
+        temperatures = dict(enumerate(chips_in(text).values()))
         return [
             DeviceReading(moment, f"NPU {number}", holders.get(number, {}), temperatures[number])
             for number in self._numbers
