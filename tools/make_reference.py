@@ -18,7 +18,6 @@ from rollout_bench.__main__ import main as bench
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import (
     commands_text,
-    config_schema,
     config_table,
     failures_table,
     modes_table,
@@ -48,7 +47,6 @@ def main() -> int:
 
 def made() -> Iterator[tuple[Path, str]]:
     """Yield every generated file with the content it should have."""
-    yield REPOSITORY / "workflow" / "schemas" / "config.schema.json", config_schema()
     reference = REPOSITORY / "docs" / "reference"
     yield reference / "config.csv", config_table()
     yield reference / "modes.csv", modes_table()

@@ -1,6 +1,6 @@
 """The config: every key, with its meaning and its default.
 
-The JSON schema in workflow/schemas/config.schema.json and the reference in docs/ are generated from here.
+The reference in docs/ is generated from here.
 """
 
 import inspect

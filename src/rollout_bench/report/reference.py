@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
@@ -18,12 +17,6 @@ from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import Config
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
-
-
-def config_schema() -> str:
-    """Return the JSON schema of the config."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
-    return json.dumps(schema, indent=2) + "\n"
 
 
 def config_table() -> str:
