@@ -113,7 +113,7 @@ def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[s
 
 def _divided(rates: Sequence[float]) -> list[float]:
     """Return rising `rates` with further ones in their widest gap, unless it is as narrow as `CLOSE`."""
-    low, high = max(pairwise(rates), key=lambda pair: pair[1] / pair[0])
+    low, high = max(reversed([*pairwise(rates)]), key=lambda pair: pair[1] / pair[0])  # of equal ones the heaviest
     needed = math.ceil(math.log(high / low) / math.log(CLOSE))
     parts = min(needed, max(PARTS + 2 - len(rates), 2))
     new = (_rounded(low * (high / low) ** (part / parts)) for part in range(1, parts))

@@ -56,6 +56,7 @@ class RunningJob:
         job: the job.
         number: its number in the run, from 1.
         began: when it was first seen, on the monotonic clock.
+        waited_s: how long it has waited for devices that others hold.
         importing_s: how long its first launch has imported the engine.
         launches: record -> progress of each launch that has begun.
     """
@@ -63,23 +64,33 @@ class RunningJob:
     job: ScheduledJob
     number: int
     began: float
+    waited_s: float = 0.0
     importing_s: float = 0.0
     launches: dict[str, LaunchProgress] = field(default_factory=dict)
     _latest: LaunchProgress = field(default_factory=lambda: LaunchProgress(text="begun"))
+    _seen_at: float | None = None
     _imported: bool = False
     _counting: tuple[float, int] | None = None  # when all had warmed up, and the passes done then
 
     def see(self, running: Mapping[str, LaunchProgress], now: float) -> None:
         """Take over the progress of its launches."""
+        waits = any(progress.text.startswith(WAITING) for progress in running.values())
+        self.waited_s += waits * (now - (self.began if self._seen_at is None else self._seen_at))
+        self._seen_at = now
         for record, progress in running.items():
             if self.launches.get(record) != progress:
                 self._latest = progress
             self.launches[record] = progress
         if not self._imported:
-            self.importing_s = now - self.began
-            self._imported = any(progress.text not in ("begun", "importing") for progress in self.launches.values())
+            self.importing_s = self.spent_s(now)
+            texts = {progress.text for progress in self.launches.values()} - {"begun", "importing"}
+            self._imported = any(not text.startswith(WAITING) for text in texts)
         if self._counting is None and all(p.passes and p.done > p.warmup for p in self._every()):
             self._counting = now, self._done()
+
+    def spent_s(self, now: float) -> float:
+        """Return the seconds since it began in which it did not wait for devices."""
+        return now - self.began - self.waited_s
 
     def _every(self) -> list[LaunchProgress]:
         begun = list(self.launches.values())
@@ -168,10 +179,12 @@ class RunState:
         """Count a job that has ended, and return its line."""
         running, job = self._running.pop(mark), self._to_do.pop(mark)
         self._ended_jobs += 1
-        self._took_s[_kind(job)] = now - running.began - (running.importing_s if _forks(job) else 0.0)
+        self._took_s[_kind(job)] = running.spent_s(now) - (running.importing_s if _forks(job) else 0.0)
         results = ", ".join(f"{name} {self._outcome(record)}" for record, name in _names(job).items())
         what = "block" if len(job.launches) > 1 else "launch"
-        return f"{what} {running.number} of {self._limit}{len(self._plan.jobs)}: {results}, {elapsed(running.began)}"
+        took = elapsed(running.began)
+        took += f", of which {clock(running.waited_s)} waiting for devices" if running.waited_s >= 1 else ""
+        return f"{what} {running.number} of {self._limit}{len(self._plan.jobs)}: {results}, {took}"
 
     def _outcome(self, record: str) -> str:
         """Count a launch that has ended, and return its speed and flags."""
@@ -196,7 +209,7 @@ class RunState:
         own = {mark: self._left_of(job, now) for mark, job in running.items()}
         known = {mark: left for mark, left in own.items() if left is not None}
         each = [
-            now - running[mark].began + left - (running[mark].importing_s if _forks(running[mark].job) else 0.0)
+            running[mark].spent_s(now) + left - (running[mark].importing_s if _forks(running[mark].job) else 0.0)
             for mark, left in known.items()
         ]
         like_s = fmean(each) if each else fmean(self._took_s.values()) if self._took_s else None
@@ -209,7 +222,7 @@ class RunState:
         left_s, took_s = running.left_s(now), self._expected_s(running.job)
         if (left_s is not None and running.all_begun) or took_s is None:
             return left_s
-        return max(took_s - (now - running.began), left_s or 0.0)
+        return max(took_s - running.spent_s(now), left_s or 0.0)
 
     def _expected_s(self, job: ScheduledJob) -> float | None:
         if (took_s := self._took_s.get(_kind(job))) is not None:
@@ -238,7 +251,12 @@ def _forks(job: ScheduledJob) -> bool:
 
 def elapsed(since: float) -> str:
     """Return the time since a moment of the monotonic clock, as minutes:seconds."""
-    return "{}:{:02d}".format(*divmod(int(time.monotonic() - since), 60))
+    return clock(time.monotonic() - since)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as minutes:seconds."""
+    return "{}:{:02d}".format(*divmod(int(seconds), 60))
 
 
 def progress_bar(share: float) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -160,6 +161,22 @@ def test_a_wait_for_a_killed_launchs_memory_is_bounded():
 
 
 # --- waiting ---
+
+
+def test_who_waits_says_who_holds_the_devices_now(tmp_path: Path):
+    said: list[str] = []
+    holders = contextlib.ExitStack()
+
+    def held_by(name: str) -> None:
+        holders.close()
+        holders.enter_context(hold(tmp_path, 1, 1, name=name))
+
+    naps = iter([lambda: None, lambda: held_by("offline/a/launch-1"), lambda: None, holders.close])
+    held_by("offline/a/launch-0")
+    with hold(tmp_path, 1, 1, said=said, pause=lambda seconds: next(naps)() if seconds > 0.01 else None):
+        assert [re.match(r"waiting for devices: (\S+) holds d0 ", text)[1] for text in said] == [
+            f"offline/a/launch-{number}" for number in range(2)
+        ]
 
 
 def test_a_signal_ends_the_wait_at_once(tmp_path: Path):

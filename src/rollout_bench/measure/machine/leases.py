@@ -272,13 +272,16 @@ def lease_devices(
         devices: usable devices, the preferred one first.
         shape: number of groups, and devices in each.
         pause: waits for a number of seconds; raises to end the wait.
-        say: prints once which launch holds the devices.
+        say: prints which launch holds the devices, and again when another does.
     """
     check_folder(folder)
     got = _take(folder, claim, devices, shape, pause)
-    if isinstance(got, list):
-        say(f"{WAITING}: {first_few([other.holder(claim) for other in got], 1)}")
+    said = ""
     while isinstance(got, list):
+        holders = first_few([other.holder(claim) for other in got], 1)
+        if holders != said:
+            say(f"{WAITING}: {holders}")
+        said = holders
         pause(PAUSE_S)
         got = _take(folder, claim, devices, shape, pause)
     try:
@@ -347,7 +350,7 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
     Args:
         wanted: the requirements.
         pause: waits for a number of seconds; raises to end the wait.
-        say: prints once which launch holds the devices, if the launch has to wait.
+        say: prints which launch holds the devices, if the launch has to wait, and again when another does.
 
     Raises:
         DeviceError: if the machine has too few devices.

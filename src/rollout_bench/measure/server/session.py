@@ -9,10 +9,11 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -30,6 +31,7 @@ from rollout_bench.measure.server.stream import (
     Unusable,
     beginning,
     event_of,
+    in_words,
     open_session,
     parsed,
     refusal,
@@ -125,7 +127,8 @@ class Connection:
         except (aiohttp.ClientError, Unusable) as error:
             # aiohttp wraps errors of sockets and certificates
             inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
-            raise inner or ConnectionError(self.target.quoted(f"{type(error).__name__} {error}")) from None
+            said = str(error) if isinstance(error, Unusable) else in_words(error)
+            raise inner or ConnectionError(self.target.quoted(said)) from None
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
@@ -138,21 +141,68 @@ async def _text(response: aiohttp.ClientResponse) -> str:
     return content.decode(errors="replace")
 
 
+PROBE_S = 5.0
+"""Time limit for finding out whether a server speaks https, in seconds."""
+
+
 @contextlib.contextmanager
 def connection_errors(url: str) -> Iterator[None]:
     """Convert connection errors for `url` into `MeasuringFailed`."""
     try:
         yield
-    except ssl.SSLError as error:
-        cause = f"{url}: its certificate is not accepted: {error.reason or error}"
+    except ssl.SSLCertVerificationError as error:
+        cause = f"{url}: its certificate is not accepted: {error.verify_message or error}"
         raise MeasuringFailed("tls", cause, "mend the certificate, or set verify_tls: false") from None
     except socket.gaierror as error:
         raise MeasuringFailed("unreachable", f"{url}: no such host: {error.strerror}", HOW_TO_REACH) from None
     except OSError as error:
         refused = isinstance(error, ConnectionRefusedError)
-        late = f"no whole answer within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else error
-        cause = f"{url}: {'connection refused: nothing listens there' if refused else late}"
-        raise MeasuringFailed("refused" if refused else "unreachable", cause, HOW_TO_REACH) from None
+        is_late = isinstance(error, TimeoutError)
+        if not refused and not is_late:
+            check_scheme(url)
+        if isinstance(error, ssl.SSLError):
+            cause = f"{url}: no connection by TLS: {error.reason or error}"
+            raise MeasuringFailed("tls", cause, "look at the server's settings of TLS, and at its log") from None
+        # the text of `Connection.ask` is in words
+        cause = str(error) if type(error) is ConnectionError else in_words(error)
+        cause = f"no whole answer within {ANSWER_S:g} s" if is_late else cause
+        raise MeasuringFailed("refused" if refused else "unreachable", f"{url}: {cause}", HOW_TO_REACH) from None
+
+
+def check_scheme(url: str) -> None:
+    """Raise `MeasuringFailed` if the server at `url` speaks https where that says http, or http where it says https."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return
+    asked, port = parts.scheme, parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    at = parts.hostname, port
+    spoken = next((name for name, speaks in SPEAKS.items() if _is_so(speaks, at, parts.path)), asked)
+    if spoken != asked:
+        cause = f"{url}: the server speaks {'plain ' * (spoken == 'http')}{spoken} there, not {asked}"
+        raise MeasuringFailed("tls", cause, f"write {spoken}{url.removeprefix(asked)}")
+
+
+def _speaks_https(connection: socket.socket, host: str, _path: str) -> bool:
+    with ssl._create_unverified_context().wrap_socket(connection, server_hostname=host):  # nothing is sent through it
+        return True
+
+
+def _speaks_http(connection: socket.socket, host: str, path: str) -> bool:
+    connection.sendall(f"GET {path}/models HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+    answer = connection.recv(12)
+    return answer.startswith(b"HTTP/") and not answer.endswith(b" 400")
+
+
+SPEAKS = {"https": _speaks_https, "http": _speaks_http}
+"""Scheme -> whether the server of an open connection speaks it."""
+
+
+def _is_so(speaks: Callable[[socket.socket, str, str], bool], at: tuple[str, int], path: str) -> bool:
+    try:
+        with socket.create_connection(at, PROBE_S) as connection:
+            return speaks(connection, at[0], path)
+    except OSError:
+        return False
 
 
 def check_answer(status: int, text: str, target: Target) -> None:
@@ -187,6 +237,8 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     status, text = connection.ask("GET", "/v1/models")
     if status in (401, 403):
         check_answer(status, text, target)
+    if status == 400:  # with which many servers answer http where they speak https
+        check_scheme(target.url)
     found = parsed(text) if status == 200 else None
     data = found.get("data") if isinstance(found, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []

@@ -6,9 +6,11 @@ fixed number of times, whatever the server sends.
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -357,8 +359,36 @@ async def send(
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
+        outcome.error = in_words(error)
     outcome.ended_s = time.monotonic()
+
+
+WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (ConnectionRefusedError, "connection refused: nothing listens there"),
+    (socket.gaierror, "no such host"),
+    (ConnectionResetError, "the connection was reset"),
+    (BrokenPipeError, "the connection was reset"),
+    (aiohttp.ServerDisconnectedError, "the server closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "the server closed the connection in the middle of an answer"),
+    (TimeoutError, "no answer in time"),
+)
+"""Failure of a connection -> what it means."""
+
+
+def in_words(error: Exception) -> str:
+    """Return what the failure of a connection means; the error's own text, not yet safe to show, if that is unknown."""
+    causes = [getattr(error, "os_error", None), error]  # aiohttp wraps errors of sockets
+    number = getattr(error, "errno", None)
+    if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED):
+        causes.append(OSError(number, ""))  # of the kind that belongs to the number
+    refusals = re.findall(r"Errno (\d+)", str(error)) if "Multiple exceptions" in str(error) else []
+    if refusals and {*refusals} == {str(errno.ECONNREFUSED)}:  # at each address of its name
+        causes.append(ConnectionRefusedError())
+    for cause in causes:
+        for kind, words in WORDS:
+            if isinstance(cause, kind):
+                return words
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:

@@ -1,6 +1,7 @@
 """Loads for a time, sent to a stub: what is sent when, what is cut at the end, and what is counted of it."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -49,6 +50,25 @@ def send(stub: Stub) -> Send:
         return prepare(load, target)()
 
     return sent
+
+
+def test_requests_to_a_server_that_has_gone_say_so_in_words(stub: Stub):
+    target = Target(f"{stub.url}/v1", "stub", {}, True, {})
+    load = Load(asked(2), [PROMPT] * 2, None, 1, 2)
+    sending = prepare(load, target)
+    stub.process.kill()
+    stub.process.wait()
+    assert [outcome.error for outcome in sending().outcomes] == ["connection refused: nothing listens there"] * 2
+
+
+def test_requests_that_run_when_a_server_dies_say_so_in_words(stub: Stub):
+    load = Load(asked(2, 1000), [PROMPT] * 2, None, 2, 2)
+    sending = prepare(load, Target(f"{stub.url}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True}))
+    threading.Timer(0.5, stub.process.kill).start()
+    outcomes = sending().outcomes
+    stub.process.wait()
+    words = {"the server closed the connection in the middle of an answer", "the connection was reset"}
+    assert {outcome.error for outcome in outcomes} <= words
 
 
 def test_users_send_requests_one_after_another_until_time_is_up(send: Send):
