@@ -323,6 +323,9 @@ class AdapterFacts(Strict):
     values: int = Field(ge=1, description="Number of all values in them.")
     bytes: int = Field(ge=1, description="Their size.")
     held_values: int = Field(ge=0, description="Values other than zero that the layers of all workers hold for it.")
+    room_bytes: int | None = absent(
+        "Memory that the layers of all workers keep for an adapter of max_rank. Null if unknown.", ge=0
+    )
     logprob_difference: float = Field(
         ge=0, description="Largest difference of a prompt token's log probability with and without it, in nats."
     )

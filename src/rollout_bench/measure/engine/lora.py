@@ -168,12 +168,14 @@ def probe_of(model_config: Any) -> tuple[dict[str, list[int]], Any]:
     return {"prompt_token_ids": ids}, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
 
 
-def adapter_facts(sizes: dict[str, int], held: list[int], base: list[float], adapted: list[float]) -> AdapterFacts:
+def adapter_facts(
+    sizes: dict[str, int], held: list[dict[str, int]], base: list[float], adapted: list[float]
+) -> AdapterFacts:
     """Return what shows that an adapter acts.
 
     Args:
         sizes: from `write_adapter`.
-        held: number of its values that each worker holds.
+        held: what each worker's layers hold for it: values other than zero, and bytes.
         base: log probability of each token of `probe_prompt` but the first, without the adapter.
         adapted: the same with it.
     """
@@ -181,7 +183,8 @@ def adapter_facts(sizes: dict[str, int], held: list[int], base: list[float], ada
         tensors=sizes["tensors"],
         bytes=sizes["bytes"],
         values=sizes["values"],
-        held_values=sum(held),
+        held_values=sum(each["values"] for each in held),
+        room_bytes=sum(each["bytes"] for each in held),
         logprob_difference=max(abs(one - other) for one, other in zip(base, adapted, strict=True)),
     )
 

@@ -186,7 +186,7 @@ class LoadedEngine:
         prompt, asked = probe_of(self._config.model_config)
         answers = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self.naming))
         base, adapted = map(prompt_logprobs, answers)
-        held = self.llm.collective_rpc("rollout_bench_adapter_values")
+        held = self.llm.collective_rpc("rollout_bench_adapter")
         return adapter_facts(sizes, held, base, adapted)
 
     def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:

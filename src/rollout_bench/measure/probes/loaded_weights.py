@@ -232,9 +232,11 @@ class WeightCensus:
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
         return {**count_weights(model), **_device(), "pid": os.getpid(), "code": imported_code(), **of_attention}
 
-    def rollout_bench_adapter_values(self) -> int:
-        """Return the number of values other than zero that this rank's layers hold for adapters."""
-        return sum(int(tensor.count_nonzero()) for _, tensor in adapter_tensors_of(self.get_model()))
+    def rollout_bench_adapter(self) -> dict[str, int]:
+        """Return what this rank's layers hold for adapters: values other than zero, and bytes of all their room."""
+        tensors = [tensor for _, tensor in adapter_tensors_of(self.get_model())]
+        values = sum(int(tensor.count_nonzero()) for tensor in tensors)
+        return {"values": values, "bytes": sum(tensor.nbytes for tensor in tensors)}
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.

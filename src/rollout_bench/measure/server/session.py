@@ -447,7 +447,7 @@ def start_server(spec: Spec, model: str, adapter: tuple[Path, dict[str, int]] | 
         if adapter is not None:
             ids = lora.probe_prompt(settings["vocabulary"], settings["resolved"]["max_model_len"])
             base, adapted = (_prompt_logprobs(connection, ids, name) for name in (NAME, lora.NAME))
-            held = list(map(int, from_workers(connection, "rollout_bench_adapter_values")))  # they come as text
+            held = from_workers(connection, "rollout_bench_adapter")
             facts = facts.model_copy(update={"adapter": lora.adapter_facts(adapter[1], held, base, adapted)})
             target = replace(target, model=lora.NAME)
             connection = Connection(target)

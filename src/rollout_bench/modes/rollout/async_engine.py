@@ -214,5 +214,5 @@ async def _with_adapter(engine: Any, job: Job) -> tuple[Any, AdapterFacts]:
         async for output in engine.generate(prompt, asked, str(next(_NAMES)), lora_request=named):
             if output.finished:
                 said.append(prompt_logprobs(output))
-    held = await engine.collective_rpc("rollout_bench_adapter_values")
+    held = await engine.collective_rpc("rollout_bench_adapter")
     return adapter, adapter_facts(sizes, held, *said)
