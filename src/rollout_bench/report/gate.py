@@ -416,7 +416,7 @@ def _way_out(gate: Gate) -> list[str]:
     if not any(test.needs_too_many for test in gate.tests):
         return []
     together = "" if gate.alternated else "measure both in one session, in turn (docs/precision.md), "
-    return [f"More launches like these won't decide: {together}quieten the machine, or allow more."]
+    return [f"Instead of so many launches, {together}quieten the machine, or allow more."]
 
 
 def _sentence(gate: Gate) -> str:

@@ -81,7 +81,7 @@ def test_a_gate_that_no_number_of_launches_decides_names_another_way(
 ):
     test = Finding("x", "offline", RATE, 0.03, outcome, 0.91, 0.82, 1.02, launches_used, needed, "")
     assert test.sentence == said
-    for alternated, way in ((False, "measure both in one session"), (True, "decide: quieten the machine")):
+    for alternated, way in ((False, "measure both in one session"), (True, "launches, quieten the machine")):
         made = gate_of_tests(test, alternated=alternated)
         assert any(way in line for line in lines_of(made)) == ("too many" in said)
 
