@@ -18,7 +18,10 @@ def parser() -> Parser:
     )
     add_selection(parser)
     parser.add_argument(
-        "--table", metavar="WORDS", help="print the tables and notes whose titles contain these words, such as failed"
+        "--table",
+        metavar="WORDS",
+        help="print the tables and notes whose titles contain these words, such as failed; without any, the tables "
+        "with such a column, such as TTFT",
     )
     return parser
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         return print_errors(collection.damaged)
     text = made.parts_with(arguments.table)
     if not text.strip():
-        problem = f"{given}: no table or note has {arguments.table!r} in its title"
-        raise UserError(problem, f"choose of {', '.join(made.titles)}" if made.titles else "nothing is measured there")
+        problem = f"{given}: no table or note has {arguments.table!r} in its title, nor a table in its columns"
+        raise UserError(problem, f"choose of {'; '.join(made.titles)}" if made.titles else "nothing is measured there")
     print(text, end="")
     return print_errors(collection.damaged)

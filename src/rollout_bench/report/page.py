@@ -35,7 +35,7 @@ def page(
     explored: str = "",
     name: str = "",
 ) -> str:
-    """Return the whole page: the answers, the first figures and the first table, then all else, folded.
+    """Return the whole page: the answers, the first figures, the first table and open ones, then all else, folded.
 
     `explored` is JSON for the explorer; without it there is none. `name` is what the title names.
     """
@@ -52,7 +52,8 @@ def page(
         first=first,
         pictures=pictures,
         shown=SHOWN,
-        tables=tables,
+        opened=[*tables[:1], *(view for view in tables[1:] if view.is_open)],
+        folded=[view for view in tables[1:] if not view.is_open],
         legend=[section for section in sections if section.kind == "legend"],
         problems=problems,
         notes=notes,

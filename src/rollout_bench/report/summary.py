@@ -96,9 +96,12 @@ class Summary:
         return [note for note in found if note.items]
 
     def parts_with(self, words: str) -> str:
-        """Return the tables and notes whose titles contain `words`; empty if there is none."""
-        views = [view for view in self.views if words.lower() in view.title.lower()]
-        notes = [note for note in self.notes if words.lower() in note.heading.lower()]
+        """Return the tables and notes whose titles contain `words`, else tables with such a column; empty if none."""
+        wanted = words.lower()
+        views = [view for view in self.views if wanted in view.title.lower()]
+        notes = [note for note in self.notes if wanted in note.heading.lower()]
+        if not views and not notes:
+            views = [view for view in self.views if any(wanted in each.header.lower() for each in view.columns)]
         return terminal("", views, notes).lstrip("\n")
 
     @property

@@ -1,7 +1,7 @@
 """Tables as plain texts, from columns with definitions and entries with names."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN
@@ -35,11 +35,12 @@ class Entry(Generic[Shown]):
 
 @dataclass(frozen=True)
 class View:
-    """One table: `cells` is [lines][columns]."""
+    """One table: `cells` is [lines][columns], and `is_open` whether a page shows it unfolded."""
 
     title: str
     columns: tuple[Column[object], ...]
     cells: tuple[tuple[str, ...], ...]
+    is_open: bool = False
 
 
 MODEL = Column[object]("model", words=True)
@@ -116,5 +117,6 @@ def without_empty(tables: Iterable[View]) -> list[View]:
         ]
         columns = tuple(table.columns[place] for place in filled)
         if any(column not in (*NAMES, EMPTY_BECAUSE) for column in columns):
-            found.append(View(table.title, columns, tuple(tuple(line[place] for place in filled) for line in lines)))
+            cells = tuple(tuple(line[place] for place in filled) for line in lines)
+            found.append(replace(table, columns=columns, cells=cells))
     return found

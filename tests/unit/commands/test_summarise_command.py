@@ -197,7 +197,10 @@ def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.C
     assert shown().splitlines()[2] == "Conclusion"
     assert "Throughput: offline" in shown()
     assert shown("--table", "launch COSTS").startswith("What a launch costs: offline")
-    with pytest.raises(UserError, match=r"no table or note has 'sleep' in its title\n  -> choose of Throughput, "):
+    assert shown("--table", "tok/S").startswith("Throughput: offline")
+    with pytest.raises(
+        UserError, match=r"has 'sleep' in its title, nor a table in its columns\n  -> choose of Throughput; "
+    ):
         shown("--table", "sleep")
 
 

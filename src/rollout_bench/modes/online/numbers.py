@@ -120,7 +120,7 @@ NUMBERS = (
         header="in flight",
         definition="Mean number of requests in flight at the client: the sum of E2EL, divided by the time. "
         "Counts successful requests, and cut requests until they were cut.",
-        table=THROUGHPUT,
+        table=RATES,
         digits=3,
         of="requests",
         mode="online",
@@ -170,7 +170,7 @@ NUMBERS = (
         header="most in flight",
         definition="Maximum number of requests in flight in any launch.",
         across="max",
-        table=THROUGHPUT,
+        table=RATES,
         digits=0,
         of="requests",
         mode="online",

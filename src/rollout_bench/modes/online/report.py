@@ -1,6 +1,7 @@
 """The tables of online experiments and their notes: service, latency, the sweep."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -94,7 +95,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
     for title, entries in findings.entries(mode):
         shown = [Entry(entry.texts, findings.latencies_of(entry.of)) for entry in entries if entry.of]
-        tables.append(view("Latency, percentiles in ms: ", title, PERCENTILES, shown))
+        tables.append(replace(view("Latency, percentiles in ms: ", title, PERCENTILES, shown), is_open=True))
         tables.append(view("Latency over the sweep: ", title, swept, list(_swept(entries))))
     tables += percentile_views(findings, mode, ("output_tokens",))
     return SummaryPart(
