@@ -3,16 +3,19 @@
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from rollout_bench.commands.trainers import trl_text, verl_text
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.contracts.load import Places
+from rollout_bench.core.errors import MeasuringFailed, UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
+from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.config_file import read_config
 
 _URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
@@ -52,7 +55,13 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
     _refuse(CONFIG)
     text = SOURCES[kind](words)
-    read_config(yaml.safe_load(text))
+    config = read_config(yaml.safe_load(text))
+    for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
+        if isinstance(problem, MeasuringFailed) and problem.category == "wrong_model":
+            url, there = words[0], problem.problem.rpartition(", but ")[2].partition(",")[0]
+            remedy = f"name one that it has: --from endpoint {shlex.quote(url)} {shlex.quote(there)}"
+            raise UserError(f"{url}: {problem.problem}", remedy)
+        print(f"not asked for its models: {problem.problem}", file=sys.stderr)
     return _write(CONFIG, text, "")
 
 

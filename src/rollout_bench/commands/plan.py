@@ -14,12 +14,14 @@ from rollout_bench.analysis.timed.experiments import ExperimentResults
 from rollout_bench.cluster.claims import running_launches
 from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
 from rollout_bench.contracts.failures import error_of, state_of
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
 from rollout_bench.llmd.profiled import profile_lines
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
+from rollout_bench.plan.config_file import flow
 from rollout_bench.plan.lines import cost_in_words
 from rollout_bench.plan.matrix import caveat_lines, differing_lines
 from rollout_bench.plan.planfile import PlanFile, Span
@@ -202,18 +204,42 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
 
 
 def compared_with_nothing(plan: PlanFile) -> list[str]:
-    """Return a warning line if no selected experiment is the baseline of another selected experiment."""
-    if len(plan.experiments) < 2 or not plan.baseline or set(plan.baseline).isdisjoint(AXES):
+    """Return a line with what to write if no selected experiment is the baseline of another selected experiment.
+
+    There is none if nothing is selected besides the baseline, or what is selected can't be compared.
+    """
+    is_compared = any(MODES[e.mode].metrics for e in plan.experiments)
+    if not is_compared or set(plan.baseline).isdisjoint(AXES):
         return []
     there = {(e.mode, *names_of(e)) for e in plan.experiments}
     wanted = {(e.mode, *names_of(e)): (e.mode, *names_of(e, plan.baseline)) for e in plan.experiments}
     if any(other != own and other in there for own, other in wanted.items()):
         return []
-    named = ", ".join(f"{axis}: {name}" for axis, name in plan.baseline.items())
-    return [
-        f"nothing is compared: the baseline, {{{named}}}, is not selected -> select it, or set baseline to"
-        " something that is"
-    ]
+    remedies = filter(None, (" and ".join(_selecting_it(plan)), _comparing_what_is_there(plan)))
+    said = ", or ".join(remedies)
+    return [f"nothing is compared with {flow(plan.baseline)} -> {said}"] if said else []
+
+
+def _selecting_it(plan: PlanFile) -> Iterator[str]:
+    """Yield what selects the baseline too; nothing if it is selected, if it is skipped, or beside servers alone."""
+    for axis, name in plan.baseline.items():
+        names = list(dict.fromkeys(getattr(e, axis) for e in plan.experiments if e.platform != UNKNOWN))
+        if names and name not in (*names, *(getattr(skipped, axis) for skipped in plan.skipped)):
+            yield f"{axis}s: {flow([name, *names])}"
+
+
+def _comparing_what_is_there(plan: PlanFile) -> str:
+    """Return the baseline with which the selected experiments can be compared; empty if `uncompared` has said it."""
+    for axis in ("quant", "model", "setting", "workload"):
+        names: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for e in (e for e in plan.experiments if MODES[e.mode].metrics):
+            names[e.mode, *names_of(e, {axis: ""})].append(getattr(e, axis))
+        first = next((alike[0] for alike in names.values() if len(alike) > 1), UNKNOWN)
+        if first != UNKNOWN and axis in ("quant", "setting") and axis not in plan.baseline:
+            return ""
+        if first != UNKNOWN:
+            return f"baseline: {flow({**dict.fromkeys(plan.baseline), axis: first})}"
+    return ""
 
 
 def _failure(record: Path) -> str:

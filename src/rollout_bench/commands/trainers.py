@@ -131,7 +131,7 @@ def _parser(trainer: str, overrides: str) -> Parser:
     )
     file = f"the YAML or shell script that {trainer} is started with, or an override of {trainer}'s defaults"
     parser.add_argument("file", metavar="FILE", help=file)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help=overrides)
     return parser
 
 

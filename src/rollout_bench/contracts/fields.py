@@ -200,7 +200,7 @@ Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
-Program = Annotated[Text, AfterValidator(_no_braces)]
+Program = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
 Weights = Annotated[Text, AfterValidator(_place)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 VariableText = Annotated[str, AfterValidator(_plain)]

@@ -311,13 +311,29 @@ _OTHER_QUANTS = {
 """Data types by which a quantization is called -> those that have it."""
 
 
+_OTHER_MODES = {
+    **dict.fromkeys(("server", "serve", "serving", "latency"), "online"),
+    **dict.fromkeys(("batch", "generate", "generation", "throughput"), "offline"),
+}
+"""Names of others for what a mode measures."""
+
+
 def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
     """Return the remedy for an undefined name: the closest known one, and how to define one."""
     if kind == "quant" and name in _OTHER_QUANTS:
         return f"did you mean {_OTHER_QUANTS[name]}?"
+    if kind == "mode" and name in _OTHER_MODES:
+        return f"did you mean '{_OTHER_MODES[name]}'?"
+    define, close = _DEFINED.get(kind, "").replace("NAME", name), near_miss(name, known)
+    if kind == "model" and close and not alike(name, close) and near_miss(name, known, MISSPELT) is None:
+        return define.removeprefix("or ")
     remedy = did_you_mean(name, known)
-    define = _DEFINED.get(kind, "").replace("NAME", name)
-    return f"{remedy}; {define}" if define and (kind == "model" or near_miss(name, known) is None) else remedy
+    return f"{remedy}; {define}" if define and (kind == "model" or close is None) else remedy
+
+
+def alike(name: str, other: str) -> bool:
+    """Return whether two similar names may be one misspelt: with other numbers they are others, as 8b and 90m."""
+    return re.findall(r"\d+", name) == re.findall(r"\d+", other)
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
@@ -353,8 +369,14 @@ MISSPELT = 0.85
 """Similarity to a listed value from which on another value is a misspelling, although a plugin may add values."""
 
 
-SHORT = {"dp": "data_parallel_size", "pp": "pipeline_parallel_size", "tp": "tensor_parallel_size"}
-"""vLLM's short options -> its arguments."""
+SHORT = {
+    "dp": "data_parallel_size",
+    "pp": "pipeline_parallel_size",
+    "pipeline_model_parallel_size": "pipeline_parallel_size",
+    "tensor_model_parallel_size": "tensor_parallel_size",
+    "tp": "tensor_parallel_size",
+}
+"""vLLM's short options, and names of trainers -> its arguments."""
 
 
 _KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
@@ -380,6 +402,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         raise UserError(problem, _instead_of_arg(name, engine))
     if value is None:
         return
+    if isinstance(value, list) and (name in MOST or engine.kind(name)):
+        raise UserError(
+            f"config: {where}: is a list, but takes a single value",
+            f"leave it out, and write sweep: {{{name}: {json.dumps(value)}}}",
+        )
     if name == "hf_token" and not isinstance(value, bool | str):
         raise UserError(
             f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"

@@ -24,6 +24,7 @@ from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import model_of_the_hub, values_meant
+from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
 LONGEST_LINE = 10_000
@@ -41,13 +42,23 @@ _OTHER_NAMES = {
 """Common names of platforms, metrics, data types and formats for which the nearest spelling misleads."""
 
 _OTHER_KEYS = {
+    "api_base": "url",
+    "base_url": "url",
     "batch_size": "prompts",
     "device": "platform",
+    "env": "environment",
+    "gpus": "devices",
+    "lora_alpha": "alpha",
+    "lora_rank": "rank",
     "max_new_tokens": "output_tokens",
     "max_tokens": "output_tokens",
     "n": "samples_per_prompt",
+    "npus": "devices",
+    "num_gpus": "devices",
+    "r": "rank",
     "runs": "launches",
     "samples": "samples_per_prompt",
+    "target_modules": "targets",
     "vllm_args": "engine_args",
     "warmup": "warmup_iterations",
     **SHORT,
@@ -58,9 +69,29 @@ _OTHER_KEYS = {
 _NAMES = re.compile(r"""[^]['",; ]+""")
 """Names in a text that should be a list of them."""
 
-_FOLDERS = ("dir", "directory", "folder", "out", "output", "output_dir", "result", "results", "results_dir")
+_NAMED = {
+    "endpoints": "",
+    "model_settings": "models",
+    "quant_settings": "quants",
+    "setting_settings": "settings",
+    "workload_settings": "workloads",
+}
+"""Mappings with names of the user's -> the key that selects some."""
+
+RESULTS_FOLDERS = ("out", "output", "output_dir", "result", "results", "results_dir")
 _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
-"""Keys of other programs' configs that name the folder of the results, or more files."""
+"""Keys and options of other programs that name the folder of the results; keys that name more files."""
+
+_OF_TRAINERS = {
+    **dict.fromkeys(("actor_rollout_ref", "algorithm", "critic", "reward_model", "trainer"), "verl"),
+    **dict.fromkeys(("model_name_or_path", "num_generations", "per_device_train_batch_size", "use_vllm"), "trl"),
+}
+"""Keys at the top of a trainer's file -> the trainer."""
+
+RESULTS_ELSEWHERE = (
+    "leave it out: results lie in results/ beside config.yaml; for others work in another folder, with a config.yaml"
+)
+"""Remedy for a name of the folder of the results."""
 
 _ENGINE_ARGS = (
     "max_model_len",
@@ -189,7 +220,7 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
         found = _most_telling(error.errors())
         raise _of_profile(found, read, merged) or _as_user_error(found, read) from None
     # One quantization has no other to be compared with, so its settings are.
-    selected = config.settings or []
+    selected = [DEFAULT_SETTING, *config.sweep] if config.settings is None else config.settings
     if len(config.quants) == 1 and len(selected) > 1 and DEFAULT_SETTING in selected:
         named = {**config.baseline.axes, "quant": None}
         config = config.model_copy(update={"baseline": Baseline(**{"setting": DEFAULT_SETTING, **named})})
@@ -199,15 +230,16 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
     """Return the error for a value that a profile sets and the user did not write; None for other values."""
     place = _without_tags(error["loc"])
-    profile = _at(read, (*place[:2], "profile"))
-    is_written = _at(written, place) is not None or place[2:3] == ("profile",)
+    profile = at_place(read, (*place[:2], "profile"))
+    is_written = at_place(written, place) is not None or place[2:3] == ("profile",)
     if place[:1] != ("workload_settings",) or not isinstance(profile, Mapping) or is_written:
         return None
     problem = f"{_as_user_error(error).problem}, from profile {profile['path']}"
     return UserError(problem, "correct what it comes from, there or in overrides (prompts may be rate x duration)")
 
 
-def _at(content: Any, place: Sequence[Any]) -> Any:
+def at_place(content: Any, place: Sequence[Any]) -> Any:
+    """Return what `content` has at a path of keys; None if there is nothing."""
     for part in place:
         content = content.get(part) if isinstance(content, Mapping) else None
     return content
@@ -252,30 +284,76 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     place = _without_tags(error["loc"])
     if place[:1] in (("launches",), ("iterations",)):
         place = place[:1]
-    value, holder = _at(read, place), _at(read, place[:-1])
+    value, holder = at_place(read, place), at_place(read, place[:-1])
     if not place or "[key]" in place or isinstance(place[-1], int) or not isinstance(holder, Mapping):
         return None
     if {"headers", "environment", "secrets", "api_key_env"} & set(place):  # where a secret may stand
         return None
     for meant in values_meant(place[-1], value, read):
         if meant != value and _accepted(read, place, meant):
-            shown = json.dumps(meant, ensure_ascii=False) if isinstance(meant, str | None) else _flow(meant)
+            shown = json.dumps(meant, ensure_ascii=False) if isinstance(meant, str | None) else flow(meant)
             return f"write {place[-1]}: {shown}"
     return None
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Return a value in one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=LONGEST_LINE, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -> UserError:
     found = _of_error(error)
+    if read is not None and (named := _of_unnamed(error, read) or _of_a_name(error, read)):
+        return UserError(found.problem, named)
     # a remedy that says no more than what the key takes
     meant = (
         _meant(error, read) if read is not None and ("takes: " in found.remedy or "baseline" in error["loc"]) else None
     )
     return UserError(found.problem, meant) if meant else found
+
+
+def _of_unnamed(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
+    """Return the remedy for keys that lack the name above them, as in endpoints: {url: ...}; None for other errors."""
+    section, *below = map(str, _without_tags(error["loc"]))
+    held = read.get(section)
+    if section not in _NAMED or not below or not isinstance(held, Mapping):
+        return None
+    known = {*Config.model_fields, "workload"} if section == "setting_settings" else {*_known_keys((section,))}
+    inner = {key: value for key, value in held.items() if key in known}
+    selected = read.get(_NAMED[section])
+    name = str(selected[0]) if isinstance(selected, list) and selected else "mine"
+    if below[0] not in inner or not _accepted(
+        {**read, section: {key: value for key, value in held.items() if key not in known}}, (section, name), inner
+    ):
+        return None
+    shown = dict.fromkeys(inner, "...") if without_secrets(inner, of_config)[1] else inner
+    return f"a name stands above them: write {section}: {flow({name: shown})}"
+
+
+def _of_a_name(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
+    """Return the remedy for a number, true or false in a selection; None for other errors."""
+    place, value = _without_tags(error["loc"]), error.get("input")
+    if error["type"] != "string_type" or len(place) != 2 or not isinstance(place[1], int):
+        return None
+    sections = {selection: section for section, selection in _NAMED.items()}
+    defined = read.get(sections.get(str(place[0]), ""))
+    known = {*(defined if isinstance(defined, Mapping) else ()), *(known_quants({}) if place[0] == "quants" else ())}
+    if place[0] == "modes":
+        known = {*MODES}
+    return f"quote it: '{value}'" if str(value) in known or not known else did_you_mean(str(value), map(str, known))
+
+
+def _of_sweep(place: tuple[int | str, ...], where: str, value: Any) -> tuple[str, str] | None:
+    """Return problem and remedy of a mapping or a list in a sweep where the other belongs; None if it is neither."""
+    if isinstance(value, dict) and len(place) == 2:
+        lists = {f"{place[1]}.{key}": inner if isinstance(inner, list) else [inner] for key, inner in value.items()}
+        return f"{where}: is a mapping, but a list of values is needed", f"write sweep: {flow(lists)}"
+    if isinstance(value, list) and value and len(place) == 1:
+        lists = {key: inner for one in value if isinstance(one, dict) for key, inner in one.items()}
+        lists |= {str(one): ["VALUE", "VALUE"] for one in value if not isinstance(one, dict)}
+        return f"{where}: is a list, but the values of each key are needed", f"write sweep: {flow(lists)}"
+    return None
 
 
 def _of_error(error: ErrorDetails) -> UserError:
@@ -322,12 +400,11 @@ def _of_key(error: ErrorDetails, where: str) -> tuple[str, str] | None:
 def _of_choice(error: ErrorDetails, where: str, parts: Sequence[int | str]) -> tuple[str, str] | None:
     """Return problem and remedy of a list where one value belongs, or of an unknown choice; None if it is neither."""
     kind, value = error["type"], error.get("input")
-    takes_one = kind.endswith(("_type", "literal_error")) and set(parts[-2:-1]) & set(SECTIONS)
-    if takes_one and isinstance(value, list) and value:
-        return (
-            f"{where}: is a list, but takes a single value",
-            f"write sweep: {{{'.'.join(map(str, parts[-2:]))}: [{', '.join(map(str, value))}]}}",
-        )
+    is_workload = parts[:1] == ("workload_settings",) and len(parts) == 3
+    takes_one = kind.endswith(("_type", "literal_error")) and (is_workload or set(parts[-2:-1]) & set(SECTIONS))
+    if takes_one and isinstance(value, list) and value and not any(isinstance(one, list | dict) for one in value):
+        key = parts[-1] if is_workload else ".".join(map(str, parts[-2:]))
+        return f"{where}: is a list, but takes a single value", f"write sweep: {flow({key: value})}"
     if kind == "literal_error":
         meant = _OTHER_NAMES.get(str(value), str(value))
         return f"{where}: {value_text(value)} is not known", did_you_mean(meant, _choices(error))
@@ -338,13 +415,15 @@ def _of_mapping(error: ErrorDetails, where: str, reference: str) -> tuple[str, s
     """Return problem and remedy of a value that should be a mapping, or a list of names; None if it is another one."""
     place, kind, value = error["loc"], error["type"], error.get("input")
     problem = f"{where}: {'null' if value is None else value_text(value)} is no mapping"
+    if place[:1] == ("sweep",):
+        return _of_sweep(place, where, value)
     if kind == "list_type":
-        if not isinstance(value, dict) or place[:1] not in (("workloads",), ("models",), ("quants",)):
+        if not isinstance(value, dict) or place[0] not in _NAMED.values():
             return None
-        names = ", ".join(map(str, value))
+        names = ", ".join([*([DEFAULT_SETTING] if place[0] == "settings" else []), *map(str, value)])
         return (
             f"{where}: is a list of names",
-            f"write their values below {where[:-1]}_settings, and their names here: {where}: [{names}]",
+            f"write their values below {str(place[0])[:-1]}_settings, and their names here: {where}: [{names}]",
         )
     if kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str):
         return problem, f"name the quantization that they are: weights: {{bf16: '{value}'}}"
@@ -352,8 +431,6 @@ def _of_mapping(error: ErrorDetails, where: str, reference: str) -> tuple[str, s
         return problem, f"write {{url: '{value}', model: ...}}"
     if re.match(r"[\w.-]+:\S", str(value)):
         return problem, SPACE_AFTER_COLON
-    if place == ("engine",) and "/" in str(value):
-        return problem, f"write engine: {{python: '{value}'}}"
     if kind == "dict_type":
         return None
     if place == ("baseline",) and isinstance(value, str | None):
@@ -370,12 +447,17 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
     kind, value = error["type"], error.get("input")
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if kind == "string_type" and isinstance(value, int | float):
-        problem = f"{where}: {value_text(value)} is a number, but text is needed"
-        return problem, f"quote it: {parts[-1]}: '{value}'"
+        kind = "true or false to YAML" if isinstance(value, bool) else "a number"
+        problem = f"{where}: {value_text(value)} is {kind}, but text is needed"
+        return problem, f"quote it: '{value}'" if isinstance(parts[-1], int) else f"quote it: {parts[-1]}: '{value}'"
     if kind == "string_too_short":
         return f"{where}: is empty", reference
     if kind == "value_error" and message.startswith("is the single value"):
         return f"{where}: {message}", f"write {parts[-1]}: [{','.join(_NAMES.findall(str(value)))}]"
+    if kind == "value_error" and (
+        said := re.fullmatch(r"(.+?)[:;] ((?:did you mean|end|keep|known:|put|set|use|write) .+)", message)
+    ):
+        return f"{where}: {said[1]}", said[2]
     if kind == "value_error":
         auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
         return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
@@ -391,7 +473,7 @@ def _takes(parts: Sequence[int | str]) -> str:
         for path, key in documented:
             if len(path) == end and all(has in (part, "<name>") for has, part in zip(path, parts, strict=False)):
                 default = f"; default: {key.default}" if 0 < len(key.default) < 40 else ""
-                return f"{'.'.join(map(str, parts[:end]))} takes: {key.takes}{default} (docs/reference/config.csv)"
+                return f"{'.'.join(map(str, parts[:end]))} takes: {key.takes}{default}"
     return "docs/reference/config.csv lists the keys"
 
 
@@ -423,8 +505,10 @@ def _at_the_top(key: str, value: Any) -> str:
         return f"write quants: [{', '.join(dict.fromkeys(['bf16', value]))}]"
     if key in ("env", "environment"):
         return "write it below engine: engine: {environment: {NAME: value}}"
-    if key in _FOLDERS:
-        return "leave it out: results lie in results/ of the folder of the call, and --directory names another"
+    if key in ("dir", "directory", "folder", *RESULTS_FOLDERS):
+        return RESULTS_ELSEWHERE
+    if key in _OF_TRAINERS:
+        return f"a file of a trainer's: `rollout-bench from-{_OF_TRAINERS[key]} FILE` makes a config of it"
     if key in _FILES:
         return "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"
     if _OTHER_KEYS.get(key) in Config.model_fields:
@@ -440,7 +524,10 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     """Return the remedy for an unknown key at `location`, which has `value`."""
     if location[:-1] == () and (remedy := _at_the_top(str(location[0]), value)):
         return remedy
-    key = _OTHER_KEYS.get(str(location[-1]), str(location[-1]))
+    key = str(location[-1])
+    known = _known_keys(location[:-1])
+    other = _OTHER_KEYS.get(key, key)
+    key = other if location[:-1] == () or other in known else key
     if ":" in key:
         return SPACE_AFTER_COLON
     if location[0] == "baseline" and key == "quantization":
@@ -449,7 +536,7 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
-    if key in _ENGINE_ARGS and key not in _known_keys(location[:-1]):
+    if key in _ENGINE_ARGS and key not in known:
         return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"
     if location[:-1] == () and key in WorkloadSettings.model_fields:
         return f"write it below workload_settings.<name>: workload_settings: {{<name>: {{{key}: ...}}}}"
@@ -459,7 +546,7 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     if location[-2:-1] and str(location[-2]) in DISTRIBUTIONS:
         return did_you_mean(key, LENGTHS[str(location[-2])].model_fields)
     # overrides are at the top beside profile: HARNESS/NAME, and are removed before validation
-    return did_you_mean(key, [*_known_keys(location[:-1]), *(["overrides"] if len(location) == 1 else [])])
+    return did_you_mean(key, [*known, *(["overrides"] if len(location) == 1 else [])])
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -17,11 +17,34 @@ _FACTORS = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
 
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
+_MILLISECONDS = {"ms": 1, "s": 1000}
+
+_RATES = ("rps", "qps", "req/s", "requests/s", "hz")
+"""Units of `request_rate`."""
+
+_KEY_OF = {
+    "engine": "python",
+    "lora": "rank",
+    "placement": "devices",
+    "precision": "half_width",
+    "rollout": "replicas",
+    "shared_prefix": "tokens",
+    "synthetic": "preset",
+}
+"""Keys with a mapping -> its key that a single value is likely meant for."""
+
 _TRUE, _FALSE = ("yes", "y", "on", "true", "1"), ("no", "n", "off", "false", "0")
 
 _AXES = ("quant", "model", "workload", "setting")
 
 _ON_HUB = re.compile(rf"(?:hub:|hf:|huggingface:|https?://huggingface\.co/)?({HUB_ID})/?")
+
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+
+
+def _shortest(amount: float) -> int | float:
+    return int(amount) if amount.is_integer() else amount
 
 
 def hub_name(text: str) -> str | None:
@@ -56,8 +79,8 @@ def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]
         yield list(defined)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         yield [value]
-        if key == "shared_prefix":
-            yield {"tokens": value}
+        if key in _KEY_OF:
+            yield {_KEY_OF[key]: value}
         yield {"format": "prompts", "path": value}
 
 
@@ -72,11 +95,14 @@ def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
         yield from ({axis: text} for axis, names in lists.items() if isinstance(names, list) and text in names)
     if word in _WORDS:
         yield _WORDS.index(word) + 1
-    if number := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", text.strip()):
-        table = _SECONDS if key.endswith("_s") else _FACTORS
-        if number[2] in table:
-            amount = float(number[1]) * table[number[2]]
-            yield int(amount) if amount.is_integer() else amount
+    if number := re.fullmatch(rf"({_NUMBER}) ?([A-Za-z/]+)", text.strip()):
+        factors = _SECONDS if key.endswith("_s") else _MILLISECONDS if key.endswith("_ms") else _FACTORS
+        of_key = number[2].lower() in _RATES if key == "request_rate" else number[2].lower().rstrip("s") in key
+        factor = factors.get(number[2], 1 if of_key else 0)
+        if factor:
+            yield _shortest(float(number[1]) * factor)
+    if re.fullmatch(rf"{_NUMBER}([,; ]+{_NUMBER})+", text.strip()):
+        yield [_shortest(float(each)) for each in re.split("[,; ]+", text.strip())]
     if word in (*_TRUE, *_FALSE):
         yield word in _TRUE
     if (path := hub_name(text)) and text.startswith(("http", "hf:", "huggingface:")):

@@ -1,5 +1,6 @@
 """Settings: changes of engine and load that are compared, and the config under each of them."""
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
-from rollout_bench.plan.checks import check_engine_arg, check_no_secret
+from rollout_bench.core.places import CONFIGS, home
+from rollout_bench.core.yaml_files import packaged
+from rollout_bench.plan.checks import alike, check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
-from rollout_bench.plan.config_file import as_user_error
+from rollout_bench.plan.config_file import as_user_error, at_place, flow
 from rollout_bench.plan.engine import InstalledEngine
 
 PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "lora", "workload", *SECTIONS)
@@ -222,9 +225,9 @@ def _word(key: str, value: Any) -> str:
 def idle_lines(config: Config) -> list[str]:
     """Return a line for each part of the config that probably was to change something, and changes nothing.
 
-    That is a sweep or selected setting with keys of a mode that is not measured, and an entry that is not selected,
-    but whose name is close to a selected one. Names with other numbers are others: rollout-8k is no misspelt
-    rollout-16k.
+    That is a sweep, a selected setting or a section with keys of a mode that is not measured, an own quantization that
+    is not selected, and another entry that is not selected, but whose name is close to a selected one. Names with other
+    numbers are others: rollout-8k is no misspelt rollout-16k.
     """
     settings = {f"setting {name}": {*config.setting_settings.get(name, {})} for name in config.settings or []}
     written = {**settings, "sweep": {key.partition(".")[0] for key in config.sweep}}
@@ -241,11 +244,40 @@ def idle_lines(config: Config) -> list[str]:
         "quant_settings": (config.quant_settings, config.quants),
         "setting_settings": (config.setting_settings, config.settings or []),
     }
+    of_modes += _of_unmeasured_modes(config)
     return of_modes + [
         f"{where}.{name}: changes nothing, since {name} is not selected; did you mean '{close}'?"
         for where, (names, selected) in defined.items()
         for name in names
-        if name not in selected
-        and (close := near_miss(name, selected)) is not None
-        and re.findall(r"\d+", name) == re.findall(r"\d+", close)
+        if name not in selected and (close := near_miss(name, selected)) is not None and alike(name, close)
     ]
+
+
+def _of_unmeasured_modes(config: Config) -> Iterator[str]:
+    """Yield a line for each value that no measured mode and no selected quantization uses.
+
+    None for what a shipped config has: it may stand there for other modes.
+    """
+    written = config.model_dump(exclude_unset=True)
+    idle: dict[tuple[str, ...], str] = {}
+    for mode in (mode for mode in MODES.values() if mode.name not in config.modes):
+        places = [("launches", mode.name), *([(mode.settings,)] if mode.settings else [])]
+        if mode.has_loads:
+            places += [("slo",), ("endpoints",), *(("workload_settings", name, "online") for name in config.workloads)]
+        more = flow([*config.modes, mode.name])
+        idle |= dict.fromkeys(places, f"mode {mode.name} is not measured; modes: {more} measures it")
+    used = {*config.quants, *(endpoint.quant for endpoint in config.endpoints.values())}
+    idle |= {
+        ("quant_settings", name): f"{name} is not selected; quants: {flow([*config.quants, name])} measures it"
+        for name in config.quant_settings.keys() - used
+        if near_miss(name, config.quants) is None
+    }
+    for place, why in idle.items():
+        value = at_place(written, place)
+        if value and not any(at_place(usual, place) == value for usual in _shipped_configs()):
+            yield f"{'.'.join(place)}: changes nothing, since {why}"
+
+
+@functools.cache
+def _shipped_configs() -> tuple[Any, ...]:
+    return tuple(packaged(path) for path in (home() / CONFIGS).glob("*.yaml"))

@@ -92,7 +92,7 @@ def conclusion_of(series: Sequence[Entry]) -> str:
     fall = lasting_fall(series)
     if fall is None:
         if len(series) == 1:
-            return "not judged: it has one session of B, and the same launches compared again are no further one"
+            return "not judged, with one session of B: the same launches compared again are no further one"
         return f"not shown to be worse than before, in {len(series)} entries"
     first = series[fall.first].gate
     value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))
@@ -111,7 +111,13 @@ def text_of(gates: Sequence[Gate]) -> str:
     known = {name_of(test) for gate in gates for test in gate.tests if test.of_b}
     tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items() if title in known]
     all_series = series_of(gates)
-    found = [f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in all_series]
+    said = grouped((conclusion_of(series), name_of(series[0].test)) for series in all_series)
+    found = [
+        f"{names[0]} is {conclusion}."
+        if len(names) == 1
+        else f"{len(names)} numbers are {conclusion}: {first_few(names)}."
+        for conclusion, names in said.items()
+    ]
     if lacking := [title for title in lines if title not in known]:
         found.append(f"Without a value of B, so without a table: {first_few(lacking)}.")
     if any(each.test.outcome == "worse" for series in all_series if lasting_fall(series) is None for each in series):

@@ -20,7 +20,13 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, check_selection, read_config
+from rollout_bench.plan.config_file import (
+    RESULTS_ELSEWHERE,
+    RESULTS_FOLDERS,
+    check_config_file,
+    check_selection,
+    read_config,
+)
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
@@ -83,6 +89,7 @@ def _check_target(word: str) -> None:
     if _is_value(word):
         raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
+        config_file(word)
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
 
 
@@ -115,6 +122,7 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
+    _check_results(words)
     for option, forms in _LISTS.items():
         if sum(word.partition("=")[0] in forms for word in words) > 1:
             raise UserError(
@@ -122,6 +130,7 @@ def check_words(words: Sequence[str]) -> None:
             )
     options = {word for word in (*others, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
     targets = _check_options(words) if options - {"-n", "--dry-run"} else others
+    _check_folder(given.directory)
     for word in others:
         _check_target(word)
     for target in targets if _is_our_workflow(words) else ():
@@ -131,6 +140,22 @@ def check_words(words: Sequence[str]) -> None:
         check_config_file(file)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder to work in that is not there."""
+    if not folder.is_dir():
+        raise UserError(
+            f"--directory {folder}: there is no such folder",
+            "leave it out, or make the folder, with its config.yaml: `rollout-bench init` there writes one",
+        )
+
+
+def _check_results(words: Sequence[str]) -> None:
+    """Refuse an option for the folder of the results."""
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if option.strip("-").replace("-", "_") in RESULTS_FOLDERS:
+            raise UserError(f"{option}: there is no such option", RESULTS_ELSEWHERE)
 
 
 def _check_entry(place: int, entries: Sequence[str]) -> None:
@@ -170,6 +195,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
         return f"did you mean {shlex.quote(f'{key}={value}')}?"
     if later and key in Config.model_fields and "=" not in later[0]:
         return f"did you mean {shlex.quote(f'{key}={later[0]}')}?"
+    if entry.endswith((".yaml", ".yml")):
+        return f"write --configfile {shlex.quote(entry)}"
     return "write name=value, and a target before --config"
 
 

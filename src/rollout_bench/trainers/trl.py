@@ -217,8 +217,10 @@ def _shards(settings: TrainerFile) -> bool:
 
 
 def _unread(settings: TrainerFile, *runs: str) -> set[str]:
-    """Return the keys that these kinds of run do not read."""
-    return {key.path for key in settings.registry.keys.values() if key.run not in ("", *runs)}
+    """Return the keys that these kinds of run do not read; accelerate's file, if it is not there."""
+    file = settings.get("accelerate_config")
+    lacking = set() if file is None or Path(file).is_file() else {"accelerate_config"}
+    return {key.path for key in settings.registry.keys.values() if key.run not in ("", *runs)} | lacking
 
 
 def _engine_args(settings: TrainerFile, mode: str, own: Mapping[str, Any], longest: int) -> dict[str, Any]:

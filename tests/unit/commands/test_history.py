@@ -16,7 +16,7 @@ from rollout_bench.commands import history
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import append_whole
 from rollout_bench.report.gate import Finding, Gate, Measured
-from rollout_bench.report.history import conclusion_of, lasting_fall, read_history, series_of
+from rollout_bench.report.history import conclusion_of, lasting_fall, name_of, read_history, series_of, text_of
 
 RATE = "output_tokens_per_s"
 
@@ -80,6 +80,14 @@ def test_a_fall_names_the_engine_and_how_much_worse_it_is():
     assert conclusion_of(series) == (
         "worse from 10 on (2026-11-26): 0.903x [0.894, 0.913] of the mean of the 10 before it"
     )
+
+
+def test_numbers_with_the_same_conclusion_share_a_line() -> None:
+    (gate,) = gates([100])
+    both = tuple(replace(test, experiment=name) for test in gate.tests for name in "xy")
+    said = " ".join(text_of([replace(gate, tests=both)]).split())
+    assert "2 numbers are not judged, with one session of B: " in said
+    assert f"{name_of(both[0])}, {name_of(both[1])}." in said
 
 
 def kept(folder: Path) -> Done:

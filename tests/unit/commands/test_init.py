@@ -1,6 +1,10 @@
 """`rollout-bench init` writes a config from what a user has."""
 
+import json
 import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,3 +105,43 @@ def test_a_wrong_source_is_refused_in_two_lines(tmp_path: Path, words: list[str]
     assert problem in first
     assert remedy in second
     assert not (tmp_path / "config.yaml").exists()
+
+
+class OfOneModel(BaseHTTPRequestHandler):
+    """A server that lists the model tiny."""
+
+    def do_GET(self) -> None:
+        content = json.dumps({"data": [{"id": "tiny"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OfOneModel) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_a_server_that_is_up_is_asked_for_its_models(tmp_path: Path, url: str) -> None:
+    refused = run(tmp_path, "--from", "endpoint", url, "tinny", main=init.main)
+    assert refused.stderr.splitlines() == [
+        f"{url}: the server has no model 'tinny', but tiny",
+        f"  -> name one that it has: --from endpoint {url} tiny",
+    ]
+    assert not (tmp_path / "config.yaml").exists(), "the right name can be typed then"
+    done = run(tmp_path, "--from", "endpoint", url, "tiny", main=init.main)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_that_is_down_is_told_and_its_config_written(tmp_path: Path) -> None:
+    done = run(tmp_path, "--from", "endpoint", "http://127.0.0.1:9/v1", "m", main=init.main)
+    assert done.returncode == 0
+    assert "not asked for its models: http://127.0.0.1:9/v1: connection refused" in done.stderr
+    assert (tmp_path / "config.yaml").exists()

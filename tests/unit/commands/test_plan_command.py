@@ -1,17 +1,28 @@
 """The command plan: what it prints of launches that are done, failed or missing, in every mode."""
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from planned import REPOSITORY, merged_with
 from samples.profile import BF16, make_profile, make_steps
+from snakemake.utils import update_config
 from synthetic_records import INVALID, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import plan as command
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_launched
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.plan.results_state import ResultsState
+from rollout_bench.plan.schedule import schedule
+from rollout_bench.plan.settings import idle_lines
 
 SPEC = make_spec()
 
@@ -63,3 +74,79 @@ def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, said: Calla
     told = said(make_plan([SPEC], launches=1))
     assert re.search(r"^damaged: 1 record of those done.*move them away", told, re.MULTILINE)
     assert f"\ndamaged: {path}: is not whole JSON" in told
+
+
+def lines_on_the_baseline(overlay: dict[str, Any]) -> list[str]:
+    config = read_config(merged_with(overlay))
+    plan = schedule(config, expand(config, probe_engine(None)), 0)
+    return command.compared_with_nothing(ResultsState(plan).plan_file())
+
+
+SETTINGS = {"setting_settings": {name: {"engine_args": {"max_num_seqs": n}} for n, name in enumerate("ab", 4)}}
+SERVERS = {name: {"url": f"http://{name}:1/v1", "model": name} for name in "xy"}
+ONLINE = {"modes": ["online"], "models": [], "baseline": {"quant": "bf16"}}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "remedies"),
+    [
+        ({}, []),
+        ({"quants": ["bf16"]}, []),
+        ({"quants": ["w8a8"]}, ["quants: [bf16, w8a8]"]),
+        ({"quants": ["w8a8", "w8a16"]}, ["quants: [bf16, w8a8, w8a16]", "baseline: {quant: w8a8}"]),
+        ({"quants": ["bf16"], "models": ["qwen3-12m", "qwen3-90m"]}, ["baseline: {quant: null, model: qwen3-12m}"]),
+        ({"quants": ["bf16"], "settings": ["a", "b"], **SETTINGS}, []),  # another line tells it
+        (
+            {"settings": ["a", "b"], "baseline": {"quant": None, "setting": "default"}, **SETTINGS},
+            ["settings: [default, a, b]"],
+        ),
+        ({"quants": ["bf16"], "sweep": {"max_num_seqs": [4, 8]}}, []),
+        ({"quants": ["bf16"], "workloads": ["demo", "verl-default"]}, ["baseline: {quant: null, workload: demo}"]),
+        ({**ONLINE, "endpoints": {"x": SERVERS["x"]}}, []),
+        ({**ONLINE, "endpoints": SERVERS}, ["baseline: {quant: null, model: x}"]),
+        ({"quants": ["w8a8"], "modes": ["steps"]}, []),
+    ],
+)
+def test_what_has_nothing_to_be_compared_with_is_told_what_to_write(overlay: dict[str, Any], remedies: list[str]):
+    baseline = "setting: default" if "setting" in overlay.get("baseline", {}) else "quant: bf16"
+    said = f"nothing is compared with {{{baseline}}} -> "
+    assert lines_on_the_baseline(overlay) == ([said + ", or ".join(remedies)] if remedies else [])
+    for remedy in remedies:
+        typed = copy.deepcopy(overlay)
+        update_config(typed, yaml.safe_load(remedy))
+        assert lines_on_the_baseline(typed) == [], remedy
+
+
+OWN_QUANT = {"weights_format": "bf16", "linear_dtypes": ["bfloat16"]}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "place", "measures"),
+    [
+        ({"workload_settings": {"demo": {"online": {"request_rate": 8}}}}, "workload_settings.demo.online", "online"),
+        ({"launches": {"online": 5}}, "launches.online", "online"),
+        ({"slo": {"ttft_ms": 9}}, "slo", "online"),
+        ({"endpoints": {"x": SERVERS["x"]}}, "endpoints", "online"),
+        ({"cycle": {"repeats": 7}}, "cycle", "cycle"),
+    ],
+)
+def test_what_only_another_mode_reads_is_said_to_change_nothing(overlay: dict[str, Any], place: str, measures: str):
+    (line,) = expand(read_config(merged_with(overlay)), probe_engine(None)).remarks
+    assert line.startswith(f"{place}: changes nothing, since mode {measures} is not measured; ")
+    typed = {**overlay, **yaml.safe_load(line.partition("; ")[2].removesuffix(" measures it"))}
+    assert typed["modes"] == ["offline", measures]
+    assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
+
+
+def test_an_own_quantization_that_is_not_selected_is_told() -> None:
+    own = {"quant_settings": {"mine": OWN_QUANT}}
+    (line,) = expand(read_config(merged_with(own)), probe_engine(None)).remarks
+    assert line.startswith("quant_settings.mine: changes nothing, since mine is not selected; quants: [")
+    typed = own | yaml.safe_load(line.partition("; ")[2].removesuffix(" measures it"))
+    assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
+
+
+@pytest.mark.parametrize("path", [path.name for path in (REPOSITORY / "config").glob("*.yaml")])
+def test_no_shipped_config_has_what_changes_nothing(path: str) -> None:
+    config = read_config(merged_with((REPOSITORY / "config" / path).read_text()))
+    assert idle_lines(config) == []
