@@ -27,7 +27,7 @@ from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.predict.calibrations import calibration_of, calibrations
-from rollout_bench.predict.prediction import MODE, Prediction, Predictor, Replays
+from rollout_bench.predict.prediction import PREDICTED, Prediction, Predictor, Replays
 
 CELLS = (
     "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s | aiconfigurator |"
@@ -74,7 +74,7 @@ class Cell:
 def cells_of(results: Path, predictor: Predictor, refused: list[str]) -> Iterator[Cell]:
     """Yield the loads of a results folder, in the order in which they were measured; the others are `refused`."""
     known = calibrations(results)
-    records = [read_record(path) for path in results.glob(f"{MODE}/*/launch-*.json")]
+    records = [read_record(path) for mode in PREDICTED for path in results.glob(f"{mode}/*/launch-*.json")]
     for launches in grouped((each.key, each) for each in sorted(records, key=lambda each: each.started_at)).values():
         spec = launches[0].spec
         try:

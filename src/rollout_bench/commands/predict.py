@@ -20,11 +20,10 @@ from rich.table import Table
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.experiments import measured_experiments
 from rollout_bench.commands.run import planned_call
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.forecasts import Expected, Forecast, keep
-from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
@@ -41,15 +40,12 @@ from rollout_bench.predict.calibrations import (
     same_but_engine_version,
     same_model,
 )
-from rollout_bench.predict.prediction import MODE, TIMES, Prediction, Predictor, Replays, expected
+from rollout_bench.predict.prediction import PREDICTED, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, figure_settings, image
 from rollout_bench.report.figures.drawings import range_of
 
 CONFIRM = Path("confirm.yaml")
 """Config that measures the recommended settings."""
-
-DRIFT_MODE = "drift"
-"""Mode that measures how far a quantization's probabilities are from the reference's."""
 
 FIGURE = RESULTS / "prediction.svg"
 
@@ -70,7 +66,7 @@ class Predicted:
         name: its title.
         made: the prediction.
         measured_s: mean time of its iterations; None without any.
-        transitions_s: times of transitions of its engine, with sleep and weight sync, in mode cycle.
+        transitions_s: times of transitions of its engine, with sleep and weight sync, in seconds.
     """
 
     name: str
@@ -160,7 +156,7 @@ def recommend(argv: Sequence[str]) -> int:
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
     confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
     confirming |= {"quants": list(dict.fromkeys(each.made.spec.quant.name for each in kept))}
-    confirming["modes"] = [MODE]
+    confirming["modes"] = list(dict.fromkeys(each.made.spec.mode for each in kept))
     write_whole(CONFIRM, yaml.safe_dump(confirming, sort_keys=False).encode())
     out = f"; {len(allowed) - len(kept)} left out" if len(kept) < len(allowed) else ""
     _say(f"{CONFIRM}: {several(len(kept), 'engine')}; the best is among them with {100 * TIED:.0f} % confidence{out}")
@@ -220,22 +216,17 @@ def broken_bounds(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequ
         return ""
     own = [nats for spec, nats in drifts_nats if same_model(spec, each.made.spec)]
     if not own:
-        return f"its drift is not known: rollout-bench run --config modes=[{DRIFT_MODE}]"
+        modes = ", ".join(mode.name for mode in MODES.values() if mode.drifts_nats)
+        return f"its drift is not known: rollout-bench run --config modes=[{modes}]"
     if math.isinf(max(own)):
         return "its mean |d| has no upper end: too few sequences differ; score more (drift.prompts)"
     return f"its mean |d| reaches {number(max(own), 3)} nats per token" if max(own) > bounds.drift_nats else ""
 
 
 def _drifts_nats() -> list[tuple[Spec, float]]:
-    """Return specs of mode drift, each with the upper end of a mean |d|, in nats per token: of the reference 0."""
+    """Return specs whose drift was measured, each with the upper end of its mean |d|, in nats per token."""
     collection = collect(RESULTS, None)
-    inside = [each for each in measured_experiments(collection.others) if each.experiment.mode == DRIFT_MODE]
-    analyse = mode_of(DRIFT_MODE).analyse
-    assert analyse is not None
-    drifted = analyse.get()(RESULTS, inside, collection).drifted
-    sizes = [(one.valid.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
-    # where fewer than two sequences differ, the interval is not known
-    return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]
+    return [one for mode in MODES.values() if mode.drifts_nats for one in mode.drifts_nats.get()(RESULTS, collection)]
 
 
 def _cost_text(each: Predicted, among: Sequence[Predicted]) -> str:
@@ -250,10 +241,11 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
     found = []
     with Replays(engine.python) as replays:
         predictor = Predictor(replays)
-        for each in (one for one in made.matrix.experiments if one.spec.mode == MODE):
+        for each in (one for one in made.matrix.experiments if one.spec.mode in PREDICTED):
             calibration = calibration_of(each.spec, known)
-            measured_s, wanted = _measured_s(each.spec), made.config.launches
-            launches = measured_s or range(DEFAULT_LAUNCHES if wanted == "auto" else made.config.launches_of(MODE))
+            measured_s = _measured_s(each.spec)
+            planned = made.config.launches_of(each.spec.mode) if made.config.launches != "auto" else DEFAULT_LAUNCHES
+            launches = measured_s or range(planned)
             prediction = predictor.predict(each.spec, calibration, launches, each.model_path, each.dataset_path)
             if prediction.beyond and not made.config.prediction.extrapolate:
                 raise UserError(
@@ -263,7 +255,8 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
             mean_s = mean([*measured_s.values()]) if measured_s else None
             found.append(Predicted(each.spec.title, prediction, mean_s, _transitions_s(each.spec)))
     if not found:
-        raise UserError(f"modes: {MODE} is not among them", f"name it: --config modes=[{MODE}]")
+        modes = ", ".join(PREDICTED)
+        raise UserError(f"modes: {modes} is not among them", f"name it: --config modes=[{modes}]")
     keep(RESULTS, (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in found)))
     if any(each.made.launches == 1 for each in found):
         _say(
@@ -287,10 +280,16 @@ def _measured_s(spec: Spec) -> dict[int, float]:
 
 
 def _transitions_s(spec: Spec) -> list[float]:
-    """Return the time of each measured transition of the engine of `spec`."""
-    folders = f"cycle/{spec.model.name}_{spec.quant.name}_*"
-    records = (each for each in valid_records(folders) if same_model(each.spec, spec))
-    return [each.whole_s - each.elapsed_s for one in records for each in one.iterations if not each.warmup]
+    """Return the time of each measured transition of the engine of `spec`, in seconds."""
+    return [
+        mode.transition_s.get()(iteration)
+        for mode in MODES.values()
+        if mode.transition_s
+        for record in valid_records(f"{mode.name}/{spec.model.name}_{spec.quant.name}_*")
+        if same_model(record.spec, spec)
+        for iteration in record.iterations
+        if not iteration.warmup
+    ]
 
 
 @functools.cache  # loads of an engine share its cycles

@@ -65,6 +65,7 @@ class Mode:
             interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
             time window. A launch that traces a step once has no iterations to alternate.
         loras: whether its requests can name an adapter.
+        is_predicted: whether steps of a calibration predict its iterations.
         shares: whether launches leave the engine as it was, so that it can measure another workload afterwards.
         metrics: default metrics of comparisons; none for modes that compare otherwise.
         by_device: metric that comes first if compared experiments have unequal numbers of devices; empty for none.
@@ -88,6 +89,8 @@ class Mode:
         drawings: its figures by name.
         report_fields: returns what a benchmark report says of its records.
         commands: its sub-commands, which read results: name, place, purpose and example of each.
+        transition_s: returns the seconds between an iteration and the next: sleep and weight sync.
+        drifts_nats: returns the largest mean |d| of each experiment that its records allow, in nats per token.
         flags: kinds of flags that only its launches have.
         failures: kinds of failures that only its launches have.
     """
@@ -105,6 +108,7 @@ class Mode:
     data_parallel: Literal["all", "one", "refused"] = "refused"
     interleaves: bool = False
     loras: bool = False
+    is_predicted: bool = False
     shares: bool = False
     metrics: tuple[str, ...] = ()
     by_device: str = ""
@@ -129,5 +133,7 @@ class Mode:
     drawings: "Lazy[Mapping[str, Callable[[Findings], Chart]]] | None" = None
     report_fields: "Lazy[Callable[[Sequence[Record]], dict[str, Any]]] | None" = None
     commands: "Lazy[tuple[tuple[str, str, str, str], ...]] | None" = None
+    transition_s: "Lazy[Callable[[Iteration], float]] | None" = None
+    drifts_nats: "Lazy[Callable[[Path, ResultSet], Sequence[tuple[Spec, float]]]] | None" = None
     flags: "Lazy[Sequence[FlagKind]] | None" = None
     failures: "Lazy[Sequence[FailureKind]] | None" = None

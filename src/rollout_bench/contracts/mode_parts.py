@@ -32,6 +32,16 @@ class ModeSpec(Strict):
         """Return why launches with these and with `other` settings do not do the same work; empty if they do."""
         return ""
 
+    @property
+    def unpredictable(self) -> str:
+        """Key of the config with work that no calibration predicts; empty if there is none."""
+        return ""
+
+    @property
+    def router_policy(self) -> str:
+        """Policy that distributes sequences among several engines."""
+        return "least_in_flight"
+
     def beside_engines(self) -> dict[str, dict[str, Any]]:
         """Return the settings of each component beside the engines, by its name."""
         return {}

@@ -19,6 +19,7 @@ from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.forecasts import Expected
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec, is_local, replicas
 from rollout_bench.contracts.steps import Steps
 from rollout_bench.core.errors import UserError
@@ -31,8 +32,8 @@ from rollout_bench.predict.replay import Replayed, ReplayJob, WaitingSequence
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
-MODE = "rollout"
-"""Mode whose iterations are predicted."""
+PREDICTED = tuple(mode.name for mode in MODES.values() if mode.is_predicted)
+"""Modes whose iterations are predicted."""
 
 VOCABULARY = 1 << 20
 """Ids of drawn prompts: their values do not matter, only which prompts are alike."""
@@ -250,15 +251,13 @@ def check(spec: Spec) -> None:
     Raises:
         UserError: it has turns or over-sampling, or its texts end by themselves.
     """
-    workload = spec.workload
-    refused = {
-        "turns": getattr(workload, "turns", None),
-        "ignore_eos: false": not workload.ignore_eos,
-        "rollout.over_sample": getattr(spec.mode_spec, "over_sample", None),
-    }
-    for name, asked in refused.items():
-        if asked:
-            raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
+    name = spec.mode_spec.unpredictable
+    if spec.workload.turns:
+        name = "turns"
+    elif not spec.workload.ignore_eos:
+        name = "ignore_eos: false"
+    if name:
+        raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
 
 
 def _asked(spec: Spec, requests: Sequence[Request]) -> list[list[WaitingSequence]]:
@@ -274,7 +273,7 @@ def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:
     """Return the engine of each sequence: all are sent before any ends."""
     if replicas(spec) == 1:
         return [0] * len(requests)
-    balancer = Balancer(getattr(spec.mode_spec, "router", None) or "least_in_flight", replicas(spec))
+    balancer = Balancer(spec.mode_spec.router_policy, replicas(spec))
     return [balancer.choose(request.prompt) for request in requests]
 
 

@@ -21,5 +21,6 @@ MODE = Mode(
     numbers=Lazy(f"{__name__}.numbers:NUMBERS"),
     columns=Lazy(f"{__name__}.numbers:columns_of"),
     tables=Lazy(f"{__name__}.report:part_of"),
+    transition_s=Lazy(f"{__name__}.numbers:transition_s"),
     drawings=Lazy(f"{__name__}.figures:DRAWINGS"),
 )

@@ -45,6 +45,11 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
     }
 
 
+def transition_s(iteration: Iteration) -> float:
+    """Return the seconds of the transition after an iteration."""
+    return iteration.whole_s - iteration.elapsed_s
+
+
 def _update(name: str, unit: str, header: str, definition: str, factor: float = 1e3, digits: int = 3) -> Number:
     name = f"update_{name}"
     return Number(

@@ -28,5 +28,6 @@ MODE = Mode(
     hooks=Lazy(f"{__name__}.hooks:HOOKS"),
     tables=Lazy(f"{__name__}.report:part_of"),
     analyse=Lazy(f"{__name__}.report:analyse"),
+    drifts_nats=Lazy(f"{__name__}.report:drifts_nats"),
     drawings=Lazy(f"{__name__}.figures:DRAWINGS"),
 )

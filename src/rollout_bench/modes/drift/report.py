@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
-from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment
+from rollout_bench.analysis.timed.experiments import ResultSet, ValidExperiment, measured_experiments
 from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, count, number
 from rollout_bench.modes.drift import MODE
@@ -133,6 +135,15 @@ WEIGHTS: tuple[Column[Drifted], ...] = (
 def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> DriftReport:
     """Return the drift of the experiments `inside`."""
     return drift_report(results, inside, collection.comparison.confidence)
+
+
+def drifts_nats(results: Path, collection: ResultSet) -> list[tuple[Spec, float]]:
+    """Return the upper end of the mean |d| of each experiment, in nats per token; 0 for the reference itself."""
+    inside = [each for each in measured_experiments(collection.others) if each.experiment.mode == MODE.name]
+    drifted = analyse(results, inside, collection).drifted
+    sizes = [(one.valid.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
+    # where fewer than two sequences differ, the interval is not known
+    return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]
 
 
 def found_in(findings: Findings) -> DriftReport:

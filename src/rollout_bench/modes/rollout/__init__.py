@@ -10,6 +10,7 @@ MODE = Mode(
     data_parallel="all",
     interleaves=True,
     loras=True,
+    is_predicted=True,
     shares=True,
     metrics=("output_tokens_per_s",),
     settings="rollout",

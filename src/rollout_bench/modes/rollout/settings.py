@@ -62,6 +62,16 @@ class RolloutSpec(ModeSpec):
         """Return the number of prompts that a step sends if it needs `prompts`."""
         return math.ceil(round(prompts * (self.over_sample or 1.0), 9))  # 100 * 1.07 is a little more than 107
 
+    @property
+    def unpredictable(self) -> str:
+        """The key of over-sampling, if steps send more prompts than they need."""
+        return "rollout.over_sample" if self.over_sample else ""
+
+    @property
+    def router_policy(self) -> str:
+        """The router's policy."""
+        return self.router or super().router_policy
+
     def beside_engines(self) -> dict[str, dict[str, Any]]:
         """Return the settings of the router, if there is one."""
         return {"router": {"policy": self.router}} if self.router else {}
