@@ -22,12 +22,12 @@ import numpy as np
 from kept import RESULTS, Share
 from scipy import stats
 
-from rollout_bench.commands.predict import Predicted, ranked
 from rollout_bench.contracts.store import read_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
-from rollout_bench.predict.calibrations import calibration_of, calibrations
-from rollout_bench.predict.prediction import PREDICTED, Prediction, Predictor, Replays
+from rollout_bench.modes.steps.predict.calibrations import calibration_of, calibrations
+from rollout_bench.modes.steps.predict.prediction import PREDICTED, Prediction, Predictor, Replays
+from rollout_bench.modes.steps.predict_commands import Predicted, ranked
 
 CELLS = (
     "| load | measured s | its iterations, s | predicted s | error | interval holds it | by tok/s | aiconfigurator |"

@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 
-from rollout_bench.commands.predict import Predicted, ranked
-from rollout_bench.predict.prediction import Prediction
+from rollout_bench.modes.steps.predict.prediction import Prediction
+from rollout_bench.modes.steps.predict_commands import Predicted, ranked
 
 DRAWS = 4000
 SHARED, MISFIT = 0.05, 0.02

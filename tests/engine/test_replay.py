@@ -15,7 +15,7 @@ from launching import TINY_MODEL
 
 from rollout_bench.contracts.steps import StepWork
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.replay import EngineReplay, ReplayJob, WaitingSequence, engine_config, replay
+from rollout_bench.modes.steps.predict.replay import EngineReplay, ReplayJob, WaitingSequence, engine_config, replay
 
 # vLLM's own imports warn, and its CPU platform sets variables.
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]

@@ -19,8 +19,8 @@ from samples.steps import save_steps
 from synthetic_records import make_record, save
 from workspace import Workspace
 
-from rollout_bench.commands import predict
-from rollout_bench.predict.prediction import Replays
+from rollout_bench.modes.steps import predict_commands as predict
+from rollout_bench.modes.steps.predict.prediction import Replays
 from rollout_bench.workloads.requests import Source
 
 OVERLAY = {

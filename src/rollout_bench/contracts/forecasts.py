@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -33,6 +34,17 @@ class Forecast(Strict):
     spec: Spec
     step_s: Expected = Field(description="Time of the whole step, in seconds.")
     extrapolated: bool = Field(description="Whether some of its work is beyond the calibration.")
+
+
+def same_but_engine_version(one: Spec, other: Spec) -> bool:
+    """Return whether two specs differ at most in the version of the engine."""
+    first, second = ({**each.model_dump(mode="json"), "engine": unversioned_engine(each)} for each in (one, other))
+    return first == second
+
+
+def unversioned_engine(spec: Spec) -> dict[str, Any]:
+    """Return the engine of `spec` without its name, its version and its plugins."""
+    return spec.engine.model_dump(mode="json", exclude={"name", "version", "plugins", "before"})
 
 
 class _File(Strict):

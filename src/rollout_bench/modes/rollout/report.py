@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.forecasts import Forecast, forecasts
+from rollout_bench.contracts.forecasts import Forecast, forecasts, same_but_engine_version
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.mappings import grouped
 from rollout_bench.modes.rollout.numbers import OVER_SAMPLING, ROUTER, TURNS
-from rollout_bench.predict.calibrations import same_but_engine_version
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import GENERATED, OF_LAUNCH, anatomy_sections, number_views, percentile_views

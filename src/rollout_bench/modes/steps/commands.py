@@ -3,13 +3,13 @@
 COMMANDS = (
     (
         "predict",
-        "rollout_bench.commands.predict:predict",
+        "rollout_bench.modes.steps.predict_commands:predict",
         "predict steps of any lengths, batches and engines from a calibration",
         "predict --configfile config/steps.yaml --config 'modes=[rollout]'",
     ),
     (
         "recommend",
-        "rollout_bench.commands.predict:recommend",
+        "rollout_bench.modes.steps.predict_commands:recommend",
         "name the settings with the shortest predicted step, and how to confirm them",
         "recommend --configfile config/steps.yaml --config 'modes=[rollout]' 'sweep={max_num_seqs: [4, 16]}'",
     ),

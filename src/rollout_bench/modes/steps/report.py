@@ -12,8 +12,8 @@ from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import count, number
 from rollout_bench.modes.steps import MODE
-from rollout_bench.predict.calibrations import Calibration
-from rollout_bench.predict.model import LARGEST_ERROR, StepModel
+from rollout_bench.modes.steps.predict.calibrations import Calibration
+from rollout_bench.modes.steps.predict.model import LARGEST_ERROR, StepModel
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import LAUNCHES, Column, Entry, view

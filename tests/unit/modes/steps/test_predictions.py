@@ -9,15 +9,18 @@ from samples.steps import save_steps, steps_spec
 from synthetic_records import make_spec
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.commands import predict
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import ModelSpec, Spec
 from rollout_bench.contracts.steps import StepWork
 from rollout_bench.core.errors import UserError
+from rollout_bench.modes.steps import predict_commands as predict
+from rollout_bench.modes.steps.predict import prediction
+from rollout_bench.modes.steps.predict.calibrations import calibration_of, calibrations
+from rollout_bench.modes.steps.predict.prediction import Predictor
+from rollout_bench.modes.steps.predict.replay import Replayed, ReplayJob
 from rollout_bench.plan.config import PredictionSettings
-from rollout_bench.predict import prediction
-from rollout_bench.predict.calibrations import calibration_of, calibrations
-from rollout_bench.predict.prediction import Predictor
-from rollout_bench.predict.replay import Replayed, ReplayJob
+
+needs_rollout = pytest.mark.skipif("rollout" not in MODES, reason="iterations of mode rollout are predicted")
 
 SHAPE = SyntheticModel(preset="qwen3-tiny").resolve().model_dump()
 
@@ -37,6 +40,7 @@ class AllAtOnce:
         return Replayed(steps=[step] * max(tokens), finished=finished, preemptions=0, kv_peak_blocks=8)
 
 
+@needs_rollout
 def test_engines_without_a_sequence_are_not_waited_for(tmp_path: Path):
     save_steps(tmp_path, of_tiny(steps_spec()), 0)
     more = {"mode": "rollout", "prompts": 4, "iterations": 3, "rollout": {"router": "sticky"}}
@@ -46,6 +50,7 @@ def test_engines_without_a_sequence_are_not_waited_for(tmp_path: Path):
     assert (found.output_tokens, found.length, found.steps) == (4 * 4 * 32, 32, 32)
 
 
+@needs_rollout
 def test_text_has_the_tokenizer_of_launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save_steps(tmp_path, of_tiny(steps_spec()), 0)
     spec = of_tiny(make_spec(args={"tokenizer": "other", "trust_remote_code": True}, mode="rollout", rollout={}))

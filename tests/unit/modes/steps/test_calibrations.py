@@ -7,8 +7,9 @@ from comparing import summarised
 from samples.steps import save_steps, steps_spec
 from synthetic_records import INVALID, make_spec
 
+from rollout_bench.contracts.forecasts import same_but_engine_version
 from rollout_bench.core.errors import UserError
-from rollout_bench.predict.calibrations import calibration_of, calibrations, same_but_engine_version
+from rollout_bench.modes.steps.predict.calibrations import calibration_of, calibrations
 
 
 def test_settings_of_the_scheduler_need_no_other_calibration(tmp_path: Path):

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.forecasts import unversioned_engine
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.steps import StepRow, Steps, passes_of, read_steps
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
-from rollout_bench.predict.model import StepModel, fit
-
-STEPS_MODE = "steps"
-"""Mode of calibrations."""
+from rollout_bench.modes.steps import MODE
+from rollout_bench.modes.steps.predict.model import StepModel, fit
 
 FREE = frozenset(
     {
@@ -55,7 +54,7 @@ def calibrations(results: Path) -> list[Calibration]:
     Raises:
         UserError: a record or its side file is damaged.
     """
-    found = (read_steps(path) for path in sorted(results.glob(f"{STEPS_MODE}/[!.]*/launch-*.json")))
+    found = (read_steps(path) for path in sorted(results.glob(f"{MODE.name}/[!.]*/launch-*.json")))
     valid = [(record.key, (record, rows)) for record, rows in found if record.valid]
     return [
         Calibration(tuple(record for record, _ in each), tuple(tuple(rows) for _, rows in each))
@@ -77,15 +76,9 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
         raise UserError(
             f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
             f"measure one, for steps.seconds after a start: rollout-bench run with the same config files and --config "
-            f"modes=[{STEPS_MODE}]",
+            f"modes=[{MODE.name}]",
         )
     return max(fitting, key=lambda each: (each.spec.engine.version == spec.engine.version, len(each.launches)))
-
-
-def same_but_engine_version(one: Spec, other: Spec) -> bool:
-    """Return whether two specs differ at most in the version of the engine."""
-    first, second = ({**each.model_dump(mode="json"), "engine": _unversioned(each)} for each in (one, other))
-    return first == second
 
 
 def same_model(one: Spec, other: Spec) -> bool:
@@ -99,15 +92,11 @@ def same_model(one: Spec, other: Spec) -> bool:
 def _timing_settings(spec: Spec) -> dict[str, Any]:
     """Return all that decides how long a step of given work takes, apart from the engine's version."""
     free = FREE if spec.platform == "cpu" else {*FREE, "data_parallel_size"}  # replicas divide the cores of a CPU
-    engine = _unversioned(spec)
+    engine = unversioned_engine(spec)
     args = {name: value for name, value in engine["args"].items() if name not in free}
     whole = spec.model_dump(mode="json", include={"platform", "model", "quant"})
     sampling = {name: getattr(spec.workload, name) for name in SAMPLING}
     return {**whole, "workload": sampling, "engine": {**engine, "args": args}}
-
-
-def _unversioned(spec: Spec) -> dict[str, Any]:
-    return spec.engine.model_dump(mode="json", exclude={"name", "version", "plugins", "before"})
 
 
 def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:

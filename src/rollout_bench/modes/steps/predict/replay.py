@@ -1,7 +1,7 @@
 """Replays the steps of a rollout in vLLM's own scheduler and KV cache manager, without an engine.
 
-`python -m rollout_bench.predict.replay` reads a `ReplayJob` from each line of stdin, and writes a line with `Replayed`.
-It needs only the engine's Python, and no device.
+`python -m rollout_bench.modes.steps.predict.replay` reads a `ReplayJob` from each line of stdin, and writes a line with
+`Replayed`. It needs only the engine's Python, and no device.
 """
 
 import os

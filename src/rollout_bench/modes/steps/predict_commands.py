@@ -22,7 +22,7 @@ from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.commands.run import planned_call
 from rollout_bench.contracts.axes import with_setting
-from rollout_bench.contracts.forecasts import Expected, Forecast, keep
+from rollout_bench.contracts.forecasts import Expected, Forecast, keep, same_but_engine_version
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
@@ -31,16 +31,11 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, percent, several
+from rollout_bench.modes.steps import MODE
+from rollout_bench.modes.steps.predict.calibrations import calibration_of, calibrations, same_model
+from rollout_bench.modes.steps.predict.prediction import PREDICTED, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.plan.config import DEFAULT_LAUNCHES, PredictionSettings
 from rollout_bench.plan.schedule import RESULTS
-from rollout_bench.predict.calibrations import (
-    STEPS_MODE,
-    calibration_of,
-    calibrations,
-    same_but_engine_version,
-    same_model,
-)
-from rollout_bench.predict.prediction import PREDICTED, TIMES, Prediction, Predictor, Replays, expected
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of, draw, figure_settings, image
 from rollout_bench.report.figures.drawings import range_of
 
@@ -261,7 +256,7 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
     if any(each.made.launches == 1 for each in found):
         _say(
             "intervals: a calibration has one launch, so they lack the spread between starts; add launches: --config "
-            f"modes=[{STEPS_MODE}] launches=3"
+            f"modes=[{MODE.name}] launches=3"
         )
     for model in predictor.models.values():
         _say(

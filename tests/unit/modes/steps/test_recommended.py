@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rollout_bench.commands.predict import TIED, Predicted, ranked
-from rollout_bench.predict.prediction import Prediction
+from rollout_bench.modes.steps.predict.prediction import Prediction
+from rollout_bench.modes.steps.predict_commands import TIED, Predicted, ranked
 
 DRAWS = 200
 MISFIT = 0.02

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.contracts.steps import StepWork, TimedStep
-from rollout_bench.predict.model import StepModel, fit, least_squares
-from rollout_bench.predict.prediction import DRAWS
+from rollout_bench.modes.steps.predict.model import StepModel, fit, least_squares
+from rollout_bench.modes.steps.predict.prediction import DRAWS
 
 SIZES, CAPTURED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), (1, 2, 4, 8, 16, 24, 32)
 

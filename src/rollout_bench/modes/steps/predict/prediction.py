@@ -26,9 +26,9 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import cached_config
 from rollout_bench.core.numbers import percent
 from rollout_bench.core.places import python_path
-from rollout_bench.predict.calibrations import Calibration
-from rollout_bench.predict.model import LARGEST_ERROR, StepModel
-from rollout_bench.predict.replay import Replayed, ReplayJob, WaitingSequence
+from rollout_bench.modes.steps.predict.calibrations import Calibration
+from rollout_bench.modes.steps.predict.model import LARGEST_ERROR, StepModel
+from rollout_bench.modes.steps.predict.replay import Replayed, ReplayJob, WaitingSequence
 from rollout_bench.workloads.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
@@ -121,7 +121,7 @@ class Replays:
     @cached_property
     def _process(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [self._python, "-m", "rollout_bench.predict.replay"],
+            [self._python, "-m", "rollout_bench.modes.steps.predict.replay"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
