@@ -13,7 +13,7 @@ from rollout_bench.core.numbers import MISSING, count, number, plain_percent, ra
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.views import Column
+from rollout_bench.report.views import EMPTY_BECAUSE, FLAGS, LAUNCHES, Column
 
 _RATIO_OF_PAIRS = (
     "It is the geometric mean of the ratios of launches with the same index, so the ratio of two means may differ in "
@@ -58,7 +58,11 @@ def texts_of(row: Row, shared: Collection[str]) -> dict[str, str]:
     """
     names = {name: str(value) for name, value in row.axes.items()}
     flags = row.empty_because or "; ".join(flag_texts(row, shared))
-    return names | {"launches": launches_text(row.experiment), "flags": flags, "empty because": row.empty_because}
+    return names | {
+        LAUNCHES.header: launches_text(row.experiment),
+        FLAGS.header: flags,
+        EMPTY_BECAUSE.header: row.empty_because,
+    }
 
 
 def names_among(rows: Sequence[Row]) -> dict[str, str]:
@@ -93,6 +97,7 @@ def speedup_column(
         f"{' alone' if apart else ''}.",
         lambda row: _speedup(row.comparisons.get(metric), footnotes, settings),
         words=True,
+        is_speedup=True,
     )
 
 

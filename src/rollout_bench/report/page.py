@@ -34,6 +34,7 @@ def page(
     pictures: Sequence[Picture] = (),
     explored: str = "",
     name: str = "",
+    is_complete: bool = True,
 ) -> str:
     """Return the whole page: the answers, the first figures, the first table and open ones, then all else, folded.
 
@@ -47,7 +48,7 @@ def page(
     return _template().render(
         title=f"{TITLE}: {name}" if name else TITLE,
         status=status,
-        is_incomplete=status.startswith("INCOMPLETE"),
+        is_complete=is_complete,
         contents=[*(section.heading for section in first), *(heading for heading, part in parts.items() if part)],
         first=first,
         pictures=pictures,

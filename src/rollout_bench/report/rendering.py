@@ -15,9 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.core.errors import printable
-from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.report.prose import Section
-from rollout_bench.report.views import FLAGS, SETS, SETTING, View
+from rollout_bench.report.views import FLAGS, MODEL, SETS, SETTING, WORKLOAD, Column, View
 
 WIDTH = 120
 """Width of the terminal in characters."""
@@ -25,8 +24,6 @@ WIDTH = 120
 _NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that the numbers stay visible beside a long model name."""
-
-_SPEEDUPS = {NUMBERS[name].speedup for name in COMPARED}
 
 _ROOM = 10_000
 """More than any table needs: tables are never squeezed, since this would cut numbers."""
@@ -97,13 +94,12 @@ def _terminal_table(view: View) -> str:
 
 def _rendered(view: View, speedup: int, name: int) -> str:
     table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    several = sum(column.header in _SPEEDUPS for column in view.columns) > 1
-    widths = dict.fromkeys(_SPEEDUPS, _ONE_OF_SPEEDUPS_WIDTH if several else speedup)
-    widths |= {FLAGS.header: _FLAGS_WIDTH, SETTING.header: _NAME_WIDTH, SETS.header: _NAME_WIDTH}
+    if sum(column.is_speedup for column in view.columns) > 1:
+        speedup = _ONE_OF_SPEEDUPS_WIDTH
     for column in view.columns:
         header = escape(_two_lines(column.header))
         if column.words:
-            table.add_column(header, overflow="fold", max_width=widths.get(column.header, name))
+            table.add_column(header, overflow="fold", max_width=_width(column, speedup, name))
         else:
             table.add_column(header, justify="right", no_wrap=True)
     for line in _without_repeats(view):
@@ -121,6 +117,13 @@ def _rendered(view: View, speedup: int, name: int) -> str:
     return "\n".join([view.title, "", *lines])
 
 
+def _width(column: Column[object], speedup: int, name: int) -> int:
+    """Return the width beyond which words of `column` are folded; `speedup` and `name` are those of such columns."""
+    if column.is_speedup:
+        return speedup
+    return {FLAGS: _FLAGS_WIDTH, SETTING: _NAME_WIDTH, SETS: _NAME_WIDTH}.get(column, name)
+
+
 def _two_lines(header: str) -> str:
     """Return `header`, broken at the space that makes it narrowest."""
     spaces = [place for place, character in enumerate(header) if character == " "]
@@ -130,7 +133,7 @@ def _two_lines(header: str) -> str:
 
 def _without_repeats(view: View) -> list[list[str]]:
     """Return the cells without names that are the same in the line above (all but the last column of names)."""
-    names = sum(column.header in ("model", "workload") for column in view.columns)
+    names = sum(column in (MODEL, WORKLOAD) for column in view.columns)
     lines = []
     for above, cells in zip([(), *view.cells], view.cells, strict=False):
         same = max(place for place in range(names + 1) if cells[:place] == above[:place])
@@ -146,13 +149,15 @@ def markdown(
     title: str = "Rollout benchmark",
     answers: Sequence[Section] = (),
     folder: str = "figures",
+    is_complete: bool = True,
 ) -> str:
     """Return the whole file: `title`, `status`, answers, tables, pictures, then the sections.
 
-    `pictures` has the title of each figure by its name; their files are in `folder`, relative to the file.
+    `pictures` has the title of each figure by its name; their files are in `folder`, relative to the file. The status
+    is bold if the summary is not complete.
     """
-    strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
-    parts = [f"# {title}", strong, *map(markdown_section, answers)]
+    first = escaped(status) if is_complete else f"> **{escaped(status)}**"
+    parts = [f"# {title}", first, *map(markdown_section, answers)]
     parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables]
     parts += [f"![{escaped(conclusion)}]({quote(folder)}/{name}.svg)" for name, conclusion in pictures.items()]
     parts += map(markdown_section, sections)

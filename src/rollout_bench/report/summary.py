@@ -40,6 +40,7 @@ class Summary:
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
         name: what the title names: the config, or the subject of a config without a name (`measured_title`).
+        is_complete: whether all planned launches are measured.
         is_empty: whether no launch counts, so that the short answer needs no table.
     """
 
@@ -55,18 +56,36 @@ class Summary:
     figures: Path = Path("figures")
     name: str = ""
     is_empty: bool = False
+    is_complete: bool = True
 
     @cached_property
     def markdown(self) -> str:
         """The contents of summary.md."""
         titles = {picture.name: picture.title for picture in self.pictures}
         folder = self.figures.as_posix()
-        return markdown(self.status, self.views, self.sections, titles, answers=self.answers, folder=folder)
+        return markdown(
+            self.status,
+            self.views,
+            self.sections,
+            titles,
+            answers=self.answers,
+            folder=folder,
+            is_complete=self.is_complete,
+        )
 
     @cached_property
     def html(self) -> str:
         """The contents of summary.html."""
-        return page(self.status, self.views, self.sections, self.answers, self.pictures, self.explored, self.name)
+        return page(
+            self.status,
+            self.views,
+            self.sections,
+            self.answers,
+            self.pictures,
+            self.explored,
+            self.name,
+            self.is_complete,
+        )
 
     @cached_property
     def text(self) -> str:
@@ -162,6 +181,7 @@ def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> 
         explored=explored,
         csv=csv_text(findings.frame),
         name=_config_name(collection) or measured_title(collection),
+        is_complete=collection.complete,
         is_empty=bool(findings.rows) and not any(row.used for row in findings.rows),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},

@@ -16,13 +16,15 @@ T = TypeVar("T")
 class Column(Generic[Told]):
     """A column; `cell` returns the text for an entry's `of`, and `words` means that it is left-aligned.
 
-    Without a `cell`, or without an `of`, the text is the entry's own under this header.
+    Without a `cell`, or without an `of`, the text is the entry's own under this header. `is_speedup`: its cells have a
+    ratio with its interval and verdict.
     """
 
     header: str
     definition: str = ""
     cell: Callable[[Told], str] | None = None
     words: bool = False
+    is_speedup: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def view(kind: str, title: str, columns: Sequence[Column[T]], entries: Sequence[
     last = [] if FLAGS in columns else [EMPTY_BECAUSE]
     shown: list[Column[T]] = [*names, *columns, *last]
     cells = tuple(tuple(_text(column, entry) for column in shown) for entry in entries)
-    heads = tuple(Column[object](column.header, column.definition, words=column.words) for column in shown)
+    heads = tuple(Column[object](c.header, c.definition, None, c.words, c.is_speedup) for c in shown)
     return View(kind + title, heads, cells)
 
 
