@@ -70,7 +70,10 @@ def main() -> int:
             context.send(Done())
             text = orders.readline()
     except Exception as error:
-        print(error.problem, file=sys.stderr) if isinstance(error, UserError) else traceback.print_exc()
+        if isinstance(error, UserError):
+            print(error.problem, file=sys.stderr)
+        else:
+            traceback.print_exc()
         failed = failure_event(error)
     if failed is not None:
         send(descriptor, failed)

