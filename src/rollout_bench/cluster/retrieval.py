@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rollout_bench.contracts.side_files import content_of
+from rollout_bench.contracts.side_files import checked_content
 from rollout_bench.contracts.store import (
     FAILURES,
     FoundFile,
@@ -85,7 +85,7 @@ def _record(source: Path, file: FoundFile, results: Path) -> list[Path]:
     record = read_launched(there, file.mode)
     _check_place(there, file, (record.spec.mode, record.spec.experiment(), record.launch))
     for name in record.side_files_sha256 or {}:
-        content_of(there.with_name(name), record, _AGAIN)
+        checked_content(there.with_name(name), record, _AGAIN)
     if missing := [name for name in record.folders if not (there.parent / name).exists()]:
         raise UserError(f"{there.with_name(missing[0])}: is missing, and the record names it", _AGAIN)
     if not home.with_name("spec.json").exists():

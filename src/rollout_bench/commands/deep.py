@@ -105,7 +105,7 @@ def proofs(found: Measured, engine: InstalledEngine, python: str) -> list[Proof]
         _same_twice(found),
         _tokens(found.records, passes),
         _clock(passes),
-        _code(found, engine, python),
+        _code_proof(found, engine, python),
         _weights(found.records),
     ]
 
@@ -164,7 +164,7 @@ def _clock(passes: Sequence[Iteration]) -> Proof:
     return _proof("clock", abs(middle) <= CLOCK_PPM, f"{saw} (limit {CLOCK_PPM})")
 
 
-def _code(found: Measured, engine: InstalledEngine, python: str) -> Proof:
+def _code_proof(found: Measured, engine: InstalledEngine, python: str) -> Proof:
     planned, wrong = f"{engine.name} {engine.version}", []
     for code in found.code:
         compiled = [name for name in code if name not in ("python", "vllm")]

@@ -48,7 +48,7 @@ def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> lis
     rows = TypeAdapter(list[row])  # type: ignore[valid-type]
     found: list[_Row] = []
     try:
-        with gzip.open(io.BytesIO(content_of(path, record, remedy))) as file:
+        with gzip.open(io.BytesIO(checked_content(path, record, remedy))) as file:
             while lines := file.readlines(BATCH_BYTES):
                 found += rows.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError as error:
@@ -58,7 +58,7 @@ def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> lis
     return found
 
 
-def content_of(path: Path, record: Launched, remedy: str) -> bytes:
+def checked_content(path: Path, record: Launched, remedy: str) -> bytes:
     """Return the content of the side file at `path`; errors are as in `read_sequences`, with `remedy`."""
     if not path.is_file():
         raise UserError(f"{path}: is missing" if not path.exists() else f"{path}: is no file", remedy)

@@ -21,10 +21,10 @@ from rollout_bench.llmd.template import (
     OF_THE_LAUNCH,
     TOKENIZER,
     URL,
-    content_of,
     filled,
     located,
     parsed,
+    profile_keys,
     with_overrides,
 )
 
@@ -115,7 +115,7 @@ def profile_of(
         raise UserError(f"{where}.harness: {profile.harness!r} is not known", did_you_mean(profile.harness, HARNESSES))
     file = located(profile.harness, profile.path, where)
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or of_the_launch or config.get("models")]
-    content = content_of(file, {**_known(config), **(of_the_launch or {})}, where, later)
+    content = profile_keys(file, {**_known(config), **(of_the_launch or {})}, where, later)
     changed = with_overrides(content, profile.overrides, f"{where}.overrides")
     measured = {kind: {*names, *(of_the_launch or {}).values()} for kind, names in _measured(config).items()}
     title = f"{file}, with {_flow(profile.overrides)}" if profile.overrides else f"{file}"

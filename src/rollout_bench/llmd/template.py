@@ -97,7 +97,7 @@ def filled(text: str, known: Mapping[str, str], where: str, later: Collection[st
     )
 
 
-def content_of(
+def profile_keys(
     path: Path, known: Mapping[str, str], where: str, later: Collection[str] = OF_THE_LAUNCH
 ) -> dict[str, Any]:
     """Return the keys of a profile, with tokens replaced as in `filled`.

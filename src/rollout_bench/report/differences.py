@@ -102,7 +102,7 @@ def compare_folders(
     )
     only_in = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     about = (
-        Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
+        Section("A and B", (*_side_lines(f"A: {a}", of_a), *_side_lines(f"B: {b}", of_b))),
         *(
             Section(f"Only in {side}, not compared", tuple(map(name_of, own)))
             for side, own in zip("AB", only_in, strict=True)
@@ -127,7 +127,7 @@ def _compared(
     found = (
         Section("Damaged", damage_lines(damaged)),
         sides,
-        Section("What is compared", tuple(_subject(rows))),
+        Section("What is compared", tuple(_difference_lines(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", findings.footnotes),
         *alone,
@@ -244,24 +244,26 @@ def _value(metric: MetricName, side: int) -> Callable[[Row], str]:
     return cell
 
 
-def _side(name: str, side: ResultSet) -> Iterator[str]:
+def _side_lines(name: str, side: ResultSet) -> Iterator[str]:
+    """Yield a line on the launches of a side, then one for each of its machines."""
     first, *machines = lines_of_side(side.experiments, side.beyond_planned + side.not_selected)
     yield f"{name}: {first}"
     for line in machines:
         yield f"{name[0]}: {line}"
 
 
-def _subject(rows: Sequence[Row]) -> Iterator[str]:
+def _difference_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield whether engine, machine or both differ, then each difference."""
     found = [difference for row in rows for difference in row.against.differences]
     groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
     if not any(row.against.other for row in rows):
         yield "Nothing: see below."
     elif not groups:
-        yield "Engine and machine agree: two times of measuring."
+        yield "Engine and machine agree; the launches were measured at different times."
     elif len(groups) == 1:
         yield f"The {groups[0]}, and nothing else of engine and machine (A -> B):"
     else:
-        yield "Engine and machine at once, as --differ allows: what either contributes can not be told (A -> B):"
+        yield "Engine and machine both differ, as --differ allows: the effect of each alone is unknown (A -> B):"
     yield from _differing(rows, groups)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from synthetic_records import INVALID, make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.blocks import contrasts, critical_value
-from rollout_bench.analysis.stats.two_stages import TwoStages, blocks_asked, two_stage_contrasts
+from rollout_bench.analysis.stats.two_stages import TwoStages, blocks_needed, two_stage_contrasts
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
@@ -33,7 +33,7 @@ def judged(d: np.ndarray, rule: TwoStages, together: bool) -> tuple[np.ndarray, 
     critical = critical_value(k - 1, (first - 1) * (k - 1), 1 - rule.confidence)
     stage = contrasts(d[:, :first])
     spread = stage.error * np.sqrt(first)
-    blocks = np.clip(blocks_asked(spread, critical, rule.half_width), first, rule.max_blocks)
+    blocks = np.clip(blocks_needed(spread, critical, rule.half_width), first, rule.max_blocks)
     if together:
         blocks = np.broadcast_to(blocks.max(axis=-1, keepdims=True), blocks.shape)
     mean = np.take_along_axis(np.cumsum(d, axis=1), (blocks - 1)[:, None, :], axis=1)[:, 0] / blocks

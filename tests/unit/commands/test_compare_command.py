@@ -25,7 +25,7 @@ def test_two_measurements_are_compared_over_all_their_launches(tmp_path: Path) -
         "",
         ["bf16", "4", "3", "100.9", "120.3", "1.193x", "^", "[1.171,", "1.215]"],
     )
-    assert "Engine and machine agree: two times of measuring." in done.flat
+    assert "Engine and machine agree; the launches were measured at different times." in done.flat
     assert "They were not interleaved: whatever drifted between A and B is part of each speed-up." in done.flat
     assert "Conclusion bf16 is 1.193x as fast as A [1.171, 1.215]." in done.flat
     assert "Warnings" not in done.stdout
@@ -127,7 +127,7 @@ def test_a_setting_that_can_not_be_is_two_lines(tmp_path: Path, option: str, val
 
 
 BOTH = OTHER_ENGINE | OTHER_MACHINE
-APART = "Engine and machine at once, as --differ allows: what either contributes can not be told"
+APART = "Engine and machine both differ, as --differ allows: the effect of each alone is unknown"
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def mean_size(log_ratios: Sequence[ArrayLike], confidence: float) -> Bounded:
         log_ratios: for each sequence d of its tokens [n_i >= 1], in nats.
         confidence: of the interval.
     """
-    means = _sizes(log_ratios)
+    means = _sequence_means(log_ratios)
     value, logs = float(means.mean()), np.log(means[means > 0])
     if logs.size < TELLING:
         return Bounded(value, math.nan, math.nan)
@@ -188,7 +188,8 @@ def mean_size(log_ratios: Sequence[ArrayLike], confidence: float) -> Bounded:
     return found if found.high <= FARTHEST * value else Bounded(value, found.low, math.inf)
 
 
-def _sizes(log_ratios: Sequence[ArrayLike]) -> Array:
+def _sequence_means(log_ratios: Sequence[ArrayLike]) -> Array:
+    """Return the mean |d| of each sequence [n]."""
     return np.array([np.abs(np.asarray(values, dtype=float)).mean() for values in log_ratios])
 
 
@@ -221,7 +222,7 @@ def excess_over_floor(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike
     """
     if len(log_ratios) != len(floor):
         raise ValueError(f"{len(log_ratios)} sequences can't be held against {len(floor)}")
-    own, other = _sizes(log_ratios), _sizes(floor)
+    own, other = _sequence_means(log_ratios), _sequence_means(floor)
     beyond = own - other
     found = _bounded(float(beyond.mean()), _draws(beyond.size) @ beyond / beyond.size, confidence)
     return _widened(found, beyond, confidence) if other.any() else found

@@ -77,7 +77,7 @@ class TwoStages:
         if not stage.comparisons:
             return found, [None] * d.shape[-1]
         spread = stage.error * np.sqrt(stage.pairs)
-        needed = blocks_asked(half_widths(stage, 1 - self.confidence) * np.sqrt(stage.pairs), 1.0, self.half_width)
+        needed = blocks_needed(half_widths(stage, 1 - self.confidence) * np.sqrt(stage.pairs), 1.0, self.half_width)
         return found, [
             FirstStage(first, float(spread[place]), int(needed[place])) if pairs >= first else None
             for place, pairs in enumerate(stage.pairs)
@@ -118,7 +118,7 @@ def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> tuple[Contrasts, C
     return of_first, contrasts(d)
 
 
-def blocks_asked(spread: ArrayLike, critical: ArrayLike, half_width: float) -> NDArray[np.int_]:
+def blocks_needed(spread: ArrayLike, critical: ArrayLike, half_width: float) -> NDArray[np.int_]:
     """Return the number of blocks for an interval of `half_width` (a fraction): ceil((c spread / ln(1 + h))^2).
 
     The shapes of `spread` and `critical` are broadcast. The result is 0 if the spread is NaN.

@@ -57,7 +57,7 @@ def find_baseline(
     def engines(others: Sequence[TimedExperiment]) -> str:
         return ", ".join(sorted({f"{spec_of(other).engine.name} {spec_of(other).engine.version}" for other in others}))
 
-    return _only(
+    return only_fitting(
         index.get(place_of(experiment, baseline), ()),
         (
             (lambda other: other.records, lambda found: f"{name} is not {'measured' if found else 'selected for it'}"),
@@ -79,7 +79,7 @@ Step = tuple[Callable[[TimedExperiment], object], Callable[[Sequence[TimedExperi
 """Whether an experiment can be the counterpart, and the reason if none of the remaining ones can."""
 
 
-def _only(
+def only_fitting(
     candidates: Sequence[TimedExperiment],
     steps: Iterable[Step],
     preferred: Callable[[TimedExperiment], bool],

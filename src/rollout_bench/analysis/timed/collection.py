@@ -110,7 +110,7 @@ def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> li
     )
 
     def launches_of(place: tuple[str, str], planned: int | None) -> dict[str, Any]:
-        return _launches(results, records.get(place, []), failures.get(place, []), planned)
+        return _launch_fields(results, records.get(place, []), failures.get(place, []), planned)
 
     if plan is not None:
         return [
@@ -140,7 +140,7 @@ def _experiment(results: Path, names: Mapping[str, Any], launches: Mapping[str, 
     return TimedExperiment(**names, **launches, side_files=side_files)
 
 
-def _launches(
+def _launch_fields(
     results: Path, records: Sequence[FoundFile], failures: Sequence[FoundFile], planned: int | None
 ) -> dict[str, Any]:
     """Return the fields of an experiment about its launches; with a plan, only the `planned` launches are read."""

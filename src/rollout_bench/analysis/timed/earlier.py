@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rollout_bench.analysis.timed.baselines import (
     Counterpart,
     Place,
-    _only,
     no_counterpart,
+    only_fitting,
     place_of,
     spec_of,
     valid_records,
@@ -65,10 +65,10 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
         return no_counterpart(reason)
     names = _names_outside(experiment, across)
 
-    def unlike(other: TimedExperiment) -> list[Difference]:
+    def load_differences(other: TimedExperiment) -> list[Difference]:
         return differences(*([load_facts(valid_records(side)[0])] for side in (experiment, other)))
 
-    other, reason = _only(
+    other, reason = only_fitting(
         earlier.experiments,
         (
             (
@@ -77,8 +77,8 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
             ),
             (valid_records, lambda found: f"{why_not_measured(found[0])} in {earlier.name}"),
             (
-                lambda other: not unlike(other),
-                lambda found: f"{earlier.name} measured another load: {first_few(unlike(found[0]))}",
+                lambda other: not load_differences(other),
+                lambda found: f"{earlier.name} measured another load: {first_few(load_differences(found[0]))}",
             ),
         ),
         lambda other: _settings_apart(other) == _settings_apart(experiment),

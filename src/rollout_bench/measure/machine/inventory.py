@@ -76,8 +76,9 @@ def granted_cores(cgroup: Path = CGROUP) -> float:
 def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path = SYSTEM) -> list[Device]:
     """Return the allowed cores in `count` blocks of equal size; remaining cores belong to no block.
 
-    With a limit of its time a container has as many cores as fit into it: more threads would stand still in turns.
-    As far as possible, a block contains all threads of a core and cores of the same socket.
+    A container with a limit of processor time, such as 2.5 cores, uses no more whole cores than the limit grants: the
+    kernel would suspend further threads. As far as possible, a block contains all threads of a core and cores of the
+    same socket.
 
     Raises:
         DeviceError: if there are fewer cores than blocks.

@@ -145,7 +145,7 @@ class AsyncEntry:
         return (self.looks.drafting or drafting_of({})) if self._drafts else None
 
     async def reset(self) -> None:
-        """Clear the prefix cache before a step, and what the last step ended with.
+        """Clear the prefix cache before a step, and the mark that the last step had enough sequences.
 
         Raises:
             RuntimeError: if blocks are still in use.

@@ -273,6 +273,10 @@ class _Cells:
 
 
 def _rows(launches: Sequence[Sequence[Sequence[TimedStep]]], overlapped: bool) -> _Rows:
+    """Return the steps of all launches as columns, each beside the step that follows it in its pass.
+
+    With `overlapped` scheduling the first step of each pass is left out.
+    """
     begin, nothing = int(overlapped), StepWork(**dict.fromkeys(StepWork.model_fields, 0))
     parts = [
         (number, [*pairwise([*each, nothing])][begin:]) for number, launch in enumerate(launches) for each in launch
