@@ -19,9 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[st
 
     @functools.cache
     def make(mode: str) -> Mapping[str, str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(tmp_path_factory.mktemp(mode))
-            return files_of(mode)
+        return files_of(mode, tmp_path_factory.mktemp(mode))
 
     return make
 
