@@ -184,7 +184,7 @@ class Executor:
         self.noted = noted
 
     def execute_model(self, scheduled: Any, non_block: bool) -> Any:
-        self.answer, _ = self.noted._computed(scheduled)
+        self.answer, _ = self.noted.compute(scheduled)
         return self._future(None if scheduled.num_scheduled_tokens else self.answer)
 
     def sample_tokens(self, grammar: Any, non_block: bool = False) -> Any:

@@ -113,7 +113,7 @@ def run(folder: Path, limit_s: float) -> int:
     status = 0
     try:
         for plan in plans or [[home() / CONFIGS / EVIDENCE]]:
-            status = _measure(work, ["--configfile", *map(str, plan)], end_s)
+            status = measure_configs(work, ["--configfile", *map(str, plan)], end_s)
     except subprocess.TimeoutExpired:
         print("kit: the time is over; the same command goes on", flush=True)
     except KeyboardInterrupt:
@@ -134,8 +134,8 @@ def _plans(results: Path) -> dict[str, bytes]:
     return found
 
 
-def _measure(work: Path, configs: list[str], end_s: float) -> int:
-    """Measure one plan; return the exit status.
+def measure_configs(work: Path, configs: list[str], end_s: float) -> int:
+    """Measure the plan of `configs` in the folder `work`; return the exit status.
 
     Raises:
         subprocess.TimeoutExpired: it was not ready at `end_s` of the monotonic clock.

@@ -18,7 +18,7 @@ _NOT_ASCII = re.compile(r"[^ -~\n\t]")
 """Characters that may be unprintable."""
 
 
-_DOCS = Path(__file__).parents[1] / "share" / "docs"
+DOCS = Path(__file__).parents[1] / "share" / "docs"
 """The pages in an installed package; a clone has them in its folder."""
 
 _PAGE = re.compile(r"(?<![\w/])docs/(?=[\w/-]+\.(?:md|csv))")
@@ -60,7 +60,7 @@ class UserError(Exception):
     def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
         self.status = status
         self.problem = printable(" ".join(problem.split()), _LONGEST)
-        remedy = _PAGE.sub(f"{_DOCS}/", remedy) if _DOCS.is_dir() else remedy
+        remedy = _PAGE.sub(f"{DOCS}/", remedy) if DOCS.is_dir() else remedy
         self.remedy = printable(" ".join(remedy.split()), _LONGEST)
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 

@@ -15,7 +15,7 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
 from rollout_bench.report.views import View, without_empty
 
-_TEMPLATES: list[str] = [str(Path(__file__).parent / "templates"), *modes.__path__]
+TEMPLATES: list[str] = [str(Path(__file__).parent / "templates"), *modes.__path__]
 """Folders of templates: our own, and the folder of the modes."""
 
 _NAMED = 3
@@ -96,7 +96,7 @@ def _one_line(value: Any) -> Any:
 @cache
 def templates() -> Environment:
     # No escaping here: each renderer escapes the items for its format.
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
     environment.globals["bound"] = BOUND
     environment.filters |= {
         "number": number,

@@ -190,7 +190,7 @@ def test_a_name_that_only_sounds_like_a_secret_passes(name: str, value: str):
 def test_a_page_of_the_package_is_named_once_however_often_an_error_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errors, "_DOCS", tmp_path)
+    monkeypatch.setattr(errors, "DOCS", tmp_path)
     first = UserError("a: is wrong", "see docs/reference/config.csv and docs/verl.md")
     again = UserError(f"b.yaml: {first.problem}", first.remedy)
     assert again.remedy == f"see {tmp_path}/reference/config.csv and {tmp_path}/verl.md"

@@ -45,7 +45,7 @@ def test_files_of_configs_lie_where_a_kit_plans(tmp_path: Path, monkeypatch: pyt
     assert command.main(["pack", "new", "--configfile", "mine.yaml", "--part-mib", "999"]) == 0
     subprocess.run(["tar", "xf", "new/kit.00"], check=True)
     monkeypatch.setattr(command, "home", lambda: tmp_path / "tree")
-    monkeypatch.setattr(command, "_measure", lambda *_: 1)
+    monkeypatch.setattr(command, "measure_configs", lambda *_: 1)
     command.run(Path("new"), 600.0)
     assert {name: Path("new/work", name).read_text() for name in named} == {name: name for name in named}
 

@@ -82,7 +82,7 @@ def test_memory_held_by_other_engines_of_the_block_is_unflagged(
 ) -> None:
     reading = DeviceReading(0.0, "GPU-1", {os.getpid(): 1 << 30, 41: 2 << 30, 42: 3 << 30})
     around = HostMonitor("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
-    monkeypatch.setattr(around, "_read_devices", lambda: [reading])
+    monkeypatch.setattr(around, "read_devices", lambda: [reading])
     around.before()
     _, (use,) = around.meanwhile()
     assert use.other_processes == others

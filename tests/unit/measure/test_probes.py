@@ -107,8 +107,7 @@ def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
     assert changed() == ["0.weight", "0.weight#2"]
 
 
-def test_nothing_is_noted_while_an_update_is_timed(create: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(weight_proofs, "_noting", True)
+def test_nothing_is_noted_while_an_update_is_timed(create: Any):
     WeightProofs().rollout_bench_noting(on=False)
     handler = create(drawn((4, 8), torch.bfloat16))
     assert loaded_weights.packed_by(handler).noted is None

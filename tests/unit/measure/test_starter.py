@@ -115,7 +115,7 @@ def test_a_lost_supervisor_ends_its_engine(starting: Starting, tmp_path: Path) -
     killed, lost = (forked(path, tmp_path / name)[0] for name in "ab")
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    lost._line.close()
+    lost.line.close()
     for engine in (killed, lost):
         engine.stdin.close()
     assert soon(lambda: not psutil.pid_exists(lost.pid))
@@ -176,7 +176,7 @@ def test_what_a_killed_starter_left_is_swept_by_the_next_and_a_living_one_stays(
     assert starting(WHO="next") is not None
     assert not killed.parent.exists()
     assert starting(WHO="living") == living
-    assert starter._answers(living)
+    assert starter.is_listening(living)
 
 
 def test_an_engine_whose_starter_ends_meanwhile_is_an_os_error(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_a_config_may_use_aliases_merged_keys_and_many_keys(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}\nc:\n" + "".join(f"  k{i}: {i}\n" for i in range(10_000)))
     check_config_file(path)
+    assert yaml.safe_load(path.read_text())["b"] == {"x": 1, "y": [{"x": 1}, {"x": 1}]}
 
 
 def test_a_missing_config_file_or_a_folder_is_named(tmp_path: Path):

@@ -18,7 +18,7 @@ TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a function that makes sections of the text of a template."""
     prose.templates.cache_clear()
-    monkeypatch.setattr(prose, "_TEMPLATES", tmp_path)
+    monkeypatch.setattr(prose, "TEMPLATES", tmp_path)
 
     def make(text: str, **values: object) -> list[Section]:
         (tmp_path / "made.md.j2").write_text(text)

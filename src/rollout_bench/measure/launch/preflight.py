@@ -97,10 +97,11 @@ def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None
     homes = Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"
     home = next((folder / "rollout-bench" / "compile" for folder in homes if folder.is_absolute()), None)
     compiled = (own := private_temporary()) and own / "compile"
-    return next((root / name for root in (home, compiled) if root and _writable(root / name)), None)
+    return next((root / name for root in (home, compiled) if root and is_writable(root / name)), None)
 
 
-def _writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
+    """Make `folder` if it is missing; return whether files can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -108,7 +108,7 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
     # another launch may sweep the place of a killed starter just now: then this engine starts plainly
     with contextlib.suppress(FileNotFoundError), folder_lock(place, partial(pause, signals)):
         path, output = place / "socket", place / "output"
-        if _answers(path):
+        if is_listening(path):
             return path
         for left in (path, output):  # of a starter that was killed
             left.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
             )
         _started.append(process)
         until = time.monotonic() + IMPORT_S
-        while not _answers(path):
+        while not is_listening(path):
             if process.poll() is not None or time.monotonic() > until:
                 process.kill()
                 return None
@@ -143,7 +143,7 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(output.parent, ignore_errors=True)
 
 
-def _answers(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Return whether a starter listens at `path`."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # a starter removes its folder when its owner ends
@@ -180,20 +180,21 @@ class Forked:
         self, starter: Path, module: str, environment: Mapping[str, str], log: int, inherited: Sequence[int]
     ) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
-        self._line.settimeout(ANSWER_S)
+        self.line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Connection to the process that forked it, which ends the engine when the line closes."""
+        self.line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+        self.line.settimeout(ANSWER_S)
         try:
             with named_socket(starter) as name:
-                self._line.connect(name)
+                self.line.connect(name)
             request = json.dumps([module, dict(environment)]).encode()
-            socket.send_fds(self._line, [request], [reading, log, *inherited])
-            if not (answer := self._line.recv(LARGEST)):
+            socket.send_fds(self.line, [request], [reading, log, *inherited])
+            if not (answer := self.line.recv(LARGEST)):
                 raise ConnectionResetError(errno.ECONNRESET, "the starter of engines ended", str(starter))
             self.pid, *self.descriptors = json.loads(answer)
         except BaseException as error:
             os.close(writing)
-            self._line.close()
+            self.line.close()
             if isinstance(error, TimeoutError):
                 raise TimeoutError(errno.ETIMEDOUT, "the starter of engines does not answer", str(starter)) from None
             raise
@@ -207,9 +208,9 @@ class Forked:
         if self._status is None:
             told = b""
             with contextlib.suppress(TimeoutError):  # only its reaper knows the status
-                told = self._line.recv(LARGEST)
+                told = self.line.recv(LARGEST)
             self._status = int(told or -signal.SIGKILL)  # a starter that ends takes its engines
-            self._line.close()
+            self.line.close()
         return self._status
 
 

@@ -201,7 +201,7 @@ class HostMonitor:
         """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
         self._neighbours = self._read_neighbours()
         self._pauses.begin(members_of(self._processes()[0]))
-        self._devices_before = self._read_devices()
+        self._devices_before = self.read_devices()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
@@ -209,7 +209,7 @@ class HostMonitor:
         self._after = self._look()
 
     def _look(self) -> tuple[Reading, list[DeviceReading], PassObservations]:
-        host, devices, held_up = read_host(*self._processes()), self._read_devices(), self._pauses.end()
+        host, devices, held_up = read_host(*self._processes()), self.read_devices(), self._pauses.end()
         lost = self._lease is not None and self._lease.is_lost()
         return host, devices, PassObservations(self._neighbours | self._read_neighbours(), lost, held_up)
 
@@ -268,7 +268,8 @@ class HostMonitor:
     def _read_neighbours(self) -> set[str]:
         return set() if self._lease is None else set(self._lease.neighbours())
 
-    def _read_devices(self) -> list[DeviceReading]:
+    def read_devices(self) -> list[DeviceReading]:
+        """Return a reading of each device of each replica."""
         return [reading for of_replica in self._devices for reading in of_replica.read()]
 
 

@@ -162,7 +162,8 @@ class Router:
         self._poll = selectors.DefaultSelector()
         self._lines: list[_Line] = []
         self._theirs: list[socket.socket] = []
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
+        """Hands out the requests of a step; None before the first."""
         self._failure: BaseException | None = None
         self.descriptor, self._wake = os.pipe2(os.O_CLOEXEC)
         """Becomes readable when the router has failed."""
@@ -171,8 +172,10 @@ class Router:
         """Serve another launch from now on, on the same engines; the arguments are those of the class."""
         self._spec, self._rollout, self._launch, self._make = spec, spec.of(RolloutSpec), launch, source
         self._source: Source | None = None
-        self._index = 0
-        self._step = RoutedStep(())
+        self.index = 0
+        """Number of the step in its launch."""
+        self.step = RoutedStep(())
+        """The step under way, or the last one."""
 
     def connect(self, replicas: int) -> list[int]:
         """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""
@@ -200,23 +203,23 @@ class Router:
     def prepare(self) -> None:
         """Make the sequences of the next step."""
         assert self._source is not None, "the engines were ready before"
-        asked, workload = self._source.requests(self._launch, self._index), self._spec.workload
+        asked, workload = self._source.requests(self._launch, self.index), self._spec.workload
         needed = asked[: workload.prompts * workload.samples_per_prompt]
         groups = len({request.prompt for request in needed})
-        left = self._step.unfinished() if self._rollout.partial else []
+        left = self.step.unfinished() if self._rollout.partial else []
         # the samples of a prompt differ by now, so each has a prompt of its own
         numbers = itertools.count(groups)
         old = [(-place, replace(one, prompt=next(numbers))) for place, own in enumerate(left, 1) for one in own]
         pairs = [*old, *((request.prompt, request) for request in (needed if left else asked))]
-        self._step = RoutedStep(
+        self.step = RoutedStep(
             [request for _, request in pairs], groups - left.count([]), [group for group, _ in pairs]
         )
         gc.collect()
 
     def begin(self) -> None:
         """Begin the prepared step."""
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def check(self) -> None:
         """Raise the router's error if it failed."""
@@ -225,11 +228,11 @@ class Router:
 
     def completed(self, iteration: Iteration) -> Iteration:
         """Return a pass that all replicas have reported, with the router's measurements."""
-        assert self._thread is not None, "the router began the pass"
-        self._thread.join()
+        assert self.thread is not None, "the router began the pass"
+        self.thread.join()
         self.check()
-        step = self._step
-        self._index += 1
+        step = self.step
+        self.index += 1
         return iteration.model_copy(
             update={
                 "elapsed_s": (step.enough or step.ended) - step.began,
@@ -244,8 +247,8 @@ class Router:
 
     def close(self) -> None:
         """Close all descriptors after the replicas have ended."""
-        if self._thread is not None:
-            self._thread.join()  # it ends when the replicas have closed their connections
+        if self.thread is not None:
+            self.thread.join()  # it ends when the replicas have closed their connections
         self.connected()
         for line in self._lines:
             line.close()
@@ -256,7 +259,7 @@ class Router:
 
     def _run(self) -> None:
         try:
-            self._hand_out(self._step)
+            self._hand_out(self.step)
         except ConnectionError:
             pass  # of a replica that is gone, as the supervisor notices; it reports the reason
         except BaseException as error:

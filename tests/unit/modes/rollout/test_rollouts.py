@@ -55,8 +55,8 @@ def routed() -> Iterator[tuple[Router, list[socket.socket]]]:
 def test_a_vanished_replica_ends_the_router_silently(routed: tuple[Router, list[socket.socket]]) -> None:
     router, ends = routed
     ends[1].close()
-    router._thread.join(50)
-    assert not router._thread.is_alive()
+    router.thread.join(50)
+    assert not router.thread.is_alive()
     assert not select.select([router.descriptor], [], [], 0)[0]
     router.check()
 
@@ -160,16 +160,16 @@ def test_what_a_step_left_unfinished_goes_on_before_new_prompts() -> None:
     router = Router(rollout, 0, source)
     router.ready(2048)
     router.prepare()
-    first = router._step
+    first = router.step
     assert (first.groups, first.needed) == ([0, 0, 1, 1, 2, 2, 3, 3], 2)
     first.engine_of = dict.fromkeys(range(8), 0)
     for number in (2, 3, 6, 7):
         first.take(result(number), 1.0)
     for number, tokens, reason in ((0, 2, "abort"), (1, 4, "length"), (4, 4, "length"), (5, 4, "length")):
         first.take(result(number, tokens, reason), 2.0)
-    router._index += 1
+    router.index += 1
     router.prepare()
-    second = router._step
+    second = router.step
     assert second.needed == 1  # the group that was whole too late is there already
     assert second.asked[0] == Request(2, 0, [*first.asked[0].prompt_token_ids, 7, 7], 14, made=2)
     assert [(one.prompt, one.sample) for one in second.asked[1:]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -177,7 +177,7 @@ def test_what_a_step_left_unfinished_goes_on_before_new_prompts() -> None:
     router.follow(rollout, 1, source)  # another launch begins with nothing
     router.ready(2048)
     router.prepare()
-    assert len(router._step.asked) == 8
+    assert len(router.step.asked) == 8
     router.close()
 
 

@@ -80,7 +80,7 @@ def test_caches_that_were_deleted_are_filled_again(tmp_path: Path) -> None:
 
 
 def test_warm_caches_that_can_lie_nowhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_writable", lambda folder: False)
+    monkeypatch.setattr(preflight, "is_writable", lambda folder: False)
     cause = obstacle(start_spec("warm"), Path("launch-0.json"))
     assert cause.category == "no_room_for_caches"
     assert "XDG_CACHE_HOME" in cause.fix

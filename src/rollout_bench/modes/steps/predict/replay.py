@@ -177,7 +177,7 @@ class EngineReplay:
             quiet = False
             if scheduler.has_requests():
                 scheduled = scheduler.schedule()
-                queue.append((scheduled, *self._computed(scheduled)))
+                queue.append((scheduled, *self.compute(scheduled)))
                 quiet = jump and self._only_decodes(scheduled)
                 if len(queue) < self._depth and (scheduled.total_num_scheduled_tokens or scheduler.has_requests()):
                     continue
@@ -193,7 +193,7 @@ class EngineReplay:
             kv_peak_blocks=self.peak,
         )
 
-    def _computed(self, scheduled: Any) -> tuple[Any, int]:
+    def compute(self, scheduled: Any) -> tuple[Any, int]:
         """Note a step, and return the model's answer to it and its number."""
         from vllm.v1.outputs import ModelRunnerOutput
 
