@@ -219,9 +219,10 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     except ValidationError as error:
         found = _most_telling(error.errors())
         raise _of_profile(found, read, merged) or _as_user_error(found, read) from None
-    # One quantization has no other to be compared with, so its settings are.
+    # One quantization has no other to be compared with, so its settings are, unless they change the load.
     selected = [DEFAULT_SETTING, *config.sweep] if config.settings is None else config.settings
-    if len(config.quants) == 1 and len(selected) > 1 and DEFAULT_SETTING in selected:
+    changes_load = WorkloadSettings.model_fields.keys() & {key.partition(".")[0] for key in config.sweep}
+    if len(config.quants) == 1 and len(selected) > 1 and DEFAULT_SETTING in selected and not changes_load:
         named = {**config.baseline.axes, "quant": None}
         config = config.model_copy(update={"baseline": Baseline(**{"setting": DEFAULT_SETTING, **named})})
     return config

@@ -53,6 +53,8 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
         ("{quants: [w8a8], settings: [default, few], baseline: {setting: few}}", {"setting": "few"}),
         ("{quants: [w8a8], settings: [few]}", {"quant": "bf16"}),
         ("{quants: [bf16, w8a8], settings: [default, few]}", {"quant": "bf16"}),
+        ("{quants: [w8a8], sweep: {max_num_seqs: [4, 8]}}", {"setting": "default"}),
+        ("{quants: [w8a8], sweep: {output_tokens: [4, 8]}}", {"quant": "bf16"}),  # other loads are no settings
     ],
 )
 def test_settings_of_one_quantization_are_compared_with_the_default(overlay: str, baseline: dict[str, str]) -> None:
