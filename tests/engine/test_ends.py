@@ -56,6 +56,7 @@ def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: P
     launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY), plainly=True, forks_core=True)
     launch.wait_for("iteration 1/")
     worker = launch.child("engine.worker")
+    launch.child("VLLM::EngineCore").suspend()  # or it could end by itself before the next launch
     launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
     launch.child("guardian").kill()
     launch.process.kill()

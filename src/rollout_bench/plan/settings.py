@@ -250,6 +250,7 @@ def idle_lines(config: Config) -> list[str]:
         for where, (names, selected) in defined.items()
         for name in names
         if name not in selected and (close := near_miss(name, selected)) is not None and alike(name, close)
+        if not any(at_place(usual, (where, name)) for usual in _shipped_configs())
     ]
 
 

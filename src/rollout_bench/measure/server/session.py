@@ -215,7 +215,9 @@ def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
     said = target.quoted(server_message(None, None, text), 200)
     if status in (401, 403):
         cause = f"the server refuses the key: {status} {said}"
-        return MeasuringFailed("wrong_key", cause, "set the variable that api_key_env names")
+        return MeasuringFailed(
+            "wrong_key", cause, "export the key in the variable that api_key_env names, as api_key_env: SERVER_KEY does"
+        )
     if status == 404:
         cause = f"a completion of the model '{target.model}' was answered with 404: {said or 'no text'}"
         return MeasuringFailed("wrong_model", cause, "name a model that GET /v1/models lists, or correct the url")
