@@ -12,7 +12,7 @@ REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """Two nodes of four GPUs and eight NPUs."""
+    """Two nodes of two GPUs and eight NPUs."""
     if missing() or os.geteuid() != 0:
         end = pytest.fail if REQUIRED in os.environ else pytest.skip
         end("no Slurm here, or not root, as its nodes need; to run them: apt-get install slurm-wlm, sudo make test")

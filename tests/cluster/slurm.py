@@ -79,7 +79,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 
 @dataclass
 class Slurm:
-    """A controller and its nodes, each with eight cores, four fake GPUs and eight fake NPUs.
+    """A controller and its nodes, each with eight cores, two fake GPUs and eight fake NPUs.
 
     Args:
         folder: everything of it lies there.
@@ -155,18 +155,18 @@ class Slurm:
         prolog = self.folder / "bin" / "task-prolog"
         prolog.write_text(f'#!/bin/sh\necho "export ROLLOUT_BENCH_LEASES={self.folder}/leases/$SLURM_JOB_ID"\n')
         prolog.chmod(0o755)
-        for device in [f"gpu{i}" for i in range(4)] + [f"davinci{i}" for i in range(8)]:
+        for device in [f"gpu{i}" for i in range(2)] + [f"davinci{i}" for i in range(8)]:
             os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
         ports = _free_ports(1 + len(self.names))
         host = socket.gethostname()
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000"
-            " Gres=gpu:fake:4,npu:8 State=UNKNOWN"
+            " Gres=gpu:fake:2,npu:8 State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
         config = CONFIG.format(folder=self.folder, host=host, address="127.0.0.1", ports=ports, nodes="\n".join(lines))
         (self.folder / "slurm.conf").write_text(config)
-        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-3]"
+        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-1]"
         npus = f"Name=npu File={self.folder}/devices/davinci[0-7]"
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gpus}\n{npus}\n")
 

@@ -10,10 +10,10 @@ from rollout_bench.cluster.slurm import npus_in
 
 @pytest.fixture(scope="module")
 def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
-    """Ten launches on eight GPUs, during which the controller is away until Snakemake asked it in vain."""
+    """Six launches on four GPUs, during which the controller is away until Snakemake asked it in vain."""
     folder = tmp_path_factory.mktemp("jobs")
     python = stand_in.install(folder / "engine", measure_s=2.0)
-    workflow = OnSlurm(folder / "workflow", slurm, {"engine": {"python": python}, "launches": 5})
+    workflow = OnSlurm(folder / "workflow", slurm, {"engine": {"python": python}, "launches": 3})
     run = workflow.start(*ON_SLURM, "results/summary.md")
     until("jobs that run", lambda: len(workflow.starts()) >= 2)
     slurm.stop_controller()
@@ -25,16 +25,16 @@ def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
 
 def test_every_launch_is_measured_once_despite_an_absent_controller(measured: OnSlurm):
     assert (len(measured.records), sorted(measured.starts()), len(measured.starts())) == (
-        10,
+        6,
         sorted(set(measured.starts())),
-        10,
+        6,
     )
-    assert "10 of 10 planned launches measured" in (measured.path / "results" / "summary.txt").read_text()
+    assert "6 of 6 planned launches measured" in (measured.path / "results" / "summary.txt").read_text()
 
 
 def test_no_two_launches_share_a_device_at_a_time(measured: OnSlurm):
     held = stand_in.held(measured.path)
-    assert len(held) == 10
+    assert len(held) == 6
     for one in held:
         for other in held:
             apart = one.node != other.node or one.device != other.device

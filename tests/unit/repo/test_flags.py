@@ -25,12 +25,8 @@ def words_in_code() -> Iterator[str]:
                     yield node.value
 
 
-WORDS = frozenset(words_in_code())
-
-
-@pytest.mark.parametrize("code", [*FLAGS, *FAILURES])
-def test_what_the_registry_names_is_raised(code: str):
-    assert code in WORDS
+def test_what_the_registries_name_is_raised():
+    assert {*FLAGS, *FAILURES} - set(words_in_code()) == set()
 
 
 def test_every_flag_that_a_launch_can_raise_is_in_the_registry():

@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file
-from vllm.lora.request import LoRARequest
 
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
@@ -90,6 +89,8 @@ class TrainerStandIn(WeightProofs):
 
         verl replaces the same method of vLLM's, which loads an adapter from its files.
         """
+        from vllm.lora.request import LoRARequest
+
         manager, tensors = self.model_runner.lora_manager, self._adapters[weights]
         of_files = manager._lora_model_cls
 
