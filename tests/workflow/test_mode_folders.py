@@ -85,13 +85,23 @@ HELD = ("config", "config.yaml", "docs", "pyproject.toml", "requirements", "work
 """What tests name besides src and tests."""
 
 
+FIRST_OF_EACH = """
+
+def pytest_collection_modifyitems(items):
+    first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+    items[:] = [*first.values()][::-1]
+"""
+"""Part of a conftest.py that leaves the first of the parameters of each test."""
+
+
 # config.yaml, over which tests lay their configs, compares by metrics of offline.
 @pytest.mark.parametrize("missing", [modes.removeprefix("offline ") for modes in MISSING])
 def test_without_modes_and_their_tests_those_of_the_others_pass(missing: str, tmp_path: Path):
     ignored = shutil.ignore_patterns("__pycache__")
     for folder in ("src", "tests/fixtures", "tests/unit/modes"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignored)
-    shutil.copy(REPOSITORY / "tests" / "conftest.py", tmp_path / "tests")
+    shared = (REPOSITORY / "tests" / "conftest.py").read_text()
+    (tmp_path / "tests" / "conftest.py").write_text(f"{shared}{FIRST_OF_EACH}")
     for name in HELD:
         (tmp_path / name).symlink_to(REPOSITORY / name)
     for mode in missing.split():
