@@ -26,7 +26,7 @@ STEPS = 3
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace in which two quants were profiled."""
     overlay = {**TINY, "modes": ["profile"], "profile": {"steps": STEPS}}
-    workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace", overlay)
+    workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace", overlay).with_forked_engines()
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout
     return workspace
