@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Arrivals:
         end_s: end of the requests that succeeded, in seconds [m].
         elapsed_s: duration of the pass, in seconds.
         cut: number of requests that were cut off when the time of the pass was over.
+        first_s: first token of the requests that succeeded, in seconds [m]; None if a time is unknown.
     """
 
     due_s: Array
@@ -50,6 +51,7 @@ class Arrivals:
     end_s: Array
     elapsed_s: float
     cut: int = 0
+    first_s: Array | None = None
 
     @property
     def latency_s(self) -> Array:
@@ -85,8 +87,8 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
     Failed requests count as unanswered, requests that were cut off do not count.
     If requests were cut off, the latest latencies are unknown, and the growth of the number of running requests counts.
     If early latencies of a pass exceed `LONG` * (b - a), the growth may be that of the first batch. If it is too large
-    for that, the server falls behind. Otherwise the share is a lower bound: answers per second of the passes, divided
-    by the offered rate.
+    for that, the server falls behind; likewise if so many requests wait for their first token, in a queue that grew.
+    Otherwise the share is a lower bound: answers per second of the passes, divided by the offered rate.
     The result is None if a pass has fewer than four requests, or if all its requests were due simultaneously.
     """
     if not passes or any(one.due_s.size < 4 or np.ptp(one.due_s) <= 0 for one in passes):
@@ -98,6 +100,9 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
     share, low, high = _by_running(passes) if cut else _by_latency(passes)
     if any(too_short(one) for one in passes) and high > FAR:
         least = min(1.0, answers / sum(one.elapsed_s for one in passes) / offered)
+        waiting = [replace(one, end_s=one.first_s) for one in passes if one.first_s is not None]
+        if len(waiting) == len(passes) and (most := _by_running(waiting)[2]) <= FAR:
+            return KeptUp(offered, min(least, most), True)
         return KeptUp(offered, least, least >= enough or served < enough)
     found = served if high >= 1 else min(served, share)
     # what failed is no chance

@@ -1,13 +1,13 @@
 """How long a launch takes: by a record of one like it, else by what is usual."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Launched
+from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec, replicas, start_of
 from rollout_bench.contracts.store import read_launched
 from rollout_bench.core.errors import UserError
@@ -53,19 +53,55 @@ def usable_record(path: Path, mode: str) -> Launched | None:
 
 
 def cost_at_another_load(results: Path, spec: Spec, first: Callable[[Path, str], Launched | None]) -> Cost | None:
-    """Return the cost of a launch of the engine of `spec` from a record of another load; None without one.
+    """Return the cost of a launch of the engine or server of `spec` from a record of another load; None without one.
 
-    The time of its passes is scaled by the number of output tokens. `first` returns the first record of a folder.
+    The time of its passes is scaled by the number of output tokens; at loads it is that in which their requests arrive,
+    or that in which the server answered as many, if that is longer. `first` returns the first record of a folder.
     """
-    start = start_of(spec)
-    for folder in sorted((results / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")) if start else ():
+    engine = _engine_of(spec)
+    for folder in sorted((results / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*")) if engine else ():
         record = first(folder, spec.mode)
-        if record is not None and record.valid and start_of(record.spec) == start:
+        if record is not None and record.valid and _engine_of(record.spec) == engine:
             cost = Cost.of(record)
+            if spec.load is not None and isinstance(record, Record):
+                return _cost_at_loads(spec, spec.load.points, cost, record)
             tokens, measured = (_tokens_of_pass(each) * each.measuring.iterations for each in (spec, record.spec))
             counted_s = cost.counted_s * tokens / measured
             return Cost(cost.start_s, cost.rest_s - cost.counted_s + counted_s, counted_s)
     return None
+
+
+def _engine_of(spec: Spec) -> str | None:
+    """Return the same text for specs with one engine or running server; None for launches whose cost is their own."""
+    return start_of(spec) if spec.endpoint is None else spec.endpoint.model_dump_json()
+
+
+def _cost_at_loads(spec: Spec, points: Sequence[LoadPoint], cost: Cost, record: Record) -> Cost | None:
+    """Return the cost of a launch at the loads `points` from a `record` with its `cost`; None if nothing was answered.
+
+    A load at a rate is answered as fast as any was, and one with a limit at once as fast as that with the same limit.
+    """
+    shorter = record.spec.workload.longest_pair[1] / spec.workload.longest_pair[1]
+    answered = [
+        (None if each.point is None else _at_once(each.point), shorter * each.sequences / each.elapsed_s)
+        for each in record.iterations
+    ]
+    if not any(rate for _, rate in answered):
+        return None
+    passes_s = []
+    for point in points:
+        alike = [rate for at_once, rate in answered if at_once is not None and at_once == _at_once(point)]
+        most = max(alike, default=0.0) or max(rate for _, rate in answered)
+        passes_s.append(max(_least_s(spec, point), _requests(spec, point) / most))
+    counted_s = spec.measuring.iterations * sum(passes_s)
+    warm_s = spec.measuring.warmup_iterations * sum(passes_s) + (len(points) - 1) * PAUSE_S
+    ran_s = sum(each.elapsed_s for each in record.iterations)
+    return Cost(cost.start_s, max(0.0, cost.rest_s - ran_s) + warm_s + counted_s, counted_s)
+
+
+def _at_once(point: LoadPoint) -> float | None:
+    """Return how many requests a load sends at once; None if they arrive at a rate."""
+    return point.weight[1] if point.request_rate == "inf" else None
 
 
 def _tokens_of_pass(spec: Spec) -> int:
@@ -104,4 +140,9 @@ def _least_s(spec: Spec, point: LoadPoint) -> float:
     """Return the least seconds of a pass under `point`; 0 if it depends on the speed of the answers."""
     if point.least_s or not isinstance(point.request_rate, float):
         return point.least_s
-    return (spec.workload.prompts * spec.workload.samples_per_prompt - 1) / point.request_rate
+    return (_requests(spec, point) - 1) / point.request_rate
+
+
+def _requests(spec: Spec, point: LoadPoint) -> int:
+    """Return the number of requests of a pass under `point`."""
+    return point.due_requests or spec.workload.prompts * spec.workload.samples_per_prompt

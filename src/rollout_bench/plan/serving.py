@@ -131,18 +131,25 @@ class Dataset(Strict):
 
 
 class Slo(Strict):
-    """Limits of a good request. Null: no limit."""
+    """Limits of a good request, null: none; and which share of the requests must be good."""
 
     ttft_ms: Milliseconds | None = Field(None, description="Maximum time to the first token, in milliseconds.")
     tpot_ms: Milliseconds | None = Field(
         None, description="Maximum time per output token after the first, in milliseconds."
     )
     e2el_ms: Milliseconds | None = Field(None, description="Maximum end-to-end latency, in milliseconds.")
+    attainment: float = Field(
+        0.9,
+        gt=0,
+        lt=1,
+        description="Share of the requests that must meet all limits, so that a server is said to meet them at a "
+        "rate (SLO attainment, as in DistServe, OSDI 2024).",
+    )
 
     @property
     def named(self) -> dict[str, float]:
         """The set limits, in milliseconds, by name."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude={"attainment"}, exclude_none=True)
 
 
 class Endpoint(EndpointSpec):

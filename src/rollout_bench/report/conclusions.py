@@ -400,6 +400,7 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         why = ", ".join(f"{MEANINGS.get(code, code)} ({code}: {n})" for code, n in counts.most_common())
         yield f"{len(invalid)} of {several(len(launches), 'launch')} {_are(invalid)} invalid and in no number: {why}."
     yield from _invalid_loads(rows)
+    yield from _flagged_loads(rows)
     valid = [launch for launch in launches if launch.valid]
     codes = [{flag.code for flag in one.flags} & DISTURBED for one in valid]
     if any(codes):
@@ -427,6 +428,16 @@ def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
                 why = ", ".join(f"{MEANINGS.get(code, code)} ({code})" for code in codes)
                 times = f" in {len(invalid)} of {several(len(row.launches), 'launch')}" if len(row.launches) > 1 else ""
                 yield f"{row.label} at {row.experiment.point_label} is invalid{times} and in no number: {why}."
+
+
+def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a sentence on each warning that some loads of a sweep have and others do not, with what follows from it."""
+    loads = [row for row in rows if row.experiment.part and row.used]
+    codes = [{flag.code for launch in row.used for flag in launch.flags} for row in loads]
+    for code in sorted(set[str]().union(*codes) - shared_flags(loads)):
+        if code in FLAGS and FLAGS[code].if_all:
+            at = dict.fromkeys(row.experiment.point_label for row, own in zip(loads, codes, strict=True) if code in own)
+            yield f"At {', '.join(at)} {MEANINGS[code]} ({code}): {FLAGS[code].if_all}."
 
 
 def _are(things: Sequence[object]) -> str:
@@ -481,9 +492,10 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
         return f"measure {MIN_PAIRS + 1} launches or more: {MIN_PAIRS} give an interval, but a wide one", command
     widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
     if not widths:
-        step, changed = next_rates(rows)
+        step, changed = next_rates(rows, collection.slo)
         settings = yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
-        if step and "generator_bound" in shared_flags([row for row in rows if row.used]):
+        flags = chain.from_iterable(launch.flags for row in rows for launch in row.used)
+        if step and any(flag.code == "generator_bound" for flag in flags):
             step = f"free the sender's cores, or ask from another machine, then {step}"
         return step, _command(f"workload_settings={settings}", collection) if step else ""
     half = math.expm1(max(widths) / 2)

@@ -36,21 +36,30 @@ def page(
     name: str = "",
     is_complete: bool = True,
 ) -> str:
-    """Return the whole page: the answers, the first figures, the first table and open ones, then all else, folded.
+    """Return the whole page: conclusions, the first figures, the first table and open ones, then all else, folded.
 
     `explored` is JSON for the explorer; without it there is none. `name` is what the title names.
     """
-    first = [*answers, *(section for section in sections if section.kind == "facts")]
+    first = [section for section in answers if section.kind != "facts"]
+    how = [section for section in (*answers, *sections) if section.kind == "facts"]
     problems = [section for section in sections if section.kind in ("problem", "footnotes")]
     notes = [section for section in sections if section.kind not in ("facts", "footnotes", "problem")]
-    parts = {"Figures": pictures, "Tables": tables, "Explorer": explored, "Notes": (*problems, *notes)}
+    parts = {
+        **{section.heading: True for section in first},
+        "Figures": pictures,
+        "Tables": tables,
+        **{section.heading: True for section in how},
+        "Explorer": explored,
+        "Notes": (*problems, *notes),
+    }
     files = {name: Markup((_TEMPLATES / file).read_text()) for name, file in _FILES.items()}
     return _template().render(
         title=f"{TITLE}: {name}" if name else TITLE,
         status=status,
         is_complete=is_complete,
-        contents=[*(section.heading for section in first), *(heading for heading, part in parts.items() if part)],
+        contents=[heading for heading, part in parts.items() if part],
         first=first,
+        how=how,
         pictures=pictures,
         shown=SHOWN,
         opened=[*tables[:1], *(view for view in tables[1:] if view.is_open)],

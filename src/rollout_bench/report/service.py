@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rollout_bench.analysis.stats.percentiles import share_limits
 from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import fell_behind
 from rollout_bench.analysis.timed.rows import Row
@@ -12,8 +13,8 @@ from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import number
-from rollout_bench.core.saturation import FAR
+from rollout_bench.core.numbers import number, plain_percent
+from rollout_bench.core.saturation import BEHIND, FAR, KEEPS
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.sweeps import RatedLoad, State, kept_count, more_requests, next_loads
 
@@ -33,9 +34,9 @@ TOLD_FAILED = 0.005
 def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[str]:
     """Return a sentence for each measured experiment of `rows` with loads, that with the highest throughput first.
 
-    It says which request rates the server kept up with; at the highest of them, or else at the lowest that was
-    measured: percentiles of latencies, and the share of requests within the limits of `slo`. Without rates it says the
-    throughput of the best load.
+    It says at which request rates the server met the limits of `slo`, if there are any, and which it kept up with; and
+    percentiles of latencies at the highest of the former, or else at the lowest that was measured. Without rates it
+    says the throughput of the best load.
     """
     served = [row for row in rows if mode_of(row.experiment.mode).has_loads]
     names = _names(served)
@@ -47,18 +48,18 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     return [f"{names[own[0].experiment.experiment]} {_service(own, latencies, slo)}." for own in ordered]
 
 
-def rate_lines(rows: Sequence[Row]) -> list[str]:
-    """Return the rates that each experiment of `rows` keeps up with, of those with valid loads at a rate."""
-    names, lines = _names(rows), []
-    for experiment, own in grouped((row.experiment.experiment, row) for row in rows).items():
-        rated = _ordered([row for row in own if row.used])
-        if rated:
-            lines.append(f"{names[experiment]} {_rates(rated, _states(rated), [row for row in own if not row.used])}")
-    return lines
+def rate_lines(rows: Sequence[Row], slo: Slo) -> list[str]:
+    """Return the rates that each experiment of `rows` serves, of those with valid loads at a rate."""
+    names = _names(rows)
+    return [
+        f"{names[experiment]} {_Rates(own, slo).sentence(short=True)}"
+        for experiment, own in grouped((row.experiment.experiment, row) for row in rows).items()
+        if _ordered([row for row in own if row.used])
+    ]
 
 
-def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
-    """Return what finds the highest rate that a server keeps up with, and the change of its workload's settings.
+def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
+    """Return what finds the highest rate that a server serves, and the change of its workload's settings.
 
     Both are empty where the rates tell it within a quarter, and where no load of `rows` has a rate or a file has the
     requests.
@@ -70,32 +71,33 @@ def next_rates(rows: Sequence[Row]) -> tuple[str, dict[str, Any]]:
     load = spec.workload
     if load.dataset is not None or spec.load is None or spec.load.harness != "rollout-bench":
         return "", {}
-    invalid = min((_asked(row) for row in _ordered(rows) if not row.used), default=math.inf)
+    rates = _Rates(rows, slo)
     step, loads = next_loads(
         [
             RatedLoad(
                 rate=_asked(row),
                 state=state,
-                answered=row.values["completed_requests_per_s"],
+                most=row.values["completed_requests_per_s"] if kept == "falls behind" else None,
                 sent=_sent(row),
                 needed=_requests_needed(row, rated[0]),
             )
-            for row, state in zip(rated, _states(rated), strict=True)
+            for row, state, kept in zip(rated, rates.states, rates.kept_up, strict=True)
         ],
-        invalid,
+        min((_asked(row) for row in rates.invalid), default=math.inf),
+        until="the limits are missed" if rates.has_limits else "the server falls behind",
     )
     if not step:
         return "", {}
-    rates = [int(rate) if rate.is_integer() else rate for rate in loads]
+    asked = [int(rate) if rate.is_integer() else rate for rate in loads]
     points = spec.load.points
-    changed: dict[str, Any] = {"request_rate": rates}
+    changed: dict[str, Any] = {"request_rate": asked}
     if any(point.duration_s is not None for point in points):
         changed["duration_s"] = [math.ceil(count / rate) for rate, count in loads.items()]
     else:
         changed["requests"] = [*loads.values()]
     limits = [point.concurrency for point in points if point.concurrency is not None]
     if limits:  # a list in the config has one for each of its loads
-        changed["concurrency"] = [max(limits)] * len(rates)
+        changed["concurrency"] = [max(limits)] * len(asked)
     prompts = max(load.prompts, math.ceil(max(loads.values()) / load.samples_per_prompt))
     return step, {load.name: {"prompts": prompts, "online": changed}}
 
@@ -117,27 +119,138 @@ NO_MORE = 1.1
 """Ratio of answers per second up to which twice the rate, or more, brought no more of them."""
 
 
-def _states(rated: Sequence[Row]) -> list[State]:
-    """Return the state of each load, the lightest first.
+def _kept_up(rated: Sequence[Row]) -> list[State]:
+    """Return whether a server keeps up with each load, the lightest first.
 
     Where a pass is too short to show that latencies grow, loads together can: a server that answers no more requests a
-    second at twice a rate has no more to give.
+    second at twice a rate has no more to give, and at a lower rate it gives no more than where it falls behind.
     """
+    states = [state_of(row) for row in rated]
+    most = [
+        share * _asked(row) / KEPT_UP
+        for row, state in zip(rated, states, strict=True)
+        if state == "falls behind"
+        and not any(launch.too_short for launch in row.used)  # else the share is a lower bound
+        and (share := row.values.get("kept_up_share"))
+    ]
     found = list[State]()
-    for place, row in enumerate(rated):
+    for place, (row, state) in enumerate(zip(rated, states, strict=True)):
         answered = row.values["completed_requests_per_s"]
         is_full = answered < FAR * _asked(row) and any(
             2 * _asked(other) <= _asked(row) and answered <= NO_MORE * other.values["completed_requests_per_s"]
             for other in rated[:place]
         )
-        state = state_of(row)
-        found.append("falls behind" if state == "undecided" and is_full else state)
+        is_over = max(most, default=math.inf) < KEPT_UP * _asked(row)
+        found.append("falls behind" if state == "undecided" and (is_full or is_over) else state)
     return found
 
 
-def _kept(rated: Sequence[Row], states: Sequence[State]) -> list[Row]:
-    """Return the loads up to the heaviest that the server keeps up with, none of which it is shown to fall behind."""
-    return list(rated[: kept_count(states)])
+def _met(row: Row, slo: Slo) -> State:
+    """Return whether the share `slo.attainment` of the requests of a load, or more, met the limits."""
+    worth = sum(launch.independent for launch in row.used)
+    share = row.values.get("within_limits_share")
+    if share is None or not worth:
+        return "undecided"
+    low, high = share_limits(share, worth, KEEPS, BEHIND)
+    return "keeps up" if low >= slo.attainment else "falls behind" if high < slo.attainment else "undecided"
+
+
+class _Rates:
+    """The loads of an experiment at a rate, at least one of them valid, and which of them its server serves.
+
+    Attributes:
+        rated: the valid loads, the lightest first.
+        invalid: the others, the lightest first.
+        kept_up: whether the server keeps up with each of `rated`.
+        has_limits: whether limits decide, too.
+        states: whether the server serves each of `rated`: it keeps up, and meets the limits if there are any.
+    """
+
+    def __init__(self, rows: Sequence[Row], slo: Slo) -> None:
+        self.rated = _ordered([row for row in rows if row.used])
+        self.invalid = _ordered([row for row in rows if not row.used])
+        self.kept_up = _kept_up(self.rated)
+        self.has_limits = any("within_limits_share" in row.values for row in self.rated)
+        self.states = self.kept_up
+        self._slo = slo
+        if self.has_limits:
+            both = [{kept, _met(row, slo)} for row, kept in zip(self.rated, self.kept_up, strict=True)]
+            self.states = [
+                "falls behind" if "falls behind" in own else "undecided" if "undecided" in own else "keeps up"
+                for own in both
+            ]
+
+    @property
+    def best(self) -> Row:
+        """The heaviest load that is served, or else the lightest."""
+        return self.rated[max(kept_count(self.states) - 1, 0)]
+
+    def sentence(self, short: bool = False) -> str:
+        """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
+        if not self.has_limits:
+            return f"{self._keeping_up()}{self._undecided()}"
+        is_told = short or (self.kept_up == self.states and "falls behind" not in self.states)
+        return f"{self._meeting()}{self._undecided()}" + ("" if is_told else f"; it {self._keeping_up()}")
+
+    def _keeping_up(self) -> str:
+        kept, behind = _ends(self.rated, self.kept_up)
+        answers = "" if behind is None else f" (it answers {number(behind.values['completed_requests_per_s'], 3)})"
+        if kept and behind:
+            return f"keeps up with {_load(kept)}, not with {_number(behind)}{answers}"
+        if kept:
+            return f"keeps up with {_load(kept)}{self._highest(kept, self.kept_up)}"
+        return f"does not keep up with {_load(behind)}{answers}" if behind else "is not shown to keep up"
+
+    def _meeting(self) -> str:
+        kept, behind = _ends(self.rated, self.states)
+        limits = " and ".join(
+            f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in self._slo.named.items()
+        )
+        told = f"the limits ({limits} for {plain_percent(self._slo.attainment)} of the requests)"
+        if kept and behind:
+            return f"meets {told} at {_load(kept)}{_met_share(kept)}, not at {_number(behind)}{_met_share(behind)}"
+        if kept:
+            return f"meets {told} at {_load(kept)}{_met_share(kept)}{self._highest(kept, self.states)}"
+        if behind:
+            return f"does not meet {told} at {_load(behind)}{_met_share(behind)}"
+        return f"is not shown to meet {told}"
+
+    def _highest(self, kept: Row, states: Sequence[State]) -> str:
+        """Return that no higher rate than that of `kept` was asked, or that those have no valid result."""
+        over = [row for row in self.invalid if _asked(row) > _asked(kept)]
+        if over:
+            return f"; {', '.join(map(_number, over))} req/s {'has' if len(over) == 1 else 'have'} no valid result"
+        is_highest = len(self.rated) > 1 and kept is self.rated[-1]
+        return ", the highest rate that was asked" if is_highest else ""
+
+    def _undecided(self) -> str:
+        """Return which loads at the edge are undecided, the answered share of each, and what would decide it."""
+        limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
+        rows = [
+            self.rated[place] for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"
+        ]
+        if not rows:
+            return ""
+        shares = [row.values.get("kept_up_share", 1.0) for row in rows]
+        told = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
+        answered = f" (answered: {', '.join(told)})" if min(shares) < KEPT_UP else ""
+        names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
+        needed = {_number(row): _requests_needed(row, self.rated[0]) for row in rows}
+        each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
+        return f"; {names}: {', '.join(each)} would tell"
+
+
+def _ends(rated: Sequence[Row], states: Sequence[State]) -> tuple[Row | None, Row | None]:
+    """Return the heaviest load that is served, and the lightest that is not; None where there is none."""
+    count = kept_count(states)
+    behind = states.index("falls behind") if "falls behind" in states else None
+    return rated[count - 1] if count else None, None if behind is None else rated[behind]
+
+
+def _met_share(row: Row) -> str:
+    """Return the share of the requests of a load that met the limits; empty if it is unknown."""
+    share = row.values.get("within_limits_share")
+    return "" if share is None else f" ({100 * share:.0f} %)"
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -155,53 +268,18 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
 
 def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
     loads = [row for row in every if row.used]
-    rated = _ordered(loads)
-    if not rated:
+    if not _ordered(loads):
         best = max(loads, key=lambda row: row.values["output_tokens_per_s"])
         of = f", the most of {len(loads)} loads" if len(loads) > 1 else ""
         rate = best.values.get("completed_requests_per_s")
         answers = "" if rate is None else f"{number(rate, 3)} req/s, "
         tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
-        return f"answers {tokens} with {_load(best)}{of}{_at(best, latencies, slo)}"
-    states = _states(rated)
-    kept = _kept(rated, states)
-    where = kept[-1] if kept else rated[0]
-    told = _at(where, latencies, slo)
-    rates = _rates(rated, states, [row for row in every if not row.used])
-    return f"{rates}{f'; at {_load(where)}{told}' if told and len(rated) > 1 else told}"
-
-
-def _rates(rated: Sequence[Row], states: Sequence[State], invalid: Sequence[Row] = ()) -> str:
-    """Return which of the loads, the lightest first, the server keeps up with; loads of `invalid` have no result."""
-    kept = _kept(rated, states)
-    limit = states.index("falls behind") if "falls behind" in states else len(rated)
-    behind = rated[limit] if limit < len(rated) else None
-    undecided = [rated[place] for place in range(len(kept), limit) if states[place] == "undecided"]
-    answers = "" if behind is None else f" (it answers {number(behind.values['completed_requests_per_s'], 3)})"
-    if kept and behind is not None:
-        said = f"keeps up with {_load(kept[-1])}, not with {_number(behind)}{answers}"
-    elif kept:
-        over = [row for row in _ordered(invalid) if _asked(row) > _asked(kept[-1])]
-        highest = ", the highest rate that was asked" if len(kept) > 1 and not undecided else ""
-        if over:
-            highest = f"; {', '.join(map(_number, over))} req/s {'has' if len(over) == 1 else 'have'} no valid result"
-        said = f"keeps up with {_load(kept[-1])}{highest}"
-    elif behind is not None:
-        said = f"does not keep up with {_load(behind)}{answers}"
-    else:
-        said = "is not shown to keep up"
-    return f"{said}; {_undecided(undecided, rated[0])}" if undecided else said
-
-
-def _undecided(rows: Sequence[Row], lightest: Row) -> str:
-    """Return that the loads of `rows` are undecided, the share of each that was answered, and what would decide it."""
-    shares = [row.values.get("kept_up_share", 1.0) for row in rows]
-    told = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
-    answered = f" (answered: {', '.join(told)})" if min(shares) < KEPT_UP else ""
-    names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
-    needed = {_number(row): _requests_needed(row, lightest) for row in rows}
-    each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
-    return f"{names}: {', '.join(each)} would tell"
+        told = "; ".join(filter(None, (_at(best, latencies), _within(best, slo))))
+        return f"answers {tokens} with {_load(best)}{of}{': ' * bool(told)}{told}"
+    rates = _Rates(every, slo)
+    told = _at(rates.best, latencies)
+    where = f"; at {_load(rates.best)}" if told and len(rates.rated) > 1 else ""
+    return f"{rates.sentence()}{where}{': ' * bool(told)}{told}"
 
 
 def _requests_needed(row: Row, lightest: Row) -> int:
@@ -219,12 +297,11 @@ def _sent(row: Row) -> int:
     return _point(row).due_requests or load.prompts * load.samples_per_prompt
 
 
-def _at(row: Row, latencies: Latencies, slo: Slo) -> str:
-    """Return percentiles of latencies and the share of requests within the limits, after a colon; empty if unknown."""
+def _at(row: Row, latencies: Latencies) -> str:
+    """Return percentiles of latencies and the share of failed requests; empty if unknown."""
     failed = row.values.get("failed_share", 0.0)
     failures = f"{100 * failed:.0f} % of requests failed" if failed >= TOLD_FAILED else ""
-    told = "; ".join(filter(None, (*_percentiles(row, latencies), failures, _within(row, slo))))
-    return f": {told}" if told else ""
+    return "; ".join(filter(None, (*_percentiles(row, latencies), failures)))
 
 
 def _percentiles(row: Row, latencies: Latencies) -> Iterator[str]:
@@ -239,13 +316,9 @@ def _percentiles(row: Row, latencies: Latencies) -> Iterator[str]:
 
 
 def _within(row: Row, slo: Slo) -> str:
-    good, answered = (row.values.get(f"{name}_requests_per_s") for name in ("goodput", "completed"))
-    if good is None or not answered:
-        return ""
-    failed, cut = row.values.get("failed_share", 0.0), row.values.get("incomplete_share", 0.0)
-    ended = answered * (1 - cut) / max(1 - failed - cut, 1e-9)  # cut requests neither met nor missed a limit
+    share = row.values.get("within_limits_share")
     limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in slo.named.items())
-    return f"{100 * good / ended:.0f} % of requests met the limits ({limits})"
+    return "" if share is None else f"{100 * share:.0f} % of requests met the limits ({limits})"
 
 
 def _point(row: Row) -> LoadPoint:

@@ -34,15 +34,15 @@ class RatedLoad:
 
     Attributes:
         rate: requests per second that were asked.
-        state: whether the server keeps up with it.
-        answered: requests per second that it answered.
+        state: whether the server keeps up with it, and meets its limits.
+        most: requests per second that the server answered, if it fell behind; else None.
         sent: requests of a pass.
         needed: requests of a pass that are likely to decide it.
     """
 
     rate: float
     state: State
-    answered: float
+    most: float | None
     sent: int
     needed: int
 
@@ -64,7 +64,9 @@ def kept_count(states: Sequence[State]) -> int:
     return max((place for place, state in enumerate(possible, 1) if state == "keeps up"), default=0)
 
 
-def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[str, Mapping[float, int]]:
+def next_loads(
+    loads: Sequence[RatedLoad], invalid: float = math.inf, until: str = "the server falls behind"
+) -> tuple[str, Mapping[float, int]]:
     """Return what finds the highest rate that is kept up with, and the rates to measure with the requests of a pass.
 
     The rates have both sides of the limit as far as they are known, so that one page has them. Undecided loads between
@@ -74,6 +76,7 @@ def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[s
     Args:
         loads: the measured loads, the lightest first, at least one.
         invalid: lowest rate without a valid result.
+        until: what happens above the limit, in words.
     """
     count = kept_count([load.state for load in loads])
     kept = loads[count - 1] if count else None
@@ -84,7 +87,7 @@ def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[s
     end = behind.rate if behind else invalid if kept and invalid > highest else math.inf
     if end <= CLOSE * highest:
         return "", {}
-    most = max((load.answered for load in loads[count:] if load.state == "falls behind"), default=0.0)
+    most = max((load.most for load in loads[count:] if load.most), default=0.0)
     around = [rate for share in AROUND if highest < (rate := _rounded(share * most)) < end]
     if kept and end < math.inf:
         step = f"measure rates between {highest:g} and {end:g} req/s"
@@ -92,11 +95,15 @@ def next_loads(loads: Sequence[RatedLoad], invalid: float = math.inf) -> tuple[s
             step = f"measure rates below {end:g} req/s, whose launches are invalid"
         rates = _divided([highest, *open_rates, *([] if open_rates else around), end])
     elif kept:
-        step = "raise the rate until the server falls behind"
+        step = f"raise the rate until {until}"
         rates = [highest, *open_rates, 2 * open_rates[-1]] if undecided else [highest, 2 * highest, 4 * highest]
     elif behind:
         step = "measure lower rates"
-        rates = [_rounded(open_rates[0] / 2), *open_rates, end] if undecided else [_rounded(most / 2), *around, end]
+        rates = (
+            [_rounded(open_rates[0] / 2), *open_rates, end]
+            if undecided
+            else [_rounded((most or end) / 2), *around, end]
+        )
     else:
         step, rates = "send more requests", open_rates
     if undecided and (kept or behind):

@@ -84,11 +84,9 @@ class VocabParallelEmbedding(torch.nn.Module):
 
 
 @pytest.fixture
-def create(monkeypatch: pytest.MonkeyPatch) -> Any:
+def create() -> Any:
     """Return what packs a weight, as oneDNN does, with its proof noted."""
-    monkeypatch.setattr(loaded_weights, "_packed", {})
-    monkeypatch.setattr(loaded_weights, "_look", [noted_packed])
-    return noting(lambda weight: Handler())
+    return noting(lambda weight: Handler(), noted_packed)
 
 
 def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
@@ -110,7 +108,7 @@ def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
 def test_nothing_is_noted_while_an_update_is_timed(create: Any):
     WeightProofs().rollout_bench_noting(on=False)
     handler = create(drawn((4, 8), torch.bfloat16))
-    assert loaded_weights.packed_by(handler).noted is None
+    assert loaded_weights.packed_by(handler).fact is None
     WeightProofs().rollout_bench_noting(on=True)
     assert noted_packed(drawn((2, 2), DTYPES[0])) is not None
 

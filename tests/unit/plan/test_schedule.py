@@ -9,7 +9,8 @@ import pytest
 from planned import planned
 from refusals import refused
 from rooms import matrix_of
-from synthetic_records import make_record
+from samples.online import Server, make_online
+from synthetic_records import make_record, save
 from workspace import TINY
 
 from rollout_bench.commands.plan import NONE_SHARED, start_lines
@@ -104,6 +105,27 @@ def test_the_expected_time_of_another_load_is_scaled_by_its_tokens(tmp_path: Pat
     twice = ResultsState(plan, tmp_path)
     spans = [twice.expected_s(launch) for launch in plan.launches]
     assert spans[0] == pytest.approx(LAUNCH_S + 4 * 10.24, abs=0.1)
+
+
+ASKED = """
+endpoints: {mine: {url: 'http://127.0.0.1:8000/v1', model: m}}
+models: []
+modes: [online]
+launches: 1
+workload_settings: {demo: {prompts: 64, samples_per_prompt: 1, output_tokens: 32, online: {request_rate: RATES}}}
+"""
+
+
+def test_the_cost_of_further_rates_is_known_from_the_answers_to_earlier_ones(tmp_path: Path) -> None:
+    first, other = (plan_of(ASKED.replace("RATES", rates)) for rates in ("[4, 40]", "[2, 80]"))
+    record, rows = make_online(first.launches[0].experiment.spec, server=Server(), requests=64)  # 22 a second
+    save(tmp_path, (record, rows))
+    passes_s = [63 / 2, 64 / max(each.sequences / each.elapsed_s for each in record.iterations)]
+    known = ResultsState(other, tmp_path).costs[other.launches[0].experiment.name]
+    assert known is not None
+    measuring = other.launches[0].experiment.spec.measuring
+    assert known.counted_s == pytest.approx(measuring.iterations * sum(passes_s))
+    assert cost_of(ResultsState(other, tmp_path), other.by_record).startswith("about ")
 
 
 @pytest.mark.parametrize(

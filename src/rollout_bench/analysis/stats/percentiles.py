@@ -87,6 +87,18 @@ def percentile_interval(
     return PercentileInterval(percentile_of(ordered, p), ordered[..., low - 1], ordered[..., high - 1])
 
 
+def share_limits(share: float, trials: int, least: float, most: float) -> tuple[float, float]:
+    """Return the lower limit of a chance with confidence `least`, and its upper limit with confidence `most`.
+
+    `share` of `trials` independent trials succeeded. Both are one-sided and exact (C. J. Clopper and E. S. Pearson,
+    Biometrika 26, 1934): the chances with which as many successes, or more, and as few, or fewer, are as rare as that.
+    """
+    hits = share * trials
+    low = float(special.betaincinv(hits, trials - hits + 1, 1 - least)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, trials - hits, most)) if hits < trials else 1.0
+    return low, high
+
+
 def spread_of_groups(values: ArrayLike, groups: ArrayLike, p: float, confidence: float = CONFIDENCE) -> float:
     """Return the uncertainty of the percentile 100 `p` of `values` [n] from the differences between their `groups` [n].
 

@@ -30,7 +30,8 @@ class LaunchMeasures:
 
     `values` has each known number by its name, and `passes` are the measured iterations. `is_sure` is whether
     it is shown that a server keeps up with a rate, or falls behind, and `too_short` whether iterations are too short to
-    show it. `paired` is False if it is not a fair pair with its partner in the baseline, and `flags` say why.
+    show it. `independent` is how many independent requests those within the limits are counted among. `paired` is False
+    if it is not a fair pair with its partner in the baseline, and `flags` say why.
     """
 
     record: Record
@@ -39,6 +40,7 @@ class LaunchMeasures:
     paired: bool = True
     is_sure: bool = True
     too_short: bool = False
+    independent: int = 0
     passes: tuple[Pass, ...] = ()
 
     @property
@@ -121,6 +123,7 @@ def measure(
         flags=tuple(record.validity),
         is_sure=service.is_sure,
         too_short=service.too_short,
+        independent=service.independent,
         passes=passes,
     )
 

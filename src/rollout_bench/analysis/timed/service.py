@@ -202,17 +202,20 @@ class Service:
 
     `is_sure` is whether it is shown that the server keeps up with the rate of the load, or that it falls behind; else
     `kept_up_share` is only a lower bound, or may be chance. `too_short` is whether that is because the passes are.
+    `independent` is how many independent requests those within the limits are counted among.
     """
 
     values: dict[str, float]
     is_sure: bool = True
     too_short: bool = False
+    independent: int = 0
 
 
 def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
     """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`."""
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
+    ended = int(np.isnan(requests.cut_s).sum())  # requests that were cut neither met nor missed a limit
     e2el_s = requests.known("e2el_s")
     occupied_s = float(e2el_s.sum()) + float(np.nansum(requests.cut_s - requests.sent_s))  # cut requests ran, too
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
@@ -225,6 +228,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "duration_s": elapsed_s,
         "completed_requests_per_s": int(requests.good.sum()) / elapsed_s,
         "goodput_requests_per_s": None if good is None else int(good.sum()) / elapsed_s,
+        "within_limits_share": None if good is None or not ended else int(good.sum()) / ended,
         "failed_share": float(requests.failed.mean()),
         "incomplete_share": float(np.isfinite(requests.cut_s).mean())
         if any(i.incomplete is not None for i in iterations)
@@ -238,7 +242,23 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "tokens_per_piece": _tokens_per_piece(requests),
     }
     known = {name: value for name, value in found.items() if value is not None}
-    return Service(known, kept is None or kept.is_sure, any(too_short(one) for one in arriving))
+    return Service(
+        known,
+        kept is None or kept.is_sure,
+        any(too_short(one) for one in arriving),
+        0 if good is None else _independent_among(requests, slo, ended),
+    )
+
+
+def _independent_among(requests: Requests, slo: Slo, ended: int) -> int:
+    """Return how many independent requests `ended` ones are worth: as many as their latencies with a limit."""
+    measures = [name.removesuffix("_ms") + "_s" for name in slo.named]
+    worth = [
+        _independent(values, [_clusters(requests, measure)]) / values.size
+        for measure in measures
+        if (values := requests.known(measure)).size
+    ]
+    return round(ended * min(worth, default=1.0))
 
 
 def completion_of(requests: Requests) -> dict[str, float]:
@@ -298,7 +318,10 @@ def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     good = np.isfinite(requests.e2el_s)
     cut = int(np.isfinite(requests.cut_s).sum())
-    return Arrivals(due_s, due_s[good], requests.last_s[good], elapsed_s, cut)
+    first_s = requests.first_s[good]
+    return Arrivals(
+        due_s, due_s[good], requests.last_s[good], elapsed_s, cut, first_s if np.isfinite(first_s).all() else None
+    )
 
 
 def _mean(values: Array) -> float | None:

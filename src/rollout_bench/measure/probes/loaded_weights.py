@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,23 +154,14 @@ class Packed:
     """A weight packed by oneDNN, recorded at packing because it cannot be read afterwards.
 
     Attributes:
-        handler: weak reference to oneDNN's handler; an update of the weights makes another handler.
         dtype: data type of the weight.
         nbytes: size of the weight in bytes.
-        noted: result of the `look` of `note_packed_weights`.
+        fact: result of the `look` of `note_packed_weights`.
     """
 
-    handler: Callable[[], Any]
     dtype: str
     nbytes: int
-    noted: Any
-
-
-_packed: dict[int, Packed] = {}
-"""id of a living oneDNN handler -> its weight."""
-
-_look: list[Callable[[Any], Any]] = []
-"""Functions for further facts of a packed weight; the last is used."""
+    fact: Any
 
 
 def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
@@ -181,32 +171,28 @@ def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
     """
     from vllm import _custom_ops as ops
 
-    if look is not None:
-        _look.append(look)
     for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
         create = getattr(ops, name, None)
-        if create is not None and not hasattr(create, "notes"):
-            setattr(ops, name, noting(create))
+        packs = getattr(create, "packs", None)  # of an earlier call
+        if create is not None and (packs is None or look is not None):
+            setattr(ops, name, noting(packs or create, look))
 
 
-def noting(create: Any) -> Any:
-    """Wrap `create`, which packs a weight into a oneDNN handler, so that the weight is recorded."""
+def noting(packs: Any, look: Callable[[Any], Any] | None = None) -> Any:
+    """Wrap `packs`, which packs a weight into a oneDNN handler, so that the handler carries the weight's `Packed`."""
 
-    def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
-        handler = create(weight, *args, **kwargs)
-        key, seen = id(handler), _look[-1](weight) if _look else None
-        refers = weakref.ref(handler, lambda _: _packed.pop(key, None))
-        _packed[key] = Packed(refers, _dtype(weight), weight.nbytes, seen)
+    def create(weight: Any, *args: Any, **kwargs: Any) -> Any:
+        handler = packs(weight, *args, **kwargs)
+        handler.rollout_bench = Packed(_dtype(weight), weight.nbytes, None if look is None else look(weight))
         return handler
 
-    noted.notes = True  # type: ignore[attr-defined]
-    return noted
+    create.packs = packs  # type: ignore[attr-defined]
+    return create
 
 
 def packed_by(value: Any) -> Packed | None:
     """Return the recorded weight of a oneDNN handler; None if `value` is not a recorded handler."""
-    found = _packed.get(id(value))
-    return found if found is not None and found.handler() is value else None
+    return getattr(value, "__dict__", {}).get("rollout_bench")
 
 
 _HALVES = "lora_a_stacked", "lora_b_stacked"

@@ -151,7 +151,7 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
         for label, held in all_tensors(module, seen) if deep else own_tensors(module, seen):
             if "workspace" in label:
                 continue
-            proof = held.noted or UNNOTED if isinstance(held, Packed) else proof_of(held)
+            proof = held.fact or UNNOTED if isinstance(held, Packed) else proof_of(held)
             if deep:
                 trained = not NO_WEIGHT.search(label) and (norms or not is_share)
             else:

@@ -115,6 +115,17 @@ NUMBERS = (
         mode="online",
     ),
     Number(
+        name="within_limits_share",
+        unit="share",
+        header="within limits %",
+        definition="Requests that met every limit of `slo`, as a share of those that were answered or failed.",
+        table=THROUGHPUT,
+        factor=100,
+        digits=3,
+        of="requests",
+        mode="online",
+    ),
+    Number(
         name="in_flight",
         unit="",
         header="in flight",
@@ -140,8 +151,7 @@ NUMBERS = (
         definition="If requests arrive at a rate: the rate of the answers in the second half of the arrivals, as a "
         "share of the arrival rate, from the growth of latencies. It is 100 if they grew no more than by chance and no "
         f"request failed. From {plain_percent(KEPT_UP)} on, the server keeps up, and the load determines the "
-        "throughput; the conclusion says where that is undecided.",
-        table=THROUGHPUT,
+        "throughput. ?: the requests of a launch do not show it.",
         factor=100,
         digits=3,
         of="requests",

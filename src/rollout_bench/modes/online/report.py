@@ -18,7 +18,7 @@ from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
-from rollout_bench.report.headings import UNPROVEN, missing_text, too_few_values
+from rollout_bench.report.headings import OF_THROUGHPUT, UNPROVEN, missing_text, too_few_values
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views, percentile_views
@@ -85,12 +85,21 @@ def with_interval(name: str, confidence: float) -> Column[Row]:
     return Column(of.header, "", cell)
 
 
+def _achieved(row: Row) -> str:
+    is_known = all(launch.is_sure for launch in row.used)
+    return _KEPT_UP.text(row.values.get(_KEPT_UP.name)) if is_known else "?"
+
+
+_KEPT_UP = NUMBERS["kept_up_share"]
+ACHIEVED = Column(_KEPT_UP.header, _KEPT_UP.definition, _achieved)
+
 SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
-    tables = number_views(findings, mode, (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
+    titles = (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH)
+    tables = number_views(findings, mode, titles, {THROUGHPUT: (ACHIEVED, *OF_THROUGHPUT)})
     confidence = findings.collection.comparison.confidence
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
     for title, entries in findings.entries(mode):

@@ -134,7 +134,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of lines; `ticks` are the places of ticks, and `log` the axes ("x", "y") with a logarithmic scale."""
+    """A panel of lines.
+
+    `ticks` are the places of ticks, `log` the axes ("x", "y") with a logarithmic scale, and `limit` a value of y that
+    gets a line of its own.
+    """
 
     title: str
     x: str
@@ -143,6 +147,7 @@ class Lines:
     ticks: Sequence[float] = ()
     log: str = ""
     from_zero: bool = True
+    limit: float | None = None
 
     @property
     def names(self) -> set[str]:
@@ -377,6 +382,8 @@ def _draw_lines(axes: Axes, panel: Lines, keys: Mapping[str, str]) -> None:
             axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.scatter(*_columns(line.circles), s=14, facecolors="none", edgecolors=colour, alpha=0.7)
         axes.plot(*_columns(line.hollow), marker, color=colour, markersize=6, markerfacecolor=PAGE)
+    if panel.limit is not None:
+        axes.axhline(panel.limit, color=INK, linestyle="--", linewidth=1.2, zorder=1)
     if "x" in panel.log:
         axes.set_xscale("log", base=2)
     if "y" in panel.log:

@@ -1,12 +1,14 @@
 """The charts: a function for each figure; without data for it, it has no panels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, compress
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.answers import lines_over
 from rollout_bench.analysis.timed.comparison import BOUND, Comparison
+from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import mode_of
@@ -167,23 +169,31 @@ def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
 
 
 def sweep(findings: Findings) -> Chart:
-    """Chart mean latencies over the loads of a sweep: a line for each quantization."""
+    """Chart latencies over the loads of a sweep, a line for each quantization.
+
+    They are means; of a measure with a limit they are the percentile that must not exceed it.
+    """
     swept = [row for row in rows_with(findings, "sweep") if row.experiment.part is not None]
     used = [row for row in swept if row.used]
-    names = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2el_s": "E2EL"}
-    measures = [measure for measure in names if any(measure in row.values for row in used)]
+    slo = findings.collection.slo
+    limits = {name.removesuffix("_ms") + "_s": limit for name, limit in slo.named.items()}
+    percent = next((percent for percent in PERCENTILES if percent >= 100 * slo.attainment), LAST)
+    drawn = [_Latency(measure, limits.get(measure), percent) for measure in ("ttft_s", "tpot_s", "e2el_s")]
+    drawn = [each for each in drawn if any(each.measure in row.values for row in used)]
+    drawn = [each for each in drawn if each.limit_ms is not None] or drawn[:2]
     panels = [
-        _latencies(title, own, measure, f"mean {names[measure]} ms")
-        for title, own in panels_of(used, whole=True).items()
-        for measure in measures[:2]
+        _latencies(title, own, each, findings) for title, own in panels_of(used, whole=True).items() for each in drawn
     ]
     marks = "Point: a load, mean over launches."
     if any(line.hollow for panel in panels for line in panel.lines):
         marks += " Hollow: the server is not shown to keep up with the rate."
-    sustained = rate_lines(swept)
+    if limits:
+        marks += " Dashed: the limit."
+    sustained = rate_lines(swept, slo)
     ranges = [
-        f"{names[measure]} {range_of([1000 * row.values[measure] for row in used if measure in row.values])} ms"
-        for measure in measures[:2]
+        f"{each.measure.removesuffix('_s').upper()} "
+        f"{range_of([1000 * row.values[each.measure] for row in used if each.measure in row.values])} ms"
+        for each in drawn
     ]
     title = f"Mean {', '.join(ranges)} over the loads"
     if sustained:
@@ -191,11 +201,33 @@ def sweep(findings: Findings) -> Chart:
     return Chart(title, content_of(findings, used, whole=True), marks, panels, row_colours(findings))
 
 
+@dataclass(frozen=True)
+class _Latency:
+    """A latency in a figure: its mean, or if it has a limit, in ms, the percentile `percent`."""
+
+    measure: str
+    limit_ms: float | None
+    percent: int
+
+    @property
+    def name(self) -> str:
+        what = "mean" if self.limit_ms is None else f"p{self.percent}"
+        return f"{what} {self.measure.removesuffix('_s').upper()} ms"
+
+    def of(self, row: Row, findings: Findings) -> float | None:
+        """Return the value of a load in ms, None if it is not known."""
+        found = row.values.get(self.measure)
+        if self.limit_ms is not None:
+            known = findings.latencies_of(row).get(self.measure)
+            found = None if known is None else known.by_launch.get(self.percent)
+        return None if found is None else 1000 * found
+
+
 WIDE = 8
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
 
-def _latencies(title: str, rows: Sequence[Row], measure: str, name: str) -> Lines:
+def _latencies(title: str, rows: Sequence[Row], latency: _Latency, findings: Findings) -> Lines:
     """Return a line through the loads of each label; loads with which the server did not keep up are hollow.
 
     The horizontal axis is what the loads differ in, or the throughput where that is no single number.
@@ -209,17 +241,17 @@ def _latencies(title: str, rows: Sequence[Row], measure: str, name: str) -> Line
         if len(known) == len(rows) and len(set(known)) == count:
             axis, places, ticks = asked, known, sorted(set(known))
     drawn = [
-        (row.label, (place, 1000 * row.values[measure]), "kept_up_share" in row.values and state_of(row) != "keeps up")
+        (row.label, (place, height), "kept_up_share" in row.values and state_of(row) != "keeps up")
         for row, place in zip(rows, places, strict=True)
-        if measure in row.values
+        if (height := latency.of(row, findings)) is not None
     ]
     lines = [
         Line(label, [point for point, _ in own], hollow=[point for point, behind in own if behind])
         for label, own in grouped((label, (point, behind)) for label, point, behind in drawn).items()
     ]
-    heights = [height for _, (_, height), _ in drawn]
+    heights = [height for _, (_, height), _ in drawn] + ([latency.limit_ms] if latency.limit_ms else [])
     log = "".join(axis for axis, of in (("x", ticks), ("y", heights)) if of and max(of) >= WIDE * min(of))
-    return Lines(title, axis, name, lines, ticks, log)
+    return Lines(title, axis, latency.name, lines, ticks, log, limit=latency.limit_ms)
 
 
 def setting_curve(findings: Findings) -> Chart:

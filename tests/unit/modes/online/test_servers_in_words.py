@@ -32,15 +32,62 @@ def rates(*rates: float) -> list[LoadPoint]:
     return [LoadPoint(request_rate=rate) for rate in rates]
 
 
-def test_the_conclusion_has_the_rate_and_latencies_and_limits_there(tmp_path: Path):
-    lead = summary(tmp_path, *rates(2, 8, 30), requests=512, ttft_ms=200).answers[0].lead
+def test_the_conclusion_has_the_rates_within_limits_and_kept_up_with_and_latencies(tmp_path: Path):
+    lead = summary(tmp_path, *rates(2, 8, 30), requests=512, ttft_ms=200, tpot_ms=20, attainment=0.95).answers[0].lead
     assert re.fullmatch(
-        r"bf16 keeps up with 8 req/s, not with 30 \(it answers 2\d(\.\d)?\); "
+        r"bf16 meets the limits \(TTFT 200 ms and TPOT 20 ms for 95 % of the requests\) "
+        r"at 8 req/s \((100|9\d) %\), not at 30 \(\d %\); "
+        r"it keeps up with 8 req/s, not with 30 \(it answers 2\d(\.\d)?\); "
         r"at 8 req/s: TTFT p50 (about )?5\d(\.\d)? ms, p99 (about )?\d\d(\.\d)? ms; "
-        r"TPOT p50 (about )?10\.?\d? ms, p99 (about )?10\.?\d? ms; "
-        r"(100|9\d) % of requests met the limits \(TTFT 200 ms\)\.",
+        r"TPOT p50 (about )?10\.?\d? ms, p99 (about )?10\.?\d? ms\.",
         lead,
     ), lead
+
+
+WAITING = Server(slots=38, step_s=0.128)
+"""A server that needs 4 s a request, and answers 9.4 of them a second."""
+
+
+HIGHEST, LOWER = "raise the rate until the limits are missed", "measure lower rates"
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "asked", "requests", "meets", "step"),
+    [
+        (
+            500,
+            (2, 12),
+            256,
+            r"at 2 req/s \(100 %\), not at 12 \(\d+ %\); it keeps up",
+            "measure rates between 2 and 12",
+        ),
+        (500, (2, 8.8, 12), 256, r"not at 12 \(.*\); 8.8 req/s is undecided: 128", "send more requests at 8.8 req/s"),
+        (500, (2, 4), 256, r"at 4 req/s \(100 %\), the highest rate that was asked; at 4 req/s: TTFT", HIGHEST),
+        (40, (4, 12), 256, r"does not meet .* at 4 req/s \(0 %\); it keeps up with 4 req/s, not with 12", LOWER),
+        (500, (2, 8.8), 16, r"is not shown to meet .*; 2, 8.8 req/s are undecided", "send more requests"),
+    ],
+)
+def test_limits_say_which_rates_are_served_and_measured_next(
+    tmp_path: Path, limit_ms: float, asked: tuple[float, ...], requests: int, meets: str, step: str
+):
+    told = summary(tmp_path, *rates(*asked), requests=requests, server=WAITING, ttft_ms=limit_ms).answers[0]
+    assert re.search(meets, told.lead), told.lead
+    assert told.items[-1].startswith(f"Next: {step}"), told.items
+
+
+def test_a_queue_that_grows_shows_in_few_requests_that_a_server_falls_behind(tmp_path: Path):
+    told, *_ = summary(tmp_path, *rates(4, 8, 16), requests=80, server=WAITING).answers
+    assert "not with 16 (it answers 6" in told.lead, told.lead
+    assert "16, 32]" not in told.command, "a higher rate would bring no more answers"
+
+
+def test_a_rate_above_the_most_that_a_server_answers_is_too_high(tmp_path: Path):
+    made = summary(tmp_path, *rates(4, 9, 11, 13), requests=200, server=WAITING)
+    lead = made.answers[0].lead
+    assert lead.startswith("bf16 keeps up with 9 req/s, not with 11 (it answers 8"), lead
+    throughput = next(view for view in made.views if view.title.startswith("Throughput"))
+    place = [column.header for column in throughput.columns].index("achieved %")
+    assert [line[place] for line in throughput.cells][:3] == ["100", "100", "?"], "by its own requests it is not known"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +145,17 @@ def test_a_sender_that_was_too_busy_is_freed_before_more_is_sent(tmp_path: Path)
         save(tmp_path, make_online(make_online_spec(points=rates(8, 60)), launch, requests=16, flags=[busy]))
     told, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
     assert "Next: free the sender's cores, or ask from another machine, then send more requests:" in told.items
+
+
+def test_a_warning_of_some_loads_is_told_with_them_and_what_follows(tmp_path: Path):
+    busy = Flag(code="generator_bound", severity="warning", sentence="Too busy.", load="8 req/s")
+    save(tmp_path, make_online(make_online_spec(points=rates(2, 8)), requests=512, flags=[busy]))
+    told, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
+    assert any(
+        line.startswith("At 8 req/s the sender of the requests was too busy (generator_bound): latencies are too high")
+        for line in told.items
+    ), told.items
+    assert "Next: free the sender's cores, or ask from another machine, then raise the rate" in " ".join(told.items)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +222,8 @@ def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):
 
 def test_failed_requests_meet_no_limit(tmp_path: Path):
     lead = summary(tmp_path, *rates(4), server=Server(failing=4), ttft_ms=1000).answers[0].lead
-    assert "25 % of requests failed; 75 % of requests met the limits" in lead, lead
+    assert "does not meet the limits (TTFT 1000 ms for 90 % of the requests) at 4 req/s (75 %)" in lead, lead
+    assert "25 % of requests failed" in lead, lead
 
 
 def test_an_unproven_percentile_is_shown_and_marked(tmp_path: Path):
