@@ -11,11 +11,13 @@ import sys
 import tarfile
 from pathlib import Path
 
+import forked_runs
 import made_npu
 import pytest
 import stand_in
 import yaml
 from comparing import run
+from workspace import REPOSITORY
 
 from rollout_bench.commands import kit as command
 from rollout_bench.core.places import home
@@ -24,14 +26,7 @@ from rollout_bench.exchange.kit import GIVEN, make, packages_of
 
 def bench(folder: Path, *words: str) -> str:
     """Run `rollout-bench` in a folder; return what it says, with its exit status."""
-    done = subprocess.run(
-        [sys.executable, "-m", "rollout_bench", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = forked_runs.run(list(words), folder, os.environ, 600, REPOSITORY / "src")
     return f"{done.stdout}\n{done.returncode}"
 
 

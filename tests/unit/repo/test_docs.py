@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import io
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -94,8 +97,14 @@ def said_of_options(program: str, name: str) -> str:
     if program == "rollout-bench":
         text = (GENERATED / "commands.txt").read_text()
         return text.partition(f"\n$ rollout-bench {name} --help\n")[2].partition("\n$ ")[0]
-    line = [sys.executable, str(REPOSITORY / name), "--help"]
-    return subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}).stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [name, "--help"])
+        patch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit) as end:  # a process of its own would import for a second
+            runpy.run_path(str(REPOSITORY / name), run_name="__main__")
+    assert not end.value.code
+    return said.getvalue()
 
 
 def key_paths(page: Path) -> set[str]:
