@@ -23,7 +23,7 @@ DEADLINE_S = 120.0
 
 
 def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: Path):
-    workspace = with_stand_in(tmp_path, measure_s=0.5)
+    workspace = with_stand_in(tmp_path, measure_s=0.5, launches=4)
     run = workspace.start("--cores", "1", "results/summary.md")
     workspace.wait_until(run, lambda: len(stand_in.starts(workspace.path)) >= 3)
     run.send_signal(signal.SIGTERM)
@@ -32,7 +32,7 @@ def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: P
     assert "Error" not in workspace.output
     results = workspace.path / "results"
     measured = workspace.records
-    assert 3 <= len(measured) < 12
+    assert 3 <= len(measured) < 8
     assert {f"{name}.json" for name in stand_in.starts(workspace.path)} == measured
     for name in measured:
         record = read_record(results / name)
@@ -41,7 +41,7 @@ def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: P
     assert [path for path in results.rglob("*") if path.name.endswith(".tmp") or ".started" in path.parts[:-1]] == []
     stand_in.install(tmp_path / "engine")
     workspace.ran("results/summary.md")
-    assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 12, "a launch was measured twice"
+    assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 8, "a launch was measured twice"
 
 
 def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
@@ -53,13 +53,17 @@ def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
 
 def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     workspace = with_stand_in(tmp_path, measure_s=0.5)
+    python = tmp_path / "engine" / "python"
+    answers = python.read_text()
+    python.write_text("#!/bin/sh\nwhile :; do sleep 0.1; done\n")
     command = [sys.executable, "-m", "snakemake", "-n"]
     plan = subprocess.Popen(command, cwd=workspace.path, stderr=subprocess.PIPE, text=True)
     while not any(str(tmp_path) in words for words in command_lines(psutil.Process(plan.pid).children())):
-        assert plan.poll() is None  # it asks the engine's Python
+        assert plan.poll() is None  # it asks the engine's Python, which does not answer
     plan.send_signal(signal.SIGINT)
     assert plan.communicate(timeout=DEADLINE_S)[1].endswith("interrupted: nothing was started\n")
     assert plan.returncode == interrupts.INTERRUPTED
+    python.write_text(answers)
     run = workspace.start("--cores", "1", "results/summary.md")
     workspace.wait_until(run, lambda: stand_in.starts(workspace.path))
     os.killpg(run.pid, signal.SIGINT)
