@@ -27,6 +27,12 @@ settings.register_profile(
 )
 settings.load_profile("however_slow")
 
+
+def pytest_collection_finish() -> None:
+    """Leave out of all garbage collections what was imported and collected: pytest asks for several as it ends."""
+    gc.freeze()
+
+
 HELD = ("results", "models", "logs", ".snakemake")
 """What runs leave in the clone."""
 
@@ -56,6 +62,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
             if name.startswith(SET_BY_USERS) and not name.startswith("ROLLOUT_BENCH_TESTS_"):
                 patch.delenv(name)
         patch.setattr("rollout_bench.plan.matrix.emulates_bf16", lambda: False)  # whatever runs the tests
+        patch.setattr(os, "fsync", lambda _: None)  # no test loses what a machine without power would
         patch.setenv("HOME", str(shared_home(tmp_path_factory, request.config)))
         patch.setenv(VARIABLE, str(own / "leases"))
         patch.setenv(keep_out.VARIABLE, "\n".join(guarded))

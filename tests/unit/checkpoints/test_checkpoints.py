@@ -33,6 +33,12 @@ TINY = ("llama-tiny", "qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-t
 BUILDABLE = [(p, f) for p in TINY for f in FORMATS if (p, f) != ("qwen3-moe-tiny", "modelslim-w8a16")]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Have torch compute on one thread: several wait for each other, and tests share the cores."""
+    torch.set_num_threads(1)
+
+
 def shape_of(preset: str, seed: int = 0, **sizes: int) -> ResolvedShape:
     return SyntheticModel(preset=preset, shape=sizes, seed=seed).resolve()
 
