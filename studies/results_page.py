@@ -29,14 +29,12 @@ from rollout_bench.analysis.stats.intervals import ratio_interval, welch_interva
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, judge, with_pairs
-from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, TimedExperiment, measured_experiments
+from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, measured_experiments
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
-from rollout_bench.modes.cycle.collector import cycle_flags
-from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.messages.links import message_runs, step_shares
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
@@ -123,13 +121,6 @@ class Pack:
         """Return the ratios of a quantization by setting."""
         return [self.ratio(quant=quant, setting=setting) for setting in settings]
 
-    def pays_to(self, setting: str, baseline: str) -> int | None:
-        """Return up to how many output tokens of a sequence a setting's whole step is shorter, as in its summary."""
-        confidence = 1 - (1 - SETTINGS.confidence) / (len(self._rows) - 1)
-        own, base = self.row(setting=setting), self.row(setting=baseline)
-        gain = net_gain(own, base, own.comparisons["whole_step_s"], confidence)
-        return gain.pays.last if gain and gain.pays else None
-
     def farthest(self, model: str) -> float:
         """Return the largest distance of a model's intervals from 1, in per cent."""
         return max(ratio.farthest for ratio in self._of(model))
@@ -152,29 +143,7 @@ def _name(row: Row, key: str) -> object:
 def collected(name: str) -> ResultSet:
     """Return the records of an archive in studies/results."""
     folder = opened(RESULTS / f"{name}.tar.xz")
-    found = collect(folder, plan_of_summary(folder), warned=False)
-    return replace(found, experiments=[_judged_anew(one) for one in found.experiments])
-
-
-def _judged_anew(experiment: TimedExperiment) -> TimedExperiment:
-    """Return a cycle with adapters on CUDA as it is judged now; other experiments as they are.
-
-    h200-lora-cycle was measured when its tokens had to come back. vLLM's kernels for adapters add in any order, so they
-    need not: three of its launches lack them with the same checksums of all weights.
-    """
-    spec = experiment.records[0].spec
-    if spec.mode != "cycle" or spec.lora is None or spec.platform != "cuda":
-        return experiment
-    records = [
-        record.model_copy(
-            update={
-                "validity": [flag for flag in record.validity if flag.code != "output_changed"]
-                + cycle_flags(*record.weight_proofs, repeats=False)
-            }
-        )
-        for record in experiment.records
-    ]
-    return replace(experiment, records=tuple(records))
+    return collect(folder, plan_of_summary(folder), warned=False)
 
 
 @functools.cache
