@@ -55,7 +55,7 @@ def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     workspace = with_stand_in(tmp_path, measure_s=0.5)
     python = tmp_path / "engine" / "python"
     answers = python.read_text()
-    python.write_text("#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    python.write_text("#!/bin/sh\nwhile kill -0 $PPID 2>/dev/null; do sleep 0.1; done\n")
     command = [sys.executable, "-m", "snakemake", "-n"]
     plan = subprocess.Popen(command, cwd=workspace.path, stderr=subprocess.PIPE, text=True)
     while not any(str(tmp_path) in words for words in command_lines(psutil.Process(plan.pid).children())):
