@@ -108,7 +108,7 @@ def brackets(value: Any) -> Any:
     """
     value = _list(value)
     if isinstance(value, list) and not value:
-        raise ValueError("is an empty list: name at least one")
+        raise ValueError("is an empty list: write at least one value, or leave it out")
     return value
 
 
@@ -156,7 +156,9 @@ def _compiles(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        raise ValueError(
+            f"{value!r} is not a regular expression, {error}: write '{re.escape(value)}' for these very signs"
+        ) from None
     return value
 
 

@@ -48,7 +48,9 @@ class Lora(Strict):
     @model_validator(mode="after")
     def _has_room(self) -> "Lora":
         if self.max_rank is not None and self.max_rank < self.rank:
-            raise ValueError(f"max_rank {self.max_rank} is below rank {self.rank}")
+            raise ValueError(
+                f"max_rank {self.max_rank} is below rank {self.rank}: set it to {self.rank} or more, or leave it out"
+            )
         return self
 
     @property

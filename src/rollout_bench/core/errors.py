@@ -95,7 +95,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     A word is also close to the only one that has it as a part: rate to request_rate.
     """
-    known = sorted(known)
+    known = sorted(known, key=lambda name: (int(name) if name.isdecimal() else -1, name))
     holding = [name for name in known if word.lower() in re.split(r"[_-]", name)]
     close = near_miss(word, known) or (holding[0] if len(holding) == 1 else None)
     if close is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.yaml_remedies import mistake_in
+from rollout_bench.core.yaml_remedies import mistake_in, without_keys
 
 SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key to YAML"
 """Remedy for `key:value`."""
@@ -144,6 +144,8 @@ def mapping_in(
         raise UserError(f"{path}: is nested too deeply for a {what}", remedy) from None
     if not isinstance(content, dict):
         _refuse_glued(path, text)
+        if what == "config" and (of_config := without_keys(text, content)):
+            raise UserError(f"{path}: {of_config[0]}", of_config[1])
         raise UserError(f"{path}: must have keys at its top{example}", remedy)
     return content
 

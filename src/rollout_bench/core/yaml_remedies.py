@@ -35,6 +35,23 @@ def mistake_in(text: str, error: yaml.MarkedYAMLError) -> Mistake | None:
     return next(filter(None, _mistakes(text, error)), None)
 
 
+def without_keys(text: str, content: object) -> tuple[str, str] | None:
+    """Return what is wrong with a config without keys, and what mends it; None if unknown. `content` is YAML's."""
+    if content is None:
+        return "has no keys, only comments", "write keys into it, or leave it out of the call"
+    if isinstance(content, list) and all(isinstance(one, dict) for one in content):
+        keys = ", ".join(str(key) for one in content for key in one)
+        return "is a list, and keys are needed at its top", f"write each key without a dash before it: {keys}"
+    lines = text.splitlines()
+    found = _without_colon(lines, _first_line(lines)) if "=" in str(content) else None
+    return found and (f"line {found.line}: {found.problem}", found.remedy)
+
+
+def _first_line(lines: list[str]) -> int:
+    """Return the index of the first line that is no comment."""
+    return next((number for number, line in enumerate(lines) if line.split("#")[0].strip()), 0)
+
+
 def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None]:
     mark, opened, problem = error.problem_mark, error.context_mark, error.problem or ""
     if mark is None:
@@ -50,6 +67,8 @@ def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None
         yield _without_colon(lines, opened.line)
     if "mapping values are not allowed" in problem:
         yield _second_colon(line, mark) or _without_colon(lines, _line_before(lines, mark.line))
+    if "<document start>" in problem:
+        yield _without_colon(lines, _first_line(lines))
     if extra := re.search(r"but found '([]}])'", problem):
         yield _at(mark, f"{extra[1]} closes nothing", f"leave it out, or open it before with {_opening(extra[1])}")
     if "<block mapping start>" in problem or "mapping values are not allowed" in problem:

@@ -23,7 +23,7 @@ from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
-from rollout_bench.plan.meant import model_of_the_hub, values_meant
+from rollout_bench.plan.meant import BOUNDS, KEY_OF, hub_name, model_of_the_hub, values_meant
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
@@ -32,35 +32,45 @@ LONGEST_LINE = 10_000
 
 _OTHER_NAMES = {
     **PLATFORMS,
+    "e2e": "e2el_s",
     "float8": "float8_e4m3fn",
     "fp8": "float8_e4m3fn",
+    "latency": "e2el_s",
     "throughput": "output_tokens_per_s",
+    "tok/s": "output_tokens_per_s",
     "tok_per_s": "output_tokens_per_s",
+    "tokens/s": "output_tokens_per_s",
+    "tokens_per_second": "output_tokens_per_s",
     "tokens_per_s": "output_tokens_per_s",
     "safetensors": "auto",
 }
 """Common names of platforms, metrics, data types and formats for which the nearest spelling misleads."""
 
-_OTHER_KEYS = {
+OTHER_KEYS = {
     "api_base": "url",
     "base_url": "url",
     "batch_size": "prompts",
     "device": "platform",
+    "engines": "replicas",
     "env": "environment",
     "gpus": "devices",
+    **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
     "lora_alpha": "alpha",
     "lora_rank": "rank",
-    "max_new_tokens": "output_tokens",
-    "max_tokens": "output_tokens",
+    **dict.fromkeys(("max_concurrency", "users"), "concurrency"),
+    **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
+    "qps": "request_rate",
     "r": "rank",
+    "rps": "request_rate",
     "runs": "launches",
     "samples": "samples_per_prompt",
     "target_modules": "targets",
     "vllm_args": "engine_args",
     "warmup": "warmup_iterations",
+    **BOUNDS,
     **SHORT,
 }
 """Common names of keys whose nearest spelling misleads."""
@@ -69,7 +79,7 @@ _OTHER_KEYS = {
 _NAMES = re.compile(r"""[^]['",; ]+""")
 """Names in a text that should be a list of them."""
 
-_NAMED = {
+NAMED = {
     "endpoints": "",
     "model_settings": "models",
     "quant_settings": "quants",
@@ -77,6 +87,9 @@ _NAMED = {
     "workload_settings": "workloads",
 }
 """Mappings with names of the user's -> the key that selects some."""
+
+_PLACES = ("checkpoint", "folder", "hub", "model", "path", "repo")
+"""What others call the place of a model's weights."""
 
 RESULTS_FOLDERS = ("out", "output", "output_dir", "result", "results", "results_dir")
 _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
@@ -221,7 +234,7 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
         raise _of_profile(found, read, merged) or _as_user_error(found, read) from None
     # One quantization has no other to be compared with, so its settings are, unless they change the load.
     selected = [DEFAULT_SETTING, *config.sweep] if config.settings is None else config.settings
-    changes_load = WorkloadSettings.model_fields.keys() & {key.partition(".")[0] for key in config.sweep}
+    changes_load = WorkloadSettings.model_fields.keys() & {key.removeprefix("workload.") for key in config.sweep}
     if len(config.quants) == 1 and len(selected) > 1 and DEFAULT_SETTING in selected and not changes_load:
         named = {**config.baseline.axes, "quant": None}
         config = config.model_copy(update={"baseline": Baseline(**{"setting": DEFAULT_SETTING, **named})})
@@ -291,9 +304,10 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     if {"headers", "environment", "secrets", "api_key_env"} & set(place):  # where a secret may stand
         return None
     for meant in values_meant(place[-1], value, read):
-        if meant != value and _accepted(read, place, meant):
+        if meant != value and not without_secrets(meant, of_config)[1] and _accepted(read, place, meant):
             shown = json.dumps(meant, ensure_ascii=False) if isinstance(meant, str | None) else flow(meant)
-            return f"write {place[-1]}: {shown}"
+            which = "; CUDA_VISIBLE_DEVICES of your shell says which" if place[-1] == "devices" and meant else ""
+            return f"write {place[-1]}: {shown}{which}"
     return None
 
 
@@ -308,9 +322,8 @@ def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -
     if read is not None and (named := _of_unnamed(error, read) or _of_a_name(error, read)):
         return UserError(found.problem, named)
     # a remedy that says no more than what the key takes
-    meant = (
-        _meant(error, read) if read is not None and ("takes: " in found.remedy or "baseline" in error["loc"]) else None
-    )
+    is_vague = "takes: " in found.remedy or "baseline" in error["loc"] or error["type"] == "union_tag_invalid"
+    meant = _meant(error, read) if read is not None and is_vague else None
     return UserError(found.problem, meant) if meant else found
 
 
@@ -318,18 +331,39 @@ def _of_unnamed(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     """Return the remedy for keys that lack the name above them, as in endpoints: {url: ...}; None for other errors."""
     section, *below = map(str, _without_tags(error["loc"]))
     held = read.get(section)
-    if section not in _NAMED or not below or not isinstance(held, Mapping):
+    if section not in NAMED:
         return None
-    known = {*Config.model_fields, "workload"} if section == "setting_settings" else {*_known_keys((section,))}
-    inner = {key: value for key, value in held.items() if key in known}
-    selected = read.get(_NAMED[section])
+    selected, known = read.get(NAMED[section]), _keys_below(section)
     name = str(selected[0]) if isinstance(selected, list) and selected else "mine"
+    if isinstance(held, list):
+        return _of_listed(section, held, name)
+    if not below or not isinstance(held, Mapping):
+        return None
+    inner = {key: value for key, value in held.items() if key in known}
     if below[0] not in inner or not _accepted(
         {**read, section: {key: value for key, value in held.items() if key not in known}}, (section, name), inner
     ):
         return None
-    shown = dict.fromkeys(inner, "...") if without_secrets(inner, of_config)[1] else inner
-    return f"a name stands above them: write {section}: {flow({name: shown})}"
+    return f"a name stands above them: write {section}: {flow({name: _shown(inner)})}"
+
+
+def _keys_below(section: str) -> set[str]:
+    """Return the keys of an entry of `section`, which has names of the user's."""
+    return {*Config.model_fields, "workload"} if section == "setting_settings" else {*_known_keys((section,))}
+
+
+def _shown(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dict.fromkeys(content, "...") if without_secrets(content, of_config)[1] else content
+
+
+def _of_listed(section: str, held: list[Any], name: str) -> str | None:
+    """Return the remedy for a list where the mapping `section` belongs; `name` is one that the user may have meant."""
+    if all(isinstance(one, Mapping) for one in held):
+        merged = _shown({key: value for one in held for key, value in one.items()})
+        return f"write {section}: {flow({name: merged} if merged.keys() <= _keys_below(section) else merged)}"
+    if section == "endpoints":
+        return f"write endpoints: {{mine: {{url: '{held[0]}', model: ...}}}}"
+    return f"names are selected by {NAMED[section]}: {flow(held)}; here write {section}: {{{held[0]}: {{KEY: VALUE}}}}"
 
 
 def _of_a_name(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
@@ -337,7 +371,7 @@ def _of_a_name(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     place, value = _without_tags(error["loc"]), error.get("input")
     if error["type"] != "string_type" or len(place) != 2 or not isinstance(place[1], int):
         return None
-    sections = {selection: section for section, selection in _NAMED.items()}
+    sections = {selection: section for section, selection in NAMED.items()}
     defined = read.get(sections.get(str(place[0]), ""))
     known = {*(defined if isinstance(defined, Mapping) else ()), *(known_quants({}) if place[0] == "quants" else ())}
     if place[0] == "modes":
@@ -367,7 +401,7 @@ def _of_error(error: ErrorDetails) -> UserError:
         apart = str(value).replace(",", " ") if glued[1] in Config.model_fields else ""
         reference = f"write keys apart: --config {parts[0]}={apart}" if apart else reference
     problem, remedy = (
-        _of_key(error, where)
+        _of_key(error, where, reference)
         or _of_choice(error, where, parts)
         or (_of_mapping(error, where, reference) if kind in ("model_type", "dict_type", "list_type") else None)
         or _of_value(error, where, parts, reference)
@@ -375,13 +409,15 @@ def _of_error(error: ErrorDetails) -> UserError:
     return UserError(f"config: {problem}", remedy)
 
 
-def _of_key(error: ErrorDetails, where: str) -> tuple[str, str] | None:
+def _of_key(error: ErrorDetails, where: str, reference: str) -> tuple[str, str] | None:
     """Return problem and remedy of a key or name that can't be one; None if another thing is wrong."""
     place, kind, value = error["loc"], error["type"], error.get("input")
     if kind == "extra_forbidden":
         return f"{where}: there is no such key", _instead(place, value)
     if kind == "missing":
-        return f"{where}: is missing", "set it in config.yaml, or in another --configfile"
+        needed = "set it in config.yaml, or in another --configfile"
+        shown = f"write it: {reference}" if reference.startswith(f"{where} ") else f"write {place[-1]}: VALUE"
+        return f"{where}: is missing", needed if len(place) == 1 else shown
     if kind == "union_tag_invalid":
         tag = error.get("ctx", {}).get("tag")
         problem = f"{value_text(tag)} is not known" if tag else "is missing"
@@ -402,7 +438,10 @@ def _of_choice(error: ErrorDetails, where: str, parts: Sequence[int | str]) -> t
     """Return problem and remedy of a list where one value belongs, or of an unknown choice; None if it is neither."""
     kind, value = error["type"], error.get("input")
     is_workload = parts[:1] == ("workload_settings",) and len(parts) == 3
-    takes_one = kind.endswith(("_type", "literal_error")) and (is_workload or set(parts[-2:-1]) & set(SECTIONS))
+    is_swept = is_workload or set(parts[-2:-1]) & {"lora", *SECTIONS}
+    takes_one = kind.endswith(("_type", "literal_error")) and is_swept
+    if parts in [(name,) for name in ("lora", *SECTIONS)] and kind == "model_type":
+        parts, takes_one = (*parts, KEY_OF.get(str(parts[0]), "KEY")), True
     if takes_one and isinstance(value, list) and value and not any(isinstance(one, list | dict) for one in value):
         key = parts[-1] if is_workload else ".".join(map(str, parts[-2:]))
         return f"{where}: is a list, but takes a single value", f"write sweep: {flow({key: value})}"
@@ -418,29 +457,39 @@ def _of_mapping(error: ErrorDetails, where: str, reference: str) -> tuple[str, s
     problem = f"{where}: {'null' if value is None else value_text(value)} is no mapping"
     if place[:1] == ("sweep",):
         return _of_sweep(place, where, value)
+    if kind == "dict_type" and {"environment", "headers"} & set(place):
+        return f"{where}: is no mapping", f"write {place[-1]}: {{NAME: 'value'}}"
+    if named := _of_one_word(place, value):
+        return problem, named
     if kind == "list_type":
-        if not isinstance(value, dict) or place[0] not in _NAMED.values():
+        if not isinstance(value, dict) or place[0] not in NAMED.values():
             return None
         names = ", ".join([*([DEFAULT_SETTING] if place[0] == "settings" else []), *map(str, value)])
         return (
             f"{where}: is a list of names",
             f"write their values below {str(place[0])[:-1]}_settings, and their names here: {where}: [{names}]",
         )
-    if kind == "dict_type" and place[-1:] == ("weights",) and isinstance(value, str):
-        return problem, f"name the quantization that they are: weights: {{bf16: '{value}'}}"
     if str(value).startswith(("http://", "https://")):
         return problem, f"write {{url: '{value}', model: ...}}"
     if re.match(r"[\w.-]+:\S", str(value)):
         return problem, SPACE_AFTER_COLON
     if kind == "dict_type":
         return None
-    if place == ("baseline",) and isinstance(value, str | None):
-        return (
-            f"baseline: {value_text(value)} is no mapping",
-            "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting",
-        )
     short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
     return problem, f"{short}write keys below it, or leave it out: {reference}"
+
+
+def _of_one_word(place: tuple[int | str, ...], value: Any) -> str:
+    """Return the remedy for a text where an entry of models, quantizations or the baseline belongs; else nothing."""
+    if place[:-1] == ("quant_settings",) and isinstance(value, str) and value in known_quants({}):
+        return f"a known quantization needs none: write quants: {flow(list(dict.fromkeys(['bf16', value])))}"
+    if place[:-1] == ("model_settings",) and isinstance(value, str):
+        return f"write {place[-1]}: {{{_weights(value)}}}"
+    if place[-1:] == ("weights",) and isinstance(value, str):
+        return f"name the quantization that they are: weights: {{bf16: '{value}'}}"
+    if place == ("baseline",) and isinstance(value, str | None):
+        return "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting"
+    return ""
 
 
 def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], reference: str) -> tuple[str, str]:
@@ -473,7 +522,7 @@ def _takes(parts: Sequence[int | str]) -> str:
     for end in range(len(parts), 0, -1):
         for path, key in documented:
             if len(path) == end and all(has in (part, "<name>") for has, part in zip(path, parts, strict=False)):
-                default = f"; default: {key.default}" if 0 < len(key.default) < 40 else ""
+                default = f"; default: {key.default}" if 0 < len(key.default) < 40 and key.default != "required" else ""
                 return f"{'.'.join(map(str, parts[:end]))} takes: {key.takes}{default}"
     return "docs/reference/config.csv lists the keys"
 
@@ -500,6 +549,12 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     return f"write '{name}': a name has up to {LONGEST_NAME} {form}"
 
 
+def _weights(text: str, is_on_hub: bool = False) -> str:
+    """Return the weights of a model as a config has them; `text` is their folder, or on the hub."""
+    on_hub = hub_name(text) if is_on_hub or text.startswith(("hf:", "http", "hub:", "huggingface:")) else None
+    return f"weights: {flow({'bf16': f'hub:{on_hub}' if on_hub else text})}"
+
+
 def _at_the_top(key: str, value: Any) -> str:
     """Return the remedy for an unknown key at the top of a config, if it is none of a workload; else nothing."""
     if key in ("quantization", "quant") and isinstance(value, str):
@@ -512,8 +567,12 @@ def _at_the_top(key: str, value: Any) -> str:
         return f"a file of a trainer's: `rollout-bench from-{_OF_TRAINERS[key]} FILE` makes a config of it"
     if key in _FILES:
         return "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"
-    if _OTHER_KEYS.get(key) in Config.model_fields:
-        return f"did you mean '{_OTHER_KEYS[key]}'?"
+    if OTHER_KEYS.get(key) in Config.model_fields:
+        return f"did you mean '{OTHER_KEYS[key]}'?"
+    if isinstance(value, Mapping) and value:
+        for section in ("workload_settings", "model_settings", "endpoints", "quant_settings", "setting_settings"):
+            if value.keys() <= _keys_below(section):
+                return f"write it below {section}: {section}: {flow({key: _shown(value)})}"
     paths = [one.path for one in keys_of(Config) if one.path.rpartition(".")[2] == key and "[]" not in one.path]
     if len(paths) != 1 or paths[0].startswith("workload_settings"):
         return ""
@@ -527,12 +586,14 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
         return remedy
     key = str(location[-1])
     known = _known_keys(location[:-1])
-    other = _OTHER_KEYS.get(key, key)
+    other = OTHER_KEYS.get(key, key)
     key = other if location[:-1] == () or other in known else key
     if ":" in key:
         return SPACE_AFTER_COLON
-    if location[0] == "baseline" and key == "quantization":
-        return "did you mean 'quant'?"
+    if "=" in key:
+        return f"write {key.replace('=', ': ', 1)}"
+    if remedy := _of_others(location[:-1], key, value):
+        return remedy
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
@@ -548,6 +609,15 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
         return did_you_mean(key, LENGTHS[str(location[-2])].model_fields)
     # overrides are at the top beside profile: HARNESS/NAME, and are removed before validation
     return did_you_mean(key, [*known, *(["overrides"] if len(location) == 1 else [])])
+
+
+def _of_others(place: tuple[int | str, ...], key: str, value: Any) -> str:
+    """Return the remedy for a `key` at `place` whose nearest spelling misleads; nothing for others."""
+    if place[:-1] == ("model_settings",) and key in _PLACES and isinstance(value, str):
+        return f"write {_weights(value, is_on_hub=key in ('hub', 'repo'))}"
+    if place == ("comparison",) and key in MODES:
+        return f"write comparison: {{metrics: {flow({key: value})}}}"
+    return "did you mean 'quant'?" if place == ("baseline",) and key == "quantization" else ""
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

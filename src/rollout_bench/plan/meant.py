@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from rollout_bench.contracts.fields import HUB_ID, name_made_of
+from rollout_bench.contracts.load import DISTRIBUTIONS
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.numbers import share_meant
 
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -22,16 +24,26 @@ _MILLISECONDS = {"ms": 1, "s": 1000}
 _RATES = ("rps", "qps", "req/s", "requests/s", "hz")
 """Units of `request_rate`."""
 
-_KEY_OF = {
+KEY_OF = {
     "engine": "python",
     "lora": "rank",
+    "online": "request_rate",
     "placement": "devices",
     "precision": "half_width",
     "rollout": "replicas",
     "shared_prefix": "tokens",
+    "slo": "ttft_ms",
     "synthetic": "preset",
 }
 """Keys with a mapping -> its key that a single value is likely meant for."""
+
+_USUAL = {"lora": {"rank": 16}, "rank": 16, "synthetic": {"preset": "qwen3-90m"}}
+"""Keys that are required or only switched on -> a usual value."""
+
+BOUNDS = {"max": "high", "maximum": "high", "min": "low", "minimum": "low"}
+"""Common names of the bounds of lengths -> ours."""
+
+_UNLIMITED = ("inf", "infinite", "infinity", "no limit", "unlimited")
 
 _TRUE, _FALSE = ("yes", "y", "on", "true", "1"), ("no", "n", "off", "false", "0")
 
@@ -71,17 +83,32 @@ def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]
     if share := share_meant(value):
         yield float(share)
     if isinstance(value, list):
-        yield list({repr(one): one for one in value}.values())
-        pairs = [str(one).partition("=") for one in value]
-        if all(equals for _, equals, _ in pairs):
-            yield {name.strip(): yaml.safe_load(text) for name, _, text in pairs}
+        yield from _of_list(key, value, read)
+    if isinstance(value, Mapping):
+        bounds = {BOUNDS.get(name, name): inner for name, inner in value.items()}
+        yield from ({"distribution": "", **bounds} | {"distribution": name} for name in DISTRIBUTIONS)
+    if (value is None or value is True) and key in _USUAL:
+        yield _USUAL[key]
     if value is None and isinstance(defined := read.get(f"{key.removesuffix('s')}_settings"), Mapping):
         yield list(defined)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         yield [value]
-        if key in _KEY_OF:
-            yield {_KEY_OF[key]: value}
+        if key in KEY_OF:
+            yield {KEY_OF[key]: value}
         yield {"format": "prompts", "path": value}
+
+
+def _of_list(key: str, value: list[Any], read: Mapping[str, Any]) -> Iterator[Any]:
+    yield list({repr(one): one for one in value}.values())
+    if all(isinstance(one, Mapping) for one in value):
+        yield {name: inner for one in value for name, inner in one.items()}
+    if key == "devices":
+        yield len(value)
+    if key == "metrics":
+        yield from ({mode: value} for mode in (*(read.get("modes") or ()), *MODES))
+    pairs = [str(one).partition("=") for one in value]
+    if all(equals for _, equals, _ in pairs):
+        yield {name.strip(): yaml.safe_load(text) for name, _, text in pairs}
 
 
 def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
@@ -95,17 +122,27 @@ def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
         yield from ({axis: text} for axis, names in lists.items() if isinstance(names, list) and text in names)
     if word in _WORDS:
         yield _WORDS.index(word) + 1
-    if number := re.fullmatch(rf"({_NUMBER}) ?([A-Za-z/]+)", text.strip()):
+    yield from _of_numbers(key, text.strip())
+    if word in (*_TRUE, *_FALSE):
+        yield word in _TRUE
+    if (path := hub_name(text)) and text.startswith(("http", "hf:", "huggingface:")):
+        yield f"hub:{path}"
+    if word in _UNLIMITED:
+        yield "inf"
+    if word in ("all", "none", "max", "null", "default", *_UNLIMITED):
+        yield None
+
+
+def _of_numbers(key: str, text: str) -> Iterator[Any]:
+    """Yield what a number with its unit, several numbers, or the bounds of lengths mean."""
+    if number := re.fullmatch(rf"({_NUMBER}) ?([A-Za-z/]+)", text):
         factors = _SECONDS if key.endswith("_s") else _MILLISECONDS if key.endswith("_ms") else _FACTORS
         of_key = number[2].lower() in _RATES if key == "request_rate" else number[2].lower().rstrip("s") in key
         factor = factors.get(number[2], 1 if of_key else 0)
         if factor:
             yield _shortest(float(number[1]) * factor)
-    if re.fullmatch(rf"{_NUMBER}([,; ]+{_NUMBER})+", text.strip()):
-        yield [_shortest(float(each)) for each in re.split("[,; ]+", text.strip())]
-    if word in (*_TRUE, *_FALSE):
-        yield word in _TRUE
-    if (path := hub_name(text)) and text.startswith(("http", "hf:", "huggingface:")):
-        yield f"hub:{path}"
-    if word in ("all", "none", "max", "null", "default"):
-        yield None
+    if re.fullmatch(rf"{_NUMBER}([,; ]+{_NUMBER})+", text):
+        numbers = [_shortest(float(each)) for each in re.split("[,; ]+", text)]
+        yield len(numbers) if key == "devices" else numbers
+    if ends := re.fullmatch(r"(\d+) ?(?:-|to|\.\.) ?(\d+)", text):
+        yield {"distribution": "uniform", "low": int(ends[1]), "high": int(ends[2])}

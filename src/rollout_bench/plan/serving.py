@@ -173,6 +173,9 @@ class Endpoint(EndpointSpec):
             rows = {
                 f"{name!r} is not a header name": not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name),
                 f"{name} has a ${{ that begins no variable: write ${{VARIABLE}}": "${" in filled,
+                f"{name} has a $ before a name, which is sent as it is: write ${{VARIABLE}}": re.search(
+                    r"\$\w", filled
+                ),
                 f"{name} may be a secret: put it into a variable and write ${{VARIABLE}}": not variables
                 and may_be_secret(name, value),
             }

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,19 +11,23 @@ from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.places import CONFIGS, home
+from rollout_bench.core.secrets import of_config, without_secrets
 from rollout_bench.core.yaml_files import packaged
 from rollout_bench.plan.checks import alike, check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
-from rollout_bench.plan.config_file import as_user_error, at_place, flow
+from rollout_bench.plan.config_file import NAMED, OTHER_KEYS, as_user_error, at_place, flow
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.meant import KEY_OF
+from rollout_bench.plan.serving import PACING, OnlineLoad
 
 PARTS = ("engine_args", "engine.environment", "engine.before", "harness", "lora", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
 
-PLACES = ("engine_args", "workload", *SECTIONS)
+PLACES = ("engine_args", "workload", "lora", *SECTIONS)
 """Sections whose keys a setting changes, and possible prefixes of a sweep's keys."""
 
 OWN_KEY = {"engine_args": "name the argument itself"}
@@ -51,7 +56,7 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
     for mode, sections in others.items():
         sweep = {key: values for key, values in config.sweep.items() if key.partition(".")[0] not in sections}
         made[mode] = {}
-        for name, setting in _swept(sweep, engine):
+        for name, setting in _swept(config, sweep, engine):
             if name in own or name in made[mode] or swept.get(name, setting) != setting:
                 raise UserError(
                     f"config: sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already",
@@ -60,7 +65,7 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
             made[mode][name] = swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
-        _check(config, name, setting)
+        _check(config, name, setting, engine)
     named = [*(("settings", name) for name in config.settings or []), ("baseline.setting", config.baseline.setting)]
     if config.settings is None and own:
         raise UserError(
@@ -108,7 +113,7 @@ def under_setting(config: Config, name: str) -> Config:
     return _valid({**content, "workload_settings": {**loads, **changed}, "setting_settings": {name: setting}})
 
 
-def _check(config: Config, name: str, setting: Partial) -> None:
+def _check(config: Config, name: str, setting: Partial, engine: InstalledEngine) -> None:
     """Check that a setting can be merged over `config`.
 
     Raises:
@@ -119,13 +124,48 @@ def _check(config: Config, name: str, setting: Partial) -> None:
         raise UserError(f"config: {where}.workload: {load!r} is no mapping", "write keys of workload_settings below it")
     for key in load:
         _check_key(f"{where}.workload", key)
+    for key in (key for key in setting if key not in {part.partition(".")[0] for part in PARTS}):
+        problem = "is the same under every setting" if key in Config.model_fields else "there is no such key"
+        raise UserError(f"config: {where}.{key}: {problem}", _in_setting(config, name, key, setting[key], engine))
     changes = {key: value for key, value in setting.items() if key != "workload"}
     _valid(_merged(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
-    for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {}))):
-        if key not in ("engine", *PARTS):
-            raise UserError(
-                f"config: {where}.{key}: is the same under every setting", did_you_mean(key.rpartition(".")[2], PARTS)
-            )
+    for key in setting.get("engine", {}):
+        if f"engine.{key}" not in PARTS:
+            raise UserError(f"config: {where}.engine.{key}: is the same under every setting", did_you_mean(key, PARTS))
+
+
+def _selection(key: str) -> str:
+    """Return the key that selects what `key` names, as quants for quant; empty if it names nothing that is measured."""
+    return next((name for name in (*NAMED.values(), "quants", "modes") if name and key in (name, name[:-1])), "")
+
+
+def _mapping_with(key: str, engine: InstalledEngine) -> tuple[str, ...]:
+    """Return the mapping of a setting that has `key`, as the path to it; empty if none has."""
+    mappings: dict[tuple[str, ...], Iterable[str]] = {
+        ("engine_args",): engine.arguments,
+        ("workload",): WorkloadSettings.model_fields,
+        ("workload", "online"): OnlineLoad.model_fields,
+        ("lora",): Lora.model_fields,
+        ("engine",): [part.removeprefix("engine.") for part in PARTS],
+        **{(section,): type(Config.model_fields[section].default).model_fields for section in SECTIONS},
+    }
+    return next((place for place, keys in mappings.items() if key in keys), ())
+
+
+def _nested(place: Sequence[str], value: Any) -> Any:
+    return {place[0]: _nested(place[1:], value)} if place else value
+
+
+def _in_setting(config: Config, name: str, key: str, value: Any, engine: InstalledEngine) -> str:
+    """Return the remedy for the `key` of a setting, which is no part that a setting changes."""
+    if selection := _selection(key):
+        names = dict.fromkeys([*(getattr(config, selection) or ()), *(value if isinstance(value, list) else [value])])
+        return f"write it at the top: {selection}: {flow([*names])}"
+    place = _mapping_with(meant := _meant(key), engine)
+    if place and key not in Config.model_fields:
+        shown = "..." if without_secrets({key: value}, of_config)[1] else value
+        return f"write {name}: {flow(_nested((*place, meant), shown))}"
+    return did_you_mean(key, PARTS)
 
 
 def _valid(content: dict[str, Any], place: tuple[str, ...] = ()) -> Config:
@@ -146,10 +186,12 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
+def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
     """Yield the name and the changes of each combination of a sweep."""
     if not sweep:
         return
+    for key, values in sweep.items():
+        _check_swept(config, key, values, engine)
     keys = [(*_target(key, engine), key) for key in sweep]
     for place, other in itertools.combinations(keys, 2):
         if place[:2] == other[:2]:
@@ -163,7 +205,8 @@ def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
             changes.setdefault(where, {})[key] = value
-            words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
+            named = written if where == "lora" else key  # as its values are called in tables
+            words.append(f"{named.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
         if len(name) > LONGEST_NAME:
             raise UserError(
@@ -173,25 +216,59 @@ def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[
         yield name, changes
 
 
+def _check_swept(config: Config, key: str, values: list[Any], engine: InstalledEngine) -> None:
+    """Refuse a key of a sweep that is no single key of a setting; the remedy has its `values`."""
+    last, selection = key.rpartition(".")[2], _selection(key)
+    if selection and (key not in PLACES or all(isinstance(value, str) for value in values)):
+        raise UserError(
+            f"config: sweep.{key}: what is measured is no setting", f"write it at the top: {selection}: {flow(values)}"
+        )
+    if key in PLACES:
+        lists = {f"{key}.{KEY_OF.get(key, 'KEY')}": values}
+        if all(isinstance(value, Mapping) for value in values):
+            lists = {f"{key}.{name}": [one[name] for one in values if name in one] for one in values for name in one}
+        raise UserError(
+            f"config: sweep.{key}: is a mapping, but a sweep needs a single key", f"write sweep: {flow(lists)}"
+        )
+    inner = KEY_OF[last] if last == "online" else last
+    place = () if inner == "harness" else _mapping_with(inner, engine)
+    if place == ("workload", "online") and inner in PACING:
+        raise UserError(
+            f"config: sweep.{key}: a server measures several loads after one start",
+            f"write workload_settings: {flow({config.workloads[0]: {'online': {inner: values}}})}",
+        )
+    if inner == "harness" or place in (("workload", "online"), ("engine",)):
+        shown = ["..."] if without_secrets({inner: values}, of_config)[1] else values
+        named = zip(string.ascii_lowercase, shown, strict=False)
+        settings = {name: _nested((*place, inner), value) for name, value in named}
+        raise UserError(
+            f"config: sweep.{key}: a sweep has engine arguments and keys of a workload",
+            f"write settings: {flow([DEFAULT_SETTING, *settings])} and setting_settings: {flow(settings)}",
+        )
+    if key in Config.model_fields:
+        raise UserError(
+            f"config: sweep.{key}: is the same under every setting", f"leave it out, and write {key}: {flow(values[0])}"
+        )
+
+
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     """Return the place of a sweep's key, one of `PLACES`, and its name there."""
     where, dot, inner = key.partition(".")
-    if key in PLACES:
-        raise UserError(f"config: sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY")
     if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)
         return where, inner
     of_workload, of_engine = key in WorkloadSettings.model_fields, key in engine.arguments
-    sections = [section for section in SECTIONS if key in type(Config.model_fields[section].default).model_fields]
     known = {*engine.arguments, *WorkloadSettings.model_fields}
     if of_workload and of_engine:
         raise UserError(
             f"config: sweep.{key}: is both an engine argument and a workload key",
             f"write engine_args.{key} or workload.{key}",
         )
-    if sections and key not in known:
-        raise UserError(f"config: sweep.{key}: is a key of {sections[0]}", f"write {sections[0]}.{key}")
+    if key not in known and (place := _mapping_with(meant := _meant(key), engine)):
+        if place[0] in ("lora", *SECTIONS):
+            raise UserError(f"config: sweep.{key}: is a key of {place[0]}", f"write {place[0]}.{meant}")
+        raise UserError(f"config: sweep.{key}: there is no such key", f"did you mean '{meant}'?")
     if engine.arguments and key not in known:
         raise UserError(
             f"config: sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
@@ -200,6 +277,12 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     if of_workload:
         _check_key("sweep", key)
     return "workload" if of_workload else "engine_args", key
+
+
+def _meant(key: str) -> str:
+    """Return the name in a setting of what others call `key`."""
+    meant = OTHER_KEYS.get(key, key)
+    return key if meant in Config.model_fields else meant
 
 
 def _check_key(where: str, key: str) -> None:

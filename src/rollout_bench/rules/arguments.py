@@ -164,11 +164,12 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     key, equals, text = entry.partition("=")
     if not equals:
         raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
-    if len(key) == 1:  # to Snakemake no name of a value
-        read_config({key: value_of(text)}, {key: text})
+    name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
+    if len(key) == 1 or (name != key and name not in Config.model_fields):  # to Snakemake no name of a value
+        read_config({name: value_of(value)}, {name: value})
     if not _KEY.fullmatch(key):
-        top, *below = key.split(".")
-        nested = "".join(f"{{{part}: " for part in below) + text + "}" * len(below)
+        top, *below = name.split(".")
+        nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
         listed = "docs/reference/config.csv lists the keys"
         remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
         raise UserError(f"--config {entry}: {key!r} is no key", remedy)

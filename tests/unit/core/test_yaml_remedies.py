@@ -29,6 +29,7 @@ MISTAKES = [
     ("a: 1\nb [c]\nd: 2\n", "line 2, column 1", "write b: [c]", "a: 1\nb: [c]\nd: 2\n"),
     ("a 3\nb: [c]\n", "line 1, column 1", "write a: 3", "a: 3\nb: [c]\n"),
     ("b: [c]\n\n# d\na 3\n", "line 4, column 1", "write a: 3", "b: [c]\n\n# d\na: 3\n"),
+    ("# d\na = 3  # e\nb = 4\n", "line 2, column 1", "write a: 3", "a: 3\nb: 4\n"),
     ("a=3\nb: [c]\n", "line 1, column 1", "write a: 3", "a: 3\nb: [c]\n"),
     ("b: [c]\na = 3\n", "line 2, column 1", "write a: 3", "b: [c]\na: 3\n"),
     ("a\n  b: 1\nc: 2\n", "line 1, column 1", "write a:", "a:\n  b: 1\nc: 2\n"),

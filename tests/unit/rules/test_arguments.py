@@ -139,7 +139,8 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "broken.yaml: line 2, column 9: is not valid YAML",
             "write ] where its values end",
         ),
-        (["--configfile", "absent.yaml"], "absent.yaml: there is no such config file", "did you mean"),
+        (["--config", "{launches=3}"], "'{launches' is no key", "write --config 'launches=3'"),
+        (["--configfile", "absent.yaml"], "absent.yaml: there is no such config file", "name one that is there"),
         (
             ["--cores", "1", "--config", "quants=[bf16,", "w8a8]", "launches=2"],
             "--config quants=[bf16, w8a8]: the shell splits it",
@@ -161,7 +162,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["sumary"], "sumary: is no target", "did you mean results/summary.md?"),
         (["results/sumary.html"], "results/sumary.html: is no target", "did you mean results/summary.html?"),
         (["one.yaml"], "one.yaml: is no target", "write --configfile one.yaml"),
-        (["absent.yaml"], "absent.yaml: there is no such config file", "did you mean"),
+        (["absent.yaml"], "absent.yaml: there is no such config file", "name one that is there"),
         (["--config", "launches=3", "one.yaml"], "--config one.yaml: is not name=value", "write --configfile one.yaml"),
         (["--directory", "out"], "--directory out: there is no such folder", "`rollout-bench init` there writes one"),
         (["--results", "out"], "--results: there is no such option", "results/ beside config.yaml"),
