@@ -57,10 +57,11 @@ def main(argv: Sequence[str]) -> int:
     text = SOURCES[kind](words)
     config = read_config(yaml.safe_load(text))
     for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
-        if isinstance(problem, MeasuringFailed) and problem.category == "wrong_model":
-            url, there = words[0], problem.problem.rpartition(", but ")[2].partition(",")[0]
-            remedy = f"name one that it has: --from endpoint {shlex.quote(url)} {shlex.quote(there)}"
-            raise UserError(f"{url}: {problem.problem}", remedy)
+        if isinstance(problem, MeasuringFailed) and problem.instead:
+            url, model = words
+            meant = [url, problem.instead[0]] if problem.category == "wrong_model" else [problem.instead[0], model]
+            place = "" if url in problem.problem else f"{url}: "
+            raise UserError(f"{place}{problem.problem}", f"write --from endpoint {shlex.join(meant)}")
         print(f"not asked for its models: {problem.problem}", file=sys.stderr)
     return _write(CONFIG, text, "")
 

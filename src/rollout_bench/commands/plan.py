@@ -12,19 +12,27 @@ from rich.table import Table
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import ExperimentResults
 from rollout_bench.cluster.claims import running_launches
-from rollout_bench.contracts.axes import AXES, UNKNOWN, label_of, names_of, with_setting
+from rollout_bench.contracts.axes import (
+    AXES,
+    DEFAULT_SETTING,
+    UNKNOWN,
+    first_of_several,
+    label_of,
+    names_of,
+    with_setting,
+)
 from rollout_bench.contracts.failures import error_of, state_of
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import MISSING, several
+from rollout_bench.core.numbers import MISSING, first_few, several
 from rollout_bench.llmd.profiled import profile_lines
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.config_file import flow
 from rollout_bench.plan.lines import cost_in_words
-from rollout_bench.plan.matrix import caveat_lines, differing_lines
-from rollout_bench.plan.planfile import PlanFile, Span
+from rollout_bench.plan.matrix import adapter_lines, caveat_lines, differing_lines
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Span
 from rollout_bench.plan.results_state import ResultsState
 
 NONE_SHARED = "no shared starts: workloads need different engines; give them the same max_model_len"
@@ -35,6 +43,7 @@ def shown_file(state: ResultsState) -> PlanFile:
     plan = state.schedule
     differing = [
         *caveat_lines(plan.matrix),
+        *adapter_lines(plan.matrix),
         *differing_lines(plan.matrix, plan.config.baseline.axes),
         *plan.matrix.remarks,
     ]
@@ -145,7 +154,8 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
         label = with_setting(skipped.quant, skipped.setting)
         combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
         yield f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"
-    yield from (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan), *plan.changed)
+    yield from (*plan.profiles, *plan.differing, *interleaved_lines(plan))
+    yield from (*compared_lines(plan), *compared_with_nothing(plan), *plan.changed)
     if damaged:
         yield (
             f"damaged: {several(len(damaged), 'record')} of those done: restore them, or move them away to measure"
@@ -203,6 +213,22 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
     return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
 
 
+def compared_lines(plan: PlanFile) -> list[str]:
+    """Return a line with what is compared with the baseline, by its names on the baseline's axes."""
+    there = {(e.mode, *names_of(e)): e for e in plan.experiments if MODES[e.mode].metrics}
+    found: dict[str, list[str]] = defaultdict(list)
+    for e in there.values():
+        other = there.get((e.mode, *names_of(e, plan.baseline)), e)
+        own, theirs = (" ".join(_names_on(plan.baseline, each)) for each in (e, other))
+        found[theirs] += [own] if other is not e and own not in found[theirs] else []
+    return [f"compared: {first_few(names)} with {theirs}" for theirs, names in found.items() if names]
+
+
+def _names_on(axes: Iterable[str], e: PlannedExperiment) -> list[str]:
+    names = [getattr(e, axis) for axis in axes]
+    return [name for name in names if name != DEFAULT_SETTING] or names
+
+
 def compared_with_nothing(plan: PlanFile) -> list[str]:
     """Return a line with what to write if no selected experiment is the baseline of another selected experiment.
 
@@ -230,16 +256,15 @@ def _selecting_it(plan: PlanFile) -> Iterator[str]:
 
 def _comparing_what_is_there(plan: PlanFile) -> str:
     """Return the baseline with which the selected experiments can be compared; empty if `uncompared` has said it."""
+    cells = [(e.mode, dict(zip(AXES, names_of(e), strict=True))) for e in plan.experiments if MODES[e.mode].metrics]
     for axis in ("quant", "model", "setting", "workload"):
-        names: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for e in (e for e in plan.experiments if MODES[e.mode].metrics):
-            names[e.mode, *names_of(e, {axis: ""})].append(getattr(e, axis))
-        first = next((alike[0] for alike in names.values() if len(alike) > 1), UNKNOWN)
-        if first != UNKNOWN and axis in ("quant", "setting") and axis not in plan.baseline:
+        if (first := first_of_several(cells, axis)) in ("", UNKNOWN):
+            continue
+        if axis in ("quant", "setting") and axis not in plan.baseline:
             return ""
-        if first != UNKNOWN:
-            return f"baseline: {flow({**dict.fromkeys(plan.baseline), axis: first})}"
-    return ""
+        return f"baseline: {flow({**dict.fromkeys(plan.baseline), axis: first})}"
+    servers = list(dict.fromkeys(e.model for e in plan.experiments if e.platform == UNKNOWN))
+    return f"model_name: {servers[0]} in each of the endpoints, which have other names now" if servers[1:] else ""
 
 
 def _failure(record: Path) -> str:

@@ -1,6 +1,6 @@
 """The axes of the matrix: besides the mode, the names that identify a config's experiments."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 AXES = ("platform", "model", "quant", "workload", "setting")
@@ -51,6 +51,19 @@ Table = tuple[str, str, str]
 def names_of(named: Named, changes: Mapping[str, str] | None = None) -> Names:
     """Return the names of an experiment, with `changes` (axis -> name) applied."""
     return tuple((changes or {}).get(axis, getattr(named, axis)) for axis in AXES)
+
+
+def first_of_several(cells: Iterable[tuple[object, Mapping[str, str]]], axis: str) -> str:
+    """Return the first name on `axis` of the first experiments that differ only there; empty without any.
+
+    Args:
+        cells: of each experiment what must be equal besides its names, and its name on each of `AXES`.
+        axis: the axis.
+    """
+    found: dict[object, list[str]] = {}
+    for also, names in cells:
+        found.setdefault((also, *(names[other] for other in AXES if other != axis)), []).append(names[axis])
+    return next((own[0] for own in found.values() if len({*own}) > 1), "")
 
 
 def table_of(placed: Placed) -> Table:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN, first_of_several, with_setting
 from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, Turns, longest
 from rollout_bench.contracts.lora import ENGINE_ARGS as ADAPTER_ARGS
@@ -498,11 +498,6 @@ def uncompared(specs: Iterable[Spec], baseline: Mapping[str, str]) -> str:
     """
     every = [((spec.mode, spec.workload.model_dump_json()), spec.axes) for spec in specs]
     for axis, several in (("setting", "settings"), ("quant", "quantizations")):
-        if axis in baseline:
-            continue
-        found: dict[object, list[str]] = {}
-        for work, names in every:
-            found.setdefault((work, *(name for other, name in names.items() if other != axis)), []).append(names[axis])
-        if first := next((own[0] for own in found.values() if len({*own}) > 1), ""):
+        if axis not in baseline and (first := first_of_several(every, axis)):
             return f"The {several} are not compared with each other; `--config 'baseline={{{axis}: {first}}}'` does."
     return ""

@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rollout_bench.core.interrupts import INTERRUPTED
@@ -76,10 +76,12 @@ class MeasuringFailed(UserError):  # noqa: N818 (an outcome)
         category: category of the failure, one of `FAILURES`; empty if the end of the engine's log has the reason.
         problem: the cause in one line, without any key.
         remedy: what the user should do, in one line.
+        instead: what may stand where the config has what is wrong: models that a server has, or its address.
     """
 
-    def __init__(self, category: str, problem: str, remedy: str) -> None:
+    def __init__(self, category: str, problem: str, remedy: str, instead: Sequence[str] = ()) -> None:
         self.category = category
+        self.instead = instead
         super().__init__(printable(problem, 1000), remedy)
 
 

@@ -118,6 +118,14 @@ def is_whole(file: Path) -> bool:
     return 8 + length + max(ends, default=0) == size
 
 
+def tensor_names(folder: Path) -> set[str]:
+    """Return the names of the tensors that a model's index lists; empty without one."""
+    try:
+        return set(json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+
+
 def config_in(folder: Path) -> dict[str, Any] | None:
     """Return the content of a model's config.json; None if it cannot be read, which loading it will report."""
     try:

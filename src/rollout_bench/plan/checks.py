@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.checkpoints.formats import layer_tensors
+from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.fields import HUB_ID, flat
 from rollout_bench.contracts.lora import ENGINE_ARGS, Lora
@@ -23,7 +25,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
-from rollout_bench.core.model_files import config_in, is_whole
+from rollout_bench.core.model_files import config_in, is_whole, tensor_names
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
@@ -475,7 +477,12 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 
 def check_lengths(
-    model: str, workload: WorkloadSpec, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec
+    config: Config,
+    model: str,
+    workload: WorkloadSpec,
+    longest: tuple[int, int],
+    args: dict[str, Any],
+    source: ModelSpec,
 ) -> None:
     """Check that a workload's `longest` sequence fits the engine and the model.
 
@@ -486,9 +493,11 @@ def check_lengths(
     wanted, put_in = prompt_tokens + output_tokens, "prompt" if workload.turns is None else "prompt and tool"
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     if isinstance(limit, int) and wanted > limit:
+        places = (place for place, own in engine_args_in(config) if own.get("max_model_len") == limit)
+        place = next(places, "engine_args")
         raise UserError(
-            f"config: workload_settings.{workload.name}: {prompt_tokens} {put_in} + {output_tokens} output tokens "
-            f"= {wanted} are more than max_model_len {limit} of {model}",
+            f"config: {place}.max_model_len: {prompt_tokens} {put_in} + {output_tokens} output tokens = {wanted} of "
+            f"workload {workload.name} are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
         )
     if positions is not None and wanted > positions:
@@ -601,6 +610,8 @@ def check_effects(spec: Spec, model: Path) -> None:
     if args.get("enable_lora") and spec.lora is None:
         problem = "config: enable_lora: the requests name no adapter, so the engine would not use one"
         raise UserError(problem, f"write 'lora: {{rank: 16}}', or {leave}" if MODES[spec.mode].loras else leave)
+    if spec.lora is not None and not isinstance(spec.lora.targets, str):
+        _check_targets(spec.lora.targets, spec.model.name, _layers(spec, model))
     if spec.lora is not None and _has_experts(spec, model):
         problem = f"config: lora: adapters for experts, which {spec.model.name} has, are not made here"
         raise UserError(problem, "leave lora out, or measure a dense model")
@@ -609,6 +620,22 @@ def check_effects(spec: Spec, model: Path) -> None:
     for name, value in spec.engine.environment.items():
         if name in why and value not in ("", "0"):
             raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
+
+
+def _layers(spec: Spec, model: Path) -> set[str]:
+    """Return the last parts of the names of the model's layers, its linear ones if it is built; empty if unknown."""
+    if spec.model.synthetic is None:
+        return {name.split(".")[-2] for name in tensor_names(model) if name.endswith(".weight")}
+    tensors = layer_tensors(ResolvedShape.model_validate(spec.model.synthetic), 0)
+    return {tensor.name.split(".")[-2] for tensor in tensors if tensor.name.endswith("_proj.weight")}
+
+
+def _check_targets(targets: Iterable[str], model: str, layers: Collection[str]) -> None:
+    for target in targets if layers else ():
+        if target not in layers:
+            raise UserError(
+                f"config: lora.targets: no layer of {model} is called {target}", did_you_mean(target, layers)
+            )
 
 
 def check_weights_format(spec: Spec, model: Path) -> None:

@@ -369,7 +369,8 @@ class _Config(Strict):
         description=(
             "Engine argument or key of a workload -> its values: each combination is a setting, named after "
             "them: {max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. If both have a key: "
-            "workload.seed, engine_args.seed. A key of a mode, as cycle.update, makes settings in this mode only."
+            "workload.seed, engine_args.seed. lora.rank sweeps adapters; a key of a mode, as cycle.update, makes "
+            "settings in this mode only."
         ),
     )
     launches: Launches = Field(

@@ -254,6 +254,17 @@ def caveat_lines(matrix: Matrix) -> list[str]:
     return [f"workload {name}: {printable(caveat)}" for name, caveat in loads.items() if caveat]
 
 
+def adapter_lines(matrix: Matrix) -> list[str]:
+    """Return a line on adapters that no comparison on a CPU gives a verdict on."""
+    slow = [
+        spec.title
+        for spec in (experiment.spec for experiment in matrix.experiments)
+        if spec.lora is not None and spec.platform == "cpu" and not spec.engine.args.get("enforce_eager")
+    ]
+    why = "vLLM on a CPU compiles no model with an adapter: ratios get verdicts only with enforce_eager on both sides"
+    return [f"lora: {why} -> engine_args: {{enforce_eager: true}} ({first_few(slow)})"] if slow else []
+
+
 def _with_references(experiments: list[Experiment], skipped: list[Skipped], config: Config) -> list[Experiment]:
     """Return `experiments` with the reference set of each that refers to one of its mode.
 
@@ -338,7 +349,7 @@ def _experiment(
         check_lora(config.lora, args, of_mode)
         args |= config.lora.engine_args
     check_cache(quant, scheme, args)
-    check_lengths(model, load.spec, load.longest, args, source)
+    check_lengths(config, model, load.spec, load.longest, args, source)
     if of_mode.data_parallel == "one":
         args.pop(SIZE, None)
     args = planning.args(config, args)

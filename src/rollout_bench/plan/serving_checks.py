@@ -6,7 +6,7 @@ from pathlib import Path
 from rollout_bench.contracts.axes import DEFAULT_SETTING, UNKNOWN
 from rollout_bench.contracts.load import EndpointSpec, LoadSpec
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec
+from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
@@ -92,7 +92,7 @@ def _check_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint
     named = endpoint.tokenizer or ""
     folder = Path(named).expanduser()
     # pods have other folders, and another machine may have folders that this one lacks
-    here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
+    is_known = is_local(named) and "/" in named and (folder.parent.is_dir() or not folder.is_absolute())
     if command is not None and endpoint.headers:
         raise UserError(
             f"config: endpoints.{name}.headers: {command} would write them, secrets included, "
@@ -114,10 +114,10 @@ def _check_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint
             f"config: endpoints.{name}.verify_tls: false: inference-perf checks every certificate",
             "leave it out, or set harness: rollout-bench",
         )
-    if here and not folder.is_dir():
+    if is_known and config.kubernetes.image is None and not folder.is_dir():
         raise UserError(
             f"config: endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
-            "name the folder, or the hub id, of the model's tokenizer",
+            "name the folder, or the hub id <owner>/<name>, of the model's tokenizer",
         )
 
 

@@ -14,7 +14,7 @@ from rollout_bench.contracts.fields import LONGEST_NAME, NAME_PATTERN
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
-from rollout_bench.core.places import CONFIGS, home
+from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.core.secrets import of_config, without_secrets
 from rollout_bench.core.yaml_files import packaged
 from rollout_bench.plan.checks import alike, check_engine_arg, check_no_secret
@@ -327,7 +327,13 @@ def idle_lines(config: Config) -> list[str]:
         "quant_settings": (config.quant_settings, config.quants),
         "setting_settings": (config.setting_settings, config.settings or []),
     }
-    of_modes += _of_unmeasured_modes(config)
+    of_modes += [*_of_unmeasured_modes(config), *_unselected(config)]
+    of_modes += [
+        f"workload_settings.{name}.online: {one.asked} stands twice in a row, and each is measured"
+        for name in config.workloads
+        for one, other in itertools.pairwise(config.workload_settings[name].online.points)
+        if one.model_copy(update={"stage": None}) == other.model_copy(update={"stage": None})
+    ]
     return of_modes + [
         f"{where}.{name}: changes nothing, since {name} is not selected; did you mean '{close}'?"
         for where, (names, selected) in defined.items()
@@ -338,7 +344,7 @@ def idle_lines(config: Config) -> list[str]:
 
 
 def _of_unmeasured_modes(config: Config) -> Iterator[str]:
-    """Yield a line for each value that no measured mode and no selected quantization uses.
+    """Yield a line for each value that no measured mode uses.
 
     None for what a shipped config has: it may stand there for other modes.
     """
@@ -350,16 +356,27 @@ def _of_unmeasured_modes(config: Config) -> Iterator[str]:
             places += [("slo",), ("endpoints",), *(("workload_settings", name, "online") for name in config.workloads)]
         more = flow([*config.modes, mode.name])
         idle |= dict.fromkeys(places, f"mode {mode.name} is not measured; modes: {more} measures it")
-    used = {*config.quants, *(endpoint.quant for endpoint in config.endpoints.values())}
-    idle |= {
-        ("quant_settings", name): f"{name} is not selected; quants: {flow([*config.quants, name])} measures it"
-        for name in config.quant_settings.keys() - used
-        if near_miss(name, config.quants) is None
-    }
+        if mode.has_loads and config.endpoints:
+            idle[("endpoints",)] += f"; models: [] and modes: [{mode.name}] measures the servers alone"
     for place, why in idle.items():
         value = at_place(written, place)
         if value and not any(at_place(usual, place) == value for usual in _shipped_configs()):
             yield f"{'.'.join(place)}: changes nothing, since {why}"
+
+
+def _unselected(config: Config) -> Iterator[str]:
+    """Yield a line for each entry of the user's that is not selected, and whose name is not close to one that is."""
+    written, shipped = config.model_dump(exclude_unset=True), _shipped_configs()
+    demo = packaged(home() / CONFIGS / CONFIG)
+    quants = [*config.quants, *(endpoint.quant for endpoint in config.endpoints.values())]
+    selections = {"quants": quants, "models": config.models, "workloads": config.workloads, "settings": config.settings}
+    for key, used in selections.items():
+        for name in getattr(config, where := f"{key[:-1]}_settings"):
+            close, value = near_miss(name, used or ()), at_place(written, (where, name))
+            is_shipped = at_place(demo, (where, name)) or value in [at_place(one, (where, name)) for one in shipped]
+            if used and name not in used and not is_shipped and not (close and alike(name, close)):
+                selection = flow([*getattr(config, key), name])
+                yield f"{where}.{name}: changes nothing, since {name} is not selected; {key}: {selection} measures it"
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.places import CONFIG, name_of, python_path, shipped
+from rollout_bench.core.places import CONFIG, CONFIGS, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
@@ -76,10 +76,15 @@ def _naming_source(given: Any) -> Iterator[None]:
         place = error.problem.removeprefix("config: ")
         sources = [(name_of(file), load(file)) for file in given.configfiles] + [("--config", given.config)]
         depths = [_depth(place, config) for _, config in sources]
+        if place.startswith("nothing to measure") and given.configfiles:
+            raise UserError(f"{sources[-2][0]}: {place}", error.remedy, error.status) from error
         if place == error.problem or not any(depths):
             raise
         last = max(index for index, depth in enumerate(depths) if depth == max(depths))
-        raise UserError(f"{sources[last][0]}: {place}", error.remedy, error.status) from error
+        name, remedy = sources[last][0], error.remedy
+        if "is not defined" in place and CONFIG.exists() and Path(name).parent == CONFIGS and not Path(name).exists():
+            remedy = f"{name} stands on the demo's {CONFIG}, and this folder has another: do it in an empty folder"
+        raise UserError(f"{name}: {place}", remedy, error.status) from error
 
 
 def _depth(place: str, config: Mapping[str, Any]) -> int:
@@ -135,7 +140,10 @@ def _plan_of_call(
 def _engine_of(config: Config, *, is_check: bool) -> InstalledEngine:
     """Return the engine of the config, which is needed only where launches start one."""
     starts_engines = bool(config.models) or not config.endpoints
-    return probe_engine(config.engine.python, is_needed=starts_engines and not is_check)
+    try:
+        return probe_engine(config.engine.python, is_needed=starts_engines and not is_check)
+    except UserError as error:
+        raise UserError(f"config: {error.problem}" if config.engine.python else error.problem, error.remedy) from None
 
 
 def _refuse_automatic_model_elsewhere(config: Config, on_cluster: bool) -> None:

@@ -133,11 +133,21 @@ def test_a_server_that_is_up_is_asked_for_its_models(tmp_path: Path, url: str) -
     refused = run(tmp_path, "--from", "endpoint", url, "tinny", main=init.main)
     assert refused.stderr.splitlines() == [
         f"{url}: the server has no model 'tinny', but tiny",
-        f"  -> name one that it has: --from endpoint {url} tiny",
+        f"  -> write --from endpoint {url} tiny",
     ]
     assert not (tmp_path / "config.yaml").exists(), "the right name can be typed then"
     done = run(tmp_path, "--from", "endpoint", url, "tiny", main=init.main)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_that_speaks_http_is_not_written_with_https(tmp_path: Path, url: str) -> None:
+    secure = url.replace("http:", "https:")
+    refused = run(tmp_path, "--from", "endpoint", secure, "tiny", main=init.main)
+    assert (
+        f"{secure}: the server speaks plain http there, not https\n  -> write --from endpoint {url} tiny\n"
+        in refused.stderr
+    )
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_a_server_that_is_down_is_told_and_its_config_written(tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def lines_on_the_baseline(overlay: dict[str, Any]) -> list[str]:
 
 SETTINGS = {"setting_settings": {name: {"engine_args": {"max_num_seqs": n}} for n, name in enumerate("ab", 4)}}
 SERVERS = {name: {"url": f"http://{name}:1/v1", "model": name} for name in "xy"}
+NAMED_ALIKE = {
+    name: {**SERVERS[name], "quant": quant, "model_name": "x"} for name, quant in {"x": "bf16", "y": "w8a8"}.items()
+}
 ONLINE = {"modes": ["online"], "models": [], "baseline": {"quant": "bf16"}}
 
 
@@ -117,6 +120,31 @@ def test_what_has_nothing_to_be_compared_with_is_told_what_to_write(overlay: dic
         assert lines_on_the_baseline(typed) == [], remedy
 
 
+@pytest.mark.parametrize(
+    ("overlay", "line"),
+    [
+        ({}, "compared: w8a16, w8a8 with bf16"),
+        (
+            {"quants": ["bf16"], "sweep": {"max_num_seqs": [4, 8]}},
+            "compared: max-num-seqs-4, max-num-seqs-8 with default",
+        ),
+        ({"quants": ["bf16"], "sweep": {"engine_args.max_num_seqs": [4]}}, "compared: max-num-seqs-4 with default"),
+        ({**ONLINE, "endpoints": NAMED_ALIKE}, "compared: w8a8 with bf16"),
+        ({"quants": ["bf16"]}, ""),
+    ],
+)
+def test_what_is_compared_is_told(overlay: dict[str, Any], line: str):
+    config = read_config(merged_with(overlay))
+    plan = schedule(config, expand(config, probe_engine(None)), 0)
+    assert command.compared_lines(ResultsState(plan).plan_file()) == ([line] if line else [])
+
+
+def test_servers_with_other_names_are_told_how_they_are_compared():
+    theirs = {name: {**one, "model_name": name} for name, one in NAMED_ALIKE.items()}
+    (line,) = lines_on_the_baseline({**ONLINE, "endpoints": theirs})
+    assert line.endswith("-> model_name: x in each of the endpoints, which have other names now")
+
+
 OWN_QUANT = {"weights_format": "bf16", "linear_dtypes": ["bfloat16"]}
 
 
@@ -133,15 +161,23 @@ OWN_QUANT = {"weights_format": "bf16", "linear_dtypes": ["bfloat16"]}
 def test_what_only_another_mode_reads_is_said_to_change_nothing(overlay: dict[str, Any], place: str, measures: str):
     (line,) = expand(read_config(merged_with(overlay)), probe_engine(None)).remarks
     assert line.startswith(f"{place}: changes nothing, since mode {measures} is not measured; ")
-    typed = {**overlay, **yaml.safe_load(line.partition("; ")[2].removesuffix(" measures it"))}
+    typed = {**overlay, **yaml.safe_load(line.partition("; ")[2].partition(" measures it")[0])}
     assert typed["modes"] == ["offline", measures]
     assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
 
 
-def test_an_own_quantization_that_is_not_selected_is_told() -> None:
-    own = {"quant_settings": {"mine": OWN_QUANT}}
+@pytest.mark.parametrize(
+    ("key", "own"),
+    [
+        ("quants", OWN_QUANT),
+        ("workloads", {"prompts": 8, "prompt_tokens": 8, "output_tokens": 8}),
+        ("models", {"synthetic": {"preset": "qwen3-tiny"}}),
+    ],
+)
+def test_an_own_entry_that_is_not_selected_is_told(key: str, own: dict[str, Any]) -> None:
+    own = {f"{key[:-1]}_settings": {"mine": own}}
     (line,) = expand(read_config(merged_with(own)), probe_engine(None)).remarks
-    assert line.startswith("quant_settings.mine: changes nothing, since mine is not selected; quants: [")
+    assert line.startswith(f"{key[:-1]}_settings.mine: changes nothing, since mine is not selected; {key}: [")
     typed = own | yaml.safe_load(line.partition("; ")[2].removesuffix(" measures it"))
     assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
 

@@ -6,7 +6,8 @@ import planned
 import pytest
 
 from rollout_bench.contracts.lora import Lora
-from rollout_bench.contracts.spec import Spec, differing_values
+from rollout_bench.contracts.spec import Spec, differing_values, swept_number
+from rollout_bench.plan.matrix import adapter_lines
 
 
 def specs(overlay: dict[str, Any]) -> list[Spec]:
@@ -45,3 +46,22 @@ def test_settings_with_and_without_an_adapter_are_compared() -> None:
     ]
     assert len({spec.key() for spec in found}) == 3
     assert differing_values(found) == ["", "lora.rank=16, lora.max_rank=64", "lora.rank=4, lora.fully_sharded=true"]
+
+
+def test_ranks_are_swept() -> None:
+    found = specs({"quants": ["bf16"], "sweep": {"lora.rank": [8, 16, 64]}})
+    assert [(spec.setting, spec.lora and spec.lora.rank) for spec in found] == [
+        (None, None),
+        *((f"lora.rank-{rank}", rank) for rank in (8, 16, 64)),
+    ]
+    assert differing_values(found) == [""] * 4, "the names say it"
+    assert swept_number(found) == "lora.rank"
+
+
+@pytest.mark.parametrize("is_eager", [True, False])
+def test_adapters_that_get_no_verdict_on_a_cpu_are_told(is_eager: bool) -> None:
+    adapter = {"lora": {"rank": 8}, "quants": ["bf16"]}
+    compiled = {"workload_settings": {"demo": {"engine_args": {"enforce_eager": is_eager}}}}
+    said = adapter_lines(planned.planned({**adapter, **compiled}))
+    assert len(said) == (0 if is_eager else 1)
+    assert adapter_lines(planned.planned({**adapter, **compiled, "engine_args": {"enforce_eager": True}})) == []

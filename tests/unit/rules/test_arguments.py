@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from snakemake.cli import parse_config
 from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import ConfigSettings
+from snakemake.utils import update_config
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import home
 from rollout_bench.rules import arguments
 from rollout_bench.rules.arguments import Call, check_words, load, read_call, with_shipped
-from rollout_bench.rules.planned import default_config
+from rollout_bench.rules.planned import default_config, plan_of_call
 
 FILES = {
     "one.yaml": "launches: 3\nengine: {python: null, environment: {A: on}}\nrate: 1e5\nday: 2026-01-01\n",
@@ -83,6 +85,31 @@ def test_config_files_are_laid_over_the_default_of_this_folder_or_of_the_package
     assert default_config([]) == Path("config.yaml"), "a call without any config plans nothing"
     (folder / "config.yaml").touch()
     assert default_config([Path("one.yaml")]) == Path("config.yaml")
+
+
+OWN = {"quants": ["bf16"], "models": ["m"], "workloads": ["step"], "workload_settings": {"step": {"prompts": 8}}}
+
+
+@pytest.mark.parametrize(
+    ("file", "problem", "remedy"),
+    [
+        ("config/online.yaml", "config/online.yaml: workloads: workload 'demo' is not", "do it in an empty folder"),
+        ("mine.yaml", "mine.yaml: nothing to measure: all", "name them in model_settings.m.weights.bf16"),
+    ],
+)
+def test_a_file_is_named_whose_values_do_not_fit_this_folders_config(
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, problem: str, remedy: str
+):
+    (folder / "config.yaml").write_text(yaml.safe_dump({**OWN, "model_settings": {"m": {"weights": {"w8a8": "a"}}}}))
+    (folder / "mine.yaml").write_text("launches: 1\n")
+    call = read_call(["--configfile", file])
+    merged = load(folder / "config.yaml")
+    update_config(merged, call.merged())
+    with pytest.raises(SystemExit):
+        plan_of_call(merged, call, on_cluster=False, is_main=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert problem in first
+    assert remedy in second
 
 
 @pytest.mark.parametrize(

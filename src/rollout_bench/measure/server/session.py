@@ -179,7 +179,8 @@ def check_scheme(url: str) -> None:
     spoken = next((name for name, speaks in SPEAKS.items() if _is_so(speaks, at, parts.path)), asked)
     if spoken != asked:
         cause = f"{url}: the server speaks {'plain ' * (spoken == 'http')}{spoken} there, not {asked}"
-        raise MeasuringFailed("tls", cause, f"write {spoken}{url.removeprefix(asked)}")
+        address = f"{spoken}{url.removeprefix(asked)}"
+        raise MeasuringFailed("tls", cause, f"write {address}", [address])
 
 
 def _speaks_https(connection: socket.socket, host: str, _path: str) -> bool:
@@ -247,7 +248,7 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     listed = {entry["id"]: entry for entry in entries if isinstance(entry.get("id"), str)}
     if listed and model not in listed:
         cause = f"the server has no model '{model}', but {target.quoted(', '.join(list(listed)[:5]))}"
-        raise MeasuringFailed("wrong_model", cause, "name one of these in model")
+        raise MeasuringFailed("wrong_model", cause, "name one of these in model", list(map(target.quoted, listed)))
     entry = listed.get(model, {})
     version = connection.json("GET", "/version")
     meta = entry.get("meta")  # llama.cpp's
