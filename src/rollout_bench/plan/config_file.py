@@ -383,7 +383,8 @@ def _of_sweep(place: tuple[int | str, ...], where: str, value: Any) -> tuple[str
     """Return problem and remedy of a mapping or a list in a sweep where the other belongs; None if it is neither."""
     if isinstance(value, dict) and len(place) == 2:
         lists = {f"{place[1]}.{key}": inner if isinstance(inner, list) else [inner] for key, inner in value.items()}
-        return f"{where}: is a mapping, but a list of values is needed", f"write sweep: {flow(lists)}"
+        below = f"below workload_settings.<name>: online: {flow(value)}" if place[1] == "online" else ""
+        return f"{where}: is a mapping, but a list of values is needed", f"write {below or f'sweep: {flow(lists)}'}"
     if isinstance(value, list) and value and len(place) == 1:
         lists = {key: inner for one in value if isinstance(one, dict) for key, inner in one.items()}
         lists |= {str(one): ["VALUE", "VALUE"] for one in value if not isinstance(one, dict)}
