@@ -365,16 +365,19 @@ def _of_unmeasured_modes(config: Config) -> Iterator[str]:
 
 
 def _unselected(config: Config) -> Iterator[str]:
-    """Yield a line for each entry of the user's that is not selected, and whose name is not close to one that is."""
+    """Yield a line for each entry of the user's that is not selected, and whose name is not close to one that is.
+
+    None for settings: of many some are often selected.
+    """
     written, shipped = config.model_dump(exclude_unset=True), _shipped_configs()
     demo = packaged(home() / CONFIGS / CONFIG)
     quants = [*config.quants, *(endpoint.quant for endpoint in config.endpoints.values())]
-    selections = {"quants": quants, "models": config.models, "workloads": config.workloads, "settings": config.settings}
+    selections = {"quants": quants, "models": config.models, "workloads": config.workloads}
     for key, used in selections.items():
         for name in getattr(config, where := f"{key[:-1]}_settings"):
-            close, value = near_miss(name, used or ()), at_place(written, (where, name))
+            close, value = near_miss(name, used), at_place(written, (where, name))
             is_shipped = at_place(demo, (where, name)) or value in [at_place(one, (where, name)) for one in shipped]
-            if used and name not in used and not is_shipped and not (close and alike(name, close)):
+            if name not in used and not is_shipped and not (close and alike(name, close)):
                 selection = flow([*getattr(config, key), name])
                 yield f"{where}.{name}: changes nothing, since {name} is not selected; {key}: {selection} measures it"
 
