@@ -125,6 +125,7 @@ def test_room_is_made_for_the_ranks_that_vllm_knows(said: dict[str, Any]) -> Non
         ("offline", "dummy", 2e-6),
         ("online", "auto", 0.01),
         ("profile", "auto", 0.01),
+        ("steps", "auto", 0.01),
     ],
 )
 def test_each_launch_proves_its_adapter(mode: str, load_format: str, nats: float, tmp_path: Path) -> None:
@@ -136,6 +137,10 @@ def test_each_launch_proves_its_adapter(mode: str, load_format: str, nats: float
     spec = with_adapter(plain, rank=4, targets="attention")
     if mode == "rollout":
         spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, "rollout": {"router": "sticky"}})
+    if mode == "steps":
+        text = spec.model_dump(mode="json")
+        engine = {**text["engine"], "multiprocess": True, "args": {**text["engine"]["args"], "max_num_seqs": 2}}
+        spec = Spec.model_validate({**text, "mode": mode, "steps": {"seconds": 0.5}, "engine": engine})
     if mode == "profile":
         spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, "profile": {"steps": 2}})
     launch = Launching(tmp_path, spec, model=tmp_path / "model")

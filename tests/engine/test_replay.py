@@ -232,7 +232,6 @@ def test_arguments_for_another_machine_change_nothing(model: str) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "speculative decoding": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}},
-    "LoRA": {"enable_lora": True},
     "pipeline parallelism": {"pipeline_parallel_size": 2},
     "longer than max_model_len": {"max_model_len": 16},
     "vLLM refuses": {"max_num_seqs": 65},

@@ -129,6 +129,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="measure nothing: all launches of this block have failed in an earlier block of this run",
     )
     parser.add_argument(
+        "--one-node",
+        action="store_true",
+        help="no other node can measure the launches, so with --attempt a fault of this one is final, too",
+    )
+    parser.add_argument(
         "--order-seed",
         type=int,
         default=0,
@@ -197,19 +202,23 @@ def measure(arguments: argparse.Namespace, requests: Sequence[LaunchRequest], si
             statuses |= measure_blocks(left, arguments.order_seed, signals)
         except Interrupted as error:
             return interrupted([request.outcome for request in left], error, slurm.cause_of_own_job)
-    if arguments.attempt is not None and is_over([request.out for request in requests]):
+    if arguments.attempt is not None and is_over(
+        [request.out for request in requests], on_cluster=not arguments.one_node
+    ):
         return 0
     return next((status for request in requests if (status := statuses.get(request.out, 0))), 0)
 
 
-def is_over(records: Sequence[Path]) -> bool:
+def is_over(records: Sequence[Path], *, on_cluster: bool) -> bool:
     """Return whether a block is finished: each launch has a record or a final failure.
 
-    A failure is final if it was written in this run and would happen on any node. The run then continues with other
-    blocks, and reports the failure at its end.
+    A failure is final if it was written in this run and would happen again, on a cluster on any node. The run then
+    continues with other blocks, and reports the failure at its end.
     """
     plan = records[0].parent.parent.parent / "plan.json"
-    return all(state_of(record) == "measured" or failed_by_itself(record, plan) for record in records)
+    return all(
+        state_of(record) == "measured" or failed_by_itself(record, plan, on_cluster=on_cluster) for record in records
+    )
 
 
 def measure_blocks(requests: Sequence[LaunchRequest], order_seed: int, signals: int) -> dict[Path, int]:

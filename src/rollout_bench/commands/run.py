@@ -67,7 +67,7 @@ def check(argv: Sequence[str]) -> int:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     is_deep = DEEP in argv
     merged, state, engine = planned_call("check", [word for word in argv if word != DEEP], check.__doc__)
-    from rollout_bench.plan.fit.memory import utilization  # not earlier: --help need not wait for it
+    from rollout_bench.contracts.engine_memory import utilization  # not earlier: --help need not wait for it
 
     made = state.schedule
     models = dict.fromkeys(

@@ -145,23 +145,29 @@ def is_nodes_fault(failure: Failure) -> bool:
     return failure.category in NODE_FAULTS
 
 
-def failed_by_itself(record: Path, plan: Path) -> bool:
-    """Return whether a launch failed in this run, without a record, and would fail on any node.
+def failed_by_itself(record: Path, plan: Path, *, on_cluster: bool) -> bool:
+    """Return whether a launch failed in this run, without a record, and would fail again in this run.
 
     This run began when the plan file `plan` was written; without it, any failure counts. An unreadable failure does not
-    count.
+    count, and on a cluster a fault of the node does not, since another node may measure the launch.
     """
     path = failure_path(record)
     try:
         began_ns = plan.stat().st_mtime_ns if plan.exists() else 0
         if state_of(record) != "failed" or path.stat().st_mtime_ns < began_ns:
             return False
-        return not is_nodes_fault(read_failure(path))
+        return not (is_nodes_fault(read_failure(path)) and on_cluster)
     except (OSError, UserError):
         return False
 
 
 CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
+
+
+def kind_of(failure: Failure) -> tuple[str, str, str]:
+    """Return the same for failures of one cause, which may differ in amounts, such as that of free memory."""
+    cause, fix = (re.sub(r"\d+(?:\.\d+)?", "0", text) for text in (failure.cause, failure.fix))
+    return failure.category, cause, fix
 
 
 def fix_of(alike: Sequence[Failure]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rollout_bench.checkpoints.formats import layer_tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.axes import UNKNOWN
+from rollout_bench.contracts.engine_memory import USUAL_UTILIZATION
 from rollout_bench.contracts.fields import HUB_ID, flat
 from rollout_bench.contracts.lora import ENGINE_ARGS, Lora
 from rollout_bench.contracts.mode import Mode
@@ -509,9 +510,6 @@ def check_lengths(
 
 
 SIZE = "data_parallel_size"
-
-USUAL_UTILIZATION = 0.92
-"""vLLM's default gpu_memory_utilization; on cpu it is a share of the machine's memory (tried with vLLM 0.32)."""
 
 
 def check_batch(spec: Spec, key: str, most: int, remedy: str) -> None:

@@ -111,6 +111,8 @@ class Schedule:
     """Configs that are merged over the default one."""
     fits: tuple[str, ...] = ()
     """Lines about what fits a device; only shown by plan."""
+    on_cluster: bool = False
+    """Whether jobs are submitted to a cluster."""
     choice: str = ""
     """Why `models: auto` chose a smaller model; empty if it did not."""
 

@@ -20,7 +20,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
-from rollout_bench.contracts.failures import LASTING, fix_of
+from rollout_bench.contracts.failures import LASTING, fix_of, kind_of
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
@@ -390,9 +390,10 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a sentence on each problem of the launches: failed and invalid ones, a disturbed machine, and others."""
     launches = _launches(rows)
     failures = [failure for row in rows for failure in row.experiment.failures]
-    causes = list(grouped(((each.category, each.cause, each.fix), each) for each in failures).items())
-    for (_, cause, _), alike in causes[:CAUSES]:
-        yield f"{several(len(alike), 'launch')} failed: {cause.rstrip('.')} -> {fix_of(alike).rstrip('.')}."
+    causes = list(grouped((kind_of(each), each) for each in failures).values())
+    for alike in causes[:CAUSES]:
+        cause = alike[0].cause.rstrip(".")
+        yield f"{several(len(alike), 'launch')} failed: {cause} -> {fix_of(alike).rstrip('.')}."
     if len(causes) > CAUSES:
         yield f"{several(len(causes) - CAUSES, 'other cause')} of failures: see Failed."
     if invalid := [launch for launch in launches if not launch.valid]:

@@ -68,7 +68,7 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     job = _job(plan, wildcards)
     turns = {launch.record: turn for turn, block in enumerate(job.blocks) for launch in block.launches}
     arguments = []
-    launches = _worth_trying(job) if has_begun() or on_cluster else job.launches
+    launches = _worth_trying(plan, job) if has_begun() or on_cluster else job.launches
     if not launches and not on_cluster:
         return ["--nothing"]
     launches = launches or job.launches
@@ -84,14 +84,14 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
             "turn": turns[launch.record],
         }
         arguments += ["--member", json.dumps(member)]
-    return [*arguments, "--order-seed", str(plan.order_seed)]
+    return [*arguments, "--order-seed", str(plan.order_seed), *([] if on_cluster else ["--one-node"])]
 
 
-def _worth_trying(job: ScheduledJob) -> list[ScheduledLaunch]:
+def _worth_trying(plan: Schedule, job: ScheduledJob) -> list[ScheduledLaunch]:
     """Return the launches of a job without those that would fail again, and print those."""
     kept, left_out = [], []
     for launch in job.launches:
-        failed = first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index)
+        failed = first_failed(plan, launch.experiment.spec.mode, launch.experiment.name, launch.index)
         if failed is None or Path(launch.record).exists():
             kept.append(launch)
         else:

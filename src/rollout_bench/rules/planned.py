@@ -132,7 +132,7 @@ def _plan_of_call(
     if is_measured_here or (is_main and matrix.platform != "cpu"):
         check_fits(matrix.experiments, device.memory_bytes, device.name)
     blocks = interleaving(config, matrix, _memory(config, device, on_cluster), on_cluster=on_cluster)
-    plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+    plan = replace(schedule(config, matrix, order_seed(PLAN_FILE), blocks), on_cluster=on_cluster)
     plan = _with_notes(plan, given, device)
     return measured_again(ResultsState(plan)) if is_main else ResultsState(plan), engine
 

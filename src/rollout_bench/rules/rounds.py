@@ -82,10 +82,11 @@ def wanted_launches(plan: Schedule) -> dict[str, int]:
     return {e.experiment: e.planned or first[e.experiment] for e in found}
 
 
-def first_failed(mode: str, experiment: str, launches: int) -> int | None:
-    """Return the first of the `launches` that failed in this run for a reason that does not depend on the node."""
+def first_failed(plan: Schedule, mode: str, experiment: str, launches: int) -> int | None:
+    """Return the first of the `launches` that failed in this run and would fail again."""
     records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
-    return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
+    failed = (failed_by_itself(record, PLAN_FILE, on_cluster=plan.on_cluster) for record in records)
+    return next((index for index, has_failed in enumerate(failed) if has_failed), None)
 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> Sequence[PlannedExperiment]:
@@ -99,4 +100,4 @@ def _given_up(plan: Schedule, record: str) -> bool:
     if not has_begun():
         return False
     launch = plan.by_record[record][1]
-    return first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
+    return first_failed(plan, launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None

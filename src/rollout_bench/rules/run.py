@@ -13,7 +13,7 @@ import filelock
 
 from rollout_bench.cluster import claims, slurm
 from rollout_bench.cluster.internals import Internals
-from rollout_bench.contracts.failures import error_of, failed_by_itself, fix_of, state_of
+from rollout_bench.contracts.failures import error_of, failed_by_itself, fix_of, kind_of, state_of
 from rollout_bench.contracts.load import Places
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, print_errors
@@ -166,13 +166,17 @@ def end_well(plan: Schedule) -> None:
     if not has_begun():
         print_kept_answer(plan)
         return
-    failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
+    failed = [
+        Path(one.record)
+        for one in plan.launches
+        if failed_by_itself(Path(one.record), PLAN_FILE, on_cluster=plan.on_cluster)
+    ]
     if not failed:
         _clean()
         print_kept_answer(plan)
         return
     end_with_errors(plan)
-    causes = grouped(((each.category, each.cause), each) for each in map(read_failure, map(failure_path, failed)))
+    causes = grouped((kind_of(each), each) for each in map(read_failure, map(failure_path, failed)))
     print(f"{several(len(failed), 'launch')} failed:", file=sys.stderr)
     for alike in causes.values():
         first = alike[0].model_copy(update={"fix": fix_of(alike)})

@@ -17,16 +17,15 @@ from synthetic_records import make_record
 
 from rollout_bench.cluster import job_resources
 from rollout_bench.commands.plan import interleaved_lines
+from rollout_bench.contracts.engine_memory import GIB, KV_SPACE, set_cache_bytes
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.store import write_launched
+from rollout_bench.core import machine_memory
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.fit import memory
 from rollout_bench.plan.fit.memory import (
-    GIB,
     OWN_BYTES,
     MachineMemory,
-    set_cache_bytes,
     weights_held,
 )
 from rollout_bench.plan.interleaving import interleaving
@@ -68,7 +67,7 @@ def test_engines_are_interleaved_as_their_row_says(row: dict[str, Any]):
 
 
 def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(memory.KV_SPACE, raising=False)
+    monkeypatch.delenv(KV_SPACE, raising=False)
     _, matrix = matrix_of()
     weights = {e.spec.quant.name: weights_held(e.spec, e.model_path) for e in matrix.experiments}
     for one in matrix.experiments:
@@ -84,9 +83,9 @@ OPEN_ENDED = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: nu
 @pytest.mark.parametrize(
     ("overlay", "variables", "cache_bytes"),
     [
-        ("", {memory.KV_SPACE: "3"}, 3 * GIB),
+        ("", {KV_SPACE: "3"}, 3 * GIB),
         ("", {}, 268435456),
-        (OPEN_ENDED + f"engine: {{environment: {{{memory.KV_SPACE}: '2'}}}}", {}, 2 * GIB),
+        (OPEN_ENDED + f"engine: {{environment: {{{KV_SPACE}: '2'}}}}", {}, 2 * GIB),
     ],
 )
 def test_the_cache_variable_wins_over_the_argument(overlay: str, variables: dict[str, str], cache_bytes: int):
@@ -95,7 +94,7 @@ def test_the_cache_variable_wins_over_the_argument(overlay: str, variables: dict
 
 def test_an_engine_without_a_cache_size_takes_its_share():
     _, matrix = matrix_of(OPEN_ENDED)
-    assert MachineMemory().taken(matrix.experiments[0]) == pytest.approx(0.92 * memory.machine_bytes())
+    assert MachineMemory().taken(matrix.experiments[0]) == pytest.approx(0.92 * machine_memory.machine_bytes())
 
 
 def test_shares_of_a_device_add_up_and_the_remedy_fits():
@@ -112,9 +111,9 @@ def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1200\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 200\n")
-    assert memory.available_bytes(tmp_path) == 2000
+    assert machine_memory.available_bytes(tmp_path) == 2000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes(tmp_path) > GIB // 8
+    assert machine_memory.available_bytes(tmp_path) > GIB // 8
 
 
 def plan_of(overlay: str, there: float = math.inf) -> Schedule:

@@ -12,8 +12,10 @@ from synthetic_records import make_spec
 
 from rollout_bench.checkpoints.formats import hf_config, tensors
 from rollout_bench.checkpoints.shapes import PRESETS, SyntheticModel
+from rollout_bench.contracts.engine_memory import GIB, KV_SPACE
 from rollout_bench.contracts.spec import QuantSpec, Spec
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.machine_memory import machine_bytes, node_bytes
 from rollout_bench.plan.fit import memory
 from rollout_bench.plan.fit.architecture import (
     MemoryUnknownError,
@@ -27,13 +29,11 @@ from rollout_bench.plan.fit.architecture import (
     too_long,
 )
 from rollout_bench.plan.fit.memory import (
-    GIB,
     MachineMemory,
     check_fits,
     fit_lines,
     held_bytes,
     lacking_memory,
-    node_bytes,
     weights_held,
 )
 
@@ -277,7 +277,7 @@ def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.M
     def check(overlay: str) -> None:
         check_fits(matrix_of(overlay)[1].experiments, None, "")
 
-    monkeypatch.delenv(memory.KV_SPACE, raising=False)
+    monkeypatch.delenv(KV_SPACE, raising=False)
     monkeypatch.setattr(memory, "node_bytes", lambda: 10 * GIB)
     share = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\nengine_args: "
     with refused("does not fit by ", "gpu_memory_utilization to 0.15 or more in engine_args, or kv_cache_memory_bytes"):
@@ -292,7 +292,7 @@ def test_vllms_share_is_taken_of_the_largest_memory_node(tmp_path: Path):
         (tmp_path / f"node{node}" / "meminfo").write_text(
             f"Node {node} MemFree: 9 kB\nNode {node} MemTotal: {kib} kB\n"
         )
-    assert (node_bytes(tmp_path), node_bytes(tmp_path / "none")) == (300 << 10, memory.machine_bytes())
+    assert (node_bytes(tmp_path), node_bytes(tmp_path / "none")) == (300 << 10, machine_bytes())
 
 
 BILLIONS = {

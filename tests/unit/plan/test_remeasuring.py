@@ -167,8 +167,14 @@ def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Resu
     assert set(now) & moved == {record for record in moved if record.endswith("-5.json")}
 
 
-@pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
-def test_a_failed_launch_is_retried_only_if_its_node_failed(auto: ResultsState, category: str, given_up: bool):
+@pytest.mark.parametrize(
+    ("category", "on_cluster", "given_up"),
+    [("unknown", True, True), ("disk_full", True, False), ("disk_full", False, True)],
+)
+def test_a_failed_launch_is_retried_only_if_its_node_failed_and_there_are_others(
+    auto: ResultsState, category: str, on_cluster: bool, given_up: bool
+):
+    auto = replace(auto, schedule=replace(auto.schedule, on_cluster=on_cluster))
     asked = [record for record in rounds.next_round(auto) if record in auto.schedule.by_record]
     run.begin(auto, auto.schedule.outputs_for(asked))
     failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))

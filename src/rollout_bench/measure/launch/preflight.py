@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from rollout_bench.contracts.engine_memory import GIB, set_cache_bytes, utilization
 from rollout_bench.contracts.failures import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import private_temporary
 from rollout_bench.core.installed import shadowing_folder, version
+from rollout_bench.core.machine_memory import available_bytes, node_bytes
 from rollout_bench.core.places import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.workloads.datasets import read_bytes, sha256
@@ -157,6 +159,22 @@ def _lacks_loader(spec: Spec) -> Cause | None:
     )
 
 
+def _lacks_memory(spec: Spec) -> Cause | None:
+    """Return the cause for which vLLM on a CPU would end at its start, after it was imported; else None.
+
+    It wants its share of the memory to be free, unless its KV cache has a size.
+    """
+    taken, free = utilization(spec) * node_bytes(), available_bytes()
+    if spec.platform != "cpu" or set_cache_bytes(spec) is not None or taken <= free:
+        return None
+    share = f"{100 * utilization(spec):.0f} % of this machine's memory"
+    return Cause(
+        "device_memory_taken",
+        f"on cpu vLLM takes {share}, {taken / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free",
+        "give the KV cache a size, --config 'engine_args={kv_cache_memory_bytes: 4294967296}', or end what else runs",
+    )
+
+
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
     """Return the first obstacle to starting the engine; None if there is none."""
     if spec.endpoint is not None:
@@ -169,4 +187,4 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
     if folder := shadowing_folder(spec.engine.name):
         cause = f"{sys.executable} imports vLLM from {folder}, not the installed {spec.engine.name}"
         return Cause("engine_version", cause, "take that folder out of PYTHONPATH")
-    return _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)
+    return _lacks_loader(spec) or _lacks_memory(spec) or missing(model, spec.load_format) or changed(spec, dataset)

@@ -5,13 +5,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.engine_memory import USUAL_UTILIZATION
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import config_in
 from rollout_bench.core.numbers import several
 from rollout_bench.modes.placement.settings import PlacementSettings, PlacementSpec
-from rollout_bench.plan.checks import USUAL_UTILIZATION, engine_args_in, memory_is_shared_out
+from rollout_bench.plan.checks import engine_args_in, memory_is_shared_out
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, Reason

@@ -12,6 +12,7 @@ MODE = Mode(
     passes="none",
     launches="least",
     data_parallel="one",
+    loras=True,
     settings="steps",
     figures=(),
     section=Lazy(f"{__name__}.settings:SECTION"),

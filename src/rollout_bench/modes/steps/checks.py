@@ -14,7 +14,6 @@ from rollout_bench.plan.planning import Planning, Reason, with_logprobs
 
 UNPREDICTED = {
     "speculative_config": "steps with drafts",
-    "enable_lora": "adapters",
     "scheduler_cls": "another scheduler",
 }
 """Engine arguments -> what steps cannot be predicted with."""

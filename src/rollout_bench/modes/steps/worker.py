@@ -107,7 +107,7 @@ class Passes:
         for each in sent:
             self.arrived += 1
             asked = {"prompt_token_ids": prompts[each.prompt]}
-            llm_engine.add_request(f"step-{self.arrived}", asked, samplings[each.output_tokens])
+            llm_engine.add_request(f"step-{self.arrived}", asked, samplings[each.output_tokens], **self._engine.naming)
         core.call_utility("resume_scheduler")  # the core does all in turn, so they have arrived
         self.arriving_s += time.monotonic() - began
         while llm_engine.has_unfinished_requests():

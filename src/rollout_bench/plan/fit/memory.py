@@ -1,18 +1,17 @@
 """The memory of a running engine, and the available memory: whether several engines can be alive simultaneously."""
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
+from rollout_bench.contracts.engine_memory import GIB, USUAL_UTILIZATION, set_cache_bytes, utilization
 from rollout_bench.contracts.spec import Platform, Spec, is_local, replicas, tensor_parallel_size
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.machine_memory import available_bytes, machine_bytes, node_bytes
 from rollout_bench.core.numbers import number
-from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.fit.architecture import (
     Architecture,
     MemoryUnknownError,
@@ -28,8 +27,6 @@ from rollout_bench.plan.fit.architecture import (
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.planning import planning_of
 
-GIB = 1 << 30
-
 OWN_BYTES = int(1.25 * GIB)
 """Memory of an engine's process on CPU besides weights, KV cache and a step's work: Python, torch, vLLM.
 
@@ -44,8 +41,6 @@ MOST_AVAILABLE = 0.9
 
 MOST_UTILIZATION = 0.97
 """Share of a device's memory that engines may request together: each also has a CUDA context outside of its share."""
-
-KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt")
 """Patterns of weights; the files of the first one that matches count, since others may be a trainer's own state."""
@@ -75,21 +70,6 @@ def weights_held(spec: Spec, model_path: str) -> float:
         if not (held := sum(path.stat().st_size for path in files)):
             raise
         return float(held)
-
-
-def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
-    """Return the set size of the KV cache, in bytes; None if the engine uses the rest of its share.
-
-    On CPU the variable takes precedence over the argument, as in vLLM.
-    """
-    space = {**variables, **spec.engine.environment}.get(KV_SPACE, "") if spec.platform == "cpu" else ""
-    asked = int(space) * GIB if space.isdigit() else spec.engine.args.get("kv_cache_memory_bytes")
-    return None if asked is None else float(asked)
-
-
-def utilization(spec: Spec) -> float:
-    """Return the share of a device's memory, on CPU of the machine's, that an engine requests."""
-    return float(spec.engine.args.get("gpu_memory_utilization") or USUAL_UTILIZATION)
 
 
 OFFLOADS = ("cpu_offload", "offload")
@@ -379,34 +359,3 @@ class MachineMemory:
             cache = "" if self._device_bytes is None else ", and kv_cache_memory_bytes, where it is set, to less"
             return f"set gpu_memory_utilization: {share:.2f} in engine_args{cache}"
         return "set kv_cache_memory_bytes in engine_args to a size of which all fit, or free memory"
-
-
-@lru_cache(maxsize=1)
-def machine_bytes() -> int:
-    """Return the memory of this machine."""
-    import psutil  # not at the top: only the CPU's numbers need it
-
-    return int(psutil.virtual_memory().total)
-
-
-def node_bytes(nodes: Path = Path("/sys/devices/system/node")) -> int:
-    """Return the memory of the largest memory node, of which vLLM on CPU uses its share (0.32, read)."""
-    found = []
-    for file in nodes.glob("node*/meminfo"):
-        lines = (line.split() for line in file.read_text().splitlines())
-        found += [int(words[3]) << 10 for words in lines if words[2:3] == ["MemTotal:"]]
-    return max(found, default=machine_bytes())
-
-
-def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the available memory: the smaller of the machine's and the container's."""
-    import psutil
-
-    available = int(psutil.virtual_memory().available)
-    try:
-        most = (cgroup / "memory.max").read_text().strip()
-        used = int((cgroup / "memory.current").read_text())
-        stats = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return min(available, int(most) - used + int(stats["inactive_file"]))
-    except (OSError, ValueError, KeyError):  # no limit ("max"), another version of cgroups, or none
-        return available

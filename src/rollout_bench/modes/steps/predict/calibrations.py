@@ -94,7 +94,7 @@ def _timing_settings(spec: Spec) -> dict[str, Any]:
     free = FREE if spec.platform == "cpu" else {*FREE, "data_parallel_size"}  # replicas divide the cores of a CPU
     engine = unversioned_engine(spec)
     args = {name: value for name, value in engine["args"].items() if name not in free}
-    whole = spec.model_dump(mode="json", include={"platform", "model", "quant"})
+    whole = spec.model_dump(mode="json", include={"platform", "model", "quant", "lora"})
     sampling = {name: getattr(spec.workload, name) for name in SAMPLING}
     return {**whole, "workload": sampling, "engine": {**engine, "args": args}}
 

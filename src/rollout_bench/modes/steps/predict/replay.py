@@ -71,7 +71,6 @@ SCHEDULING = (
 
 NOT_REPLAYED: dict[str, tuple[Any, str]] = {
     "speculative_config": (None, "speculative decoding, because accepted tokens depend on the weights"),
-    "enable_lora": (False, "LoRA"),
     "pipeline_parallel_size": (1, "pipeline parallelism"),
     "decode_context_parallel_size": (1, "context parallelism"),
     "prefill_context_parallel_size": (1, "context parallelism"),
