@@ -11,8 +11,9 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import MISSING, number, plain_percent
+from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.core.saturation import LONG
+from rollout_bench.modes.online.beside import Beside, beside_view, both_ways
 from rollout_bench.modes.online.numbers import LATENCY
 from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
 from rollout_bench.numbers.registry import NUMBERS
@@ -107,9 +108,11 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         tables.append(replace(view("Latency, percentiles in ms: ", title, PERCENTILES, shown), is_open=True))
         tables.append(view("Latency over the sweep: ", title, swept, list(_swept(entries))))
     tables += percentile_views(findings, mode, ("output_tokens",))
+    beside = both_ways(findings)
+    tables += [beside_view(findings, beside)] if beside else []
     return SummaryPart(
         tables=tables,
-        sections=[*anatomy_sections(findings, mode), *sections(f"{mode.name}/report", **_values(findings))],
+        sections=[*anatomy_sections(findings, mode), *sections(f"{mode.name}/report", **_values(findings, beside))],
         definitions=definitions("Definitions, online", tables),
     )
 
@@ -130,12 +133,20 @@ LATE_S = 0.005
 """Minimum mean delay of sending that is reported."""
 
 
-def _values(findings: Findings) -> dict[str, Any]:
+def _values(findings: Findings, beside: Sequence[Beside]) -> dict[str, Any]:
     rows = findings.rows
     online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
     return {
         "measured": bool(online),
         "confidence": plain_percent(findings.collection.comparison.confidence),
+        "beside": [ratio(end(each.share for each in beside)) for end in (min, max)] if beside else [],
+        "at_once": [
+            {int(row.values[name]) for row in rows if name in row.values}
+            for name, rows in (
+                ("most_running", [each.offline for each in beside]),
+                ("in_flight_most", [each.served for each in beside]),
+            )
+        ],
         "limits": findings.collection.slo.named,
         "swept": any(row.experiment.part for row in rows),
         "long": plain_percent(LONG),

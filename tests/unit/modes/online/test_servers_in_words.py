@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from samples.online import Server, make_online, make_online_spec
-from synthetic_records import save
+from synthetic_records import make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.load import LoadPoint
@@ -224,6 +224,26 @@ def test_failed_requests_meet_no_limit(tmp_path: Path):
     lead = summary(tmp_path, *rates(4), server=Server(failing=4), ttft_ms=1000).answers[0].lead
     assert "does not meet the limits (TTFT 1000 ms for 90 % of the requests) at 4 req/s (75 %)" in lead, lead
     assert "25 % of requests failed" in lead, lead
+
+
+def test_a_load_in_both_modes_has_them_side_by_side_and_says_which_to_report(tmp_path: Path):
+    for quant, step_s, rate in (("bf16", 0.01, 900.0), ("w8a8", 0.008, 1300.0)):
+        spec = make_online_spec(quant=quant, points=[LoadPoint(concurrency=4), LoadPoint(concurrency=8)])
+        for launch in range(3):
+            save(tmp_path, make_online(spec, launch, Server(step_s=step_s)))
+            save(tmp_path, make_record(make_spec(quant=quant, workload="small"), launch, [rate] * 3))
+    made = summary_of(tmp_path, collect(tmp_path, None))
+    (table,) = [
+        view for view in made.views if view.title == "Offline beside the server: cpu, model qwen3-90m, workload small"
+    ]
+    lines = [dict(zip((column.header for column in table.columns), cells, strict=True)) for cells in table.cells]
+    assert [(line["quant"], line["offline tok/s"], line["server at once"]) for line in lines] == [
+        ("bf16", "900.0", "8"),
+        ("w8a8", "1,300", "8"),
+    ]
+    assert lines[1]["server speed-up"].startswith("1.2"), lines[1]
+    (report,) = [item for note in made.notes for item in note.items if item.startswith("Report the tok/s")]
+    assert "with 8 requests at once at most, where offline ran 32." in report, report
 
 
 def test_an_unproven_percentile_is_shown_and_marked(tmp_path: Path):
