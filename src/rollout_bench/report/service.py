@@ -77,7 +77,7 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
             RatedLoad(
                 rate=_asked(row),
                 state=state,
-                most=row.values["completed_requests_per_s"] if kept == "falls behind" else None,
+                most=rates.most if kept == "falls behind" else None,
                 sent=_sent(row),
                 needed=_requests_needed(row, rated[0]),
             )
@@ -126,13 +126,7 @@ def _kept_up(rated: Sequence[Row]) -> list[State]:
     second at twice a rate has no more to give, and at a lower rate it gives no more than where it falls behind.
     """
     states = [state_of(row) for row in rated]
-    most = [
-        share * _asked(row) / KEPT_UP
-        for row, state in zip(rated, states, strict=True)
-        if state == "falls behind"
-        and not any(launch.too_short for launch in row.used)  # else the share is a lower bound
-        and (share := row.values.get("kept_up_share"))
-    ]
+    most = [_sustained(row) / KEPT_UP for row in rated if _shows_most(row)]
     found = list[State]()
     for place, (row, state) in enumerate(zip(rated, states, strict=True)):
         answered = row.values["completed_requests_per_s"]
@@ -143,6 +137,20 @@ def _kept_up(rated: Sequence[Row]) -> list[State]:
         is_over = max(most, default=math.inf) < KEPT_UP * _asked(row)
         found.append("falls behind" if state == "undecided" and (is_full or is_over) else state)
     return found
+
+
+def _sustained(row: Row) -> float:
+    """Return the answers per second while requests arrive, of a load whose passes are long enough to tell."""
+    return row.values["kept_up_share"] * _asked(row)
+
+
+def _shows_most(row: Row) -> bool:
+    """Return whether the answers per second of a load are the most that its server gives."""
+    return state_of(row) == "falls behind" and not _is_short(row)
+
+
+def _is_short(row: Row) -> bool:
+    return any(launch.too_short for launch in row.used)
 
 
 def _met(row: Row, slo: Slo) -> State:
@@ -185,6 +193,12 @@ class _Rates:
         """The heaviest load that is served, or else the lightest."""
         return self.rated[max(kept_count(self.states) - 1, 0)]
 
+    @property
+    def most(self) -> float:
+        """The most answers per second: the mean of loads that show it, or else the highest of any load."""
+        known = [_sustained(row) for row in self.rated if _shows_most(row)]
+        return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
+
     def sentence(self, short: bool = False) -> str:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
         if not self.has_limits:
@@ -194,7 +208,8 @@ class _Rates:
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
-        answers = "" if behind is None else f" (it answers {number(behind.values['completed_requests_per_s'], 3)})"
+        least = "" if any(map(_shows_most, self.rated)) else "at least "
+        answers = "" if behind is None else f" (it answers {least}{number(self.most, 3)})"
         if kept and behind:
             return f"keeps up with {_load(kept)}, not with {_number(behind)}{answers}"
         if kept:
@@ -285,7 +300,7 @@ def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
 def _requests_needed(row: Row, lightest: Row) -> int:
     """Return how many requests of a pass are likely to show whether a server keeps up, if those sent did not."""
     rate = _point(row).request_rate
-    if not isinstance(rate, float) or not any(launch.too_short for launch in row.used):
+    if not isinstance(rate, float) or not _is_short(row):
         return more_requests(_sent(row))
     slowest_s = max(each.values.get("e2el_s", 0.0) for each in (lightest, row))
     return more_requests(_sent(row), rate, slowest_s)

@@ -246,19 +246,17 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         known,
         kept is None or kept.is_sure,
         any(too_short(one) for one in arriving),
-        0 if good is None else _independent_among(requests, slo, ended),
+        0 if good is None else _independent_among(good, requests),
     )
 
 
-def _independent_among(requests: Requests, slo: Slo, ended: int) -> int:
-    """Return how many independent requests `ended` ones are worth: as many as their latencies with a limit."""
-    measures = [name.removesuffix("_ms") + "_s" for name in slo.named]
-    worth = [
-        _independent(values, [_clusters(requests, measure)]) / values.size
-        for measure in measures
-        if (values := requests.known(measure)).size
-    ]
-    return round(ended * min(worth, default=1.0))
+def _independent_among(good: NDArray[np.bool_], requests: Requests) -> int:
+    """Return how many independent requests those are worth that ended, since good ones may come pass by pass."""
+    has_ended = np.isnan(requests.cut_s)
+    met = good[has_ended].astype(float)
+    if not met.size or met.min() == met.max():
+        return int(met.size)
+    return max(1, int(effective_samples(met, requests.iteration[has_ended])))
 
 
 def completion_of(requests: Requests) -> dict[str, float]:
