@@ -115,8 +115,8 @@ def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
         return False
     try:
         manifest = json.loads((destination / MANIFEST).read_text(encoding="utf-8"))
-        there = {path.name: path.stat().st_size for path in destination.iterdir()}
-        damaged = [name for name, size in manifest.pop("file_bytes").items() if there.get(name) != size]
+        sizes = {path.name: path.stat().st_size for path in destination.iterdir()}
+        damaged = [name for name, size in manifest.pop("file_bytes").items() if sizes.get(name) != size]
     except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{destination} exists, but this command did not build it",
@@ -136,10 +136,10 @@ def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
 
 
 def _difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str:
-    there = {**manifest, **(manifest.get("shape") or {})}
+    existing = {**manifest, **(manifest.get("shape") or {})}
     wanted = {**identity, **identity["shape"]}
-    name = next((name for name, value in wanted.items() if name != "shape" and there.get(name) != value), None)
-    return f"its {name} is {there.get(name)}, not {wanted[name]}" if name else "its description differs"
+    name = next((name for name, value in wanted.items() if name != "shape" and existing.get(name) != value), None)
+    return f"its {name} is {existing.get(name)}, not {wanted[name]}" if name else "its description differs"
 
 
 def _check_space(needed: int, directory: Path) -> None:

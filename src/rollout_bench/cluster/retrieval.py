@@ -59,8 +59,8 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
                 if not paths:
                     done.present += 1
                     continue
-                said = (source / "logs" / file.mode / file.experiment).glob(f"launch-{file.launch}.*log")
-                for log in [path for path in said if path.is_file() and not is_linked(source, path)]:
+                logs_of_launch = (source / "logs" / file.mode / file.experiment).glob(f"launch-{file.launch}.*log")
+                for log in [path for path in logs_of_launch if path.is_file() and not is_linked(source, path)]:
                     _copy(log, logs / log.relative_to(source / "logs"))
                 for path in paths:
                     _copy(path, results / path.relative_to(source / "results"))
@@ -76,31 +76,31 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
 
 def _record(source: Path, file: FoundFile, results: Path) -> list[Path]:
     """Return what to copy of a record, itself last; nothing if it is in `results`."""
-    there, home = source / file.path, results / file.path
-    if home.exists():
+    source_path, target = source / file.path, results / file.path
+    if target.exists():
         return []
-    beside = [path for path in sorted(there.parent.glob(f"{there.stem}.*")) if path != there]
-    for path in (there, *beside, *(inner for folder in beside for inner in folder.rglob("*"))):
+    beside = [path for path in sorted(source_path.parent.glob(f"{source_path.stem}.*")) if path != source_path]
+    for path in (source_path, *beside, *(inner for folder in beside for inner in folder.rglob("*"))):
         _check_no_link(source, path)
-    record = read_launched(there, file.mode)
-    _check_place(there, file, (record.spec.mode, record.spec.experiment(), record.launch))
+    record = read_launched(source_path, file.mode)
+    _check_place(source_path, file, (record.spec.mode, record.spec.experiment(), record.launch))
     for name in record.side_files_sha256 or {}:
-        checked_content(there.with_name(name), record, _AGAIN)
-    if missing := [name for name in record.folders if not (there.parent / name).exists()]:
-        raise UserError(f"{there.with_name(missing[0])}: is missing, and the record names it", _AGAIN)
-    if not home.with_name("spec.json").exists():
-        write_json(home.with_name("spec.json"), record.spec)
-    return [*beside, there]
+        checked_content(source_path.with_name(name), record, _AGAIN)
+    if missing := [name for name in record.folders if not (source_path.parent / name).exists()]:
+        raise UserError(f"{source_path.with_name(missing[0])}: is missing, and the record names it", _AGAIN)
+    if not target.with_name("spec.json").exists():
+        write_json(target.with_name("spec.json"), record.spec)
+    return [*beside, source_path]
 
 
 def _failure(source: Path, file: FoundFile, results: Path) -> list[Path]:
     """Return the failure to copy; nothing if `results` has the launch, or a later failure of it."""
-    there, home = source / FAILURES / file.path, failure_path(results / file.path)
-    _check_no_link(source, there)
-    failure = read_failure(there)
-    _check_place(there, file, (file.mode, failure.experiment, failure.launch))
-    known = (results / file.path).exists() or (home.exists() and read_failure(home).failed_at >= failure.failed_at)
-    return [] if known else [there]
+    source_path, target = source / FAILURES / file.path, failure_path(results / file.path)
+    _check_no_link(source, source_path)
+    failure = read_failure(source_path)
+    _check_place(source_path, file, (file.mode, failure.experiment, failure.launch))
+    known = (results / file.path).exists() or (target.exists() and read_failure(target).failed_at >= failure.failed_at)
+    return [] if known else [source_path]
 
 
 def _copy(path: Path, home: Path) -> None:
@@ -122,7 +122,7 @@ def _check_no_link(source: Path, path: Path) -> None:
         raise UserError(problem, "replace it with the file itself, and collect again")
 
 
-def _check_place(path: Path, file: FoundFile, told: tuple[str, str, int]) -> None:
+def _check_place(path: Path, file: FoundFile, launch: tuple[str, str, int]) -> None:
     """Raise `UserError` if the content of a file belongs to another launch than its path."""
-    if told != (file.mode, file.experiment, file.launch):
-        raise UserError(f"{path}: belongs to {told[0]} {told[1]} launch {told[2]}, so the file was moved", _AGAIN)
+    if launch != (file.mode, file.experiment, file.launch):
+        raise UserError(f"{path}: belongs to {launch[0]} {launch[1]} launch {launch[2]}, so the file was moved", _AGAIN)

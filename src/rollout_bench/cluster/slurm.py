@@ -110,8 +110,8 @@ def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
 
     The result is None if neither names a cause. States such as COMPLETED and FAILED name none.
     """
-    said = [log.read_text(errors="replace")[-_TAIL:] for log in logs if log.is_file()]
-    texts = [*([] if known is None else [known.state]), *said]
+    ends_of_logs = [log.read_text(errors="replace")[-_TAIL:] for log in logs if log.is_file()]
+    texts = [*([] if known is None else [known.state]), *ends_of_logs]
     return next((cause for text in texts for pattern, cause in CAUSES.items() if re.search(pattern, text)), None)
 
 

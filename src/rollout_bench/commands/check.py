@@ -106,8 +106,10 @@ def _engine_facts(arguments: argparse.Namespace, problems: list[UserError]) -> I
     if done.returncode == 0:
         yield "torch", done.stdout.strip()
     else:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        problems.append(UserError(f"torch can't be imported: {said}", "install the engine's pins again: `make setup`"))
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        problems.append(
+            UserError(f"torch can't be imported: {last_line}", "install the engine's pins again: `make setup`")
+        )
 
 
 def device_facts(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
@@ -128,8 +130,8 @@ def device_facts(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, 
         for line in done.stdout.splitlines():
             yield f"{name} device", line
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-            problems.append(UserError(f"{command[0]} fails: {said[-1]}", "check the driver"))
+            output = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            problems.append(UserError(f"{command[0]} fails: {output[-1]}", "check the driver"))
 
 
 def without_room(facts: Iterable[tuple[str, str]], share: float) -> Iterator[UserError]:
@@ -148,8 +150,8 @@ def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
     for kind, name, place, written in arguments.model:
         elsewhere = {"hub": "on the model hub", "synthetic": "built" if Path(place).is_dir() else "will be built"}
         absent = None if kind in elsewhere else unusable_model(Path(place), kind, written)
-        said = elsewhere.get(kind, "found" if absent is None else "NOT USABLE")
-        yield f"model {name}", f"{place} {said}"
+        state = elsewhere.get(kind, "found" if absent is None else "NOT USABLE")
+        yield f"model {name}", f"{place} {state}"
         problems += [] if absent is None else [absent]
         if kind not in elsewhere and absent is None:
             folders.add(Path(place))
@@ -183,9 +185,9 @@ def unread_models(folders: Sequence[Path]) -> Iterator[UserError]:
     if done.returncode == 0:
         errors = json.loads(done.stdout.splitlines()[-1])
     for folder, error in errors.items():
-        said = [line for line in error.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        exceptions = [line for line in error.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
         yield UserError(
-            f"{folder}/config.json: the engine cannot read it: {(said or ['no message'])[-1].partition('. ')[0]}",
+            f"{folder}/config.json: the engine cannot read it: {(exceptions or ['no message'])[-1].partition('. ')[0]}",
             "check the download, or take an engine that knows this model",
         )
 

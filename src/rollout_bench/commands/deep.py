@@ -227,8 +227,8 @@ def check(platform: str, settings: Mapping[str, Any], engine: InstalledEngine, f
         "logs": logs,
     }
     write_whole(REPORT, (json.dumps(shareable(report), indent=2) + "\n").encode())
-    said = "all proofs hold" if holds else "not all proofs hold"
-    print(f"{said}, {seconds:.0f} s; attach {REPORT} to a bug report")
+    verdict = "all proofs hold" if holds else "not all proofs hold"
+    print(f"{verdict}, {seconds:.0f} s; attach {REPORT} to a bug report")
     return 0 if holds else 1
 
 

@@ -237,13 +237,13 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
     is_compared = any(MODES[e.mode].metrics for e in plan.experiments)
     if not is_compared or set(plan.baseline).isdisjoint(AXES):
         return []
-    there = {(e.mode, *names_of(e)) for e in plan.experiments}
+    selected = {(e.mode, *names_of(e)) for e in plan.experiments}
     wanted = {(e.mode, *names_of(e)): (e.mode, *names_of(e, plan.baseline)) for e in plan.experiments}
-    if any(other != own and other in there for own, other in wanted.items()):
+    if any(other != own and other in selected for own, other in wanted.items()):
         return []
     remedies = filter(None, (" and ".join(_selecting_it(plan)), _comparing_what_is_there(plan)))
-    said = ", or ".join(remedies)
-    return [f"nothing is compared with {flow(plan.baseline)} -> {said}"] if said else []
+    advice = ", or ".join(remedies)
+    return [f"nothing is compared with {flow(plan.baseline)} -> {advice}"] if advice else []
 
 
 def _selecting_it(plan: PlanFile) -> Iterator[str]:

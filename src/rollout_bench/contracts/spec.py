@@ -415,14 +415,14 @@ def differing_values(specs: Sequence[Spec]) -> list[str]:
     defaults = {_without_setting(spec): settable_values(spec) for spec in specs if spec.setting is None}
     found = []
     for spec in specs:
-        own, said = settable_values(spec), values_in_name(spec, names)
+        settable, in_name = settable_values(spec), values_in_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
-        values = {name: own.get(name, False if default.get(name) is True else None) for name in names}
+        values = {name: settable.get(name, False if default.get(name) is True else None) for name in names}
         found.append(
             ", ".join(
                 f"{name} unset" if value is None else f"{name}={config_text(value)}"
                 for name, value in values.items()
-                if name not in said and value != default.get(name)
+                if name not in in_name and value != default.get(name)
             )
         )
     return found

@@ -111,10 +111,10 @@ def print_errors(errors: Iterable[UserError]) -> int:
     Returns:
         `LEFT_OUT_STATUS` if there are errors, else 0.
     """
-    told = dict.fromkeys(map(str, errors))
-    for text in told:
+    texts = dict.fromkeys(map(str, errors))
+    for text in texts:
         print(text, file=sys.stderr)
-    return LEFT_OUT_STATUS if told else 0
+    return LEFT_OUT_STATUS if texts else 0
 
 
 def run_command(main: Callable[[], int]) -> None:

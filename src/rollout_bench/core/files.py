@@ -69,9 +69,9 @@ def private_temporary() -> Path | None:
     folder = Path(tempfile.gettempdir()) / f"rollout-bench-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        there = folder.lstat()  # once, so that nobody can swap the folder between two looks
-        is_private = stat.S_ISDIR(there.st_mode) and not there.st_mode & 0o022
-        return folder if is_private and there.st_uid == os.getuid() else None
+        status = folder.lstat()  # once, so that nobody can swap the folder between two looks
+        is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
+        return folder if is_private and status.st_uid == os.getuid() else None
     except OSError:
         return None
 

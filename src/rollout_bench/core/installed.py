@@ -57,11 +57,11 @@ def shadowing_folder(distribution: str) -> str | None:
 def _source_of(installed: importlib.metadata.Distribution) -> str | None:
     """Return the folder of an editable installation (PEP 610); None of another one."""
     try:
-        said = json.loads(installed.read_text("direct_url.json") or "{}")
-        is_editable = said["dir_info"]["editable"]
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+        is_editable = origin["dir_info"]["editable"]
     except (ValueError, LookupError, TypeError):
         return None
-    return unquote(urlsplit(said["url"]).path) if is_editable else None
+    return unquote(urlsplit(origin["url"]).path) if is_editable else None
 
 
 def _state_of(source: str) -> str:

@@ -63,8 +63,8 @@ def main() -> None:
         try:
             unpack(folder, tree)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            said = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each kind of compression
-            sys.exit(f"{folder}: can't be unpacked: {said}\n  -> bring the kit again, into an empty folder")
+            cause = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each kind of compression
+            sys.exit(f"{folder}: can't be unpacked: {cause}\n  -> bring the kit again, into an empty folder")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     site = site_of(python, platform.machine())
     for packed in tree.glob("site-*"):

@@ -213,8 +213,8 @@ class Keys:
         """Return why a key is not supported beside the others; None if it is."""
         found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
         keys = {name: name.rpartition(".")[2] for name, value in found.items() if value not in only[name]}
-        told = [f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items()]
-        return told[0] if told else None
+        unmet = [f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items()]
+        return unmet[0] if unmet else None
 
 
 def without(path: str) -> str:

@@ -414,8 +414,8 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
         left = {name: value for name, value in LEFT_TO_THE_SERVER.items() if name not in first.workload}
         if left:
             sent = ", ".join(f"{name} {value}" for name, value in left.items())
-            told = "leaves these to the server, and here they are sent, unless set beside profile"
-            first.notes.append(f"sampling: {harness} {told}: {sent}")
+            defaults = "leaves these to the server, and here they are sent, unless set beside profile"
+            first.notes.append(f"sampling: {harness} {defaults}: {sent}")
     return first
 
 

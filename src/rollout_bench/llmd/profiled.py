@@ -196,7 +196,7 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
         "LLMDBENCH_HARNESS_NAMESPACE": namespace,
         "LLMDBENCH_HARNESS_PVC_NAME": (kubernetes.get("results_claim"), "rollout-bench"),
     }
-    return {name: str(said or os.environ.get(name) or default) for name, (said, default) in found.items()}
+    return {name: str(configured or os.environ.get(name) or default) for name, (configured, default) in found.items()}
 
 
 def _measured(config: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -311,8 +311,8 @@ def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> d
         UserError: if profiles have different limits.
     """
     written, found = config.get("slo"), {name: own for name, own in limits.items() if own}
-    is_said = written is not None and any(value is not None for value in _mapping(written).values())
-    if not found or is_said or not isinstance(written or {}, Mapping):
+    is_written = written is not None and any(value is not None for value in _mapping(written).values())
+    if not found or is_written or not isinstance(written or {}, Mapping):
         return {}
     first = next(iter(found.values()))
     if any(own != first for own in found.values()):

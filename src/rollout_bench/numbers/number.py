@@ -68,9 +68,9 @@ class Number:
 
     def ratio_over(self, iterations: Iterable[Columns]) -> float | None:
         """Return the value over `iterations`; None if none of them has both columns, or if the divisor is zero."""
-        there = [columns for columns in iterations if self.numerator in columns and self.denominator in columns]
-        bottom = sum(columns[self.denominator] for columns in there)
-        return sum(columns[self.numerator] for columns in there) / bottom if bottom else None
+        with_both = [columns for columns in iterations if self.numerator in columns and self.denominator in columns]
+        bottom = sum(columns[self.denominator] for columns in with_both)
+        return sum(columns[self.numerator] for columns in with_both) / bottom if bottom else None
 
     def aggregate(self, values: Sequence[float]) -> float:
         """Return the value of a row from the `values` [n >= 1] of its valid launches."""

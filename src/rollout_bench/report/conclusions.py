@@ -52,18 +52,18 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     )
     found = [_conclusion(loads, collection) for loads in sweeps.values()]
     compared = [row for base, others in groups for row in (base, *others)]
-    told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
-    untold = [row for row in rows if row.experiment.place not in told]
-    refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
+    concluded = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
+    without_conclusion = [row for row in rows if row.experiment.place not in concluded]
+    refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in without_conclusion if _is_refused(row)])
     if not groups and not refused:
         measured = {row.experiment.experiment for row in rows if row.used}
         found = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
-        untold = [row for row in untold if row.experiment.experiment not in measured]
+        without_conclusion = [row for row in without_conclusion if row.experiment.experiment not in measured]
     elif lines := service_lines(rows, latencies, collection.slo)[:MOST]:
         found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0], kind="conclusion"))
-    if any(row in lacking and (row.launches or row.experiment.failures) for row in untold):
-        step, command = _next(untold, [], collection)
-        lead, *items = _items(refused, *_doubts(untold), step)
+    if any(row in lacking and (row.launches or row.experiment.failures) for row in without_conclusion):
+        step, command = _next(without_conclusion, [], collection)
+        lead, *items = _items(refused, *_doubts(without_conclusion), step)
         lead = lead if refused else f"No result: {lead}"
         found.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command, kind="conclusion"))
     if len(found) == 1:
@@ -142,8 +142,8 @@ def _judged_metric_first(others: Sequence[Row]) -> list[Row]:
     If requests arrive at a rate, the load determines the throughput, so only latencies have a verdict.
     """
     metrics = list(others[0].comparisons)
-    told = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
-    return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
+    judged = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
+    return [replace(row, comparisons={judged: row.comparisons[judged], **row.comparisons}) for row in others]
 
 
 def _trends(rows: Sequence[Row], collection: ResultSet) -> list[Section]:
@@ -159,8 +159,8 @@ def _trends(rows: Sequence[Row], collection: ResultSet) -> list[Section]:
             apart = (highest[1].comparison.low or 0) > (lowest[1].comparison.high or 0)
             ends = sorted((lowest, highest), key=itemgetter(0)) if apart else (known[0], known[-1])
             sure = f"The speed-up of {of} changes with {name} (these intervals have no common value)"
-            said = sure if apart else f"No change of the speed-up of {of} with {name} is shown"
-            items.append(f"{said}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in ends)}.")
+            trend = sure if apart else f"No change of the speed-up of {of} with {name} is shown"
+            items.append(f"{trend}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in ends)}.")
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
 
 
@@ -212,8 +212,8 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
     """Return conclusions of `rows` by mode and number, each against the same experiment in another folder, called A."""
     # loads have the names that they have in tables
     named = [replace(row, experiment=replace(row.experiment, part=None)) for row in rows]
-    told = [row for each in named for row in _judged_metric_first([each])]
-    apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in told)
+    judged = [row for each in named for row in _judged_metric_first([each])]
+    apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in judged)
     headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
     return [_conclusion_of(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
 
@@ -287,13 +287,13 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     first = [*better, *worse][0]
     of = NUMBERS[next(iter(first.comparisons))]
     if not better and len(worse) > 1:
-        told = few_names([f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse], 5)
+        slower = few_names([f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse], 5)
         whose = "" if of.name == "output_tokens_per_s" else f" ({of.header})"
         if len(worse) < everyone:
-            return f"{of.words[2].capitalize()} than {baseline}{whose}: {told}."
+            return f"{of.words[2].capitalize()} than {baseline}{whose}: {slower}."
         all_of_them = "Both" if everyone == 2 else f"All {everyone}"
         verb = "need" if " " in of.words[2] else "are"  # more power
-        return f"{all_of_them} {verb} {of.words[2]} than {baseline}{whose}: {told}."
+        return f"{all_of_them} {verb} {of.words[2]} than {baseline}{whose}: {slower}."
     factor, _, ends = _ratio(first.comparison).partition(" ")
     text = f"{_side(first, axes)} is {factor} {of.words[0]} as {baseline} {ends}".rstrip()
     text += "" if of.name == "output_tokens_per_s" else f" ({of.header})"
@@ -322,11 +322,11 @@ def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequen
 
 def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     """Return the other settings in which the engines differ from the baseline's; empty if there are none."""
-    told = (
+    others = (
         ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
         for row in rows
     )
-    found = grouped((confounders_text(facts), _side(row, axes)) for facts, row in told if facts)
+    found = grouped((confounders_text(facts), _side(row, axes)) for facts, row in others if facts)
     return " ".join(
         f"Also different from {baseline} in {few_names(names, 5)}: {words}." for words, names in found.items()
     )
@@ -410,12 +410,12 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     if damaged := sum(len(row.experiment.damaged) for row in rows):
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
     few = [(row.label, row.comparison) for row in rows if row.comparison.carried_by_few]
-    if told := [
+    if reversed_by_slow := [
         f"{label} is {ratio(one.speedup)}x by a typical pass and {ratio(one.of_totals)}x by the time of all"
         for label, one in few
         if one.of_totals is not None and one.speedup is not None
     ]:
-        yield f"A few slow passes tell otherwise: {few_names(told)}."
+        yield f"A few slow passes tell otherwise: {few_names(reversed_by_slow)}."
 
 
 def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:

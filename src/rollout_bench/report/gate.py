@@ -284,8 +284,8 @@ def gate_outcomes(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
     findings = made.findings
     found = _at_limits(findings.rows, limits)
     lost = [test for each in made.only_in_a for test in _lost(each, limits)]
-    there = {limit.number for _, limit, _ in found} | {test.number for test in lost}
-    if absent := [limit.number for limit in limits if limit.named and limit.number not in there]:
+    compared = {limit.number for _, limit, _ in found} | {test.number for test in lost}
+    if absent := [limit.number for limit in limits if limit.named and limit.number not in compared]:
         raise UserError(f"--fail-if: no experiment has {absent[0]}", "leave it out, or measure a mode that has it")
     if not any(comparison.speedup for *_, comparison in found):
         reasons = dict.fromkeys(comparison.reason for *_, comparison in found if comparison.reason)
@@ -395,7 +395,7 @@ def lines_of(gate: Gate) -> list[str]:
     """
     compared = [test for test in gate.tests if test.speedup is not None]
     without = grouped((test.sentence, test) for test in gate.tests if test.speedup is None)
-    lines = [*map(str, compared), *(_not_compared(said, tests) for said, tests in without.items())]
+    lines = [*map(str, compared), *(_not_compared(reason, tests) for reason, tests in without.items())]
     lines += [f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b]
     head = f"{_sentence(gate)} Exit status {STATUS[gate.outcome]}."
     return [head, *(f"- {line}" for line in lines), *_intervals(gate), *_way_out(gate)]
@@ -406,9 +406,9 @@ def _intervals(gate: Gate) -> list[str]:
     return [INTERVALS] if sum(test.low is not None for test in gate.tests) > 1 else []
 
 
-def _not_compared(said: str, tests: Sequence[Finding]) -> str:
+def _not_compared(reason: str, tests: Sequence[Finding]) -> str:
     names = first_few(dict.fromkeys(f"{test.experiment} ({test.mode})" for test in tests))
-    return f"{names}, not compared in {first_few(dict.fromkeys(test.number for test in tests), 4)}: {said}"
+    return f"{names}, not compared in {first_few(dict.fromkeys(test.number for test in tests), 4)}: {reason}"
 
 
 def _way_out(gate: Gate) -> list[str]:

@@ -111,12 +111,12 @@ def text_of(gates: Sequence[Gate]) -> str:
     known = {name_of(test) for gate in gates for test in gate.tests if test.of_b}
     tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items() if title in known]
     all_series = series_of(gates)
-    said = grouped((conclusion_of(series), name_of(series[0].test)) for series in all_series)
+    by_conclusion = grouped((conclusion_of(series), name_of(series[0].test)) for series in all_series)
     found = [
         f"{names[0]} is {conclusion}."
         if len(names) == 1
         else f"{len(names)} numbers are {conclusion}: {first_few(names)}."
-        for conclusion, names in said.items()
+        for conclusion, names in by_conclusion.items()
     ]
     if lacking := [title for title in lines if title not in known]:
         found.append(f"Without a value of B, so without a table: {first_few(lacking)}.")

@@ -121,8 +121,8 @@ def differences(environments: Sequence[Environment]) -> list[str]:
     flat = [environment_facts(environment) for environment in environments]
     names = dict.fromkeys(name for facts in flat for name in facts)
     counts = {name: Counter(facts.get(name, "not set") for facts in flat).most_common() for name in names}
-    told = {name: [f"{value} ({several(n, 'launch')})" for value, n in values] for name, values in counts.items()}
-    return [f"{name}: {'; '.join(values)}" for name, values in told.items() if len(values) > 1]
+    values_of = {name: [f"{value} ({several(n, 'launch')})" for value, n in values] for name, values in counts.items()}
+    return [f"{name}: {'; '.join(values)}" for name, values in values_of.items() if len(values) > 1]
 
 
 def device_of(environment: Environment) -> str:
@@ -266,12 +266,12 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
 def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     """Yield an experiment, its launches with a certain flag, and the flag of the first of them."""
     raised = [(row, launch.launch, flag) for row in rows for launch in row.launches for flag in launch.flags]
-    told: dict[tuple[object, ...], tuple[Row, int, Flag]] = {}  # every load of a sweep has the same flags of a launch
+    flags: dict[tuple[object, ...], tuple[Row, int, Flag]] = {}  # every load of a sweep has the same flags of a launch
     for row, launch, flag in raised:
         own = row.experiment
-        told.setdefault((own.mode, own.experiment, launch, flag.code, flag.sentence), (row, launch, flag))
+        flags.setdefault((own.mode, own.experiment, launch, flag.code, flag.sentence), (row, launch, flag))
     alike = grouped(
-        ((row.experiment.place, flag.code, flag.severity), (row, launch, flag)) for row, launch, flag in told.values()
+        ((row.experiment.place, flag.code, flag.severity), (row, launch, flag)) for row, launch, flag in flags.values()
     )
     for found in alike.values():
         row, first, flag = found[0]

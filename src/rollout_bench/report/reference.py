@@ -91,8 +91,8 @@ def numbers_table() -> str:
 
 def commands_text(helps: dict[str, str], rules: str) -> str:
     """Return `--help` of every command, and the workflow's rules."""
-    said = {"snakemake --list-rules": rules, **{f"{name} --help": text for name, text in helps.items()}}
-    return "\n\n".join(f"$ {command}\n{text.strip()}" for command, text in said.items()) + "\n"
+    outputs = {"snakemake --list-rules": rules, **{f"{name} --help": text for name, text in helps.items()}}
+    return "\n\n".join(f"$ {command}\n{text.strip()}" for command, text in outputs.items()) + "\n"
 
 
 _KEYS = ("key", "type", "default", "meaning")

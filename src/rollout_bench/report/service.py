@@ -203,8 +203,8 @@ class _Rates:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
         if not self.has_limits:
             return f"{self._keeping_up()}{self._undecided()}"
-        is_told = short or (self.kept_up == self.states and "falls behind" not in self.states)
-        return f"{self._meeting()}{self._undecided()}" + ("" if is_told else f"; it {self._keeping_up()}")
+        is_decided = short or (self.kept_up == self.states and "falls behind" not in self.states)
+        return f"{self._meeting()}{self._undecided()}" + ("" if is_decided else f"; it {self._keeping_up()}")
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
@@ -221,14 +221,16 @@ class _Rates:
         limits = " and ".join(
             f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in self._slo.named.items()
         )
-        told = f"the limits ({limits} for {plain_percent(self._slo.attainment)} of the requests)"
+        limits_text = f"the limits ({limits} for {plain_percent(self._slo.attainment)} of the requests)"
         if kept and behind:
-            return f"meets {told} at {_load(kept)}{_met_share(kept)}, not at {_number(behind)}{_met_share(behind)}"
+            return (
+                f"meets {limits_text} at {_load(kept)}{_met_share(kept)}, not at {_number(behind)}{_met_share(behind)}"
+            )
         if kept:
-            return f"meets {told} at {_load(kept)}{_met_share(kept)}{self._highest(kept, self.states)}"
+            return f"meets {limits_text} at {_load(kept)}{_met_share(kept)}{self._highest(kept, self.states)}"
         if behind:
-            return f"does not meet {told} at {_load(behind)}{_met_share(behind)}"
-        return f"is not shown to meet {told}"
+            return f"does not meet {limits_text} at {_load(behind)}{_met_share(behind)}"
+        return f"is not shown to meet {limits_text}"
 
     def _highest(self, kept: Row, states: Sequence[State]) -> str:
         """Return that no higher rate than that of `kept` was asked, or that those have no valid result."""
@@ -247,8 +249,8 @@ class _Rates:
         if not rows:
             return ""
         shares = [row.values.get("kept_up_share", 1.0) for row in rows]
-        told = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
-        answered = f" (answered: {', '.join(told)})" if min(shares) < KEPT_UP else ""
+        shares_text = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
+        answered = f" (answered: {', '.join(shares_text)})" if min(shares) < KEPT_UP else ""
         names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
         needed = {_number(row): _requests_needed(row, self.rated[0]) for row in rows}
         each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
@@ -289,12 +291,12 @@ def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
         rate = best.values.get("completed_requests_per_s")
         answers = "" if rate is None else f"{number(rate, 3)} req/s, "
         tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
-        told = "; ".join(filter(None, (_at(best, latencies), _within(best, slo))))
-        return f"answers {tokens} with {_load(best)}{of}{': ' * bool(told)}{told}"
+        details = "; ".join(filter(None, (_at(best, latencies), _within(best, slo))))
+        return f"answers {tokens} with {_load(best)}{of}{': ' * bool(details)}{details}"
     rates = _Rates(every, slo)
-    told = _at(rates.best, latencies)
-    where = f"; at {_load(rates.best)}" if told and len(rates.rated) > 1 else ""
-    return f"{rates.sentence()}{where}{': ' * bool(told)}{told}"
+    details = _at(rates.best, latencies)
+    where = f"; at {_load(rates.best)}" if details and len(rates.rated) > 1 else ""
+    return f"{rates.sentence()}{where}{': ' * bool(details)}{details}"
 
 
 def _requests_needed(row: Row, lightest: Row) -> int:

@@ -200,11 +200,11 @@ def measured_title(collection: ResultSet) -> str:
     models = first_few(dict.fromkeys(each.model for each in launched))
     labels = list(dict.fromkeys(label for each in launched if (label := label_of(each)) != UNKNOWN))
     loads = list(dict.fromkeys(each.point_label for each in collection.experiments if each.part))
-    told = labels if len(labels) > 1 or not loads else loads
+    names = labels if len(labels) > 1 or not loads else loads
     for unit in (" req/s", " at once"):
-        if all(load.endswith(unit) for load in loads) and told is loads:
-            told = [*(load.removesuffix(unit) for load in loads[:-1]), loads[-1]]
-    return ": ".join(filter(None, (models, first_few(told, 5))))
+        if all(load.endswith(unit) for load in loads) and names is loads:
+            names = [*(load.removesuffix(unit) for load in loads[:-1]), loads[-1]]
+    return ": ".join(filter(None, (models, first_few(names, 5))))
 
 
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:

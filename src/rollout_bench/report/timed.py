@@ -88,9 +88,9 @@ def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, st
         if metric is None or FRONT not in row.comparisons:
             continue
         one, other = row.comparisons[metric], row.comparisons[FRONT]
-        said, said_other = STANDS.get(one.verdict), STANDS.get(other.verdict)
-        if one.speedup and other.speedup and said and said_other and said != said_other:
-            yield row.name, NUMBERS[metric].header, said, one.speedup, said_other, other.speedup
+        verdict, other_verdict = STANDS.get(one.verdict), STANDS.get(other.verdict)
+        if one.speedup and other.speedup and verdict and other_verdict and verdict != other_verdict:
+            yield row.name, NUMBERS[metric].header, verdict, one.speedup, other_verdict, other.speedup
 
 
 def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special: Special | None = None) -> list[View]:

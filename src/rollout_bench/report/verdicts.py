@@ -90,11 +90,11 @@ def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[
     launches, they are yielded once.
     """
     for row in rows:
-        told = set()
+        reported = set()
         for comparison in row.comparisons.values():
             left_out = grouped((way, launch) for launch, way in sorted(comparison.other_way.items()))
-            if left_out and str(left_out) not in told:
-                told.add(str(left_out))
+            if left_out and str(left_out) not in reported:
+                reported.add(str(left_out))
                 (way,) = comparison.ways
                 yield row.name, way, left_out
 

@@ -102,8 +102,8 @@ def view(kind: str, title: str, columns: Sequence[Column[T]], entries: Sequence[
 
 
 def _text(column: Column[T], entry: Entry[T]) -> str:
-    told = None if column.cell is None or entry.of is None else column.cell(entry.of)
-    return told or entry.texts.get(column.header) or MISSING
+    text = None if column.cell is None or entry.of is None else column.cell(entry.of)
+    return text or entry.texts.get(column.header) or MISSING
 
 
 def without_empty(tables: Iterable[View]) -> list[View]:

@@ -98,15 +98,15 @@ def check_devices(config: Config, matrix: Matrix) -> None:
     if config.kubernetes.image is not None:
         return
     on_cpu = matrix.platform == "cpu"
-    there = len(os.sched_getaffinity(0)) if on_cpu else _visible(matrix.platform, None)
-    if there:
-        check_devices_here((experiment.spec for experiment in matrix.experiments), there)
+    devices = len(os.sched_getaffinity(0)) if on_cpu else _visible(matrix.platform, None)
+    if devices:
+        check_devices_here((experiment.spec for experiment in matrix.experiments), devices)
 
 
 def _devices(plan: Schedule) -> int:
     """Return how many devices the launches of `plan` may use here simultaneously; 1 if the number is unknown."""
-    there, most = _visible(plan.matrix.platform, plan.config.devices), plan.config.devices
-    return max(1, min(there, most or there))
+    devices, most = _visible(plan.matrix.platform, plan.config.devices), plan.config.devices
+    return max(1, min(devices, most or devices))
 
 
 def _visible(platform: Platform, blocks: int | None) -> int:

@@ -97,8 +97,8 @@ def problems_here(state: ResultsState, engine: InstalledEngine) -> Iterator[User
     command = [engine.python, "-m", "rollout_bench.measure.reachable"]
     done = subprocess.run(command, input=places.model_dump_json(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{engine.python}: cannot ask servers and the hub: {said}", "see `rollout-bench check`")
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{engine.python}: cannot ask servers and the hub: {last_line}", "see `rollout-bench check`")
     for problem, remedy in json.loads(done.stdout):
         yield UserError(problem, remedy)
 

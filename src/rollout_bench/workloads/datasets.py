@@ -324,9 +324,9 @@ def _sharegpt(text: str) -> Iterator[Entry]:
 def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
     """Return the first question and the first answer after it; None if one is missing, as in many such files."""
     known = [turn for turn in turns if isinstance(turn, dict) and isinstance(turn.get("value"), str)]
-    said = iter([(turn.get("from"), turn["value"]) for turn in known if turn["value"].strip()])
-    asked = next((text for who, text in said if who in ASKING), None)
-    answered = next((text for who, text in said if who in ANSWERING), None)
+    messages = iter([(turn.get("from"), turn["value"]) for turn in known if turn["value"].strip()])
+    asked = next((text for who, text in messages if who in ASKING), None)
+    answered = next((text for who, text in messages if who in ANSWERING), None)
     return None if asked is None or answered is None else (asked, answered)
 
 

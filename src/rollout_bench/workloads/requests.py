@@ -318,18 +318,21 @@ class Source:
             further = drawn_turns(workload, label, len(outputs))
             beginnings = prefixes(workload, self._vocabulary, launch, iteration, self._part)
             token_ids = [self._ids(entry, beginnings[i % len(beginnings)]) for i, entry in enumerate(taken)]
-        said = [self._output_tokens(entry) for entry in taken]
+        output_tokens = [self._output_tokens(entry) for entry in taken]
         times = self._arrivals(numbers)
         places = prompt_numbers(taken)
         siblings = [itertools.count() for _ in places]
         asked = [
             Request(
-                place, next(siblings[place]), token_ids[number], said[number] or outputs[number * samples + sample],
+                place,
+                next(siblings[place]),
+                token_ids[number],
+                output_tokens[number] or outputs[number * samples + sample],
                 times[number],
             )
             for number, place in enumerate(places)
             for sample in range(samples)
-        ]  # fmt: skip
+        ]
         return with_turns(asked, further, self._vocabulary, label)
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
@@ -396,9 +399,9 @@ def load_tokenizer(model: str, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        said = " ".join(str(error).split())
+        cause = " ".join(str(error).split())
         raise UserError(
-            f"{model}: has no tokenizer that works: {said[:200]}",
+            f"{model}: has no tokenizer that works: {cause[:200]}",
             "put the model's tokenizer files beside its weights, or give prompts as token ids",
         ) from None
 

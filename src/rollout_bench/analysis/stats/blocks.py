@@ -78,19 +78,19 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     d = np.asarray(log_ratios, dtype=float)
     if d.ndim < 2:
         raise ValueError("blocks need two dimensions: blocks and configurations")
-    there = np.isfinite(d)
-    there &= (there.sum(axis=-2) >= 2)[..., None, :]
-    pairs = there.sum(axis=-2)
+    finite = np.isfinite(d)
+    finite &= (finite.sum(axis=-2) >= 2)[..., None, :]
+    pairs = finite.sum(axis=-2)
     judged = pairs > 0
     m = np.where(judged, pairs, 1)
-    d = np.where(there, d, 0.0)
+    d = np.where(finite, d, 0.0)
     mean = d.sum(axis=-2) / m
     # Centre each configuration first, so that large ratios do not cost digits in the sums below.
-    centred = np.where(there, d - mean[..., None, :], 0.0)
+    centred = np.where(finite, d - mean[..., None, :], 0.0)
     own = (centred**2).sum(axis=-2) / np.maximum(m - 1, 1)
-    s2, freedom = _residual_variance(centred, there), (pairs - judged).sum(axis=-1)
+    s2, freedom = _residual_variance(centred, finite), (pairs - judged).sum(axis=-1)
     pooled = np.broadcast_to(2 * s2[..., None], own.shape)
-    shared = np.einsum("...ij,...il->...jl", there.astype(float), there.astype(float))
+    shared = np.einsum("...ij,...il->...jl", finite.astype(float), finite.astype(float))
     overlap = shared / (2 * np.sqrt(m[..., :, None] * m[..., None, :]))
     others = judged[..., :, None] & judged[..., None, :] & ~np.eye(d.shape[-1], dtype=bool)
     return Contrasts(
@@ -101,12 +101,12 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
         freedom=freedom,
         comparisons=judged.sum(axis=-1),
         correlation=np.where(others, overlap, BALANCED).min(axis=(-2, -1)),
-        own_error=np.where(judged & _scatters_more(centred, there), np.sqrt(own / m), 0.0),
+        own_error=np.where(judged & _scatters_more(centred, finite), np.sqrt(own / m), 0.0),
         own_freedom=np.maximum(pairs - 1, 1),
     )
 
 
-def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _scatters_more(d: Array, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return for each configuration [..., k - 1] whether it or the baseline visibly scatters more than the others.
 
     Only blocks without a missing pair in log ratios `d` [..., m, k - 1] count; missing values are 0. Each
@@ -114,9 +114,9 @@ def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
     of freedom. For the baseline, s_j^2 is replaced by the variance of its distance from the mean of the others. With k
     = 3 the baseline is not tested, because too few configurations remain.
     """
-    judged = np.asarray(there.any(axis=-2))
+    judged = np.asarray(finite.any(axis=-2))
     k = judged.sum(axis=-1)[..., None] + 1
-    whole = np.asarray((there | ~judged[..., None, :]).all(axis=-1))
+    whole = np.asarray((finite | ~judged[..., None, :]).all(axis=-1))
     m = np.maximum(whole.sum(axis=-1), 2)[..., None]
     sides = np.concatenate([np.ones_like(judged[..., :1]), judged], axis=-1)[..., None, :] & whole[..., None]
     y = np.where(sides, np.concatenate([np.zeros_like(d[..., :1]), d], axis=-1), 0.0)
@@ -133,14 +133,14 @@ def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(more[..., 1:] | more[..., :1])
 
 
-def _residual_variance(d: Array, there: NDArray[np.bool_]) -> Array:
+def _residual_variance(d: Array, finite: NDArray[np.bool_]) -> Array:
     """Return s^2 [...] of the least-squares fit to log ratios `d` [..., m, k - 1], with 0 for missing values.
 
     The fit is of blocks and configurations. The ratios in a block share the baseline's noise, so their covariance is
     s^2 (I + J). Its inverse is I - J / n_i, with n_i the number of ratios plus the baseline. Generalised least squares
     with this inverse equals the ordinary fit of all y_ij.
     """
-    present = there.astype(float)
+    present = finite.astype(float)
     cells = present.sum(axis=-1) + 1
     pairs = present.sum(axis=-2)
     information = -np.einsum("...ij,...il->...jl", present / cells[..., None], present)

@@ -102,11 +102,11 @@ def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> tuple[Contrasts, C
         ValueError: fewer than two dimensions.
     """
     d = np.asarray(log_ratios, dtype=float)
-    there = np.isfinite(d)
-    stage = contrasts(np.where(np.cumsum(there, axis=-2) <= first, d, np.nan))
-    pairs = np.where(stage.pairs > 0, there.sum(axis=-2), 0)
+    finite = np.isfinite(d)
+    stage = contrasts(np.where(np.cumsum(finite, axis=-2) <= first, d, np.nan))
+    pairs = np.where(stage.pairs > 0, finite.sum(axis=-2), 0)
     longer = np.sqrt(stage.pairs / np.maximum(pairs, 1))
-    mean = np.where(there, d, 0.0).sum(axis=-2) / np.maximum(pairs, 1)
+    mean = np.where(finite, d, 0.0).sum(axis=-2) / np.maximum(pairs, 1)
     of_first = replace(
         stage,
         log_ratio=np.where(pairs > 0, mean, np.nan),

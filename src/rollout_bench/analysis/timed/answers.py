@@ -121,7 +121,7 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[SweepLine]]:
             fixed = " ".join(f"{other}={config_text(settings[other])}" for other in others if other in settings)
             label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
             found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
-    lines = [SweepLine(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
+    lines = [SweepLine(*names, tuple(sorted(points, key=lambda each: each[0]))) for names, points in found.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
 
 
@@ -133,11 +133,13 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """
     specs = {row.experiment.setting: row.experiment.records[0].spec for row in rows if row.experiment.records}
     names_set = differing(specs.values())
-    said = {setting: values_in_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING}
-    keys = {tuple(values) for values in said.values()}
+    values_of = {
+        setting: values_in_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING
+    }
+    keys = {tuple(values) for values in values_of.values()}
     names = keys.pop() if len(keys) == 1 else ()
-    swept = len(names) > 1 and all(len(setting.split("+")) == len(names) for setting in said)
-    short = {setting: "+".join(values.values()) for setting, values in said.items()} if swept else {}
+    swept = len(names) > 1 and all(len(setting.split("+")) == len(names) for setting in values_of)
+    short = {setting: "+".join(values.values()) for setting, values in values_of.items()} if swept else {}
     of_settings = len({row.quant_label for row in rows}) == 1 and len({row.experiment.setting for row in rows}) > 1
     labelled = []
     for row in rows:

@@ -233,11 +233,11 @@ def _without_effect(own: Record, other: Record) -> str:
         return ""  # the engines differ; num_gpu_blocks is left out, as it varies from start to start
     found = []
     for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
-        if any(name in said and name not in ignored for said, ignored in zip(asked, overruled, strict=True)):
+        if any(name in arguments and name not in ignored for arguments, ignored in zip(asked, overruled, strict=True)):
             return ""
         found += [
-            f"{name} {said[name]} was asked for, and the engine uses {ignored[name]}"
-            for said, ignored in zip(asked, overruled, strict=True)
-            if name in said
+            f"{name} {arguments[name]} was asked for, and the engine uses {ignored[name]}"
+            for arguments, ignored in zip(asked, overruled, strict=True)
+            if name in arguments
         ]
     return f"setting without effect: {first_few(found)}" if found else ""

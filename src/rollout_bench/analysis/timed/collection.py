@@ -164,8 +164,8 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
 
     Unusable records are left out.
     """
-    there = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
-    there |= {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
+    collected = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
+    collected |= {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
     wanted = dict.fromkeys(
         (experiment.mode, member.partition("/")[2], record.launch)
         for experiment in experiments
@@ -174,7 +174,7 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
         for member in record.block.members
         if member.partition("/")[0] == experiment.mode
     )
-    for mode, name, launch in (mate for mate in wanted if mate not in there):
+    for mode, name, launch in (mate for mate in wanted if mate not in collected):
         # OSError: the file is missing, or its folder is not readable.
         with contextlib.suppress(UserError, OSError):
             stat = record_path(results, mode, name, launch).stat()
@@ -253,7 +253,7 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
 
 
 def _must_match(path: Path, inside: Mapping[str, object], places: Mapping[str, object]) -> None:
-    for field, said in inside.items():
-        if said != places[field]:
-            problem = f"{path}: {field}: says {said} but the file lies where {places[field]} belongs"
+    for field, value in inside.items():
+        if value != places[field]:
+            problem = f"{path}: {field}: says {value} but the file lies where {places[field]} belongs"
             raise UserError(problem, RECORD_REMEDY)

@@ -186,18 +186,18 @@ def compare_launches(
         reason = f"in launch {idle[0]} a pass, its own or its baseline's, {lacks}"
         return Comparison(verdict="unknown", reason=reason)
     better = 1 if NUMBERS[metric].better == "higher" else -1
-    told = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
-    there = {launch: pair for launch, pair in told.items() if pair is not None}
-    found = most_precise_pairs(there, MIN_PAIRS)
+    pair_or_none = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
+    pairs = {launch: pair for launch, pair in pair_or_none.items() if pair is not None}
+    found = most_precise_pairs(pairs, MIN_PAIRS)
     ways = frozenset(pair.way for pair in found.values())
     totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
-    unpaired, baseline_unpaired = (len(side) - len(there) for side in sides)
+    unpaired, baseline_unpaired = (len(side) - len(pairs) for side in sides)
     comparison = Comparison(
         unpaired=unpaired,
         baseline_unpaired=baseline_unpaired,
         ways=ways,
         of_totals=None if totals is None else totals**better,
-        other_way={launch: pair.way for launch, pair in there.items() if launch not in found},
+        other_way={launch: pair.way for launch, pair in pairs.items() if launch not in found},
     )
     logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
     return with_pairs(comparison, logs, confidence, stop)

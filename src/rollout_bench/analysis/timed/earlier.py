@@ -104,9 +104,9 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
             continue
         by_value = grouped((facts.get(fact, NOT_SET), launch) for launch, facts in launches)
         if len(by_value) > 1:
-            told = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
+            values = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
             return UserError(
-                f"{name}: its launches differ in {fact}: {told}",
+                f"{name}: its launches differ in {fact}: {values}",
                 "select those of one kind (make its summary with a plan of them), or move the others away",
             )
     return None
@@ -116,15 +116,15 @@ def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError 
     """Return the error if both engine and machine differ, or a group that must not."""
     unique = dict.fromkeys(difference for against in found for difference in against.differences)
     differing = {group: [d for d in unique if d.group == group] for group in ("engine", "machine")}
-    there = [group for group, found in differing.items() if found]
-    if set(there) <= set(earlier.differ or there[:1]):
+    groups = [group for group, found in differing.items() if found]
+    if set(groups) <= set(earlier.differ or groups[:1]):
         return None
-    told = "; ".join(f"{group}: {first_few(differing[group])}" for group in there)
+    named = "; ".join(f"{group}: {first_few(differing[group])}" for group in groups)
     return UserError(
-        f"{earlier.name} and {earlier.of} differ in {' and in '.join(there)}, and no more than one may: {told}"
-        if len(there) > 1
-        else f"{earlier.name} and {earlier.of} differ in {there[0]}, which was not to differ: {told}",
-        f"make one side agree, or let both differ: rollout-bench compare with --differ {' '.join(there)}",
+        f"{earlier.name} and {earlier.of} differ in {' and in '.join(groups)}, and no more than one may: {named}"
+        if len(groups) > 1
+        else f"{earlier.name} and {earlier.of} differ in {groups[0]}, which was not to differ: {named}",
+        f"make one side agree, or let both differ: rollout-bench compare with --differ {' '.join(groups)}",
     )
 
 

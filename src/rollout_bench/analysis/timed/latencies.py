@@ -54,13 +54,13 @@ def _pooled(experiment: TimedExperiment) -> PooledSequences:
         reason = no_valid_launch(experiment.records)
         return PooledSequences({}, {}, (reason,) if reason else ())
     has_loads = mode_of(experiment.mode).has_loads
-    told: Sequence[Record] = valid
+    pooled: Sequence[Record] = valid
     if has_loads:  # a launch has one side file for all loads, so the first load lists the unusable ones
-        told = experiment.whole.records if experiment.part is None or experiment.part.number == 0 else ()
+        pooled = experiment.whole.records if experiment.part is None or experiment.part.number == 0 else ()
     # A record is complete without its side file, so the summary is still useful.
     reasons = [
         f"launch {record.launch} is not among them, {error.problem}"
-        for record in told
+        for record in pooled
         if isinstance(error := experiment.side_files[record.launch].content, UserError)
     ]
     counted = [own for record in valid if (own := experiment.measured_requests(record)) is not None]

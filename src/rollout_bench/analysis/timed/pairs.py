@@ -90,8 +90,8 @@ def most_precise_pairs(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]
     differences. That spread may also decide the number of pairs. The choice does not depend on the ratios.
     """
     of_way = {way: {launch: pair for launch, pair in pairs.items() if pair.way == way} for way in WAYS}
-    there = [found for found in of_way.values() if found]
-    return next((found for found in there if len(found) >= least), there[0] if there else {})
+    candidates = [found for found in of_way.values() if found]
+    return next((found for found in candidates if len(found) >= least), candidates[0] if candidates else {})
 
 
 def typical(launch: LaunchMeasures) -> bool:
@@ -148,8 +148,8 @@ def paired_launches(
     own: Iterable[LaunchMeasures], theirs: Iterable[LaunchMeasures]
 ) -> dict[int, tuple[LaunchMeasures, LaunchMeasures]]:
     """Return the pairs of launches that both sides have, by their index."""
-    there: Mapping[int, LaunchMeasures] = {launch.launch: launch for launch in theirs}
-    found = {launch.launch: (launch, there[launch.launch]) for launch in own if launch.launch in there}
+    by_launch: Mapping[int, LaunchMeasures] = {launch.launch: launch for launch in theirs}
+    found = {launch.launch: (launch, by_launch[launch.launch]) for launch in own if launch.launch in by_launch}
     return dict(sorted(found.items()))
 
 
@@ -226,11 +226,11 @@ def marked_unfair(
         flag = _out_of_turn(launch.record, theirs.get(launch.launch), limit_s)
         turned.append(launch if flag is None else replace(launch, flags=(*launch.flags, flag), paired=False))
     places = {
-        each.launch: (here, there)
+        each.launch: (placement, other_placement)
         for each in turned
-        if (here := each.record.placement) is not None
+        if (placement := each.record.placement) is not None
         and each.launch in theirs
-        and (there := theirs[each.launch].placement) is not None
+        and (other_placement := theirs[each.launch].placement) is not None
     }
     counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
     uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}

@@ -67,7 +67,7 @@ class _Compared:
     """An experiment, or a load of a sweep, with its baseline.
 
     `comparison` has its pairs in the deciding `metric`.
-    `there` are the launches that both whole experiments have, because an invalid launch may lack this load. `spoilt`
+    `launches` are those that both whole experiments have, because an invalid launch may lack this load. `spoilt`
     are launches without a pair for a reason that will affect further launches as well.
     """
 
@@ -75,7 +75,7 @@ class _Compared:
     other: TimedExperiment
     metric: MetricName
     comparison: Comparison
-    there: frozenset[int]
+    launches: frozenset[int]
     spoilt: frozenset[int]
 
     @property
@@ -86,7 +86,7 @@ class _Compared:
     @property
     def contiguous(self) -> int:
         """Number of existing launches before the first gap."""
-        return next(launch for launch in range(len(self.there) + 1) if launch not in self.there)
+        return next(launch for launch in range(len(self.launches) + 1) if launch not in self.launches)
 
     def enough(self, pairs: int, least: int, most: int) -> int:
         """Return the number of launches that gives `pairs` pairs, if each missing launch makes a pair.
@@ -94,7 +94,7 @@ class _Compared:
         Launches that made no pair for a reason that will affect further ones are enough as well.
         """
         for launches in range(least, most):
-            possible = sum(launch in self.comparison.pairs or launch not in self.there for launch in range(launches))
+            possible = sum(launch in self.comparison.pairs or launch not in self.launches for launch in range(launches))
             if possible >= pairs or (not possible and self.spoilt.issuperset(range(launches))):
                 return launches
         return most
@@ -199,7 +199,7 @@ def _compared(
         other=other,
         metric=metric,
         comparison=found,
-        there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
+        launches=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
         spoilt=frozenset(
             launch.launch
             for launch in (*sides, *base)

@@ -291,7 +291,7 @@ def _comparison(
 
 def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
     out = [{flag.code for flag in launch.flags} for launch in valid if not launch.paired]
-    shared = [said for code, said in UNPAIRED.items() if all(code in codes for codes in out)]
+    shared = [reason for code, reason in UNPAIRED.items() if all(code in codes for codes in out)]
     why = shared[0] if shared else "are no pair with the baseline's; their flags say why"
     return f"{len(out)} of its {len(valid)} launches {why}" if out else ""
 

@@ -168,8 +168,8 @@ def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[
     if lengths:
         values["output_tokens"] = np.concatenate([launch.output_tokens[launch.good] for launch in launches]) * 1.0
         clusters["output_tokens"] = [[launch.iteration[launch.good]] for launch in launches]
-    there = {measure: found for measure, found in values.items() if found.size}
-    return there, {measure: _independent(found, clusters[measure]) for measure, found in there.items()}
+    measured = {measure: found for measure, found in values.items() if found.size}
+    return measured, {measure: _independent(found, clusters[measure]) for measure, found in measured.items()}
 
 
 def _clusters(launch: Requests, measure: str) -> list[Indices]:
@@ -305,8 +305,8 @@ def good_requests(requests: Requests, slo: Slo) -> NDArray[np.bool_] | None:
 def most_at_once(requests: Requests) -> int:
     """Return the maximum of simultaneous requests in one iteration, among those that succeeded or were cut."""
     ended_s = np.where(requests.good, requests.last_s, requests.cut_s)
-    there = np.isfinite(ended_s) & np.isfinite(requests.sent_s)
-    begins, ends = np.sort(requests.sent_s[there]), np.sort(ended_s[there])
+    finite = np.isfinite(ended_s) & np.isfinite(requests.sent_s)
+    begins, ends = np.sort(requests.sent_s[finite]), np.sort(ended_s[finite])
     # At each begin: requests begun so far, minus those ended by then. An end at the same moment counts as ended.
     under_way = np.arange(1, begins.size + 1) - np.searchsorted(ends, begins, side="right")
     return int(under_way.max()) if under_way.size else 0

@@ -324,8 +324,8 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
 
 def cached_of(rows: Sequence[SequenceRow], counted: int | None) -> int | None:
     """Return prompt tokens from the prefix cache: the sum over rows, or the engine's counter if a row lacks them."""
-    said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
-    return sum(said) if len(said) == len(rows) else counted
+    cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+    return sum(cached) if len(cached) == len(rows) else counted
 
 
 def digest_of(token_ids: list[int]) -> str:

@@ -215,8 +215,8 @@ class Member:
             engines.add(self._processes)
             starter = starter_for(spec, WORKER, environments[0], request.owner, context.signals)
         else:
-            said = f"An earlier launch started the engine, whose output is in {self._processes.log}\n"
-            request.log.write_text(said)
+            note = f"An earlier launch started the engine, whose output is in {self._processes.log}\n"
+            request.log.write_text(note)
             if self._processes.router is not None:
                 self._processes.router.follow(spec, request.launch, request.source)
         job = request.job(max(1.0, request.timeout_s - filled_s), traces, is_last=not engines.is_wanted(spec))

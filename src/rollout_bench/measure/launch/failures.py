@@ -335,5 +335,5 @@ def cause_of(error: Exception, phase: str = "") -> Cause:
 def _unwritten(error: OSError) -> Cause:
     """Return the cause of a launch's failure from an error of the file system, which may name no file."""
     category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
-    said = f"{error.filename or 'a file'}: {error.strerror or error}"
-    return Cause(category, said, "check the file system and permissions")
+    problem = f"{error.filename or 'a file'}: {error.strerror or error}"
+    return Cause(category, problem, "check the file system and permissions")

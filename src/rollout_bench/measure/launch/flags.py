@@ -97,10 +97,10 @@ LIMIT = 300
 
 def fallback_flags(log: str) -> list[Flag]:
     """Return a flag for each distinct line of `log` that reports a fallback or an ignored option."""
-    said = dict.fromkeys(match.group(1).strip() for match in LINE.finditer(log))
+    messages = dict.fromkeys(match.group(1).strip() for match in LINE.finditer(log))
     return [
         Flag(code="engine_fallback", severity="warning", sentence=f"The engine logged: {line[:LIMIT]}")
-        for line in said
+        for line in messages
         if any(re.search(pattern, line) for pattern in FALLBACK_PATTERNS)
         and not any(re.search(pattern, line) for pattern in ASKED_FOR)
     ]

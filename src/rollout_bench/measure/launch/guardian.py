@@ -234,8 +234,8 @@ def _left_behind() -> Iterator[Path]:
     """Yield each of this user's folders that no launch uses, locked until the next one."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # in use, removed meanwhile, not finished yet, or without locks
-            there = folder.lstat()
-            if stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid():
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
                 with open(os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)) as lock:  # noqa: PTH123 (no link)
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     yield folder

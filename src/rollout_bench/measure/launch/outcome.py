@@ -113,9 +113,9 @@ def recording_failure(outcome: LaunchOutcome, phase: Callable[[], str], cause_of
     except Interrupted:
         raise
     except Exception as error:
-        said = f"{error}\n" if isinstance(error, UserError | OSError) else traceback.format_exc()
+        text = f"{error}\n" if isinstance(error, UserError | OSError) else traceback.format_exc()
         with contextlib.suppress(OSError), outcome.log.open("a") as log:  # the engine said nothing of it
-            log.write(said)
+            log.write(text)
         raise outcome.failed(phase(), cause_of(error, phase())) from None
 
 

@@ -139,8 +139,8 @@ def bytecode_elsewhere(environment: Mapping[str, str]) -> str | None:
     if package is None or package.origin is None or "VLLM_CACHE_ROOT" not in environment:
         return None
     beside = Path(package.origin).parent / "__pycache__"
-    there = beside.exists() or os.access(beside.parent, os.W_OK)
-    return None if there else str(Path(environment["VLLM_CACHE_ROOT"]).parent / "bytecode")
+    is_cacheable = beside.exists() or os.access(beside.parent, os.W_OK)
+    return None if is_cacheable else str(Path(environment["VLLM_CACHE_ROOT"]).parent / "bytecode")
 
 
 LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}

@@ -177,7 +177,7 @@ class ReplicaEvents:
 
     def __init__(self, replicas: int, join: Callable[[Sequence[Event]], Event]) -> None:
         self._join = join
-        self._told: list[deque[Event]] = [deque() for _ in range(replicas)]
+        self._events: list[deque[Event]] = [deque() for _ in range(replicas)]
 
     def take(self, replica: int, event: Event) -> list[Event]:
         """Add the next event of `replica`; return the joint events that are now complete, in order.
@@ -185,19 +185,19 @@ class ReplicaEvents:
         Raises:
             RuntimeError: if the replicas sent events of different types.
         """
-        self._told[replica].append(event)
+        self._events[replica].append(event)
         complete = []
-        while all(self._told):
-            events = [told.popleft() for told in self._told]
+        while all(self._events):
+            events = [events_of_replica.popleft() for events_of_replica in self._events]
             if len({type(event) for event in events}) > 1:
-                raise RuntimeError(f"replicas told of different things: {', '.join(event.event for event in events)}")
+                raise RuntimeError(f"replicas sent different events: {', '.join(event.event for event in events)}")
             complete.append(self._join(events))
         return complete
 
     def behind(self) -> list[int]:
         """Return the replicas that the others wait for; all replicas if none waits."""
-        fewest = min(len(told) for told in self._told)
-        return [number for number, told in enumerate(self._told) if len(told) == fewest]
+        fewest = min(len(events) for events in self._events)
+        return [number for number, events in enumerate(self._events) if len(events) == fewest]
 
 
 def merge_events(events: Sequence[Event], platform: Platform) -> Event:

@@ -102,8 +102,8 @@ def starter_for(spec: Spec, module: str, environment: Mapping[str, str], owner: 
     common = {name: value for name, value in environment.items() if name not in OF_EACH}
     # containers that share the folder may each have a process with the owner's pid
     who = owner, group_of(owner).started, str(Path("/proc/self/ns/pid").readlink())
-    told = json.dumps([who, sys.executable, modules, sorted(common.items())])
-    place = folder / hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
+    identity = json.dumps([who, sys.executable, modules, sorted(common.items())])
+    place = folder / hashlib.sha256(identity.encode()).hexdigest()[:DIGITS]
     place.mkdir(exist_ok=True)
     # another launch may sweep the place of a killed starter just now: then this engine starts plainly
     with contextlib.suppress(FileNotFoundError), folder_lock(place, partial(pause, signals)):
@@ -206,10 +206,10 @@ class Forked:
     def wait(self) -> int:
         """Wait for the process, which has ended or is killed; return its exit status, a signal as a negative number."""
         if self._status is None:
-            told = b""
+            answer = b""
             with contextlib.suppress(TimeoutError):  # only its reaper knows the status
-                told = self.line.recv(LARGEST)
-            self._status = int(told or -signal.SIGKILL)  # a starter that ends takes its engines
+                answer = self.line.recv(LARGEST)
+            self._status = int(answer or -signal.SIGKILL)  # a starter that ends takes its engines
             self.line.close()
         return self._status
 

@@ -41,9 +41,13 @@ class Gpus:
 
     def smallest(self) -> tuple[str | None, int | None]:
         """Return name and memory in bytes of the GPU with the least memory; None if unknown."""
-        said = [(self._ask("MemoryInfo", handle), self._ask("Name", handle)) for handle in self.handles.values()]
+        memory_and_name = [
+            (self._ask("MemoryInfo", handle), self._ask("Name", handle)) for handle in self.handles.values()
+        ]
         return min(
-            ((name, memory.total) for memory, name in said if memory), key=lambda it: it[1], default=(None, None)
+            ((name, memory.total) for memory, name in memory_and_name if memory),
+            key=lambda it: it[1],
+            default=(None, None),
         )
 
     def read(self) -> list[DeviceReading]:

@@ -48,8 +48,8 @@ def _named(variable: str, text: str, word: str, devices: Sequence[Device]) -> De
     found = [it for it in devices if (uuid and it.name.startswith(uuid)) or (number and it.visible == number)]
     if len(found) == 1:
         return found[0]
-    there = f"this machine has {', '.join(device.visible for device in devices) or 'none'}"
-    raise _wrong(variable, text, f"{word} names several" if found else f"there is no device {word!r}, {there}")
+    devices_here = f"this machine has {', '.join(device.visible for device in devices) or 'none'}"
+    raise _wrong(variable, text, f"{word} names several" if found else f"there is no device {word!r}, {devices_here}")
 
 
 def _wrong(variable: str, text: str, what: str) -> DeviceError:

@@ -276,12 +276,12 @@ def lease_devices(
     """
     check_folder(folder)
     got = _take(folder, claim, devices, shape, pause)
-    said = ""
+    printed = ""
     while isinstance(got, list):
         holders = first_few([other.holder(claim) for other in got], 1)
-        if holders != said:
+        if holders != printed:
             say(f"{WAITING}: {holders}")
-        said = holders
+        printed = holders
         pause(PAUSE_S)
         got = _take(folder, claim, devices, shape, pause)
     try:
@@ -359,8 +359,8 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
     spec, needed = wanted.spec, devices_needed(wanted.spec)
     found = inventory.visible_devices(spec.platform, wanted.devices or needed)
     _check(wanted, found)
-    there = found or []
-    start = wanted.first * needed % max(1, len(there))
+    devices = found or []
+    start = wanted.first * needed % max(1, len(devices))
     claim = LeaseFile(
         name="/".join([*wanted.record.parts[-3:-1], wanted.record.stem]),
         results=str(wanted.record.absolute().parent.parent.parent),
@@ -369,16 +369,16 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
         isolation="exclusive" if found is None else wanted.isolation or inventory.usual_isolation(spec.platform),
     )
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
-    shape = replicas(spec), devices_per_replica(spec) if there else 0
+    shape = replicas(spec), devices_per_replica(spec) if devices else 0
     with lease_devices(
-        Path(os.environ.get(VARIABLE) or DEFAULT), claim, there[start:] + there[:start], shape, pause, say
+        Path(os.environ.get(VARIABLE) or DEFAULT), claim, devices[start:] + devices[:start], shape, pause, say
     ) as held:
         if end_left_behind(say) or held.left_over:
             inventory.wait_until_free(lambda: inventory.pids_on(spec.platform, held.devices), pause)
         held = replace(
             held,
             platform=spec.platform,
-            everything=held.groups == [there] and _cores(there) in (set(), affinity),
+            everything=held.groups == [devices] and _cores(devices) in (set(), affinity),
             waited_s=time.monotonic() - began,
         )
         if pinned := set().union(*filter(None, held.cores)):
@@ -389,17 +389,17 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
             os.sched_setaffinity(0, affinity)
 
 
-def _check(wanted: LeaseRequest, there: Sequence[Device] | None) -> None:
+def _check(wanted: LeaseRequest, devices: Sequence[Device] | None) -> None:
     spec, needed = wanted.spec, devices_needed(wanted.spec)
-    if there is None and replicas(spec) > 1:
+    if devices is None and replicas(spec) > 1:
         raise DeviceError(
             "too_few_devices",
             f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
             f"put nvidia-smi or npu-smi on PATH, or lower {spec.mode_spec.replicas_key} to 1",
         )
-    visible = len(there or ())
+    visible = len(devices or ())
     limited = f", of which devices allows {wanted.devices}" if (wanted.devices or visible) < visible else ""
-    if there is None or needed <= min(visible, wanted.devices or visible):
+    if devices is None or needed <= min(visible, wanted.devices or visible):
         return
     asks = " x ".join(
         f"{spec.mode_spec.replicas_key if name == 'data_parallel_size' else name} {value}"

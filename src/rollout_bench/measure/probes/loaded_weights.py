@@ -118,14 +118,20 @@ def _as_asked(asked: Any, used: Any) -> bool:
 def kv_cache_tokens(cache: Mapping[str, Any]) -> int | None:
     """Return the capacity of the KV cache in tokens, from vLLM's facts about it; None if they lack it."""
     names = ("kv_cache_size_tokens", "num_gpu_blocks", "block_size")
-    said, blocks, size = (int(text) if (text := str(cache.get(name))).isdecimal() else 0 for name in names)
-    return said or blocks * size or None
+    tokens, blocks, size = (int(text) if (text := str(cache.get(name))).isdecimal() else 0 for name in names)
+    return tokens or blocks * size or None
 
 
 def end_of_text(model_config: Any) -> list[int]:
     """Return the token ids that end a text, from the model's config."""
-    said = getattr(model_config.hf_text_config, "eos_token_id", None)
-    return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
+    token_ids = getattr(model_config.hf_text_config, "eos_token_id", None)
+    return (
+        [int(i) for i in token_ids]
+        if isinstance(token_ids, list | tuple)
+        else []
+        if token_ids is None
+        else [int(token_ids)]
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -404,8 +410,8 @@ def _cache_dtype(module: Any, tensors: list[Any]) -> str:
     For one-byte values only the layer has the type, because fp8 is stored in uint8 tensors. For other sizes the
     tensor's type counts.
     """
-    said = str(getattr(module, "kv_cache_dtype", "auto"))
-    return said if tensors[0].element_size() == 1 and said != "auto" else _dtype(tensors[0])
+    configured = str(getattr(module, "kv_cache_dtype", "auto"))
+    return configured if tensors[0].element_size() == 1 and configured != "auto" else _dtype(tensors[0])
 
 
 # A worker imports this module by name after vLLM. Code that imports it earlier calls `note_packed_weights` itself:

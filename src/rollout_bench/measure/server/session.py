@@ -127,14 +127,14 @@ class Connection:
         except (aiohttp.ClientError, Unusable) as error:
             # aiohttp wraps errors of sockets and certificates
             inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
-            said = str(error) if isinstance(error, Unusable) else in_words(error)
-            raise inner or ConnectionError(self.target.quoted(said)) from None
+            cause = str(error) if isinstance(error, Unusable) else in_words(error)
+            raise inner or ConnectionError(self.target.quoted(cause)) from None
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    said = await refusal(response)
-    if said is not None:
-        return said
+    refused = await refusal(response)
+    if refused is not None:
+        return refused
     content = await beginning(response, ANSWER_BYTES)
     if len(content) > ANSWER_BYTES:
         raise ConnectionError(f"the answer is longer than {ANSWER_BYTES} bytes")
@@ -213,23 +213,23 @@ def check_answer(status: int, text: str, target: Target) -> None:
 
 
 def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
-    said = target.quoted(server_message(None, None, text), 200)
+    message = target.quoted(server_message(None, None, text), 200)
     if status in (401, 403):
-        cause = f"the server refuses the key: {status} {said}"
+        cause = f"the server refuses the key: {status} {message}"
         return MeasuringFailed(
             "wrong_key", cause, "export the key in the variable that api_key_env names, as api_key_env: SERVER_KEY does"
         )
     if status == 404:
-        cause = f"a completion of the model '{target.model}' was answered with 404: {said or 'no text'}"
+        cause = f"a completion of the model '{target.model}' was answered with 404: {message or 'no text'}"
         return MeasuringFailed("wrong_model", cause, "name a model that GET /v1/models lists, or correct the url")
     no_template = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
     return MeasuringFailed(
         "request_refused",
-        f"the server answers {status}: {said}",
+        f"the server answers {status}: {message}",
         "if the host that it names is the one to be measured, set url to its address"
         if 300 <= status < 400
         else no_template
-        if "chat template" in said
+        if "chat template" in message
         else "read what it says; the load may be more than it takes",
     )
 
@@ -488,8 +488,8 @@ def from_workers(connection: Connection, method: str, answer_s: float = ANSWER_S
     status, text = connection.ask("POST", "/collective_rpc", {"method": method, "kwargs": given}, answer_s)
     answer = parsed(text) if status == 200 else None
     if not isinstance(answer, dict) or not answer.get("results"):
-        said = connection.target.quoted(text)
-        raise RuntimeError(f"the server answers {status} to /collective_rpc for {method} (since vLLM 0.23): {said}")
+        refused = connection.target.quoted(text)
+        raise RuntimeError(f"the server answers {status} to /collective_rpc for {method} (since vLLM 0.23): {refused}")
     return list(answer["results"])
 
 

@@ -305,11 +305,11 @@ async def refusal(response: aiohttp.ClientResponse) -> str | None:
         raise Unusable(f"the answer is compressed ({encoding}), though that was not asked for")
     if response.status == 200:
         return None
-    said = b""
+    body = b""
     if not compressed:
         with contextlib.suppress(TimeoutError):
-            said = await asyncio.wait_for(beginning(response, ERROR_BYTES), ERROR_S)
-    return said[:ERROR_BYTES].decode(errors="replace")
+            body = await asyncio.wait_for(beginning(response, ERROR_BYTES), ERROR_S)
+    return body[:ERROR_BYTES].decode(errors="replace")
 
 
 async def beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -353,8 +353,8 @@ async def send(
             url, data=question.body, headers=headers, allow_redirects=False, trace_request_ctx=outcome
         ) as response:
             outcome.status = response.status
-            if (said := await refusal(response)) is not None:
-                raise Unusable(server_message(response.status, response.reason, said))
+            if (refused := await refusal(response)) is not None:
+                raise Unusable(server_message(response.status, response.reason, refused))
             await _read_stream(response.content, question, outcome)
     except Unusable as error:
         outcome.error = str(error)

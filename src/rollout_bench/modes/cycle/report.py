@@ -93,7 +93,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     tables = number_views(findings, mode, (STEP, PARTS, UPDATE, MEMORY, *GENERATED, *OF_LAUNCH))
     by_place = {each.row.experiment.place: each for each in decided}
     names = names_among(rows)
-    told = {side.experiment.place for each in decided for side in (each.row, each.base)}
+    reported = {side.experiment.place for each in decided for side in (each.row, each.base)}
     for title, entries in findings.entries(mode):
         answered = [
             Entry(entry.texts, found)
@@ -105,7 +105,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         answers=sections(
             f"{mode.name}/report",
             decisions=decided,
-            alone=[row for row in rows if row.values and row.experiment.place not in told],
+            alone=[row for row in rows if row.values and row.experiment.place not in reported],
             names=names,
             confidence=findings.collection.comparison.confidence,
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],

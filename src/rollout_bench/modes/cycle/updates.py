@@ -62,12 +62,12 @@ class WeightUpdates(ABC):
         try:
             answers: list[Any] = self._llm.collective_rpc(method, kwargs=arguments)
         except Exception as error:  # from the worker through vLLM, of any type
-            quant, said = self._spec.quant, f"{type(error).__name__}: {error}"
-            if not REFUSALS.search(said) or DEVICE_ERROR in said:
+            quant, message = self._spec.quant, f"{type(error).__name__}: {error}"
+            if not REFUSALS.search(message) or DEVICE_ERROR in message:
                 raise
             raise MeasuringFailed(
                 "not_updatable",
-                f"vLLM can't update the weights of {quant.name} (format {quant.weights_format}): {said}",
+                f"vLLM can't update the weights of {quant.name} (format {quant.weights_format}): {message}",
                 "measure another quantization in mode cycle, or another version of vLLM; a rollout engine can't be "
                 "trained with this one",
             ) from error

@@ -150,7 +150,7 @@ class Transitions:
             time.sleep(POLL_S)
 
     def _look(self, when: Any) -> None:
-        told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
-        free = min(told, default=None)
+        free_bytes = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
+        free = min(free_bytes, default=None)
         host = max(0, held_with_children() - self._updates.held_bytes)
         self._memory.append(MemorySnapshot(when=when, device_free_bytes=free, host_bytes=host))

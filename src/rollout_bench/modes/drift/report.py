@@ -159,11 +159,11 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
-    told = [(one, batches, floor_of(one, report.drifted)) for one, batches in largest_drifts(report.drifted)]
-    said = sections(
+    largest = [(one, batches, floor_of(one, report.drifted)) for one, batches in largest_drifts(report.drifted)]
+    texts = sections(
         f"{mode.name}/report",
-        told=told,
-        alone=not told,
+        largest=largest,
+        alone=not largest,
         bounded=bounded_text,
         excess=excess_text,
         near=NEAR,
@@ -173,9 +173,9 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         ),
     )
     return SummaryPart(
-        answers=said[:1],
+        answers=texts[:1],
         tables=tables,
-        sections=said[1:],
+        sections=texts[1:],
         definitions=definitions("Definitions, drift", tables),
         warnings=warnings,
         files={"drift.csv": drift_table(report)},

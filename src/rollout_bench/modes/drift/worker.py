@@ -182,8 +182,8 @@ class Scorer:
             asked = sequences[begin : begin + batch]
             outputs = self._run([(one.prompt_token_ids + one.token_ids, sampling) for one in asked])
             for number, (one, output) in enumerate(zip(asked, outputs, strict=True), begin):
-                said = list(output.prompt_logprobs or ())[len(one.prompt_token_ids) :]
-                logprobs, first = read_choices(said, one.token_ids)
+                choices = list(output.prompt_logprobs or ())[len(one.prompt_token_ids) :]
+                logprobs, first = read_choices(choices, one.token_ids)
                 rows.append(ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first))
         return rows
 
@@ -211,24 +211,26 @@ class Scorer:
         return (found[name] for name in names)
 
 
-def read_choices(said: Sequence[Mapping[int, Any] | None], token_ids: Sequence[int]) -> tuple[list[float], list[int]]:
+def read_choices(
+    prompt_logprobs: Sequence[Mapping[int, Any] | None], token_ids: Sequence[int]
+) -> tuple[list[float], list[int]]:
     """Return the log probability of each of `token_ids`, and the most likely token in its place.
 
     Args:
-        said: for each token, vLLM's mapping of token id -> Logprob, with the token itself and the most likely token,
-            which has rank 1. If both are the same, there is one entry.
+        prompt_logprobs: for each token, vLLM's mapping of token id -> Logprob, with the token itself and the most
+            likely token, which has rank 1. If both are the same, there is one entry.
         token_ids: the tokens, one for each mapping.
 
     Raises:
         MeasuringFailed: if an entry is missing or a value is not finite.
     """
     fix = "report it with the log; leave drift out of modes meanwhile"
-    if len(said) != len(token_ids):
-        raise MeasuringFailed("not_scored", f"the engine scored {len(said)} of {len(token_ids)} tokens", fix)
+    if len(prompt_logprobs) != len(token_ids):
+        raise MeasuringFailed("not_scored", f"the engine scored {len(prompt_logprobs)} of {len(token_ids)} tokens", fix)
     logprobs, first = [], []
-    for choices, token in zip(said, token_ids, strict=True):
-        own = None if choices is None else choices.get(token)
-        likeliest = next((other for other, choice in (choices or {}).items() if choice.rank == 1), None)
+    for candidates, token in zip(prompt_logprobs, token_ids, strict=True):
+        own = None if candidates is None else candidates.get(token)
+        likeliest = next((other for other, choice in (candidates or {}).items() if choice.rank == 1), None)
         if own is None or likeliest is None:
             raise MeasuringFailed("not_scored", "the engine does not say how likely it finds each token", fix)
         if not math.isfinite(own.logprob):

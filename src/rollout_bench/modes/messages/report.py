@@ -102,7 +102,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     if not runs:
         return SummaryPart()
     tables = messages_views(findings)
-    said = sections(
+    texts = sections(
         f"{mode.name}/report",
         shares=[(run, shares) for run in runs if (shares := step_shares(run, confidence))],
         share=_share_text,
@@ -111,7 +111,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     )
     return SummaryPart(
         tables=tables,
-        answers=said,
+        answers=texts,
         definitions=definitions("Messages", tables),
         files={"messages.csv": messages_table(runs), "message_steps.csv": steps_table(runs)},
     )

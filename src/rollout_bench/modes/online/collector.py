@@ -44,11 +44,11 @@ FAILED_SHARE = 0.01
 
 def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     """Return a flag if requests failed, with the most frequent error."""
-    said = Counter(row.error for row in rows if row.error is not None)
-    if not said:
+    errors = Counter(row.error for row in rows if row.error is not None)
+    if not errors:
         return []
-    often, times = said.most_common(1)[0]
-    failed = said.total()
+    often, times = errors.most_common(1)[0]
+    failed = errors.total()
     share = failed / len(rows)
     sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
     return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]

@@ -130,12 +130,12 @@ def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
         raise MeasuringFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
     if not all(row.failed for row in rows):
         return
-    said = [row.error or "" for row in rows]
-    often = max(set(said), key=said.count)
+    errors = [row.error or "" for row in rows]
+    often = max(set(errors), key=errors.count)
     status = next((row.status for row in rows if row.error == often), None)
     if status in (401, 403, 404):
         check_answer(status, often, target)
-    cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
+    cause = f"all {len(rows)} requests failed, {errors.count(often)} of them with: {often}"
     raise MeasuringFailed(
         "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
     )

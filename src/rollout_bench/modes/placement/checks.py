@@ -128,10 +128,10 @@ class PlacementPlanning(Planning):
                 f"config: placement.through: server, but an engine of {spec.model.name} has {size} devices",
                 "set tensor_parallel_size to 1, or through to engine",
             )
-        for who, what, share, there in shared:
-            if there < share:
+        for who, what, share, available in shared:
+            if available < share:
                 raise UserError(
-                    f"config: placement.devices: {share} {who} share {there} {what} of workload {load.name} at "
+                    f"config: placement.devices: {share} {who} share {available} {what} of workload {load.name} at "
                     "once, so some have nothing to do",
                     "lower placement.devices, or raise prompts",
                 )
@@ -273,12 +273,12 @@ def _near_devices(size: int, placement: PlacementSpec) -> str:
 
 def _no_bf16(folder: Path) -> str:
     """Return a description of a checkpoint's weights if they are not bf16; empty if they are or if unknown."""
-    said = config_in(folder)
-    if said is None:
+    model_config = config_in(folder)
+    if model_config is None:
         return ""
-    if said.get("quantization_config"):
+    if model_config.get("quantization_config"):
         return "are quantized"
-    dtype = said.get("dtype", said.get("torch_dtype", "bfloat16"))
+    dtype = model_config.get("dtype", model_config.get("torch_dtype", "bfloat16"))
     return "" if dtype == "bfloat16" else f"are {dtype}"
 
 

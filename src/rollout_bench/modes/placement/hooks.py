@@ -58,14 +58,14 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
     if spec.platform in DEVICES_OF:
         variable = DEVICES_OF[spec.platform]
         visible = os.environ.get(variable)
-        there = [str(rank) for rank in range(devices)] if visible is None else visible.split(",")
-        if len(there) < devices or not all(there):
+        visible_devices = [str(rank) for rank in range(devices)] if visible is None else visible.split(",")
+        if len(visible_devices) < devices or not all(visible_devices):
             raise MeasuringFailed(
                 "too_few_devices",
                 f"{variable} is {visible!r}, and a placement needs {devices} devices",
                 f"let the launch see {devices} devices, or lower placement.devices",
             )
-        return {**environment, variable: ",".join(there[rank] for rank in shards)}, None
+        return {**environment, variable: ",".join(visible_devices[rank] for rank in shards)}, None
     cores = list(inventory.core_blocks(devices)[number].cores)[: placement.cores_per_device]
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(cores))
     environment[inventory.MEMORY_NODES] = inventory.memory_nodes(cores)
@@ -147,8 +147,8 @@ def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
     Raises:
         MeasuringFailed: if its ranks generated different sequences, so that one must be wrong.
     """
-    told = [one.done for one in shards if one.done is not None]
-    first, *others = told
+    iterations = [one.done for one in shards if one.done is not None]
+    first, *others = iterations
     generated = [(row.prompt, row.sample, row.digest) for row in first.sequences]
     if any(generated != [(row.prompt, row.sample, row.digest) for row in other.sequences] for other in others):
         raise MeasuringFailed(
@@ -158,7 +158,7 @@ def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
             "measure with tensor_parallel_size 1, and report it to vLLM: ranks with the same requests must agree",
         )
     offset_s = shards[0].released - release
-    end_s = max(one.released + done.iteration.elapsed_s for one, done in zip(shards, told, strict=True)) - release
+    end_s = max(one.released + done.iteration.elapsed_s for one, done in zip(shards, iterations, strict=True)) - release
     parts = [
         part.model_copy(update={"start_offset_s": offset_s, "elapsed_s": end_s - offset_s})
         for part in first.iteration.replicas or []

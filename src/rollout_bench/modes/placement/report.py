@@ -68,13 +68,13 @@ def name_with_devices(spec: PlacementSpec) -> str:
 
 
 def _besides(spec: PlacementSpec) -> str:
-    told = {
+    additions = {
         f" in {spec.waves} waves": spec.waves,
         f" with sleep level {spec.sleep}": spec.sleep,
         " over HTTP": spec.through,
         ", trainer sharded": spec.strategy,
     }
-    return "".join(text for text, holds in told.items() if holds)
+    return "".join(text for text, holds in additions.items() if holds)
 
 
 def _spec(row: Row) -> PlacementSpec:
@@ -176,13 +176,13 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     work = [unlike_work(*(row.experiment.records[0].spec for row in pair)) for pair in pairs]
     decided = [pair for pair, unlike in zip(pairs, work, strict=True) if unlike is None]
     names, groups = _names(rows), {_group(row) for row in measured.values()}
-    told = {row.experiment.place for pair in decided for row in pair}
+    reported = {row.experiment.place for pair in decided for row in pair}
     return SummaryPart(
         answers=sections(
             f"{mode.name}/report",
             decisions=decided,
             unlike=[(*pair, *unlike) for pair, unlike in zip(pairs, work, strict=True) if unlike is not None],
-            alone=[r for r in measured.values() if r.against.other is None and r.experiment.place not in told],
+            alone=[r for r in measured.values() if r.against.other is None and r.experiment.place not in reported],
             measured=list(measured.values()),
             placements=placements,
             names=names,

@@ -341,10 +341,10 @@ class PlacedRank:
 
     def _manifest(self) -> list[Part]:
         """Return names, data types and shapes of the transferred weights."""
-        said = [] if self._trainer is None else self._trainer.parts()
+        parts = [] if self._trainer is None else self._trainer.parts()
         if self._updating is not None:
-            said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
-        return said
+            parts = json.loads(self._updating.say(json.dumps(parts) if self._trainer is not None else None))
+        return parts
 
     def prepare(self) -> None:
         """Make what the next step needs; not timed."""

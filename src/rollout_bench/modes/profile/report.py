@@ -302,24 +302,24 @@ def _changes(findings: Findings, platform: str, title: str) -> View:
 
 def _lines_of(steps: Mapping[Phase, tuple[Breakdown, Breakdown]]) -> Iterator[tuple[str, Changes]]:
     """Yield each part by its name, for `steps` of an experiment and of its baseline."""
-    there = [
+    measured = [
         category for category in CATEGORIES if any(category in side.scaled for both in steps.values() for side in both)
     ]
-    effect = [category for category in (LINEAR, QUANTIZE) if category in there]
+    effect = [category for category in (LINEAR, QUANTIZE) if category in measured]
     large = [
         category
-        for category in there
+        for category in measured
         if any(
             max(category_us(own, [category]), category_us(baseline, [category])) >= SMALL * baseline.step_us
             for own, baseline in steps.values()
         )
     ]
     parts = {category: [category] for category in effect}
-    if QUANTIZE in there:
+    if QUANTIZE in measured:
         parts["= linear + quantize"] = effect
     parts |= {category_word(category): [category] for category in large if category not in effect}
-    parts[REST] = [category for category in there if category not in (*effect, *large)]
-    parts["whole step"] = there
+    parts[REST] = [category for category in measured if category not in (*effect, *large)]
+    parts["whole step"] = measured
     for part, categories in parts.items():
         if categories:
             yield (

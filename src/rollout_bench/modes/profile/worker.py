@@ -85,8 +85,8 @@ class Traces:
             )
         kept = []
         for number, path in enumerate(found):
-            said = RANK.search(path.name)
-            rank = int(said[1]) if said else number
+            in_name = RANK.search(path.name)
+            rank = int(in_name[1]) if in_name else number
             ascend = path.name.endswith(ASCEND)
             name = f"{phase}.rank{rank}" + (ASCEND if ascend else ".trace.json.gz")
             if not ascend:
@@ -235,9 +235,9 @@ class _Passes:
 
     def _ask(self, path: str, content: dict[str, Any] | None) -> None:
         with self._opened.between_passes():
-            status, said = self._opened.connection.ask("POST", path, content, answer_s=self._job.timeout_s)
+            status, answer = self._opened.connection.ask("POST", path, content, answer_s=self._job.timeout_s)
         if status != 200:
-            cause = f"the server answers {status} to {path}: {self._opened.target.quoted(said, 200)}"
+            cause = f"the server answers {status} to {path}: {self._opened.target.quoted(answer, 200)}"
             raise MeasuringFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
     def send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:

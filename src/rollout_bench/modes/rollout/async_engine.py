@@ -25,9 +25,9 @@ from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.modes.rollout.exchange import Ended
 
 
-def finite(said: Iterable[float | None]) -> list[float | None]:
+def finite(logprobs: Iterable[float | None]) -> list[float | None]:
     """Return log probabilities with None for NaN and infinity, which JSON cannot represent."""
-    return [None if one is None or not math.isfinite(one) else one for one in said]
+    return [None if one is None or not math.isfinite(one) else one for one in logprobs]
 
 
 def ended_of(number: int, outputs: Sequence[Any]) -> Ended:
@@ -36,8 +36,8 @@ def ended_of(number: int, outputs: Sequence[Any]) -> Ended:
     for output in outputs:
         (completion,) = output.outputs
         token_ids += completion.token_ids
-        said = zip(completion.token_ids, completion.logprobs or (), strict=False)
-        logprobs += finite(at[token].logprob for token, at in said)
+        choices = zip(completion.token_ids, completion.logprobs or (), strict=False)
+        logprobs += finite(at[token].logprob for token, at in choices)
         completion.logprobs = None  # many objects, which later collections would look through
     reason = outputs[-1].outputs[0].finish_reason
     return Ended(id=number, token_ids=token_ids, logprobs=logprobs or None, finish_reason=reason)
@@ -209,10 +209,10 @@ async def _with_adapter(engine: Any, job: Job) -> tuple[Any, AdapterFacts]:
     """Make the adapter of `job`; return vLLM's LoRARequest, and what shows that the engine uses it."""
     adapter, sizes = adapter_request(job.spec, job.model)
     prompt, asked = probe_of(engine.vllm_config.model_config)
-    said: list[list[float]] = []
+    logprobs: list[list[float]] = []
     for named in (None, adapter):
         async for output in engine.generate(prompt, asked, str(next(_NAMES)), lora_request=named):
             if output.finished:
-                said.append(prompt_logprobs(output))
+                logprobs.append(prompt_logprobs(output))
     held = await engine.collective_rpc("rollout_bench_adapter")
-    return adapter, adapter_facts(sizes, held, *said)
+    return adapter, adapter_facts(sizes, held, *logprobs)

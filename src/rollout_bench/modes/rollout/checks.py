@@ -73,17 +73,17 @@ class RolloutPlanning(Planning):
         if own.over_sample is None:
             return
         sent, facts = own.sent(needed), facts_of(config.workload_settings[name])
-        there, group = (facts.prompts, facts.group) if facts else (sent, 1)
+        prompts, group = (facts.prompts, facts.group) if facts else (sent, 1)
         if own.partial and sent >= 2 * needed:
             raise UserError(
                 f"config: rollout.over_sample: {own.over_sample} sends two steps' prompts of workload {name} at "
                 "once, so that with partial a next step may need none",
                 "send less than twice the prompts, or leave partial out",
             )
-        if sent > there:
+        if sent > prompts:
             raise UserError(
                 f"config: rollout.over_sample: {own.over_sample} sends {sent} prompts of workload {name} in a "
-                f"step, and its data set has {there}",
+                f"step, and its data set has {prompts}",
                 "name a longer file, or lower prompts",
             )
         if group == 0 or needed % group or sent % group:

@@ -179,8 +179,8 @@ def turn_flags(workload: WorkloadSpec, sequences: Sequence[Trajectory], iteratio
     """Return a flag for each turn in which sequences came with other numbers of tokens than they should."""
     flags = list[Flag]()
     for number in range(max((len(one.rows) for one in sequences), default=0)):
-        there = [one for one in sequences if number < len(one.rows)]
-        asked, rows = [one.answers[number].asked for one in there], [one.rows[number] for one in there]
+        reaching = [one for one in sequences if number < len(one.rows)]
+        asked, rows = [one.answers[number].asked for one in reaching], [one.rows[number] for one in reaching]
         flags += token_flags(workload, asked, iteration, rows)
     return flags
 

@@ -23,10 +23,10 @@ class Collector(Measurement):
 
     def take(self, event: Event) -> None:
         """Process one event."""
-        told = time.monotonic()
+        received = time.monotonic()
         super().take(event)
         if isinstance(event, IterationBegins):
-            self.begin_later(time.monotonic() - told)  # the engine waits while host and devices are read
+            self.begin_later(time.monotonic() - received)  # the engine waits while host and devices are read
         elif isinstance(event, StartObserved):
             self._seen = event
 

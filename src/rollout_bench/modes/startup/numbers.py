@@ -66,8 +66,8 @@ NUMBERS = (
         START,
     ),
     *(
-        _start(f"phase_{name}_s", "s", f"{said} phase s", text, _of(partial(_own_s, name)), PHASES)
-        for name, (said, text) in PHASE.items()
+        _start(f"phase_{name}_s", "s", f"{label} phase s", text, _of(partial(_own_s, name)), PHASES)
+        for name, (label, text) in PHASE.items()
     ),
     _start("rest_s", "s", "rest s", "Time outside all phases.", _of(lambda course: course.rest_s), PHASES),
     _start(

@@ -49,8 +49,10 @@ def _loading(row: Row, others: Sequence[Record]) -> Iterator[tuple[str, str]]:
 
 
 def _largest(row: Row) -> str:
-    own = {said: row.values.get(f"phase_{name}_s", 0.0) for name, (said, _) in PHASE.items()}
-    largest = sorted(own, key=lambda said: own[said], reverse=True)[:3]
+    seconds = {label: row.values.get(f"phase_{name}_s", 0.0) for name, (label, _) in PHASE.items()}
+    largest = sorted(seconds, key=lambda label: seconds[label], reverse=True)[:3]
     whole = row.values["until_token_s"]
-    *others, last = [f"{said} ({number(own[said], 3)} s, {number(100 * own[said] / whole, 2)} %)" for said in largest]
+    *others, last = [
+        f"{label} ({number(seconds[label], 3)} s, {number(100 * seconds[label] / whole, 2)} %)" for label in largest
+    ]
     return f"{', '.join(others)} and {last}" if others else last

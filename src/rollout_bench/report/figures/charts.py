@@ -185,14 +185,14 @@ Head = list[tuple[str, float, str, str]]
 
 
 def _head(chart: Chart, alarm: str) -> Head:
-    said = (
+    lines = (
         (chart.title, TITLE_SIZE, "bold", INK),
         (chart.content, SIZE, "normal", QUIET),
         (alarm, SIZE, "normal", ALARM),
     )
     return [
         (line, size, weight, colour)
-        for text, size, weight, colour in said
+        for text, size, weight, colour in lines
         for line in wrapped(text, WIDTH, size, weight)
     ]
 

@@ -77,7 +77,7 @@ def speedup(findings: Findings) -> Chart:
     name = ", ".join(findings.collection.baseline.values()) or "the baseline"
     settings, colours = findings.collection.comparison, row_colours(findings)
     panels: list[Rows] = []
-    told: list[tuple[str, MetricName, Comparison]] = []
+    comparisons: list[tuple[str, MetricName, Comparison]] = []
     for title, own in panels_of(rows).items():
         metric = max(own[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in own))
         compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
@@ -85,14 +85,14 @@ def speedup(findings: Findings) -> Chart:
             bars = [_ratio(row, one, metric, colours, own) for row, one in compared]
             axis = f"{NUMBERS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
-            told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
-    ways = {way for _, _, one in told for way in one.ways}
+            comparisons += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
+    ways = {way for _, _, one in comparisons for way in one.ways}
     unit = "a block" if ways == {"rounds"} else "a pair of launches with the same index"
     marks = (
         f"Diamond: geometric mean of the ratios. Point: {unit}. Band: {plain_percent(settings.confidence)} interval; "
         "the verdicts hold for the whole table. An arrow leads to an end beyond the axis."
     )
-    return Chart(_verdict(told, name), content_of(findings, rows), f"{marks} {swept}", panels, {})
+    return Chart(_verdict(comparisons, name), content_of(findings, rows), f"{marks} {swept}", panels, {})
 
 
 def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
@@ -111,9 +111,9 @@ def _word(one: Comparison, metric: MetricName) -> str:
     return {**VERDICTS, "faster": better, "slower": worse}[one.verdict or "unknown"]
 
 
-def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) -> str:
+def _verdict(comparisons: Sequence[tuple[str, MetricName, Comparison]], baseline: str) -> str:
     """Return the conclusion on all comparisons in a sentence."""
-    found = [(label, metric, one) for label, metric, one in told if one.verdict in ("faster", "slower")]
+    found = [(label, metric, one) for label, metric, one in comparisons if one.verdict in ("faster", "slower")]
     if len(found) == 1:
         ((label, metric, one),) = found
         ends = f" [{ratio(one.low)}, {ratio(one.high)}]" if one.low is not None and one.high is not None else ""
@@ -122,7 +122,7 @@ def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) 
         found.sort(key=lambda each: each[2].speedup or 1, reverse=True)
         told_by = grouped((_word(one, metric), f"{label} {ratio(one.speedup or 1)}x") for label, metric, one in found)
         return ". ".join(f"{word.capitalize()} than {baseline}: {first_few(own, 3)}" for word, own in told_by.items())
-    if any(one.verdict in ("undetected", "irrelevant") for _, _, one in told):
+    if any(one.verdict in ("undetected", "irrelevant") for _, _, one in comparisons):
         return f"No relevant difference from {baseline} shown"
     return f"No verdict on differences from {baseline} yet"
 

@@ -106,7 +106,7 @@ def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
     ]
     if not near:
         return "there is no valid calibration of it"
-    here, there = (each["engine"] | each["workload"] | each for each in (own, _timing_settings(near[0].spec)))
-    names = [name for name in here if here[name] != there[name] and name not in ("engine", "workload")]
-    said = "; ".join(f"{name} is {here[name]} here, {there[name]} there" for name in names)
-    return f"its calibration is of another engine: {said}"
+    settings, calibrated = (each["engine"] | each["workload"] | each for each in (own, _timing_settings(near[0].spec)))
+    names = [name for name in settings if settings[name] != calibrated[name] and name not in ("engine", "workload")]
+    differences = "; ".join(f"{name} is {settings[name]} here, {calibrated[name]} there" for name in names)
+    return f"its calibration is of another engine: {differences}"

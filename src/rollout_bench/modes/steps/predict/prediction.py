@@ -124,7 +124,7 @@ class Replays:
             [self._python, "-m", "rollout_bench.modes.steps.predict.replay"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             env={**os.environ, "PYTHONPATH": python_path()},
             text=True,
         )
@@ -132,7 +132,7 @@ class Replays:
         return process
 
     @cached_property
-    def _said(self) -> IO[str]:
+    def _stderr(self) -> IO[str]:
         return self._kept.enter_context(tempfile.TemporaryFile("w+"))
 
     def answer(self, job: ReplayJob, title: str) -> Replayed:
@@ -149,9 +149,9 @@ class Replays:
         if line := self._process.stdout.readline():
             return Replayed.model_validate_json(line)
         self._process.wait()
-        self._said.seek(0)
-        said = self._said.read().strip().splitlines()[-2:] or ["the replay ended without a word"]
-        problem, _, remedy = "\n".join(said).partition("-> ")
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()[-2:] or ["the replay ended without a word"]
+        problem, _, remedy = "\n".join(lines).partition("-> ")
         raise UserError(f"{title}: {problem.strip()}", remedy.strip() or "measure it instead")
 
 
