@@ -81,7 +81,7 @@ def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
         UserError: if another process measures or may measure the launch, or the claim can't be written.
     """
     path = claim_path(record)
-    own = Owner(
+    owner = Owner(
         host=socket.gethostname(),
         node=node_name(),
         pid=os.getpid(),
@@ -90,22 +90,22 @@ def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
         until_s=round(time.time() + timeout_s + SPARE_S, 1),
         log=str(log),
     )
-    ours = path.with_name(f".{path.name}.{own.host}.{own.pid}")
-    write_json(ours, own)
+    ours = path.with_name(f".{path.name}.{owner.host}.{owner.pid}")
+    write_json(ours, owner)
     try:
-        _take(record, ours, own)
+        _take(record, ours, owner)
     finally:
         ours.unlink(missing_ok=True)
     try:
         yield
     finally:
         with contextlib.suppress(UserError):  # gone, or replaced by another process
-            if read_claim(path) == own:
+            if read_claim(path) == owner:
                 progress_path(record).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
 
-def _take(record: Path, ours: Path, own: Owner) -> None:
+def _take(record: Path, ours: Path, owner: Owner) -> None:
     path = claim_path(record)
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -119,8 +119,8 @@ def _take(record: Path, ours: Path, own: Owner) -> None:
                     continue
                 raise
             if not other.lives():
-                _end(record, other, again_here=other.job is not None and other.job == own.job)
-            elif other.job is None or other.job != own.job or time.monotonic() > deadline:
+                _end(record, other, again_here=other.job is not None and other.job == owner.job)
+            elif other.job is None or other.job != owner.job or time.monotonic() > deadline:
                 raise UserError(
                     f"{path}: the launch is being measured by {other.holder()}",
                     "wait for that process or end it; if it is already gone, move the file away",

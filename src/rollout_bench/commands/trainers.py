@@ -70,8 +70,8 @@ def _hydras_file(options: argparse.Namespace) -> list[str]:
         UserError: if the options name a file that is neither there nor verl's own.
     """
     name, folder = options.config_name, options.config_dir or options.config_path
-    own = Path(name or OWN_FILES[0]).stem in OWN_FILES and folder in (None, *OWN_FOLDERS)
-    if own:
+    is_users = Path(name or OWN_FILES[0]).stem in OWN_FILES and folder in (None, *OWN_FOLDERS)
+    if is_users:
         return []
     file = Path(folder or ".") / f"{(name or OWN_FILES[0]).removesuffix('.yaml')}.yaml"
     if not file.is_file():
@@ -156,10 +156,10 @@ def _options(
     options.from_script, options.starts_main = "", False
     options.command = [*parser.prog.split(), *map(_without_secret, argv)]
     if is_script(options.file):
-        own = vars(options).pop("overrides")
-        script = in_script(Path(options.file), own)
+        overrides = vars(options).pop("overrides")
+        script = in_script(Path(options.file), overrides)
         options = parser.parse_intermixed_args(script.words, options)
-        options.overrides += [word for word in own if not VARIABLE.fullmatch(word)]
+        options.overrides += [word for word in overrides if not VARIABLE.fullmatch(word)]
         options.from_script, options.starts_main = script.told, script.starts_main
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")

@@ -65,5 +65,5 @@ def forecasts(results: Path) -> dict[str, Forecast]:
 
 def keep(results: Path, made: Iterable[Forecast]) -> None:
     """Add forecasts to those of a results folder."""
-    own = {each.spec.key(): each for each in made}
-    write_json(results / FORECASTS, _File(forecasts={**forecasts(results), **own}))
+    added = {each.spec.key(): each for each in made}
+    write_json(results / FORECASTS, _File(forecasts={**forecasts(results), **added}))

@@ -27,7 +27,7 @@ def _with_fields_of_modes(base: type[Strict], fields_of: Callable[[Mode], _Field
 
     No type checker follows a registry: a mode's code gets its own field by `of`.
     """
-    parts = [own.get() for mode in MODES.values() if mode.generates and (own := fields_of(mode))]
+    parts = [section.get() for mode in MODES.values() if mode.generates and (section := fields_of(mode))]
     fields: dict[str, Any] = {
         name: (model | None, absent(text)) for part in parts for name, (model, text) in part.items()
     }

@@ -249,9 +249,9 @@ class _Spec(Strict):
 
     def of(self, model: type[_Own]) -> _Own:
         """Return the settings that only its mode has, which are a `model`."""
-        own = self.mode_spec
-        assert isinstance(own, model), "specs of a mode have its settings"
-        return own
+        settings = self.mode_spec
+        assert isinstance(settings, model), "specs of a mode have its settings"
+        return settings
 
     @property
     def axes(self) -> dict[str, str]:
@@ -437,13 +437,13 @@ def values_in_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
 
     Values that the spec lacks are defaults, such as an argument that is false.
     """
-    own = settable_values(spec)
+    settable = settable_values(spec)
     return {
         name: word
         for part in (spec.setting or "").split("+")
         for name in names
         if (word := part.removeprefix(f"{name.replace('_', '-')}-")) != part
-        and (name not in own or word == config_text(own[name]).replace("_", "-"))
+        and (name not in settable or word == config_text(settable[name]).replace("_", "-"))
     }
 
 

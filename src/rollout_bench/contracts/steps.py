@@ -114,4 +114,4 @@ def read_steps(path: Path) -> tuple[Steps, list[StepRow]]:
 
 def passes_of(rows: Iterable[StepRow]) -> list[list[StepRow]]:
     """Return the passes of a launch: the steps that followed each other."""
-    return [list(own) for _, own in groupby(rows, key=lambda row: (row.round, row.part))]
+    return [list(steps) for _, steps in groupby(rows, key=lambda row: (row.round, row.part))]

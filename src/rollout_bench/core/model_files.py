@@ -56,8 +56,8 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
     found = _files(model, str(args.get("revision") or "main"), args.get("download_dir"), weights)
     for argument, other in others.items():
         if found and isinstance(other, str) and other != model:
-            own = _files(other, "main", args.get("download_dir"), weights)
-            found |= {f"{argument}/{name}": word for name, word in own.items()}
+            files = _files(other, "main", args.get("download_dir"), weights)
+            found |= {f"{argument}/{name}": word for name, word in files.items()}
     return found
 
 

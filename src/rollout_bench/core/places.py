@@ -25,9 +25,9 @@ def home() -> Path:
 
 def shipped(path: Path) -> Path:
     """Return a file of the workflow by its name here: this folder's, else the one that the package has."""
-    own = home() / (CONFIGS / path if path == CONFIG else path)
-    is_ours = not path.is_absolute() and own.is_relative_to(home() / CONFIGS) and own.is_file()
-    return own if is_ours and not path.exists() else path
+    local = home() / (CONFIGS / path if path == CONFIG else path)
+    is_ours = not path.is_absolute() and local.is_relative_to(home() / CONFIGS) and local.is_file()
+    return local if is_ours and not path.exists() else path
 
 
 def config_file(name: str) -> Path:

@@ -105,9 +105,9 @@ def export(results: Path, plan: PlanFile | None = None) -> BenchmarkReports:
         unread += [error for error in read if isinstance(error, UserError) and error not in unread]
         requests = [part.measured_requests(record) for record in records]
         folder, ending = part.whole.place, "" if part.part is None else f".stage-{_stage(part)}"
-        for record, own in zip(records, requests, strict=True):
+        for record, record_requests in zip(records, requests, strict=True):
             name = f"{folder}/launch-{record.launch}{ending}.yaml"
-            reports[name] = report_of_launches([record], [own], part, str(record.launch))
+            reports[name] = report_of_launches([record], [record_requests], part, str(record.launch))
         if records:
             reports[f"{folder}/experiment{ending}.yaml"] = report_of_launches(records, requests, part, "all")
     return BenchmarkReports(reports, tuple(_left_out(collection)), tuple(unread))
@@ -426,7 +426,7 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
         if measure in independent:
             levels = provable(independent[measure])
             proven[field] = {"independent": independent[measure], "highest": f"p{max(levels)}" if levels else "none"}
-    resources = _resources([iteration for own in passes for iteration in own])
+    resources = _resources([iteration for iterations in passes for iteration in iterations])
     flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
     mode = mode_of(records[0].spec.mode)
     observability = {
@@ -452,7 +452,7 @@ def mean_lengths(passes: Sequence[Iteration]) -> dict[str, float]:
 
 
 def _requests(passes: Sequence[Sequence[Iteration]], requests: Sequence[Requests | None]) -> dict[str, Any]:
-    every = [iteration for own in passes for iteration in own]
+    every = [iteration for iterations in passes for iteration in iterations]
     found: dict[str, Any] = {
         "total": sum(i.requests for i in every),
         "failures": sum(i.failed or 0 for i in every),
@@ -472,7 +472,9 @@ def _throughput(passes: Sequence[Sequence[Iteration]]) -> dict[str, Any]:
     groups = [[each] for each in passes[0]] if single else passes
 
     def rate(amount: Callable[[Iteration], float], units: str) -> dict[str, Any] | None:
-        values = [sum(map(amount, own)) / sum(i.elapsed_s for i in own) for own in (*groups, passes[0])]
+        values = [
+            sum(map(amount, iterations)) / sum(i.elapsed_s for i in iterations) for iterations in (*groups, passes[0])
+        ]
         return statistics_of(values[:-1], units, FEW, values[-1] if single else None)
 
     return {
@@ -490,7 +492,10 @@ def _latencies(requests: Sequence[Requests | None], has_loads: bool) -> tuple[Ma
     if a time of such a sequence is unknown, or a side file can't be read.
     """
     known = [each if has_loads else each.sent_at_start() for each in requests if each is not None]
-    timed = has_loads or not any(np.isnan([own.ttft_s[own.good], own.e2el_s[own.good]]).any() for own in known)
+    timed = has_loads or not any(
+        np.isnan([requests_of.ttft_s[requests_of.good], requests_of.e2el_s[requests_of.good]]).any()
+        for requests_of in known
+    )
     return pool_requests(known) if timed and len(known) == len(requests) else ({}, {})
 
 

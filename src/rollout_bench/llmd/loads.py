@@ -404,7 +404,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
         keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
         keys.read(variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
-    first, stages = runs[0][0], [stage for _, own in runs for stage in own]
+    first, stages = runs[0][0], [stage for _, stages_of in runs for stage in stages_of]
     for number, (meaning, _) in enumerate(runs):
         if (meaning.workload, meaning.online, meaning.slo) != (first.workload, first.online, first.slo):
             problem = "differs from the first one in more than streams, rate and how much is sent"

@@ -81,19 +81,19 @@ def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | N
         return config
     limits: dict[str, dict[str, float]] = {}
     for name in map(str, workloads):
-        own, where = _mapping(settings.get(name)), f"config: workload_settings.{name}"
-        profile = _mapping(own.get("profile"))
+        workload, where = _mapping(settings.get(name)), f"config: workload_settings.{name}"
+        profile = _mapping(workload.get("profile"))
         if not profile:
             continue
         overrides = parsed(profile.get("overrides"), f"{where}.profile.overrides")
-        own = {**own, "profile": {**profile, "overrides": overrides}}
-        settings = {**settings, name: own}
+        workload = {**workload, "profile": {**profile, "overrides": overrides}}
+        settings = {**settings, name: workload}
         try:
-            found = profile_of(WorkloadProfile.model_validate(own["profile"]), config, f"{where}.profile")
+            found = profile_of(WorkloadProfile.model_validate(workload["profile"]), config, f"{where}.profile")
         except ValidationError:  # the check of the config reports it
             continue
         _check_mode(config, found, where)
-        settings[name], limits[name] = _merged(own, found, where), found.meaning.slo
+        settings[name], limits[name] = _merged(workload, found, where), found.meaning.slo
     return {**config, "workload_settings": settings, **_slo(config, limits)}
 
 
@@ -158,12 +158,12 @@ def with_profile_files(merged: Mapping[str, Any], folder: str) -> tuple[dict[str
     config = _with_short_form(dict(merged), {})
     settings, files = dict(_mapping(config["workload_settings"])), {}
     for name in config["workloads"]:
-        own = _mapping(settings.get(name))
-        if profile := _mapping(own.get("profile")):
+        workload = _mapping(settings.get(name))
+        if profile := _mapping(workload.get("profile")):
             where = f"config: workload_settings.{name}.profile"
             file = located(profile["harness"], profile["path"], where)
             files[f"{name}.yaml"] = filled(file.read_text(), _known(config), f"{where}: {file}")
-            settings[name] = {**own, "profile": {**profile, "path": f"{folder}/{name}.yaml"}}
+            settings[name] = {**workload, "profile": {**profile, "path": f"{folder}/{name}.yaml"}}
     return {**config, "workload_settings": settings}, files
 
 
@@ -232,9 +232,9 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
     """
     named, overrides = config.get("profile"), config.pop("overrides", None)
     if isinstance(named, str):
-        own = _named_shortly(named)
+        profile = _named_shortly(named)
     elif isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
-        own = dict(named)
+        profile = dict(named)
     elif overrides is None:
         return config
     else:
@@ -242,14 +242,14 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
             "config: overrides: needs a profile, but profile is missing",
             "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
         )
-    if overrides is not None and own.setdefault("overrides", overrides) is not overrides:
+    if overrides is not None and profile.setdefault("overrides", overrides) is not overrides:
         raise UserError(
             "config: profile.overrides: is used together with overrides at the top",
             "write all overrides in one place",
         )
-    file = PurePath(str(own.get("path"))).name.removesuffix(".in")
+    file = PurePath(str(profile.get("path"))).name.removesuffix(".in")
     workload = file.removesuffix(".yaml").removesuffix(".yml").replace("_", "-")
-    mode = STARTED if own.get("harness") == "nop" else SERVED
+    mode = STARTED if profile.get("harness") == "nop" else SERVED
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
             raise UserError(
@@ -257,7 +257,7 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
                 f"leave {key} out, or name the profile in a file: workload_settings.<name>.profile",
             )
     others = _mapping(config.get("workload_settings"))
-    settings = {**others, workload: {**_mapping(others.get(workload)), "profile": own}}
+    settings = {**others, workload: {**_mapping(others.get(workload)), "profile": profile}}
     kept = {key: value for key, value in config.items() if key != "profile"}
     return {**kept, "modes": [mode], "workloads": [workload], "workload_settings": settings}
 
@@ -275,19 +275,19 @@ def _named_shortly(named: str) -> dict[str, Any]:
     return {"harness": harness, "path": path.name if is_name else named}
 
 
-def _merged(own: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
+def _merged(workload: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
     """Return a workload with the settings of its profile. The config may set only keys that the profile does not."""
-    meaning, online = found.meaning, own.get("online") or {}
+    meaning, online = found.meaning, workload.get("online") or {}
     if not isinstance(online, Mapping):
         raise UserError(f"{where}.online: {online!r} is no mapping", "write keys below it, or leave it out")
-    twice = [key for key in own if key in meaning.workload]
+    twice = [key for key in workload if key in meaning.workload]
     twice += [f"online.{key}" for key in online if key in meaning.online]
     if twice:
         raise UserError(
             f"{where}.{twice[0]}: the profile {found.title} also sets {twice[0]}",
             "leave it out here and write it into profile.overrides, or give the workload another name",
         )
-    return {**meaning.otherwise, **own, **meaning.workload, "online": {**online, **meaning.online}}
+    return {**meaning.otherwise, **workload, **meaning.workload, "online": {**online, **meaning.online}}
 
 
 def _check_mode(config: Mapping[str, Any], found: Found, where: str) -> None:
@@ -310,12 +310,12 @@ def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> d
     Raises:
         UserError: if profiles have different limits.
     """
-    written, found = config.get("slo"), {name: own for name, own in limits.items() if own}
+    written, found = config.get("slo"), {name: limits_of for name, limits_of in limits.items() if limits_of}
     is_written = written is not None and any(value is not None for value in _mapping(written).values())
     if not found or is_written or not isinstance(written or {}, Mapping):
         return {}
     first = next(iter(found.values()))
-    if any(own != first for own in found.values()):
+    if any(limits_of != first for limits_of in found.values()):
         raise UserError(
             f"config: slo: the profiles have different goodput limits: {_flow(found)}",
             "set slo for all of them, or measure them in two calls",

@@ -47,12 +47,12 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
     sweeps = grouped(
-        ((base.experiment.mode, base.experiment.experiment), (base, _judged_metric_first(others), own))
-        for (base, others), own in zip(groups[:MOST], beside, strict=False)
+        ((base.experiment.mode, base.experiment.experiment), (base, _judged_metric_first(others), rows_beside))
+        for (base, others), rows_beside in zip(groups[:MOST], beside, strict=False)
     )
     found = [_conclusion(loads, collection) for loads in sweeps.values()]
     compared = [row for base, others in groups for row in (base, *others)]
-    concluded = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
+    concluded = {row.experiment.place for row in (*compared, *(row for rows_beside in beside for row in rows_beside))}
     without_conclusion = [row for row in rows if row.experiment.place not in concluded]
     refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in without_conclusion if _is_refused(row)])
     if not groups and not refused:
@@ -215,7 +215,10 @@ def conclusions_apart(rows: Sequence[Row]) -> list[Section]:
     judged = [row for each in named for row in _judged_metric_first([each])]
     apart = grouped(((row.experiment.mode, next(iter(row.comparisons))), row) for row in judged)
     headings = (f": {mode}, {NUMBERS[metric].header}" if len(apart) > 1 else "" for mode, metric in apart)
-    return [_conclusion_of(own, f"Conclusion{heading}") for heading, own in zip(headings, apart.values(), strict=True)]
+    return [
+        _conclusion_of(number_rows, f"Conclusion{heading}")
+        for heading, number_rows in zip(headings, apart.values(), strict=True)
+    ]
 
 
 def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
@@ -248,7 +251,10 @@ def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str]
         for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
     )
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
-    shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
+    shown = {
+        verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in verdict_rows]
+        for verdict, verdict_rows in found.items()
+    }
     headline, *rest = _items(
         _headline(found.get("faster", []), found.get("slower", []), baseline, axes, len(others) + len(lacking)),
         _listed(f"No difference from {baseline} above {plain_percent(BOUND)}", shown.get("bounded", [])),
@@ -358,8 +364,8 @@ def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
     loads = {row.experiment.point_label for row in rows if row.experiment.part}
     first = rows[0].experiment.whole if len(loads) > 1 else rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
-    own = " ".join(name for name in names if name not in (DEFAULT_SETTING, UNKNOWN))
-    return ", ".join(name for name in (own, first.mode, first.platform) if name != UNKNOWN)
+    common = " ".join(name for name in names if name not in (DEFAULT_SETTING, UNKNOWN))
+    return ", ".join(name for name in (common, first.mode, first.platform) if name != UNKNOWN)
 
 
 def _ratio(comparison: Comparison) -> str:
@@ -420,9 +426,9 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 
 def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a sentence for each load of a sweep that is invalid in a launch whose other loads are not."""
-    for own in grouped((row.experiment.experiment, row) for row in rows if row.experiment.part).values():
-        partly = {one.launch for row in own for one in row.launches if one.valid}
-        for row in own:
+    for loads in grouped((row.experiment.experiment, row) for row in rows if row.experiment.part).values():
+        partly = {one.launch for row in loads for one in row.launches if one.valid}
+        for row in loads:
             invalid = [one for one in row.launches if one.launch in partly and not one.valid]
             if invalid:
                 codes = sorted({code for one in invalid for code in invalid_codes(one.flags)})
@@ -437,7 +443,9 @@ def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:
     codes = [{flag.code for launch in row.used for flag in launch.flags} for row in loads]
     for code in sorted(set[str]().union(*codes) - shared_flags(loads)):
         if code in FLAGS and FLAGS[code].if_all:
-            at = dict.fromkeys(row.experiment.point_label for row, own in zip(loads, codes, strict=True) if code in own)
+            at = dict.fromkeys(
+                row.experiment.point_label for row, load_codes in zip(loads, codes, strict=True) if code in load_codes
+            )
             yield f"At {', '.join(at)} {MEANINGS[code]} ({code}): {FLAGS[code].if_all}."
 
 
@@ -463,7 +471,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for launch in _launches(rows)]
-    disturbed = any(DISTURBED.intersection(own) for own in codes)
+    disturbed = any(DISTURBED.intersection(row_codes) for row_codes in codes)
     raised = sorted({*chain.from_iterable(codes)} & FLAGS.keys())
     changes = [FLAGS[code].mended_by for code in raised if FLAGS[code].mended_by]
     free = f"{'; '.join(changes)}; then " if changes else "keep others off the machine, then " if disturbed else ""
@@ -474,7 +482,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
         ),
         (missing, f"{mend}{_AGAIN} what is missing"),
         (
-            any(own and not LASTING.intersection(own) for own in codes),
+            any(row_codes and not LASTING.intersection(row_codes) for row_codes in codes),
             f"{free}{_AGAIN} invalid launches anew, with all of their blocks",
         ),
         (

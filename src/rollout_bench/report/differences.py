@@ -104,8 +104,8 @@ def compare_folders(
     about = (
         Section("A and B", (*_side_lines(f"A: {a}", of_a), *_side_lines(f"B: {b}", of_b))),
         *(
-            Section(f"Only in {side}, not compared", tuple(map(name_of, own)))
-            for side, own in zip("AB", only_in, strict=True)
+            Section(f"Only in {side}, not compared", tuple(map(name_of, experiments)))
+            for side, experiments in zip("AB", only_in, strict=True)
         ),
     )
     return _compared(findings, views, about, (*of_a.damaged, *of_b.damaged), only_in)
@@ -138,7 +138,7 @@ def _compared(
         *sections("verdicts", **values),
         *definitions("Definitions", views),
     ]
-    amount = len(launched(own for own, _ in pairs))
+    amount = len(launched(experiment for experiment, _ in pairs))
     order = (
         "Their launches alternated, so slow drift of the machine affected A and B alike."
         if alternated

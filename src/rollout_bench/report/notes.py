@@ -35,8 +35,8 @@ TOLD_SHARE = 0.005
 
 def left_out_alarm(left_out: Sequence[ValidExperiment], mode: str) -> str:
     """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
-    own = [each for each in left_out if each.experiment.mode == mode]
-    names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
+    mode_experiments = [each for each in left_out if each.experiment.mode == mode]
+    names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in mode_experiments]
     return f"Left out: {few_names(names)}." if names else ""
 
 
@@ -259,7 +259,7 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     )
     for found in alike.values():
         names = dict.fromkeys(name for name, _, _ in found)
-        launches = dict.fromkeys(launch for _, own, _ in found for launch in own.split(", "))
+        launches = dict.fromkeys(launch for _, flag_launches, _ in found for launch in flag_launches.split(", "))
         yield few_names(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
 
 
@@ -268,8 +268,10 @@ def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     raised = [(row, launch.launch, flag) for row in rows for launch in row.launches for flag in launch.flags]
     flags: dict[tuple[object, ...], tuple[Row, int, Flag]] = {}  # every load of a sweep has the same flags of a launch
     for row, launch, flag in raised:
-        own = row.experiment
-        flags.setdefault((own.mode, own.experiment, launch, flag.code, flag.sentence), (row, launch, flag))
+        experiment = row.experiment
+        flags.setdefault(
+            (experiment.mode, experiment.experiment, launch, flag.code, flag.sentence), (row, launch, flag)
+        )
     alike = grouped(
         ((row.experiment.place, flag.code, flag.severity), (row, launch, flag)) for row, launch, flag in flags.values()
     )

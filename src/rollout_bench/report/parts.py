@@ -63,8 +63,8 @@ class Findings:
     def mode_results(self) -> dict[str, Any]:
         """What was found inside the engines of each measured mode, by its name."""
         return {
-            name: analyse.get()(self.results, own, self.collection)
-            for name, own in grouped((each.experiment.mode, each) for each in self.probed).items()
+            name: analyse.get()(self.results, mode_experiments, self.collection)
+            for name, mode_experiments in grouped((each.experiment.mode, each) for each in self.probed).items()
             if (analyse := mode_of(name).analyse)
         }
 

@@ -42,19 +42,19 @@ def service_lines(rows: Sequence[Row], latencies: Latencies, slo: Slo) -> list[s
     names = _names(served)
     experiments = grouped((row.experiment.experiment, row) for row in served).values()
     ordered = sorted(
-        (own for own in experiments if any(row.used for row in own)),
-        key=lambda own: -max(row.values["output_tokens_per_s"] for row in own if row.used),
+        (loads for loads in experiments if any(row.used for row in loads)),
+        key=lambda loads: -max(row.values["output_tokens_per_s"] for row in loads if row.used),
     )
-    return [f"{names[own[0].experiment.experiment]} {_service(own, latencies, slo)}." for own in ordered]
+    return [f"{names[loads[0].experiment.experiment]} {_service(loads, latencies, slo)}." for loads in ordered]
 
 
 def rate_lines(rows: Sequence[Row], slo: Slo) -> list[str]:
     """Return the rates that each experiment of `rows` serves, of those with valid loads at a rate."""
     names = _names(rows)
     return [
-        f"{names[experiment]} {_Rates(own, slo).sentence(short=True)}"
-        for experiment, own in grouped((row.experiment.experiment, row) for row in rows).items()
-        if _ordered([row for row in own if row.used])
+        f"{names[experiment]} {_Rates(loads, slo).sentence(short=True)}"
+        for experiment, loads in grouped((row.experiment.experiment, row) for row in rows).items()
+        if _ordered([row for row in loads if row.used])
     ]
 
 
@@ -184,8 +184,12 @@ class _Rates:
         if self.has_limits:
             both = [{kept, _met(row, slo)} for row, kept in zip(self.rated, self.kept_up, strict=True)]
             self.states = [
-                "falls behind" if "falls behind" in own else "undecided" if "undecided" in own else "keeps up"
-                for own in both
+                "falls behind"
+                if "falls behind" in load_states
+                else "undecided"
+                if "undecided" in load_states
+                else "keeps up"
+                for load_states in both
             ]
 
     @property

@@ -124,14 +124,14 @@ def _columns(
     metrics = dict.fromkeys(
         metric for row in rows for metric, found in row.comparisons.items() if not found.is_baseline
     )
-    own = [m for m in metrics if NUMBERS[m].table == kind or (first and NUMBERS[m].table not in titles)]
+    table_metrics = [m for m in metrics if NUMBERS[m].table == kind or (first and NUMBERS[m].table not in titles)]
     settings, typical = findings.collection.comparison, findings.compared_by_iterations(mode)
     return [
         *([SETS, LAUNCHES] if first else []),
         *(column for column in special if column.words),
         *number_columns(kind),
         *(column for column in special if not column.words),
-        *(speedup_column(metric, settings, findings.notes, typical=typical) for metric in own),
+        *(speedup_column(metric, settings, findings.notes, typical=typical) for metric in table_metrics),
         *([FLAGS] if first else []),
     ]
 

@@ -107,9 +107,9 @@ def _check_made(target: str) -> None:
 
 def _is_our_workflow(words: Sequence[str]) -> bool:
     """Return whether a call runs the package's Snakefile: no other is named in `words` or lies in this folder."""
-    own = Path("Snakefile")
+    snakefile = Path("Snakefile")
     is_named = any(word.partition("=")[0] in ("-s", "--snakefile") for word in words)
-    return not is_named and (not own.exists() or own.resolve() == (home() / own).resolve())
+    return not is_named and (not snakefile.exists() or snakefile.resolve() == (home() / snakefile).resolve())
 
 
 def check_words(words: Sequence[str]) -> None:

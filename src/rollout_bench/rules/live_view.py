@@ -206,8 +206,8 @@ class RunState:
         that are measured now without the import, which the first job makes for all where engines are forked.
         """
         running = self._running
-        own = {mark: self._left_of(job, now) for mark, job in running.items()}
-        known = {mark: left for mark, left in own.items() if left is not None}
+        left_of_jobs = {mark: self._left_of(job, now) for mark, job in running.items()}
+        known = {mark: left for mark, left in left_of_jobs.items() if left is not None}
         each = [
             running[mark].spent_s(now) + left - (running[mark].importing_s if _forks(running[mark].job) else 0.0)
             for mark, left in known.items()

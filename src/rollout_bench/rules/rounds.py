@@ -56,11 +56,13 @@ def missing_of_round(state: ResultsState, mode: str, experiment: str, launches: 
         UserError: if the config does not select the experiment.
     """
     plan = state.schedule
-    own = selected({e.experiment: e for e in plan.experiments if e.mode == mode}, experiment, "experiment")
+    experiment_of_round = selected(
+        {e.experiment: e for e in plan.experiments if e.mode == mode}, experiment, "experiment"
+    )
     records = [
         str(record_path(RESULTS, e.mode, e.experiment, index))
         for index in range(launches)
-        for e in (own, *_baselines(plan, own))
+        for e in (experiment_of_round, *_baselines(plan, experiment_of_round))
     ]
     return [record for record in records if state.is_missing(record) and not _given_up(plan, record)]
 
@@ -89,10 +91,10 @@ def first_failed(plan: Schedule, mode: str, experiment: str, launches: int) -> i
     return next((index for index, has_failed in enumerate(failed) if has_failed), None)
 
 
-def _baselines(plan: Schedule, own: PlannedExperiment) -> Sequence[PlannedExperiment]:
-    """Return the baselines of `own`: usually one experiment, and none if `own` is a baseline."""
-    wanted = cell_of(own, plan.config.baseline.axes)
-    return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
+def _baselines(plan: Schedule, experiment: PlannedExperiment) -> Sequence[PlannedExperiment]:
+    """Return the baselines of `experiment`: usually one, and none if it is a baseline itself."""
+    wanted = cell_of(experiment, plan.config.baseline.axes)
+    return [] if wanted == cell_of(experiment) else plan.by_cell.get(wanted, [])
 
 
 def _given_up(plan: Schedule, record: str) -> bool:

@@ -112,18 +112,23 @@ class TraceLine(_Line):
         answers = lengths[1::2]
         tools = lengths[2::2][: max(0, len(answers) - 1)]
         times = row.get("tool_ms", [0.0] * len(tools))
-        own = {"prompt_tokens": lengths[0], "output_tokens": answers, "tool_tokens": tools, "tool_ms": times}
-        return {**own, "prompt_group": group}
+        lengths_and_times = {
+            "prompt_tokens": lengths[0],
+            "output_tokens": answers,
+            "tool_tokens": tools,
+            "tool_ms": times,
+        }
+        return {**lengths_and_times, "prompt_group": group}
 
 
 def _of_mooncake(row: dict[str, Any]) -> dict[str, Any]:
-    own = {"prompt_tokens": row["input_length"], "output_tokens": row["output_length"]}
+    lengths = {"prompt_tokens": row["input_length"], "output_tokens": row["output_length"]}
     time_ms = row.get("timestamp")
     if time_ms is None:
-        return own
+        return lengths
     if not isinstance(time_ms, int | float) or finite(time_ms) is None:
         raise _DamagedError(f"timestamp is {_short(time_ms)}, no number of milliseconds")
-    return {**own, "arrival_s": time_ms / 1000}
+    return {**lengths, "arrival_s": time_ms / 1000}
 
 
 class PromptLine(_Line):

@@ -108,8 +108,12 @@ def _distinct(
     where: str, what: str, vocabulary: int, label: str, beginnings: list[list[int]], lengths: Sequence[int]
 ) -> list[list[int]]:
     """Return a different list of ids for each of `lengths`; the beginnings take turns and count towards the lengths."""
-    ids, random, own = token_range(vocabulary), generator(label), [length - len(beginnings[0]) for length in lengths]
-    for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
+    ids, random, remaining = (
+        token_range(vocabulary),
+        generator(label),
+        [length - len(beginnings[0]) for length in lengths],
+    )
+    for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(remaining)).items():
         if len(ids) ** min(length, 64) < 2 * count:
             raise UserError(
                 f"{where}: {count} distinct {what} of {length} tokens are not possible "
@@ -117,9 +121,9 @@ def _distinct(
                 "ask for fewer or longer prompts",
             )
     found: dict[tuple[int, ...], None] = {}
-    while len(found) < len(own):
+    while len(found) < len(remaining):
         number = len(found)
-        drawn_ids = random.integers(ids.start, ids.stop, own[number]).tolist()
+        drawn_ids = random.integers(ids.start, ids.stop, remaining[number]).tolist()
         found[(*beginnings[number % len(beginnings)], *drawn_ids)] = None
     return [list(prompt) for prompt in found]
 
@@ -347,16 +351,18 @@ class Source:
         """Return a prompt of the data set, after a shared prefix, cut to the workload's longest prompt."""
         assert not isinstance(entry.prompt, int), "a trace has only lengths"
         if isinstance(entry.prompt, list):
-            own = self._tokenizer(self._rendered(entry.prompt), add_special_tokens=False)["input_ids"]
+            token_ids = self._tokenizer(self._rendered(entry.prompt), add_special_tokens=False)["input_ids"]
         else:
-            own = self._tokenizer(entry.prompt)["input_ids"] if isinstance(entry.prompt, str) else list(entry.prompt)
-        if not own or max(own) >= self._vocabulary:
+            token_ids = (
+                self._tokenizer(entry.prompt)["input_ids"] if isinstance(entry.prompt, str) else list(entry.prompt)
+            )
+        if not token_ids or max(token_ids) >= self._vocabulary:
             raise UserError(
                 f"workload {self._workload.name}: a prompt of its data set has "
-                + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
-                "use prompts that this model's tokenizer made" if own else "leave that prompt out",
+                + (f"token id {max(token_ids)}, the vocabulary {self._vocabulary} ids" if token_ids else "no tokens"),
+                "use prompts that this model's tokenizer made" if token_ids else "leave that prompt out",
             )
-        return [*beginning, *own][: longest(self._workload.prompt_tokens)]
+        return [*beginning, *token_ids][: longest(self._workload.prompt_tokens)]
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """Return the messages in the model's chat template, up to where its answer begins."""

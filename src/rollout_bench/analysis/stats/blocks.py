@@ -87,21 +87,21 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     mean = d.sum(axis=-2) / m
     # Centre each configuration first, so that large ratios do not cost digits in the sums below.
     centred = np.where(finite, d - mean[..., None, :], 0.0)
-    own = (centred**2).sum(axis=-2) / np.maximum(m - 1, 1)
+    separate = (centred**2).sum(axis=-2) / np.maximum(m - 1, 1)
     s2, freedom = _residual_variance(centred, finite), (pairs - judged).sum(axis=-1)
-    pooled = np.broadcast_to(2 * s2[..., None], own.shape)
+    pooled = np.broadcast_to(2 * s2[..., None], separate.shape)
     shared = np.einsum("...ij,...il->...jl", finite.astype(float), finite.astype(float))
     overlap = shared / (2 * np.sqrt(m[..., :, None] * m[..., None, :]))
     others = judged[..., :, None] & judged[..., None, :] & ~np.eye(d.shape[-1], dtype=bool)
     return Contrasts(
         log_ratio=np.where(judged, mean, np.nan),
-        error=np.where(judged, np.sqrt(np.maximum(pooled, own) / m), np.nan),
+        error=np.where(judged, np.sqrt(np.maximum(pooled, separate) / m), np.nan),
         pooled_error=np.where(judged, np.sqrt(pooled / m), np.nan),
         pairs=pairs,
         freedom=freedom,
         comparisons=judged.sum(axis=-1),
         correlation=np.where(others, overlap, BALANCED).min(axis=(-2, -1)),
-        own_error=np.where(judged & _scatters_more(centred, finite), np.sqrt(own / m), 0.0),
+        own_error=np.where(judged & _scatters_more(centred, finite), np.sqrt(separate / m), 0.0),
         own_freedom=np.maximum(pairs - 1, 1),
     )
 
@@ -121,15 +121,15 @@ def _scatters_more(d: Array, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
     sides = np.concatenate([np.ones_like(judged[..., :1]), judged], axis=-1)[..., None, :] & whole[..., None]
     y = np.where(sides, np.concatenate([np.zeros_like(d[..., :1]), d], axis=-1), 0.0)
     from_block = np.where(sides, y - y.sum(axis=-1, keepdims=True) / k[..., None], 0.0)
-    squares, own = (
+    squares, scatter = (
         (np.where(sides, part - part.sum(axis=-2, keepdims=True) / m[..., None], 0.0) ** 2).sum(axis=-2)
         for part in (from_block, y)
     )
     alone = squares * k / np.maximum(k - 1, 1)
     left = np.maximum(squares.sum(axis=-1, keepdims=True) - alone, 0.0)
-    own = np.where(np.arange(own.shape[-1]) > 0, own / 2, np.where(k > 3, alone, 0.0))
+    scatter = np.where(np.arange(scatter.shape[-1]) > 0, scatter / 2, np.where(k > 3, alone, 0.0))
     limit = special.fdtri(m - 1, (m - 1) * np.maximum(k - 2, 1), _VISIBLE)
-    more = (k > 2) & ((k - 2) * own > limit * left)
+    more = (k > 2) & ((k - 2) * scatter > limit * left)
     return np.asarray(more[..., 1:] | more[..., :1])
 
 
@@ -217,8 +217,8 @@ def half_widths(found: Contrasts, level: float) -> Array:
     comparisons = np.maximum(found.comparisons, 1)
     points = np.vectorize(critical_value, otypes=[float])
     shared = points(comparisons, np.maximum(found.freedom, 1), level, np.round(found.correlation, 9))
-    own = -special.stdtrit(found.own_freedom, level / 2 / comparisons[..., None])
-    return np.asarray(np.maximum(shared[..., None] * found.error, own * found.own_error))
+    separate = -special.stdtrit(found.own_freedom, level / 2 / comparisons[..., None])
+    return np.asarray(np.maximum(shared[..., None] * found.error, separate * found.own_error))
 
 
 def p_value(found: Contrasts, place: int) -> float:
@@ -227,8 +227,8 @@ def p_value(found: Contrasts, place: int) -> float:
     shared = adjusted_p(distance / float(found.error[place]), comparisons, int(found.freedom), float(found.correlation))
     if not found.own_error[place]:
         return shared
-    own = 2 * special.stdtr(found.own_freedom[place], -distance / found.own_error[place])
-    return max(shared, min(1.0, comparisons * float(own)))
+    separate = 2 * special.stdtr(found.own_freedom[place], -distance / found.own_error[place])
+    return max(shared, min(1.0, comparisons * float(separate)))
 
 
 def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:

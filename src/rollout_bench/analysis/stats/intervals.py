@@ -137,8 +137,8 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
     """
     u, v = np.square(sd) / launches, np.square(baseline_sd) / baseline_launches
     share = u / (u + v)  # of the variance; unlike the squares above, it cannot underflow
-    own = 1 / (share**2 / (launches - 1) + (1 - share) ** 2 / (baseline_launches - 1))
-    return np.asarray(np.minimum(own, 2 * (min(launches, baseline_launches) - 1)))
+    welch = 1 / (share**2 / (launches - 1) + (1 - share) ** 2 / (baseline_launches - 1))
+    return np.asarray(np.minimum(welch, 2 * (min(launches, baseline_launches) - 1)))
 
 
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:

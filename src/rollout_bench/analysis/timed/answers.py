@@ -117,10 +117,12 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[SweepLine]]:
         spec = specs[row.experiment.place]
         value = number_of(spec, name)
         if value is not None:
-            own, settings = row.experiment, settable_values(spec)
+            experiment, settings = row.experiment, settable_values(spec)
             fixed = " ".join(f"{other}={config_text(settings[other])}" for other in others if other in settings)
             label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
-            found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
+            found.setdefault(
+                (experiment.mode, experiment.platform, experiment.model, experiment.workload, label), []
+            ).append((value, row))
     lines = [SweepLine(*names, tuple(sorted(points, key=lambda each: each[0]))) for names, points in found.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
 

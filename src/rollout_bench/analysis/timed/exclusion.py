@@ -105,11 +105,14 @@ def _flags(records: Sequence[Record]) -> list[list[Flag]]:
     found = [list(record.validity) for record in records]
     for limit in HOST_LIMITS:
         read = [[i.host for i in each.iterations if i.host is not None and not i.warmup] for each in records]
-        own, pooled = [lost_time(limit, hosts) for hosts in read], lost_time(limit, list(itertools.chain(*read)))
+        losses, pooled = (
+            [lost_time(limit, hosts) for hosts in read],
+            lost_time(limit, list(itertools.chain(*read))),
+        )
         if pooled is None:
             continue
-        most = max((lost for lost in own if lost is not None), key=lambda lost: lost.certain)
-        for lost, flags in zip(own, found, strict=True):
+        most = max((lost for lost in losses if lost is not None), key=lambda lost: lost.certain)
+        for lost, flags in zip(losses, found, strict=True):
             flag = _flag(limit, pooled, most, lost)
             if lost is not None or flag is not None:
                 _put(flags, limit.code, flag)

@@ -61,8 +61,8 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
     newest = newest_first[0]
     if record.environment.device_model == newest.environment.device_model:  # other devices may store a model otherwise
         theirs = _facts(newest)
-        differing = [(name, own) for name, own in _facts(record).items() if theirs.get(name, own) != own]
-        doubts += [f"{name}: {own}, in launch {newest.launch} {theirs[name]}" for name, own in differing]
+        differing = [(name, value) for name, value in _facts(record).items() if theirs.get(name, value) != value]
+        doubts += [f"{name}: {value}, in launch {newest.launch} {theirs[name]}" for name, value in differing]
     if not doubts:
         return record
     sentence = f"It loaded another model than a newer launch: {'; '.join(doubts)}. So it is no part of the same number."

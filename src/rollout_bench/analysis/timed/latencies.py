@@ -63,7 +63,9 @@ def _pooled(experiment: TimedExperiment) -> PooledSequences:
         for record in pooled
         if isinstance(error := experiment.side_files[record.launch].content, UserError)
     ]
-    counted = [own for record in valid if (own := experiment.measured_requests(record)) is not None]
+    counted = [
+        record_requests for record in valid if (record_requests := experiment.measured_requests(record)) is not None
+    ]
     workload = experiment.records[0].spec.workload
     requests = counted if has_loads else [each.sent_at_start() for each in counted]
     lengths = not workload.ignore_eos  # else they are as requested

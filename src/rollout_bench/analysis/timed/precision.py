@@ -117,17 +117,17 @@ def _by_spread(
     )
     wanted: Wanted = defaultdict(int)
     least = {}
-    for place, own in members.items():
-        others = sum(not is_baseline(part, baseline) for part in own)
-        least[place] = stages.first(others) if 0 < others < len(own) else FIRST
-        _raise(wanted, least[place], *(part.whole for part in own))
+    for place, parts_at in members.items():
+        others = sum(not is_baseline(part, baseline) for part in parts_at)
+        least[place] = stages.first(others) if 0 < others < len(parts_at) else FIRST
+        _raise(wanted, least[place], *(part.whole for part in parts_at))
     for (place, *_), table in tables.items():
         for each in table:
             _raise(wanted, each.enough(least[place], least[place], stages.max_blocks), *each.sides)
     coming = {
         place
-        for place, own in members.items()
-        if any(launch < wanted[id(part.whole)] for part in own for launch in part.whole.missing)
+        for place, parts_at in members.items()
+        if any(launch < wanted[id(part.whole)] for part in parts_at for launch in part.whole.missing)
     }
     for (place, *_), table in tables.items():
         for each, launches in zip(table, _after_first_stage(table, least[place], stages), strict=True):

@@ -119,8 +119,13 @@ class Row:
     @property
     def axes(self) -> dict[str, object]:
         """Names in tables: model, workload, quant (with the key if needed) and setting."""
-        own = self.experiment
-        return {"model": own.model, "workload": own.workload, "quant": self.quant_label, "setting": own.setting}
+        experiment = self.experiment
+        return {
+            "model": experiment.model,
+            "workload": experiment.workload,
+            "quant": self.quant_label,
+            "setting": experiment.setting,
+        }
 
     @property
     def name(self) -> str:
@@ -194,10 +199,12 @@ def _metrics(
     """
     metrics: dict[str, list[MetricName]] = {}
     for mode in dict.fromkeys(e.mode for e, _ in pairs):
-        own = [(e, against) for e, against in pairs if e.mode == mode]
-        has_energy = any(ENERGY_COMPARED[0] in each.values for e, _ in own for each in measured[e.place] if each.valid)
+        mode_pairs = [(e, against) for e, against in pairs if e.mode == mode]
+        has_energy = any(
+            ENERGY_COMPARED[0] in each.values for e, _ in mode_pairs for each in measured[e.place] if each.valid
+        )
         is_uneven = collection.earlier is None and any(
-            against.other and _devices(e) != _devices(against.other) for e, against in own
+            against.other and _devices(e) != _devices(against.other) for e, against in mode_pairs
         )
         by_device = mode_of(mode).by_device if is_uneven else None
         named = collection.comparison.metrics_of(mode)
@@ -282,10 +289,10 @@ def _comparison(
             "which changes their speed: measure both with the same interleave"
         )
         return replace(found, low=None, high=None, p_value=None, verdict="unknown", reason=reason)
-    own, reason = [launch for launch in valid if launch.paired], _why_unpaired(valid)
-    if not own:
+    paired, reason = [launch for launch in valid if launch.paired], _why_unpaired(valid)
+    if not paired:
         return Comparison(verdict="unknown", reason=reason)
-    compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
+    compared = compare_launches(paired, wanted, metric, confidence, _stop(collection))
     return replace(compared, reason=reason) if reason and compared.launches_missing else compared
 
 

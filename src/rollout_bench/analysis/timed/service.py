@@ -140,16 +140,16 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
     found = {}
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None
-        own = (requests.iteration == iteration.index) & ~requests.failed
-        if iteration.warmup or for_a_time or at_a_rate(iteration.point) or not own.any():
+        in_iteration = (requests.iteration == iteration.index) & ~requests.failed
+        if iteration.warmup or for_a_time or at_a_rate(iteration.point) or not in_iteration.any():
             continue
-        if np.isnan([begins_s[own], requests.last_s[own]]).any():
+        if np.isnan([begins_s[in_iteration], requests.last_s[in_iteration]]).any():
             return {}
         found[iteration.index] = anatomy_of(
-            begins_s[own],
-            requests.last_s[own],
-            requests.output_tokens[own],
-            requests.prompt[own],
+            begins_s[in_iteration],
+            requests.last_s[in_iteration],
+            requests.output_tokens[in_iteration],
+            requests.prompt[in_iteration],
             iteration.elapsed_s,
             limit=None if own_limits else workload.longest_pair[1],
         )

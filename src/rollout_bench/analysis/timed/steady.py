@@ -24,7 +24,7 @@ def steadiness_flags(record: Record) -> list[Flag]:
     """Return a flag for each load under which the measured iterations are not steady."""
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     loads = grouped((iteration.point and iteration.point.label, iteration) for iteration in measured)
-    found = (judge(comparable_times(record.spec.workload, own)) for own in loads.values())
+    found = (judge(comparable_times(record.spec.workload, iterations)) for iterations in loads.values())
     return [Flag(code=each.code, severity="warning", sentence=each.sentence) for each in found if each is not None]
 
 

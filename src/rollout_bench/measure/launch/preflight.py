@@ -98,7 +98,7 @@ def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None
     name = re.sub(r"[^\w.+-]", "_", versions)  # all that compiled code depends on
     homes = Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"
     home = next((folder / "rollout-bench" / "compile" for folder in homes if folder.is_absolute()), None)
-    compiled = (own := private_temporary()) and own / "compile"
+    compiled = (temporary := private_temporary()) and temporary / "compile"
     return next((root / name for root in (home, compiled) if root and is_writable(root / name)), None)
 
 

@@ -65,16 +65,18 @@ def settings_of(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         tensor_parallel_size; vocabulary: number of token ids; end_of_text: ids that end a text, from the model's
         config, because without a tokenizer vLLM does not know them.
     """
-    own, parallel = vars(vllm_config), vllm_config.parallel_config
+    parts, parallel = vars(vllm_config), vllm_config.parallel_config
     compared = {name: value for name, value in asked.items() if name not in NOT_HELD}
     return {
         "resolved": {
-            NAMES.get(field, field): _plain(getattr(own[part], field))
+            NAMES.get(field, field): _plain(getattr(parts[part], field))
             for part, fields in FIELDS.items()
             for field in fields
-            if hasattr(own.get(part), field)
+            if hasattr(parts.get(part), field)
         },
-        "overruled": overruled([own, *(vars(own[part]) for part in FIELDS if own.get(part) is not None)], compared),
+        "overruled": overruled(
+            [parts, *(vars(parts[part]) for part in FIELDS if parts.get(part) is not None)], compared
+        ),
         "world_size": int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1),
         "tensor_parallel_size": int(parallel.tensor_parallel_size),
         "vocabulary": int(vllm_config.model_config.get_vocab_size()),
@@ -312,8 +314,12 @@ def all_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """
     import torch
 
-    own = [*sorted(module.__dict__.items()), *sorted(module._parameters.items()), *sorted(module._buffers.items())]
-    waiting = [(name, value, 0) for name, value in own if name not in ("_parameters", "_buffers", "_modules")]
+    attributes = [
+        *sorted(module.__dict__.items()),
+        *sorted(module._parameters.items()),
+        *sorted(module._buffers.items()),
+    ]
+    waiting = [(name, value, 0) for name, value in attributes if name not in ("_parameters", "_buffers", "_modules")]
     while waiting:
         name, value, depth = waiting.pop()
         if id(value) in seen or isinstance(value, torch.nn.Module):

@@ -41,8 +41,8 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | N
     """
     load = spec.load
     assert load is not None, "an online spec has a load"
-    own = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS}
-    given: dict[str, Any] = {**own, **spec.engine.args, **more}
+    ours = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS}
+    given: dict[str, Any] = {**ours, **spec.engine.args, **more}
     needs_template = load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model)))
     return [
         *("--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"),

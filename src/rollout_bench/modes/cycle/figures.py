@@ -35,9 +35,9 @@ def cycle(findings: Findings) -> Chart:
     rows = rows_with(findings, "cycle")
     known = [row for row in rows if "cycle_s" in row.values]
     panels = [
-        Rows(title, "s of a step", [_step(row, own) for row in own])
-        for title, own in panels_of(rows).items()
-        if any("cycle_s" in row.values for row in own)
+        Rows(title, "s of a step", [_step(row, panel_rows) for row in panel_rows])
+        for title, panel_rows in panels_of(rows).items()
+        if any("cycle_s" in row.values for row in panel_rows)
     ]
     title = f"The transition takes {range_of([100 * row.values['transition_share'] for row in known], 2)} % of a step"
     marks = "Bar: means over measured iterations, then over valid launches. Point: the whole step of one launch."

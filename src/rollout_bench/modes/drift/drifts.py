@@ -77,15 +77,15 @@ def drift_report(results: Path, inside: Sequence[ValidExperiment], confidence: f
     launches = {each.place: _read(results, each, problems) for each in measured}
     by_folder = {each.experiment.experiment: each for each in measured}
     drifted: list[Drifted] = []
-    for folder, own in grouped(
+    for folder, scored in grouped(
         (_settings(each).reference or each.experiment.experiment, each) for each in measured
     ).items():
         reference = by_folder.get(folder)
         if reference is None or not launches[reference.place]:
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
             continue
-        own = sorted(own, key=lambda each: each.place != reference.place)
-        found = list(_drifted(reference, own, launches, confidence, problems))
+        scored = sorted(scored, key=lambda each: each.place != reference.place)
+        found = list(_drifted(reference, scored, launches, confidence, problems))
         drifted += with_verdicts(found, confidence)
     return DriftReport(tuple(drifted), tuple(problems))
 
@@ -113,7 +113,7 @@ def _read(results: Path, each: ValidExperiment, problems: list[str]) -> Launches
 
 def _drifted(
     reference: ValidExperiment,
-    own: Sequence[ValidExperiment],
+    experiments: Sequence[ValidExperiment],
     launches: Mapping[str, Launches],
     confidence: float,
     problems: list[str],
@@ -121,7 +121,7 @@ def _drifted(
     base_index = min(launches[reference.place])
     tokens, base = launches[reference.place][base_index]
     first = _settings(reference).batch_sizes[0]
-    for each in own:
+    for each in experiments:
         problems += [
             f"{each.place}/launch-{index}.json: scored other tokens than launch {base_index} of "
             f"{reference.experiment.experiment}; move the record away, and run again"

@@ -143,7 +143,9 @@ def drifts_nats(results: Path, collection: ResultSet) -> list[tuple[Spec, float]
     drifted = analyse(results, inside, collection).drifted
     sizes = [(one.valid.experiment.records[0].spec, one.of_reference, one.found.size) for one in drifted]
     # where fewer than two sequences differ, the interval is not known
-    return [(spec, 0.0 if own else float(np.nanmax([size.value, size.high]))) for spec, own, size in sizes]
+    return [
+        (spec, 0.0 if is_reference else float(np.nanmax([size.value, size.high]))) for spec, is_reference, size in sizes
+    ]
 
 
 def found_in(findings: Findings) -> DriftReport:

@@ -229,13 +229,13 @@ def read_choices(
         raise MeasuringFailed("not_scored", f"the engine scored {len(prompt_logprobs)} of {len(token_ids)} tokens", fix)
     logprobs, first = [], []
     for candidates, token in zip(prompt_logprobs, token_ids, strict=True):
-        own = None if candidates is None else candidates.get(token)
+        chosen = None if candidates is None else candidates.get(token)
         likeliest = next((other for other, choice in (candidates or {}).items() if choice.rank == 1), None)
-        if own is None or likeliest is None:
+        if chosen is None or likeliest is None:
             raise MeasuringFailed("not_scored", "the engine does not say how likely it finds each token", fix)
-        if not math.isfinite(own.logprob):
-            cause = f"the engine gives a token the log probability {own.logprob}"
+        if not math.isfinite(chosen.logprob):
+            cause = f"the engine gives a token the log probability {chosen.logprob}"
             raise MeasuringFailed("not_finite", cause, "look at the weights: this model does not compute numbers")
-        logprobs.append(float(own.logprob))
+        logprobs.append(float(chosen.logprob))
         first.append(int(likeliest))
     return logprobs, first

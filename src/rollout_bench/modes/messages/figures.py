@@ -13,8 +13,8 @@ def messages(findings: Findings) -> Chart:
     panels, most = [], 0
     for run in runs:
         batch = run.batches[-1]
-        own = [s for s in run.launches[0].steps if (s.purpose, s.batch) == ("contents", batch)]
-        sent = {word: [(s.index, message_of(s, way).size_bytes) for s in own] for way, word in WAYS.items()}
+        steps = [s for s in run.launches[0].steps if (s.purpose, s.batch) == ("contents", batch)]
+        sent = {word: [(s.index, message_of(s, way).size_bytes) for s in steps] for way, word in WAYS.items()}
         most = max(most, *(size for points in sent.values() for _, size in points))
         lines = [Line(word, points) for word, points in sent.items()]
         panels.append(Lines(f"{run.valid.name}, batch {batch}", "step", "bytes", lines, log="y"))

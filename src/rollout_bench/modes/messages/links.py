@@ -39,9 +39,9 @@ class MessagesRun:
 
 def steps_of(launch: Messages, purpose: Purpose, batch: int, phase: Phase) -> list[MessageStep]:
     """Return the steps of one launch, as `MessagesRun.steps` does."""
-    own = [step for step in launch.steps if (step.purpose, step.batch) == (purpose, batch)]
-    most = max((step.sequences for step in own), default=0)
-    return [step for step in own if step.phase == phase and (phase != "decode" or step.sequences == most)]
+    steps = [step for step in launch.steps if (step.purpose, step.batch) == (purpose, batch)]
+    most = max((step.sequences for step in steps), default=0)
+    return [step for step in steps if step.phase == phase and (phase != "decode" or step.sequences == most)]
 
 
 @dataclass(frozen=True)

@@ -128,13 +128,13 @@ def messages_views(findings: Findings) -> list[View]:
             for run in runs
             if run.valid.experiment.platform == platform
         ]
-        shares = [Entry(own, share) for run, own in texts for share in step_shares(run, confidence)]
+        shares = [Entry(names, share) for run, names in texts for share in step_shares(run, confidence)]
         shares += [
             Entry(findings.texts_of(each))
             for each in findings.left_out
             if each.experiment.mode == MODE.name and each.experiment.platform == platform
         ]
-        uses = [Entry(own, use) for run, own in texts for use in message_uses(run)]
+        uses = [Entry(names, use) for run, names in texts for use in message_uses(run)]
         title = f"messages, {platform}"
         tables.append(view("Messages, share of a decode step: ", title, SHARE, shares))
         tables.append(view("Messages of a step: ", title, USES, uses))

@@ -43,11 +43,11 @@ def _percentile(measure: str, percentile: int) -> Column[Latencies]:
     what = "Median" if percentile == 50 else f"{percentile}th percentile of"
 
     def cell(found: Latencies) -> str:
-        own = found.get(measure)
-        if own is None:
+        values = found.get(measure)
+        if values is None:
             return MISSING
-        text = milliseconds(own.by_launch[percentile], 3)
-        return text if percentile in own.proven_by_launch else too_few_values(text)
+        text = milliseconds(values.by_launch[percentile], 3)
+        return text if percentile in values.proven_by_launch else too_few_values(text)
 
     return Column(
         f"{name} p{percentile}",

@@ -110,11 +110,11 @@ class LoadPasses:
         iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
         good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
         flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
-        own = spec.endpoint is None
+        is_own_server = spec.endpoint is None
         # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
-        flags = _warnings_unless(own and self.load.token_ids, flags)
+        flags = _warnings_unless(is_own_server and self.load.token_ids, flags)
         # others may use an endpoint too, and the start of a chat template is cached for all prompts
-        flags += _warnings_unless(own and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
+        flags += _warnings_unless(is_own_server and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
         flags += repeated_flags(iteration, done.sent)
         flags += preempted_flags(index, (use.preemptions or 0) if use else 0)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags)

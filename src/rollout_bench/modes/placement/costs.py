@@ -134,8 +134,8 @@ def _work(spec: Spec) -> dict[str, object]:
     placement = spec.of(PlacementSpec)
     load = spec.workload.model_dump(mode="json", exclude_none=True)
     names = {"platform": spec.platform, "model": spec.model.name, "quant": spec.quant.name}
-    own = {name: value or "null" for name, value in placement.work(spec.platform).items()}
-    return names | own | load
+    settings = {name: value or "null" for name, value in placement.work(spec.platform).items()}
+    return names | settings | load
 
 
 def device_table(rows: Sequence[Row]) -> pd.DataFrame:

@@ -83,14 +83,14 @@ class RankGroup:
 
     def gather(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return the numbers of each member, in the order of members; numbers are below 2^31."""
-        own = torch.tensor(numbers, dtype=torch.int32)
-        length = torch.tensor([len(own)], dtype=torch.int32)
+        sent = torch.tensor(numbers, dtype=torch.int32)
+        length = torch.tensor([len(sent)], dtype=torch.int32)
         lengths = [torch.empty_like(length) for _ in range(self.size)]
         with communicating():
             self._host.allgather([lengths], [length]).wait()
             longest = max(int(one) for one in lengths)  # gloo requires equal shapes
             padded = torch.zeros(longest, dtype=torch.int32)
-            padded[: len(own)] = own
+            padded[: len(sent)] = sent
             found = [torch.empty_like(padded) for _ in range(self.size)]
             self._host.allgather([found], [padded]).wait()
         return [one[: int(count)].tolist() for one, count in zip(found, lengths, strict=True)]

@@ -130,9 +130,9 @@ class PlacementSpec(ModeSpec):
 
     def other_work(self, other: ModeSpec, platform: str) -> str:
         """Return the setting that gives the steps of both other work; empty if there is none."""
-        own = self.work(platform)
-        differing = next((name for name in own if own[name] != getattr(other, name, None)), "")
-        return differing and f"placement.{differing} is {own[differing]} and {getattr(other, differing, None)}"
+        work = self.work(platform)
+        differing = next((name for name in work if work[name] != getattr(other, name, None)), "")
+        return differing and f"placement.{differing} is {work[differing]} and {getattr(other, differing, None)}"
 
     def work(self, platform: str) -> dict[str, float | None]:
         """Return the settings that must agree for steps to be the same work.

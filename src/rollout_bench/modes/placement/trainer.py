@@ -66,11 +66,11 @@ class PolicyTrainer:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield its parameters, tied parameters once, as in checkpoints; all ranks of a sharded model must iterate."""
         for name, parameter in self.model.named_parameters():
-            own = parameter.detach()
-            if isinstance(own, DTensor):
+            tensor = parameter.detach()
+            if isinstance(tensor, DTensor):
                 with communicating():
-                    own = own.full_tensor()
-            yield name, own.bfloat16()
+                    tensor = tensor.full_tensor()
+            yield name, tensor.bfloat16()
 
     def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int, most: int) -> float | None:
         """Compute the gradients of a rank's share; gradients of successive micro-batches accumulate.
@@ -143,7 +143,7 @@ class TimedTrainer:
 
     def parts(self) -> list[Part]:
         """Return the descriptions of its weights."""
-        return [(name, str(own.dtype).removeprefix("torch."), list(own.shape)) for name, own in self._weights]
+        return [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in self._weights]
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the checkpoint's weights."""
@@ -205,16 +205,20 @@ def shard(model: Any, device: torch.device) -> None:
 
 def fill(model: Any, folder: str) -> None:
     """Load the weights of the checkpoint in `folder` into `model`; raise `MeasuringFailed` if they do not fit."""
-    own = dict(model.named_parameters())
-    tied = set(model.state_dict()) - set(own)
-    missing = dict(own)
+    parameters = dict(model.named_parameters())
+    tied = set(model.state_dict()) - set(parameters)
+    missing = dict(parameters)
     for name, tensor in _tensors(folder):
         if name in tied:
             continue
-        if name not in own or own[name].shape != tensor.shape:
-            theirs = "no such tensor" if name not in own else f"{tuple(own[name].shape)}, not {tuple(tensor.shape)}"
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            theirs = (
+                "no such tensor"
+                if name not in parameters
+                else f"{tuple(parameters[name].shape)}, not {tuple(tensor.shape)}"
+            )
             raise _unlike(folder, f"tensor {name}: the model in transformers has {theirs}")
-        own[name].data.copy_(tensor)
+        parameters[name].data.copy_(tensor)
         missing.pop(name, None)
     if missing:
         raise _unlike(folder, f"has no tensor {next(iter(missing))}")

@@ -78,8 +78,8 @@ EXECUTOR = "rollout_bench.modes.placement.executor.SharedEngineExecutor"
 
 def measure(job: Job, context: EngineContext) -> None:
     """Do the rank's part of `job`: send each event, and wait for the order before each step."""
-    own, cores = surroundings(job.spec, job.replica, folder_of_ranks())
-    os.environ.update(own)
+    variables, cores = surroundings(job.spec, job.replica, folder_of_ranks())
+    os.environ.update(variables)
     if cores is not None:
         os.sched_setaffinity(0, cores)  # before torch is imported and starts threads
     started: list[Ready] = []
@@ -174,9 +174,9 @@ class GeneratingRank:
         """Make the requests of the next step, and clear the prefix cache."""
         asked = self._source.requests(self._launch, self._index)
         prompts = list(dict.fromkeys(request.prompt for request in asked))
-        own = [prompts[place] for place in share(len(prompts), self._number, len(self._engines))]
+        prompts_here = [prompts[place] for place in share(len(prompts), self._number, len(self._engines))]
         waves = self._spec.of(PlacementSpec).generations
-        parts = [{own[place] for place in share(len(own), wave, waves)} for wave in range(waves)]
+        parts = [{prompts_here[place] for place in share(len(prompts_here), wave, waves)} for wave in range(waves)]
         self._waves = [[request for request in asked if request.prompt in part] for part in parts]
         self._done = []
         self.engine.reset_prefix_cache()
@@ -355,7 +355,7 @@ class PlacedRank:
     def step(self) -> Callable[[], StepOver]:
         """Do this rank's part of a step; return a function that makes its event, which takes time."""
         notes, generator = Notes(self._device), self._generator
-        own, trained, losses = list[Trajectory](), list[Trajectory](), list[float]()
+        generated, trained, losses = list[Trajectory](), list[Trajectory](), list[float]()
         released, asleep = 0.0, None
         for wave in range(self._placement.generations):
             if wave and self._sleep is not None:
@@ -370,7 +370,7 @@ class PlacedRank:
             if self._placement.overlap:
                 losses += self._train(before, notes)
                 self._optimize(notes, losses)
-            own += self._hand_over(wave, notes)
+            generated += self._hand_over(wave, notes)
             if not self._placement.overlap:
                 before = self._pending
                 losses += self._train(before, notes)
@@ -381,8 +381,8 @@ class PlacedRank:
         step = RankStep(
             rank=self._rank,
             spans=notes.spans,
-            sequences=len(own),
-            output_tokens=sum(len(one.output_token_ids) for one in own),
+            sequences=len(generated),
+            output_tokens=sum(len(one.output_token_ids) for one in generated),
             trained_sequences=len(trained),
             trained_tokens=sum(one.tokens for one in trained),
             loss=sum(losses) / len(losses) if losses else None,
@@ -392,24 +392,24 @@ class PlacedRank:
             released=released,
             step=step,
             done=None if generator is None else generator.iteration_event(released),
-            gathered_bytes=4 * len(packed(own)),
+            gathered_bytes=4 * len(packed(generated)),
             update_bytes=taken,
         )
 
     def _hand_over(self, wave: int, notes: Notes) -> list[Trajectory]:
         """Give all ranks the wave's sequences to train on; return the ones of this rank's engine that it gave."""
-        own: list[Trajectory] = []
+        generated: list[Trajectory] = []
         if self._generator is not None:
             with notes.doing("gather"):
                 found = self._generator.trajectories(wave)
-                own = [found[place] for place in self._generator.own(self._colocated)]
+                generated = [found[place] for place in self._generator.own(self._colocated)]
         self._everyone.barrier()
         with notes.doing("gather"):
-            gathered = self._everyone.gather(packed(own))
+            gathered = self._everyone.gather(packed(generated))
             if self._trainer is not None:
                 everything = (one for each in gathered for one in unpacked(each))
                 self._pending = sorted(everything, key=lambda one: (one.prompt, one.sample))  # the same in all ranks
-        return own
+        return generated
 
     def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Return the sequences that this rank trains on."""
@@ -517,11 +517,13 @@ class PlacedRank:
 
         is_first = self._rank == self._placement.training[0]
         asked = self._trainer if is_first or self._placement.strategy else None  # each has a shard of the first's
-        own = json.dumps({name: proof_of(tensor).checksum for name, tensor in (asked.weights() if asked else ())})
+        checksums_sent = json.dumps(
+            {name: proof_of(tensor).checksum for name, tensor in (asked.weights() if asked else ())}
+        )
         group = self._trainers if self._colocated else self._updating
         if group is None:
             return []
-        checksums = json.loads(group.say(own if is_first else None))
+        checksums = json.loads(group.say(checksums_sent if is_first else None))
         return [] if self._generator is None else [self._generator.proof(weights, checksums)]
 
 

@@ -35,9 +35,10 @@ def steps(findings: Findings) -> Chart:
             heading = joined(*each.table) if len(tables) > 1 else ""
             bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(found.step_us / 1000)} ms"))
         panels.append(Rows(phase, "ms per step", bars))
-    *_, (phase, own) = shown[0].phases.items()
-    first = max(CATEGORIES, key=own.share)
-    title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
+    *_, (phase, breakdown) = shown[0].phases.items()
+    first = max(CATEGORIES, key=breakdown.share)
+    share = f"{100 * breakdown.share(first):.0f} % of a {phase} step"
+    title = f"{category_word(first).capitalize()}: {share} ({shown[0].quant})"
     marks = "Bar: a step without the profiler, divided by the shares of its trace."
     keys = {category_word(category): colour for category, colour in CATEGORY_COLOURS.items()}
     return Chart(title, joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)

@@ -109,17 +109,17 @@ def profile_table(report: ProfileReport) -> pd.DataFrame:
 
     The columns are `COLUMNS`.
     """
-    baselines = {own.place: baseline for own, baseline in report.pairs}
+    baselines = {profiled.place: baseline for profiled, baseline in report.pairs}
     rows = []
-    for own in report.profiled:
-        for phase, found in own.phases.items():
-            other = baselines[own.place].phases.get(phase) if own.place in baselines else None
+    for profiled in report.profiled:
+        for phase, found in profiled.phases.items():
+            other = baselines[profiled.place].phases.get(phase) if profiled.place in baselines else None
             rows += [
                 (
-                    own.platform,
-                    own.model,
-                    own.workload,
-                    own.quant,
+                    profiled.platform,
+                    profiled.model,
+                    profiled.workload,
+                    profiled.quant,
                     phase,
                     change.part,
                     found.step_us,

@@ -56,19 +56,19 @@ def read_profiled(
     places = {names: each.place for each in inside if named[names := names_of(each.experiment)] == 1}
     found, problems = [], []
     for each in inside:
-        own = each.experiment
-        baseline = names_of(own, collection.baseline)
+        experiment = each.experiment
+        baseline = names_of(experiment, collection.baseline)
         profiled = ProfiledExperiment(
-            platform=own.platform,
-            model=own.model,
+            platform=experiment.platform,
+            model=experiment.model,
             quant=each.label,
-            workload=own.workload,
+            workload=experiment.workload,
             place=each.place,
-            baseline=places.get(baseline) if baseline != names_of(own) else None,
+            baseline=places.get(baseline) if baseline != names_of(experiment) else None,
             reason=each.reason,
         )
         try:
-            found.append(profiled if each.reason else _with_phases(profiled, results, own.records[0]))
+            found.append(profiled if each.reason else _with_phases(profiled, results, experiment.records[0]))
         except UserError as error:
             problems.append(f"{error.problem}; {error.remedy}")
     return found, problems

@@ -69,26 +69,26 @@ class RolloutPlanning(Planning):
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that a step which sends more than it needs has other prompts for it, in whole groups."""
-        own, needed, name = spec.of(RolloutSpec), spec.workload.prompts, spec.workload.name
-        if own.over_sample is None:
+        rollout, needed, name = spec.of(RolloutSpec), spec.workload.prompts, spec.workload.name
+        if rollout.over_sample is None:
             return
-        sent, facts = own.sent(needed), facts_of(config.workload_settings[name])
+        sent, facts = rollout.sent(needed), facts_of(config.workload_settings[name])
         prompts, group = (facts.prompts, facts.group) if facts else (sent, 1)
-        if own.partial and sent >= 2 * needed:
+        if rollout.partial and sent >= 2 * needed:
             raise UserError(
-                f"config: rollout.over_sample: {own.over_sample} sends two steps' prompts of workload {name} at "
+                f"config: rollout.over_sample: {rollout.over_sample} sends two steps' prompts of workload {name} at "
                 "once, so that with partial a next step may need none",
                 "send less than twice the prompts, or leave partial out",
             )
         if sent > prompts:
             raise UserError(
-                f"config: rollout.over_sample: {own.over_sample} sends {sent} prompts of workload {name} in a "
+                f"config: rollout.over_sample: {rollout.over_sample} sends {sent} prompts of workload {name} in a "
                 f"step, and its data set has {prompts}",
                 "name a longer file, or lower prompts",
             )
         if group == 0 or needed % group or sent % group:
             raise UserError(
-                f"config: rollout.over_sample: {own.over_sample} sends {sent} lines of workload {name} where a "
+                f"config: rollout.over_sample: {rollout.over_sample} sends {sent} lines of workload {name} where a "
                 f"step needs {needed}, which are not both whole groups of its data set",
                 f"make both multiples of {group}" if group else "give all groups as many lines, one after the other",
             )

@@ -209,7 +209,11 @@ class Router:
         left = self.step.unfinished() if self._rollout.partial else []
         # the samples of a prompt differ by now, so each has a prompt of its own
         numbers = itertools.count(groups)
-        old = [(-place, replace(one, prompt=next(numbers))) for place, own in enumerate(left, 1) for one in own]
+        old = [
+            (-place, replace(one, prompt=next(numbers)))
+            for place, unfinished in enumerate(left, 1)
+            for one in unfinished
+        ]
         pairs = [*old, *((request.prompt, request) for request in (needed if left else asked))]
         self.step = RoutedStep(
             [request for _, request in pairs], groups - left.count([]), [group for group, _ in pairs]

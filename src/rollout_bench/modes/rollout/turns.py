@@ -102,7 +102,7 @@ def trajectory_of(word: Generate, answers: Sequence[Answer], index: int, began: 
 def turns_use(sequences: Sequence[Sequence[TurnRow]]) -> TurnsUse:
     """Return the use of an engine by the turns of its `sequences`."""
     turns = sorted(chain(*sequences), key=lambda turn: turn.sent_s)
-    pairs = [pair for own in sequences for pair in pairwise(own)]
+    pairs = [pair for rows in sequences for pair in pairwise(rows)]
     known = [before.prompt_tokens + before.output_tokens for before, _ in pairs]
     idle_s, busy_until = 0.0, turns[0].sent_s if turns else 0.0
     for turn in turns:

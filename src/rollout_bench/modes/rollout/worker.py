@@ -122,7 +122,7 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
     ]
     back = max((one.answers[-1].back for one in every), default=began)
     drained_s = None if enough is None else max(0.0, back - enough)
-    own = {
+    fields = {
         "turns": None if workload.turns is None else turns_use([one.turns for one in every]),
         "surplus": None if drained_s is None else surplus_of(every, dropped, drained_s, goes_on=bool(partial)),
     }
@@ -138,7 +138,7 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
-    ).model_copy(update=own)
+    ).model_copy(update=fields)
     iteration = merged_iteration(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     flags = [
         *turn_flags(workload, [one for one in kept if not one.aborted], iteration),

@@ -45,12 +45,12 @@ def phases_between(spans: Iterable[StartSpan], began: float, ended: float) -> tu
     inside = [(max(span.began, began), min(span.ended, ended), OVER.index(span.name)) for span in spans]
     inside = [each for each in inside if each[1] > each[0]]
     edges = sorted({began, ended, *(edge for first, last, _ in inside for edge in (first, last))})
-    own: dict[int, list[tuple[float, float]]] = {}
+    pieces_of: dict[int, list[tuple[float, float]]] = {}
     rest_s = 0.0
     for first, last in pairwise(edges):
         ranks = [rank for left, right, rank in inside if left <= first and last <= right]
         if ranks:
-            own.setdefault(min(ranks), []).append((first, last))
+            pieces_of.setdefault(min(ranks), []).append((first, last))
         else:
             rest_s += last - first
     phases = [
@@ -60,7 +60,7 @@ def phases_between(spans: Iterable[StartSpan], began: float, ended: float) -> tu
             ended_s=pieces[-1][1] - began,
             elapsed_s=sum(last - first for first, last in pieces),
         )
-        for rank, pieces in own.items()
+        for rank, pieces in pieces_of.items()
     ]
     return sorted(phases, key=lambda phase: phase.began_s), rest_s
 
@@ -128,9 +128,9 @@ def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
     On a CPU vLLM only logs the start of compilation and the saving of the graphs, so Inductor's time includes Dynamo's.
     """
     spans: list[StartSpan] = []
-    for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
-        find, whole = partial(_found, own), None
-        for before, note in pairwise(own):
+    for process_notes in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
+        find, whole = partial(_found, process_notes), None
+        for before, note in pairwise(process_notes):
             if "Compiling model again" in note.text:  # the loaded artifact was unusable
                 spans.append(StartSpan("cached_graphs", before.at, note.at))
             name = next((kind for line, kind in COMPILING.items() if line in note.text), None)

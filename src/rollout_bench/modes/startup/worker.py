@@ -41,11 +41,11 @@ def measure(job: Job, context: EngineContext) -> None:
     spec = job.spec
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
-    own = ("VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
+    hidden = ("VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
     waits = spec.of(StartupSpec).launcher == "warm"
     if not waits:
         context.await_turn()
-    start, began, spans = _imported(context, own)
+    start, began, spans = _imported(context, hidden)
     word: float | None = None
     if waits:
         context.await_turn()
@@ -107,14 +107,14 @@ def _prepare(spec: Spec, scratch: Path) -> int:
     return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
 
 
-def _imported(context: EngineContext, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
+def _imported(context: EngineContext, hidden: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
     """Import vLLM and detect the platform; return the start, the time when construction begins, and the spans.
 
     Args:
         context: the engine process.
         own: variables with paths of this launch, to be left out of the environment.
     """
-    variables = {name: value for name, value in os.environ.items() if name not in own}
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
     context.send(PhaseBegins(phase="importing"))
     imports = time.monotonic()
     import vllm  # noqa: F401 (timed on its own)

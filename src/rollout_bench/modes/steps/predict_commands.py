@@ -105,12 +105,12 @@ def chart_of(found: Sequence[Predicted]) -> Chart:
     lines = [
         Line(
             label,
-            [(each.made.length, each.made.step.value) for each in own],
-            [(each.made.length, each.made.step.low, each.made.step.high) for each in own],
-            [(each.made.length, each.measured_s) for each in own if each.measured_s is not None],
-            [(each.made.length, each.made.step.value) for each in own if each.made.beyond],
+            [(each.made.length, each.made.step.value) for each in predicted],
+            [(each.made.length, each.made.step.low, each.made.step.high) for each in predicted],
+            [(each.made.length, each.measured_s) for each in predicted if each.measured_s is not None],
+            [(each.made.length, each.made.step.value) for each in predicted if each.made.beyond],
         )
-        for label, own in kinds.items()
+        for label, predicted in kinds.items()
     ]
     steps_s, lengths = [each.made.step.value for each in found], [each.made.length for each in found]
     title = f"A step of {range_of(lengths, 3)} output tokens a sequence takes {range_of(steps_s, 3)} s"
@@ -136,10 +136,12 @@ def recommend(argv: Sequence[str]) -> int:
     if not allowed:
         raise UserError(f"{found[0].name}: {broken[found[0].name]}", "raise the bound in prediction, or add settings")
     kept: list[Predicted] = []
-    for own in grouped(((each.made.spec.model.name, each.made.spec.workload.name), each) for each in allowed).values():
-        best, rest = ranked(own)
-        kind, cost = ("device-seconds", "device-seconds") if _by_device(own) else ("s", "time")
-        _say(f"best: {best.name}: {_cost_text(best, own)} {kind} a step")
+    for candidates in grouped(
+        ((each.made.spec.model.name, each.made.spec.workload.name), each) for each in allowed
+    ).values():
+        best, rest = ranked(candidates)
+        kind, cost = ("device-seconds", "device-seconds") if _by_device(candidates) else ("s", "time")
+        _say(f"best: {best.name}: {_cost_text(best, candidates)} {kind} a step")
         for each, (ratio, tied) in rest:
             _say(
                 f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}"
@@ -176,10 +178,10 @@ def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted,
     errors = logs - np.log([[costs[each.name][0]] for each in order])
     rest = []
     for place, each in enumerate(others, 1):
-        own, own_draws = costs[each.name]
+        cost, cost_draws = costs[each.name]
         excess = (errors[place] - np.delete(errors, place, axis=0)).max(axis=0)
-        is_tied = math.log(own / value) <= float(np.quantile(excess, TIED))
-        rest.append((each, (expected(own / value, own_draws / draws), is_tied)))
+        is_tied = math.log(cost / value) <= float(np.quantile(excess, TIED))
+        rest.append((each, (expected(cost / value, cost_draws / draws), is_tied)))
     return best, rest
 
 
@@ -209,13 +211,13 @@ def broken_bounds(each: Predicted, bounds: PredictionSettings, drifts_nats: Sequ
         return f"90 % of its sequences take {_text(late)} s; prediction.t90_s is {bounds.t90_s:g}"
     if bounds.drift_nats is None:
         return ""
-    own = [nats for spec, nats in drifts_nats if same_model(spec, each.made.spec)]
-    if not own:
+    drifts = [nats for spec, nats in drifts_nats if same_model(spec, each.made.spec)]
+    if not drifts:
         modes = ", ".join(mode.name for mode in MODES.values() if mode.drifts_nats)
         return f"its drift is not known: rollout-bench run --config modes=[{modes}]"
-    if math.isinf(max(own)):
+    if math.isinf(max(drifts)):
         return "its mean |d| has no upper end: too few sequences differ; score more (drift.prompts)"
-    return f"its mean |d| reaches {number(max(own), 3)} nats per token" if max(own) > bounds.drift_nats else ""
+    return f"its mean |d| reaches {number(max(drifts), 3)} nats per token" if max(drifts) > bounds.drift_nats else ""
 
 
 def _drifts_nats() -> list[tuple[Spec, float]]:

@@ -40,8 +40,8 @@ class Calibrated:
 
     def decode_ms(self, sequences: int) -> float | None:
         """Return the median time of a decode step with this number of sequences, in milliseconds; None without one."""
-        own = [row.elapsed_s for row in self.rows if not row.prefills and row.decodes == sequences]
-        return 1e3 * median(own) if own else None
+        times_s = [row.elapsed_s for row in self.rows if not row.prefills and row.decodes == sequences]
+        return 1e3 * median(times_s) if times_s else None
 
     @property
     def prefill_tokens_per_s(self) -> float:
@@ -91,9 +91,12 @@ def analyse(
 
 def _calibrated(results: Path, inside: Sequence[ValidExperiment], problems: list[str]) -> Iterator[Calibrated]:
     for each in (one for one in inside if one.experiment.mode == MODE.name and one.experiment.records):
-        own = each.experiment
+        experiment = each.experiment
         try:
-            read = [read_steps(record_path(results, own.mode, own.experiment, each.launch)) for each in own.records]
+            read = [
+                read_steps(record_path(results, experiment.mode, experiment.experiment, each.launch))
+                for each in experiment.records
+            ]
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue

@@ -32,9 +32,9 @@ def throughput(findings: Findings) -> Chart:
     used = [row for row in shown if row.used]
     colours = row_colours(findings)
     panels = [
-        Rows(title, "output tok/s", [_rate(row, colours, own) for row in own])
-        for title, own in panels_of(shown).items()
-        if any(row.used for row in own)
+        Rows(title, "output tok/s", [_rate(row, colours, panel_rows) for row in panel_rows])
+        for title, panel_rows in panels_of(shown).items()
+        if any(row.used for row in panel_rows)
     ]
     marks = "Bar: mean over launches. Point: one launch; warm-up does not count."
     if any(len(row.used) < len(row.launches) for row in used):
@@ -78,11 +78,13 @@ def speedup(findings: Findings) -> Chart:
     settings, colours = findings.collection.comparison, row_colours(findings)
     panels: list[Rows] = []
     comparisons: list[tuple[str, MetricName, Comparison]] = []
-    for title, own in panels_of(rows).items():
-        metric = max(own[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in own))
-        compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
+    for title, panel_rows in panels_of(rows).items():
+        metric = max(
+            panel_rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in panel_rows)
+        )
+        compared = [(row, row.comparisons[metric]) for row in panel_rows if not row.comparisons[metric].is_baseline]
         if any(comparison.speedup is not None for _, comparison in compared):
-            bars = [_ratio(row, one, metric, colours, own) for row, one in compared]
+            bars = [_ratio(row, one, metric, colours, panel_rows) for row, one in compared]
             axis = f"{NUMBERS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             comparisons += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
@@ -120,8 +122,12 @@ def _verdict(comparisons: Sequence[tuple[str, MetricName, Comparison]], baseline
         return f"{label}: {_word(one, metric)} than {baseline}, {ratio(one.speedup or 1)}x{ends}"
     if found:
         found.sort(key=lambda each: each[2].speedup or 1, reverse=True)
-        told_by = grouped((_word(one, metric), f"{label} {ratio(one.speedup or 1)}x") for label, metric, one in found)
-        return ". ".join(f"{word.capitalize()} than {baseline}: {first_few(own, 3)}" for word, own in told_by.items())
+        by_verdict = grouped(
+            (_word(one, metric), f"{label} {ratio(one.speedup or 1)}x") for label, metric, one in found
+        )
+        return ". ".join(
+            f"{word.capitalize()} than {baseline}: {first_few(labels, 3)}" for word, labels in by_verdict.items()
+        )
     if any(one.verdict in ("undetected", "irrelevant") for _, _, one in comparisons):
         return f"No relevant difference from {baseline} shown"
     return f"No verdict on differences from {baseline} yet"
@@ -144,9 +150,9 @@ def iterations(findings: Findings) -> Chart:
     several = [row for row in rows_with(findings, "iterations") if any(len(each.passes) > 1 for each in row.used)]
     shown, swept = _busiest(several)
     panels = []
-    for title, own in panels_of(shown, by_model=True).items():
-        begins = _begins([launch for row in own for launch in row.used])
-        lines = [_course(row, launch, begins[launch.launch]) for row in own for launch in row.used]
+    for title, panel_rows in panels_of(shown, by_model=True).items():
+        begins = _begins([launch for row in panel_rows for launch in row.used])
+        lines = [_course(row, launch, begins[launch.launch]) for row in panel_rows for launch in row.used]
         panels.append(Lines(title, "iteration, launch after launch", "output tok/s", lines, from_zero=False))
     measured = [launch.iteration_output_tokens_per_s for row in shown for launch in row.used]
     most = max((max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0), default=0.0)
@@ -158,7 +164,7 @@ def iterations(findings: Findings) -> Chart:
 def _begins(launches: Sequence[LaunchMeasures]) -> dict[int, int]:
     """Return the place of each launch's first iteration: after the longest launch of the previous index."""
     counts = [(each.launch, len(each.warmup_output_tokens_per_s) + len(each.passes)) for each in launches]
-    longest = {index: 1 + max(own) for index, own in sorted(grouped(counts).items())}
+    longest = {index: 1 + max(lengths) for index, lengths in sorted(grouped(counts).items())}
     return dict(zip(longest, accumulate(longest.values(), initial=0), strict=False))
 
 
@@ -182,7 +188,9 @@ def sweep(findings: Findings) -> Chart:
     drawn = [each for each in drawn if any(each.measure in row.values for row in used)]
     drawn = [each for each in drawn if each.limit_ms is not None] or drawn[:2]
     panels = [
-        _latencies(title, own, each, findings) for title, own in panels_of(used, whole=True).items() for each in drawn
+        _latencies(title, panel_rows, each, findings)
+        for title, panel_rows in panels_of(used, whole=True).items()
+        for each in drawn
     ]
     marks = "Point: a load, mean over launches."
     if any(line.hollow for panel in panels for line in panel.lines):
@@ -246,8 +254,8 @@ def _latencies(title: str, rows: Sequence[Row], latency: _Latency, findings: Fin
         if (height := latency.of(row, findings)) is not None
     ]
     lines = [
-        Line(label, [point for point, _ in own], hollow=[point for point, behind in own if behind])
-        for label, own in grouped((label, (point, behind)) for label, point, behind in drawn).items()
+        Line(label, [point for point, _ in points], hollow=[point for point, behind in points if behind])
+        for label, points in grouped((label, (point, behind)) for label, point, behind in drawn).items()
     ]
     heights = [height for _, (_, height), _ in drawn] + ([latency.limit_ms] if latency.limit_ms else [])
     log = "".join(axis for axis, of in (("x", ticks), ("y", heights)) if of and max(of) >= WIDE * min(of))
@@ -271,10 +279,9 @@ def setting_curve(findings: Findings) -> Chart:
         f"Point: mean over launches. Band: {plain_percent(confidence)} interval of that mean alone. Circle: one "
         "launch. The tables say which of them differ."
     )
-    title = (
-        f"{range_of([y for own in panels.values() for line in own for _, y in line.points])} output tok/s over {name}"
-    )
-    drawn = [Lines(title, name, "output tok/s", own, values, log) for title, own in panels.items()]
+    rates_shown = [y for panel_lines in panels.values() for line in panel_lines for _, y in line.points]
+    title = f"{range_of(rates_shown)} output tok/s over {name}"
+    drawn = [Lines(label, name, "output tok/s", panel_lines, values, log) for label, panel_lines in panels.items()]
     return Chart(title, "", marks, drawn, colours_of(one.label for one in lines))
 
 
@@ -295,12 +302,12 @@ def panels_of(rows: Sequence[Row], by_model: bool = False, whole: bool = False) 
     """Return the rows of each panel by its title: the parts of mode, platform and workload that differ."""
     names = [_names(row, by_model, whole) for row in rows]
     differing = [len(set(values)) > 1 for values in zip(*names, strict=True)]
-    return grouped((joined(*compress(own, differing)), row) for row, own in zip(rows, names, strict=True))
+    return grouped((joined(*compress(row_names, differing)), row) for row, row_names in zip(rows, names, strict=True))
 
 
 def _names(row: Row, by_model: bool, whole: bool) -> tuple[str, ...]:
-    own = row.experiment.whole if whole else row.experiment
-    return (own.model if by_model or whole else "", own.workload, own.mode, own.platform)
+    experiment = row.experiment.whole if whole else row.experiment
+    return (experiment.model if by_model or whole else "", experiment.workload, experiment.mode, experiment.platform)
 
 
 def content_of(findings: Findings, rows: Sequence[Row], whole: bool = False) -> str:

@@ -30,9 +30,9 @@ def pictures_of(findings: Findings) -> list[Picture]:
 
 def drawings() -> dict[str, Callable[[Findings], Chart]]:
     """Return the figures of modes that generate, those of several modes, and those of the other modes, by name."""
-    own = {mode: mode.drawings.get() for mode in MODES.values() if mode.drawings}
-    timed = {name: draw for mode, each in own.items() if mode.generates for name, draw in each.items()}
-    others = {name: draw for mode, each in own.items() if not mode.generates for name, draw in each.items()}
+    by_mode = {mode: mode.drawings.get() for mode in MODES.values() if mode.drawings}
+    timed = {name: draw for mode, each in by_mode.items() if mode.generates for name, draw in each.items()}
+    others = {name: draw for mode, each in by_mode.items() if not mode.generates for name, draw in each.items()}
     return {**timed, **DRAWINGS, **others}
 
 
@@ -68,13 +68,13 @@ def explorer_data(findings: Findings) -> str:
 
 
 def _row(row: Row, colour: str) -> dict[str, object]:
-    own = row.experiment
+    experiment = row.experiment
     other = row.against.other
     return {
-        "mode": own.mode,
-        "platform": own.platform,
-        "model": own.model,
-        "workload": own.workload,
+        "mode": experiment.mode,
+        "platform": experiment.platform,
+        "model": experiment.model,
+        "workload": experiment.workload,
         "label": row.label,
         "colour": colour,
         "baseline": "" if other is None else f"{other.quant} {other.setting}".removesuffix(" default"),

@@ -94,15 +94,19 @@ def _nested(spans: pd.DataFrame) -> pd.DataFrame:
     """Return spans with `self_us`, without the time of enclosed spans, and `path`, the names of the enclosing ones."""
     spans = spans.assign(self_us=spans["duration_us"].astype(float), path="")
     opens = _opens(spans)
-    for _, own in spans[spans["kind"] != KERNEL].groupby("stream"):
-        spans.loc[own.index, "self_us"], parents = self_times(own["start_us"].to_numpy(), own["duration_us"].to_numpy())
+    for _, stream_spans in spans[spans["kind"] != KERNEL].groupby("stream"):
+        spans.loc[stream_spans.index, "self_us"], parents = self_times(
+            stream_spans["start_us"].to_numpy(), stream_spans["duration_us"].to_numpy()
+        )
         paths: list[str] = []
         below: list[str] = []
-        for name, parent, opening in zip(own["name"], parents.tolist(), opens[own.index], strict=True):
+        for name, parent, opening in zip(
+            stream_spans["name"], parents.tolist(), opens[stream_spans.index], strict=True
+        ):
             path = below[parent] if parent >= 0 else ""
             paths.append(path)
             below.append(path if opening else f"{path}{BETWEEN}{name}" if path else name)
-        spans.loc[own.index, "path"] = paths
+        spans.loc[stream_spans.index, "path"] = paths
     return spans
 
 

@@ -60,10 +60,10 @@ def spans_of(events: Sequence[dict[str, Any]]) -> pd.DataFrame:
     for event in events:
         kind, arguments = KINDS.get(str(event.get("cat"))), event.get("args")
         if kind and event.get("ph") == "X":
-            own = arguments if isinstance(arguments, dict) else {}
-            types = json.dumps(own["Input type"], separators=(",", ":")) if own.get("Input type") else ""
+            args = arguments if isinstance(arguments, dict) else {}
+            types = json.dumps(args["Input type"], separators=(",", ":")) if args.get("Input type") else ""
             place = kind, str(event.get("name", "")), f"{event.get('pid', '')}/{event.get('tid', '')}"
-            numbers = event.get("ts"), event.get("dur"), own.get("correlation"), own.get("External id")
+            numbers = event.get("ts"), event.get("dur"), args.get("correlation"), args.get("External id")
             rows.append((*place, *numbers, types))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -96,23 +96,23 @@ def self_times(start: Floats, duration: Floats) -> tuple[Floats, Indices]:
     Returns:
         Self times in microseconds, and parents as indices into the spans, -1 without one.
     """
-    own, parent = [0.0] * len(start), [-1] * len(start)
+    self_time, parent = [0.0] * len(start), [-1] * len(start)
     begins, ends = start.tolist(), (start + duration).tolist()
     running: list[int] = []
     now = 0.0
     for i in np.lexsort((-(start + duration), start)).tolist():
-        now = _spend(running, ends, own, now, begins[i])
+        now = _spend(running, ends, self_time, now, begins[i])
         parent[i] = next((above for above in reversed(running) if ends[above] >= ends[i] - ROUNDING_US), -1)
         running.append(i)
-    _spend(running, ends, own, now, float("inf"))
-    return np.array(own, dtype=np.float64), np.array(parent, dtype=np.int64)
+    _spend(running, ends, self_time, now, float("inf"))
+    return np.array(self_time, dtype=np.float64), np.array(parent, dtype=np.int64)
 
 
-def _spend(running: list[int], ends: list[float], own: list[float], now: float, until: float) -> float:
+def _spend(running: list[int], ends: list[float], self_time: list[float], now: float, until: float) -> float:
     """Add the time from `now` to `until` to the running spans, removing those that end; return the new now."""
     while running:
         last = running[-1]
-        own[last] += max(0.0, min(ends[last], until) - now)
+        self_time[last] += max(0.0, min(ends[last], until) - now)
         if ends[last] > until:
             break
         now = max(now, ends[last])

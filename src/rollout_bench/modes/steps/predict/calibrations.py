@@ -100,13 +100,15 @@ def _timing_settings(spec: Spec) -> dict[str, Any]:
 
 
 def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
-    own = _timing_settings(spec)
+    wanted = _timing_settings(spec)
     near = [
-        each for each in among if all(_timing_settings(each.spec)[part] == own[part] for part in ("model", "quant"))
+        each for each in among if all(_timing_settings(each.spec)[part] == wanted[part] for part in ("model", "quant"))
     ]
     if not near:
         return "there is no valid calibration of it"
-    settings, calibrated = (each["engine"] | each["workload"] | each for each in (own, _timing_settings(near[0].spec)))
+    settings, calibrated = (
+        each["engine"] | each["workload"] | each for each in (wanted, _timing_settings(near[0].spec))
+    )
     names = [name for name in settings if settings[name] != calibrated[name] and name not in ("engine", "workload")]
     differences = "; ".join(f"{name} is {settings[name]} here, {calibrated[name]} there" for name in names)
     return f"its calibration is of another engine: {differences}"

@@ -161,8 +161,8 @@ class StepModel(Strict):
             ]
         )
         rng = np.random.default_rng(self.seed)
-        own = np.random.default_rng([self.seed, len(works)])
-        logs = DEVIATION * self.misfit(works) * _even(stats.norm, draws, own)
+        random = np.random.default_rng([self.seed, len(works)])
+        logs = DEVIATION * self.misfit(works) * _even(stats.norm, draws, random)
         for deviation, number in self.spreads:
             logs += deviation * np.sqrt(1 + 1 / number) * _even(stats.t(number - 1), draws, rng)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
@@ -445,10 +445,10 @@ def _refit(
 def _judged(cells: _Cells, captured: Sequence[int], weights: Array, hosted: NDArray[np.bool_]) -> Iterator[Kind]:
     """Yield the kinds, without the smallest and the largest of a family: predictions don't go beyond those either."""
     for family in np.unique(cells.families):
-        own = cells.families == family
-        sizes = np.unique(cells.amounts[own])
+        in_family = cells.families == family
+        sizes = np.unique(cells.amounts[in_family])
         for size in sizes[1:-1] if len(sizes) > 2 else sizes:
-            left = own & (cells.amounts == size)
+            left = in_family & (cells.amounts == size)
             if cells.steps[left].sum() < FEWEST_STEPS:
                 continue
             knots = _knots(cells.sizes[~left])

@@ -296,13 +296,13 @@ def _completed(
 
 def config_folder(spec: Spec, model_path: str, folder: Path) -> str:
     """Return `folder` with the model's config.json, without a quantization that this platform may refuse."""
-    own, args = Path(model_path).expanduser() / "config.json", spec.engine.args
+    path, args = Path(model_path).expanduser() / "config.json", spec.engine.args
     if not is_local(model_path):
-        own = cached_config(model_path, str(args.get("revision") or "main"), args.get("download_dir")) or own
+        path = cached_config(model_path, str(args.get("revision") or "main"), args.get("download_dir")) or path
     if spec.model.synthetic is not None:
         config = hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
-    elif own.is_file():
-        config = json.loads(own.read_text())
+    elif path.is_file():
+        config = json.loads(path.read_text())
         config.pop("quantization_config", None)
     else:
         remedy = (
