@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from kept import SETTINGS, Share
 from markdown_parts import percent, table
-from measured_rounds import Told, read_told, trimmed_mean
+from measured_rounds import Reported, read_reported, trimmed_mean
 from noise import Array
 from scipy import stats
 
@@ -50,31 +50,33 @@ class Table:
     Attributes:
         model: its name.
         name: the names of pack, model and load.
-        told: what its summary says of each name but the baseline's.
+        reported: what its summary says of each name but the baseline's.
         records: quant -> launch -> record, the baseline's first.
         whole: whether no planned launch is missing.
     """
 
     model: str
     name: str
-    told: dict[str, Told]
+    reported: dict[str, Reported]
     records: dict[str, dict[int, Record]]
     whole: bool
 
     @property
     def found(self) -> bool:
         """Whether its summary reports a difference."""
-        return any(told.found for told in self.told.values())
+        return any(reported.found for reported in self.reported.values())
 
     @property
     def codes(self) -> Counter[str]:
         """The number of launches that have each flag."""
-        return Counter(flag.code for own in self.records.values() for each in own.values() for flag in each.validity)
+        return Counter(
+            flag.code for by_launch in self.records.values() for each in by_launch.values() for flag in each.validity
+        )
 
     @property
     def counts(self) -> bool:
         """Whether all its launches are there and valid, and nothing else used the machine."""
-        valid = all(record.valid for own in self.records.values() for record in own.values())
+        valid = all(record.valid for by_launch in self.records.values() for record in by_launch.values())
         return self.whole and valid and not self.codes.keys() & OTHERS_THERE
 
     @cached_property
@@ -115,12 +117,12 @@ def _table(folder: Path, plan: PlanFile, pack: str, model: str, workload: str) -
     collection = collect(folder, plan.model_copy(update={"experiments": chosen}))
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "summary.csv").write_text(summary_of(folder, collection).csv)
-        told = read_told(Path(place))
+        reported = read_reported(Path(place))
     records = {one.whole.quant: {each.launch: each for each in one.records} for one in collection.experiments}
     return Table(
         model=model,
         name=f"{pack} {model} {workload}",
-        told={quant: told[quant] for quant in told if quant != plan.baseline["quant"]},
+        reported={quant: reported[quant] for quant in reported if quant != plan.baseline["quant"]},
         records=records,
         whole=all(len(records[one.quant]) == one.launches for one in chosen),
     )
@@ -154,12 +156,12 @@ def components(tables: Sequence[Array]) -> Components:
     """Return the components of `tables` of logs [rounds, k, passes], whose variances are taken for the same."""
     passes = tables[0].shape[2]
     means = [logs.mean(axis=2) for logs in tables]
-    rests = [logs - own[:, :, None] for logs, own in zip(tables, means, strict=True)]
-    launches = sum(own.size for own in means)
+    rests = [logs - table_means[:, :, None] for logs, table_means in zip(tables, means, strict=True)]
+    launches = sum(table_means.size for table_means in means)
     between, within = launches - sum(map(len, means)), launches * (passes - 1)
     square = sum(float((rest**2).sum()) for rest in rests)
     noise = square / within
-    apart = sum(float(((own - own.mean(axis=1, keepdims=True)) ** 2).sum()) for own in means)
+    apart = sum(float(((table_means - table_means.mean(axis=1, keepdims=True)) ** 2).sum()) for table_means in means)
     f = passes * apart / between / noise
     ends = (0.975, 0.025)
     by_pass = [noise, *(square / float(stats.chi2.ppf(end, within)) for end in ends)]
@@ -197,15 +199,15 @@ def drift(of: Table, pack: list[Table]) -> list[object]:
     """
     began: dict[tuple[str, str, int], str] = {}
     for one in pack:
-        for quant, own in one.records.items():
-            for launch, record in own.items():
+        for quant, by_launch in one.records.items():
+            for launch, record in by_launch.items():
                 start = one.model, quant, launch
                 began[start] = min(began.get(start, "9"), record.started_at)
     order = sorted(began, key=lambda start: began[start])
     rates = {
         (of.model, quant, launch): float(np.mean(_log_rates(record)))
-        for quant, own in of.records.items()
-        for launch, record in own.items()
+        for quant, by_launch in of.records.items()
+        for launch, record in by_launch.items()
     }
     pairs = [(rates[a], rates[b]) for a, b in itertools.pairwise(order) if a in rates and b in rates]
     near = float(np.sqrt(np.mean([(a - b) ** 2 / 2 for a, b in pairs])))
@@ -232,15 +234,18 @@ def page(packs: list[list[Table]]) -> str:
     few = Share(count=sum(parts), of=len(parts))
     together = Share(count=false.count + EARLIER.count, of=false.of + EARLIER.of)
     verdicts = [
-        [one.name, *map(str, one.told.values()), "yes" if one.counts else "no", _counted(one.codes)] for one in tables
+        [one.name, *map(str, one.reported.values()), "yes" if one.counts else "no", _counted(one.codes)]
+        for one in tables
     ]
     measured = [[one.name, *spreads(components([one.logs])), *drift(one, pack)] for pack in packs for one in pack]
     models = [
-        f"- {own[0].name.rpartition(' ')[0]}: {shared(own):+.2f}"
+        f"- {model_tables[0].name.rpartition(' ')[0]}: {shared(model_tables):+.2f}"
         for pack in packs
-        for own in ([one for one in pack if one.model == model] for model in dict.fromkeys(one.model for one in pack))
+        for model_tables in (
+            [one for one in pack if one.model == model] for model in dict.fromkeys(one.model for one in pack)
+        )
     ]
-    names = list(tables[0].told)
+    names = list(tables[0].reported)
     columns = ["starts", "within", "lag 1", "between", "F", "p", "all starts", "next starts (pairs)", "start-up"]
     return f"""\
 {table(["table", *names, "quiet and whole", "flags"], verdicts)}

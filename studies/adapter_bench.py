@@ -38,9 +38,9 @@ def spec_of(folder: Path, model: str, workload: str, setting: str) -> Spec:
 def place_of(folder: Path) -> dict[str, str]:
     """Return when and where a launch of that folder ran."""
     record = read_record(next((folder / "results").glob("*/*/launch-0.json")))
-    there = record.environment
-    measured, engine = record.started_at[:10], f"{there.engine_name} {there.engine_version}"
-    return {"measured": measured, "device": there.device_model, "engine": engine}
+    environment = record.environment
+    measured, engine = record.started_at[:10], f"{environment.engine_name} {environment.engine_version}"
+    return {"measured": measured, "device": environment.device_model, "engine": engine}
 
 
 def timed(spec: Spec, model: Path, adapter: str | None, seed: int) -> dict[str, float]:

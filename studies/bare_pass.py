@@ -32,8 +32,8 @@ def main() -> None:
     with tempfile.TemporaryFile() as events:
         work(job, events.fileno(), io.BytesIO(b"go\n" * ORDERS))
         events.seek(0)
-        told = [parse(line.rstrip(b"\n")) for line in events]
-    passes = [event.iteration for event in told if isinstance(event, IterationDone)]
+        sent = [parse(line.rstrip(b"\n")) for line in events]
+    passes = [event.iteration for event in sent if isinstance(event, IterationDone)]
     answer = {"elapsed_s": passes[1].elapsed_s, "output_tokens": passes[1].output_tokens}
     arguments.out.write_text(json.dumps(answer))
 

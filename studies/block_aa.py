@@ -22,7 +22,16 @@ from typing import Any
 import numpy as np
 from copies import TEMPORARY, Copy
 from kept import RESULTS, SETTINGS, Place, Share, alone, keep, kept
-from measured_rounds import MeasuredBlock, Told, log_speedups, read_blocks, read_told, rounds_of, run_or_end, set_aside
+from measured_rounds import (
+    MeasuredBlock,
+    Reported,
+    log_speedups,
+    read_blocks,
+    read_reported,
+    rounds_of,
+    run_or_end,
+    set_aside,
+)
 from noise import Array
 from scipy import stats
 
@@ -61,7 +70,7 @@ class AATable(Strict):
     """One run: what its summary says of each configuration, and the blocks behind it. `minutes` is the whole run."""
 
     minutes: float
-    told: dict[str, Told]
+    told: dict[str, Reported]
     blocks: list[MeasuredBlock]
 
     @property
@@ -210,17 +219,17 @@ def measure(folder: Path, tables: int, blocks: int, iterations: int, results: Pa
             began = time.monotonic()
             run_or_end(copy, "--config", f"launches={blocks}", f"iterations={iterations}")
             minutes = round((time.monotonic() - began) / 60, 2)
-            told, measured = read_told(copy.path / "results"), read_blocks(copy.path / "results")
+            reported, measured = read_reported(copy.path / "results"), read_blocks(copy.path / "results")
             if not all(block.interleaved for block in measured):
                 raise SystemExit("the engines of a block were not alive at once\nthis code does not interleave yet")
-            table = AATable(minutes=minutes, told=told, blocks=measured)
+            table = AATable(minutes=minutes, told=reported, blocks=measured)
             result = result.model_copy(update={"tables": [*result.tables, table]})
             keep(RESULT, result, results)
             done = len(result.tables)
             set_aside(copy, folder / f"table-{done:02}-{time.time_ns()}")
             left = (tables - done) * float(np.mean([one.minutes for one in result.tables]))
             print(
-                f"table {done} of {tables}: {minutes:.1f} min, {told[OTHERS[0]]}, {told[OTHERS[1]]};"
+                f"table {done} of {tables}: {minutes:.1f} min, {reported[OTHERS[0]]}, {reported[OTHERS[1]]};"
                 f" {result.false.count} false so far; about {left:.0f} min left",
                 flush=True,
             )

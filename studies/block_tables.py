@@ -87,8 +87,8 @@ def _paired(d: Array) -> tuple[Array, Array, NDArray[np.int_]]:
     n = np.isfinite(d).sum(axis=-2)
     enough = np.where(n >= 2, n, 1)
     mean = np.nansum(d, axis=-2) / enough
-    own = np.nansum((d - mean[..., None, :]) ** 2, axis=-2) / np.maximum(enough - 1, 1)
-    return np.where(n >= 2, mean, np.nan), np.where(n >= 2, np.sqrt(own / enough), np.nan), n
+    separate = np.nansum((d - mean[..., None, :]) ** 2, axis=-2) / np.maximum(enough - 1, 1)
+    return np.where(n >= 2, mean, np.nan), np.where(n >= 2, np.sqrt(separate / enough), np.nan), n
 
 
 def simulated(noise: str, values: Array) -> Simulated:
@@ -139,11 +139,11 @@ def missing(values: Array) -> Missing:
     """Return what the first comparison of tables [tables, m, k] is left with where launches are missing."""
     _, m, k = values.shape
     d = log_ratios(values)
-    there = np.isfinite(d)
+    finite = np.isfinite(d)
     pairs = contrasts(d)
-    whole = contrasts(np.where(there.all(axis=-1, keepdims=True), d, np.nan))
+    whole = contrasts(np.where(finite.all(axis=-1, keepdims=True), d, np.nan))
     half, half_whole = (half_widths(one, ALPHA)[:, 0] for one in (pairs, whole))
-    both = np.isfinite(half) & np.isfinite(half_whole) & ~there.all(axis=(-2, -1))
+    both = np.isfinite(half) & np.isfinite(half_whole) & ~finite.all(axis=(-2, -1))
     return Missing(
         configurations=k,
         blocks=m,
@@ -160,8 +160,8 @@ def _mean_factor(factors: Array) -> float:
 
 def _least_squares_error(d: Array, pairs: Contrasts) -> Array:
     """Return the standard error of the first comparison by the least-squares fit to all cells, with the same guard."""
-    there = (np.isfinite(d) & (pairs.pairs[:, None, :] > 0)).astype(float)
-    information = -np.einsum("tij,til->tjl", there / (there.sum(axis=-1) + 1)[..., None], there)
+    present = (np.isfinite(d) & (pairs.pairs[:, None, :] > 0)).astype(float)
+    information = -np.einsum("tij,til->tjl", present / (present.sum(axis=-1) + 1)[..., None], present)
     places = np.arange(d.shape[-1])
     information[:, places, places] += np.where(pairs.pairs > 0, pairs.pairs, 1.0)
     m = np.maximum(pairs.pairs[:, 0], 1)

@@ -33,8 +33,10 @@ def comparisons(
     last = max((index for one in (side, baseline) for index in launches.values(metric, *one)), default=-1)
     found = []
     for block in blocks(last + 1, size):
-        own = {index: logs[index] for index in block if index in logs}
-        found += judge([with_pairs(Comparison(ways=frozenset({"launches"})), own, SETTINGS.confidence, None)], SETTINGS)
+        kept = {index: logs[index] for index in block if index in logs}
+        found += judge(
+            [with_pairs(Comparison(ways=frozenset({"launches"})), kept, SETTINGS.confidence, None)], SETTINGS
+        )
     return found
 
 

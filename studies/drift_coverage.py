@@ -31,11 +31,11 @@ def main() -> None:
         ends = []
         k3 = chance * (math.exp(0.3) - 1.3) + (1 - chance) * 0.5 * 0.005**2
         for _ in range(tries):
-            own = np.full(sequences, chance)
+            chances = np.full(sequences, chance)
             if correlation:
                 size = 1 / correlation - 1
-                own = random.beta(chance * size, (1 - chance) * size, sequences)
-            ratios = [np.where(random.random(tokens) < p, 0.3, 0.005 * random.standard_normal(tokens)) for p in own]
+                chances = random.beta(chance * size, (1 - chance) * size, sequences)
+            ratios = [np.where(random.random(tokens) < p, 0.3, 0.005 * random.standard_normal(tokens)) for p in chances]
             found = divergence(ratios, 0.95)
             holds += found.outside.low <= chance <= found.outside.high
             k3_holds += found.k3.low <= k3 <= found.k3.high

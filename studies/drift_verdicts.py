@@ -168,12 +168,12 @@ def _experiment(name: str) -> ValidExperiment:
 def drifts(floor: Sequences, lines: Sequence[Sequences]) -> list[bool | None]:
     """Return the verdict on each line, as the summary has it."""
     reference = _experiment("reference")
-    own = Drifted(reference, reference, 2, (0,), ANY, tuple(floor))
+    itself = Drifted(reference, reference, 2, (0,), ANY, tuple(floor))
     others = [
         Drifted(_experiment(f"line-{number}"), reference, 1, (0,), ANY, tuple(line))
         for number, line in enumerate(lines)
     ]
-    return [each.drifts for each in with_verdicts([own, *others], SETTINGS.confidence)[1:]]
+    return [each.drifts for each in with_verdicts([itself, *others], SETTINGS.confidence)[1:]]
 
 
 def false_drifts(noise: str, sequences: int, lines: int, tables: int, seed: int) -> FalseDrifts:

@@ -106,9 +106,12 @@ def main() -> None:
                 bare(Path(where) / "plain", PLAIN, compared, arguments.launches),
             )
             times = [[dry_run_s(folder) for folder in folders] for _ in range(arguments.rounds)]
-        own, same, plain = (statistics.median(column) for column in zip(*times, strict=True))
+        planned, same, plain = (statistics.median(column) for column in zip(*times, strict=True))
         counts = f"| {experiments * arguments.launches} | {compared * arguments.launches} "
-        print(f"{counts}| {own:.1f} | {same:.1f} | {own / same:.2f} | {plain:.1f} | {own / plain:.2f} |", flush=True)
+        print(
+            f"{counts}| {planned:.1f} | {same:.1f} | {planned / same:.2f} | {plain:.1f} | {planned / plain:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

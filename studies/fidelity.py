@@ -166,8 +166,8 @@ class Prepared:
     @property
     def device(self) -> str | None:
         """Name of the accelerator that the launch of `prepare` had; None on a CPU."""
-        there = read_record(self.spec_file.parent / "launch-0.json").environment
-        return None if self.spec.platform == "cpu" else there.device_model
+        environment = read_record(self.spec_file.parent / "launch-0.json").environment
+        return None if self.spec.platform == "cpu" else environment.device_model
 
     @property
     def load(self) -> dict[str, int]:

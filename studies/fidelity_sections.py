@@ -33,7 +33,7 @@ def _in_words(title: str, low: float, high: float) -> str:
         "FAILED": "the two are MORE than {} apart: FAILED",
         "not decided": "the interval reaches further than {} from 1: not decided",
     }
-    return f"- {title}: {'; '.join(words[said].format(limit) for limit, said in found)}."
+    return f"- {title}: {'; '.join(words[outcome].format(limit) for limit, outcome in found)}."
 
 
 def fidelity(result: Fidelity) -> str:
@@ -48,7 +48,9 @@ def fidelity(result: Fidelity) -> str:
     ]
     if not rows:
         return "Not run often enough: two rounds are the least."
-    said = "\n".join(_in_words(title, float(one.low), float(one.high)) for title, one in compared if one is not None)
+    sentences = "\n".join(
+        _in_words(title, float(one.low), float(one.high)) for title, one in compared if one is not None
+    )
     arms = list(dict.fromkeys(arm for one in rounds for arm in one.passes_s))
     seconds = [
         [one.index, *(f"{one.passes_s[arm]:.3f}" if arm in one.passes_s else "" for arm in arms)] for one in rounds
@@ -62,7 +64,7 @@ def fidelity(result: Fidelity) -> str:
     return f"""\
 {table(["throughput of", "ratio"], rows)}
 
-{said}
+{sentences}
 
 {len(rounds)} rounds of {result.model} in bf16, {load["prompts"]} prompts of {load["prompt_tokens"]} tokens with
 {load["samples_per_prompt"]} samples of {load["output_tokens"]} tokens each, no text made, after a warm-up of the same

@@ -17,7 +17,7 @@ from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.store import read_record
 
 
-class Told(Strict):
+class Reported(Strict):
     """What summary.csv says of one configuration: its speed-up over the baseline, None where there is none yet."""
 
     speedup: float | None
@@ -60,7 +60,7 @@ class MeasuredBlock(Strict):
     passes_s: dict[str, list[float]]
 
 
-def read_told(results: Path) -> dict[str, Told]:
+def read_reported(results: Path) -> dict[str, Reported]:
     """Quant -> what `results`/summary.csv says of it.
 
     Raises:
@@ -70,15 +70,15 @@ def read_told(results: Path) -> dict[str, Told]:
     if not path.exists():
         raise SystemExit(f"{path} is missing\nsee what snakemake printed above, then run the same command again")
     with path.open(newline="") as file:
-        return {row["quant"]: _told(row) for row in csv.DictReader(file)}
+        return {row["quant"]: _reported(row) for row in csv.DictReader(file)}
 
 
-def _told(row: dict[str, str]) -> Told:
+def _reported(row: dict[str, str]) -> Reported:
     speedup, low, high = (
         float(row[name]) if row[name] else None for name in ("speedup", "speedup_low", "speedup_high")
     )
     pairs, invalid, failed = (int(row[name] or 0) for name in ("pairs", "launches_invalid", "launches_failed"))
-    return Told(
+    return Reported(
         speedup=speedup,
         low=low,
         high=high,

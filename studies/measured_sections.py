@@ -27,13 +27,13 @@ def measured(result: Launches) -> str:
             row += [_cv(pooled_cv_percent([launch.iterations_s for launch in of]))]
             rows.append([*row, f"{mean([launch.wall_s for launch in of]):.1f} s"])
     flags = Counter(code for launch in result.launches for code in set(launch.flags))
-    said = ", ".join(f"{code} {count}" for code, count in flags.most_common()) or "none"
+    flags_text = ", ".join(f"{code} {count}" for code, count in flags.most_common()) or "none"
     invalid = sum(not launch.valid for launch in result.launches)
     header = ["workload", "output tokens", "launches", "an iteration", "launch CV", "iteration CV", "a launch"]
     return f"""\
 {table(header, rows)}
 
-{len(result.launches)} launches, {result.failed} failed, {invalid} not valid. Launches with a flag: {said}.
+{len(result.launches)} launches, {result.failed} failed, {invalid} not valid. Launches with a flag: {flags_text}.
 Launch CV: the spread between launches of one side, each the mean of its iterations; iteration CV: inside a launch.
 
 Measured on {result.place}."""

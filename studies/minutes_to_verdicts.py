@@ -87,8 +87,8 @@ def main() -> None:
     ]
     lines.append("|---|--:|--:|--:|" + "---|" * len(LOADS))
     for name, copy in copies.items():
-        told = " | ".join(verdicts(copy)[load] for load in LOADS)
-        lines.append(f"| {name} | {minutes[name]:.1f} | {measured(copy)} | {told} |")
+        verdicts_text = " | ".join(verdicts(copy)[load] for load in LOADS)
+        lines.append(f"| {name} | {minutes[name]:.1f} | {measured(copy)} | {verdicts_text} |")
     lines += ["", f"Shared / own, plain: {minutes['shared, forked'] / minutes['own, plain']:.2f}.", ""]
     (RESULTS / f"minutes-to-verdicts-{arguments.layers}-layers.md").write_text("\n".join(lines))
     print("\n".join(lines))

@@ -225,8 +225,8 @@ class Client:
             found = "it ended"
         if not isinstance(found, Seen | bool):
             self.ends()
-            said = self._log.read_text(errors="replace")[-2000:]
-            raise SystemExit(f"{said}\nthe client {self._name} failed: {found}\nthe whole log is {self._log}")
+            output = self._log.read_text(errors="replace")[-2000:]
+            raise SystemExit(f"{output}\nthe client {self._name} failed: {found}\nthe whole log is {self._log}")
         return found
 
 

@@ -158,8 +158,8 @@ def serving(model: Path, words: list[str], log: Path) -> Iterator[str]:
     line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     line += ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0", *words]
     # FlashInfer would build its sampling module in the first start; nothing here samples with top-k
-    own = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
-    environment = {**os.environ, **own}
+    variables = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    environment = {**os.environ, **variables}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ def online_fidelity(result: OnlineFidelity) -> str:
     """Return the ratios of what the clients saw, each with an interval, and every round."""
     if len(result.rounds) < 2:
         return "Not run often enough: two rounds are the least."
-    load, rows, said = result.load, [], []
+    load, rows, lines = result.load, [], []
     for side, base, title in PAIRS:
         if not all(side in one.clients for one in result.rounds):
             continue
@@ -28,11 +28,11 @@ def online_fidelity(result: OnlineFidelity) -> str:
         rows += [[title, name, _interval(ratio), _holds_one(ratio), _within(ratio)] for name, ratio in found.items()]
         apart = [name for name, ratio in found.items() if _within(ratio) == "no"]
         unsure = [name for name, ratio in found.items() if _within(ratio) == "?"]
-        told = [f"{', '.join(apart)} MORE than {percent(TOLERANCE, 0)} apart"] if apart else []
-        told += [f"more rounds are needed to tell for {', '.join(unsure)}"] if unsure else []
-        said.append(f"- {title}: {'; '.join(told) or f'all within {percent(TOLERANCE, 0)} of 1'}.")
-    said += _steps(result)
-    summary = "\n".join(said)
+        outcomes = [f"{', '.join(apart)} MORE than {percent(TOLERANCE, 0)} apart"] if apart else []
+        outcomes += [f"more rounds are needed to tell for {', '.join(unsure)}"] if unsure else []
+        lines.append(f"- {title}: {'; '.join(outcomes) or f'all within {percent(TOLERANCE, 0)} of 1'}.")
+    lines += _steps(result)
+    summary = "\n".join(lines)
     rounds = [
         [one.index, name, *(f"{getattr(seen, measure):.3f}" for measure in MEASURES)]
         for one in result.rounds
@@ -88,11 +88,13 @@ def _steps(result: OnlineFidelity) -> list[str]:
         return []
     ours, bench = (statistics.fmean(steps) for steps in counted.values())
     if len({*counted["ours"], *counted["bench"]}) == 1:
-        told = "so requests reach the engine alike, and a difference is the client's own"
+        meaning = "so requests reach the engine alike, and a difference is the client's own"
     else:
-        told = "so requests reach the engine at other moments" if abs(ours / bench - 1) > 0.002 else "alike on average"
+        meaning = (
+            "so requests reach the engine at other moments" if abs(ours / bench - 1) > 0.002 else "alike on average"
+        )
     return [
-        f"- Steps of the engine in a pass: {ours:.2f} for rollout-bench, {bench:.2f} for `vllm bench serve`, {told}."
+        f"- Steps of the engine in a pass: {ours:.2f} for rollout-bench, {bench:.2f} for `vllm bench serve`, {meaning}."
     ]
 
 

@@ -135,13 +135,13 @@ def fidelity(result: Fidelity) -> Sentences:
     if ratio is None:
         return []
     limit = percent(CRITERIA[0], 0)
-    said = {
+    sentence = {
         "held": f"Yes, to within {limit}.",
         "FAILED": f"NO, they are more than {limit} apart.",
         "not decided": f"Not decided: more rounds are needed to say whether they are within {limit}.",
     }[against(float(ratio.low), float(ratio.high), CRITERIA[0])]
     return [
-        f"**{said}**",
+        f"**{sentence}**",
         f"Throughput here / there: {ratio.ratio:.4f} [{ratio.low:.4f}, {ratio.high:.4f}], {len(result.rounds)} rounds.",
     ]
 
@@ -155,13 +155,13 @@ def online(result: OnlineFidelity) -> Sentences:
         ratio = result.ratio(measure, "ours", "bench")
         by_outcome.setdefault(against(float(ratio.low), float(ratio.high), TOLERANCE), []).append(name)
     limit = percent(TOLERANCE, 0)
-    said = {
+    words_of = {
         "FAILED": f"More than {limit} from `vllm bench serve`",
         "held": f"Within {limit} of `vllm bench serve`",
         "not decided": "Not decided, because more rounds are needed",
     }
-    there = [(words, by_outcome[outcome]) for outcome, words in said.items() if outcome in by_outcome]
-    return [f"**{words}**: {', '.join(names)}." for words, names in there]
+    found = [(words, by_outcome[outcome]) for outcome, words in words_of.items() if outcome in by_outcome]
+    return [f"**{words}**: {', '.join(names)}." for words, names in found]
 
 
 CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
@@ -189,10 +189,10 @@ def outcomes(results: Path, missing: Sequence[str]) -> str:
         UserError: a kept result is damaged.
     """
     found = [(kept(name, kind, results), say, title) for name, kind, say, title in CHECKS]
-    said = [(title, say(result)) for result, say, title in found if result is not None]
+    sentences_of = [(title, say(result)) for result, say, title in found if result is not None]
     placed: list[Strict | None] = [kept("launches", Launches, results)]
     placed += [result for result, *_ in found]
-    shown = [_item(f"[{title}](#{_anchor(title)})", sentences) for title, sentences in said if sentences]
+    shown = [_item(f"[{title}](#{_anchor(title)})", sentences) for title, sentences in sentences_of if sentences]
     return "\n".join([*(shown or ["- Nothing was run yet."]), _item("What is not shown?", _not_shown(placed, missing))])
 
 

@@ -52,8 +52,8 @@ def misses(percentile: int, launches: int, share: float, experiments: int, seed:
     of_launch = np.repeat(np.arange(launches), SEQUENCES)
     shown = before = missed = 0
     for _ in range(experiments):
-        own = np.sqrt(1 - share) * rng.normal(size=of_launch.size)
-        values = away + own + np.sqrt(share) * rng.normal(size=launches)[of_launch]
+        noise = np.sqrt(1 - share) * rng.normal(size=of_launch.size)
+        values = away + noise + np.sqrt(share) * rng.normal(size=launches)[of_launch]
         independent = max(1, int(effective_samples(values, of_launch)))
         found = distribution(values, independent, of_launch).proven.get(percentile)
         if found is not None:

@@ -100,7 +100,7 @@ def lines_of(cells: list[Cell]) -> Iterator[str]:
             decode_s = (each.made.length - 1) * float(kept["tpot_ms"]) / 1e3
             theirs = float(kept["ttft_ms"]) / 1e3 / workload.samples_per_prompt + decode_s
             other = f"{100 * (theirs / each.measured_s - 1):+.1f} %"
-        times = ", ".join(f"{time:.2f}" for own in each.launches_s for time in own)
+        times = ", ".join(f"{time:.2f}" for launch_s in each.launches_s for time in launch_s)
         yield (
             f"| {each.name} | {each.measured_s:.2f} | {times} "
             f"| {step.value:.2f} [{step.low:.2f}, {step.high:.2f}] | {100 * each.error:+.2f} % "
@@ -110,28 +110,28 @@ def lines_of(cells: list[Cell]) -> Iterator[str]:
 
 def choices_of(cells: list[Cell]) -> Iterator[str]:
     """Yield, for each load with several settings, whether those that are recommended have the best one."""
-    for load, own in grouped((each.made.spec.workload.name, each) for each in cells).items():
-        if len({each.made.spec.axes["setting"] for each in own}) < 2:
+    for load, settings in grouped((each.made.spec.workload.name, each) for each in cells).items():
+        if len({each.made.spec.axes["setting"] for each in settings}) < 2:
             continue
-        truly = min(own, key=lambda each: each.measured_s)
-        best, rest = ranked([each.predicted for each in own])
+        truly = min(settings, key=lambda each: each.measured_s)
+        best, rest = ranked([each.predicted for each in settings])
         named = [best, *(each for each, (_, tied) in rest if tied)]
-        lost = next(each for each in own if each.name == best.name).measured_s / truly.measured_s
+        lost = next(each for each in settings if each.name == best.name).measured_s / truly.measured_s
         among = "is" if truly.name in [each.name for each in named] else "is not"
         first, fastest = best.made.spec.axes["setting"], truly.made.spec.axes["setting"]
         yield (
-            f"- {load}: {fastest}, measured best of {len(own)} settings, {among} among the {len(named)} recommended; "
-            f"the first of these, {first}, takes {lost:.3f} times as long."
+            f"- {load}: {fastest}, measured best of {len(settings)} settings, {among} among the {len(named)} "
+            f"recommended; the first of these, {first}, takes {lost:.3f} times as long."
         )
 
 
 def repeats_of(cells: list[Cell]) -> Iterator[str]:
     """Yield how often a launch of a load is as near to its other launches as a prediction should be."""
     apart = [
-        abs(own / float(np.mean(each.means_s[:place] + each.means_s[place + 1 :])) - 1)
+        abs(mean_s / float(np.mean(each.means_s[:place] + each.means_s[place + 1 :])) - 1)
         for each in cells
         if len(each.means_s) > 1
-        for place, own in enumerate(each.means_s)
+        for place, mean_s in enumerate(each.means_s)
     ]
     if apart:
         near = Share(count=sum(distance <= 0.08 for distance in apart), of=len(apart))
@@ -147,8 +147,8 @@ def ratios_of(cells: list[Cell]) -> Iterator[str]:
     of Student's t with n - 1 degrees of freedom.
     """
     distances, degrees = list[float](), list[int]()
-    for own in grouped((each.made.spec.workload.name, each) for each in cells).values():
-        for one, other in combinations(own, 2):
+    for settings in grouped((each.made.spec.workload.name, each) for each in cells).values():
+        for one, other in combinations(settings, 2):
             launches = len(one.launches_s)
             if one.made.steps == other.made.steps or launches != len(other.launches_s) or launches < FEWEST:
                 continue
@@ -175,9 +175,9 @@ def main() -> None:
                 file.extractall(place, filter="data")
             predictor, rows, cells, refused = Predictor(replays), list[str](), list[Cell](), list[str]()
             for folder in sorted(place.iterdir()):
-                own = list(cells_of(folder, predictor, refused))
-                rows += lines_of(own)
-                cells += own
+                folder_cells = list(cells_of(folder, predictor, refused))
+                rows += lines_of(folder_cells)
+                cells += folder_cells
             errors = [abs(each.error) for each in cells]
             shares = [Share(count=sum(error <= most for error in errors), of=len(errors)) for most in (0.05, 0.08)]
             held = Share(count=sum(each.predicted.held for each in cells), of=len(cells))

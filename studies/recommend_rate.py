@@ -31,11 +31,11 @@ def trial(random: np.random.Generator, settings: int, gap: float) -> tuple[bool,
     truth_s = np.exp(gap * MISFIT * random.permutation(settings))
     central_s = truth_s * np.exp(MISFIT * random.standard_normal(settings) + SHARED * random.standard_normal())
     shared = SHARED * random.standard_normal(DRAWS)
-    own = MISFIT * random.standard_normal((settings, DRAWS))
+    errors_of = MISFIT * random.standard_normal((settings, DRAWS))
     best, others = ranked(
         [
             prediction(str(n), value, value * np.exp(shared + errors))
-            for n, (value, errors) in enumerate(zip(central_s, own, strict=True))
+            for n, (value, errors) in enumerate(zip(central_s, errors_of, strict=True))
         ]
     )
     kept = {best.name, *(each.name for each, (_, is_tied) in others if is_tied)}

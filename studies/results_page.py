@@ -158,25 +158,25 @@ def kept(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def family(own: Mapping[str, Mapping[int, float]]) -> dict[str, Ratio]:
+def family(log_ratios: Mapping[str, Mapping[int, float]]) -> dict[str, Ratio]:
     """Return the ratios of configurations to one baseline from log ratios by block, above 0 where they are better."""
-    found = [with_pairs(Comparison(), logs, SETTINGS.confidence, None) for logs in own.values()]
+    found = [with_pairs(Comparison(), logs, SETTINGS.confidence, None) for logs in log_ratios.values()]
     judged = judge(found, SETTINGS, baselines=[""] * len(found))
-    return dict(zip(own, map(ratio_of, judged), strict=True))
+    return dict(zip(log_ratios, map(ratio_of, judged), strict=True))
 
 
 def of_rounds(rows: Iterable[Mapping[str, Any]], baseline: str) -> dict[str, Ratio]:
     """Return the ratios of interleaved engines in blocks: typical log ratios of rounds, as of `pairs.pair_of`."""
     by_name = grouped((" ".join(filter(None, (row["quant"], row.get("setting")))), row) for row in rows)
-    pass_s = {name: {row["block"]: row["pass_s"] for row in own} for name, own in by_name.items()}
+    pass_s = {name: {row["block"]: row["pass_s"] for row in name_rows} for name, name_rows in by_name.items()}
     base = pass_s.pop(baseline)
     return family(
         {
             name: {
                 block: trimmed_mean([math.log(b / a) for a, b in zip(times, base[block], strict=True)])
-                for block, times in own.items()
+                for block, times in name_rows.items()
             }
-            for name, own in pass_s.items()
+            for name, name_rows in pass_s.items()
         }
     )
 
@@ -186,8 +186,8 @@ def of_launches(typical: Mapping[str, Mapping[int, float]], baseline: str) -> di
     base = typical[baseline]
     return family(
         {
-            name: {launch: base[launch] - log for launch, log in own.items()}
-            for name, own in typical.items()
+            name: {launch: base[launch] - log for launch, log in logs.items()}
+            for name, logs in typical.items()
             if name != baseline
         }
     )
@@ -205,9 +205,12 @@ def settings() -> dict[str, Ratio]:
 
 def energy(model: str, of: str) -> dict[str, Ratio]:
     """Return the ratios of a model in `energy_j` or `elapsed_s` of a pass on H200s."""
-    own = grouped((row["quant"], row) for row in kept("h200-energy")["launches"] if row["model"] == model)
+    by_quant = grouped((row["quant"], row) for row in kept("h200-energy")["launches"] if row["model"] == model)
     return of_launches(
-        {quant: {row["launch"]: trimmed_mean(np.log(row[of]).tolist()) for row in rows} for quant, rows in own.items()},
+        {
+            quant: {row["launch"]: trimmed_mean(np.log(row[of]).tolist()) for row in rows}
+            for quant, rows in by_quant.items()
+        },
         "bf16",
     )
 
@@ -215,8 +218,8 @@ def energy(model: str, of: str) -> dict[str, Ratio]:
 def power_w(model: str, group: str = "launches", device: int | None = None) -> dict[str, float]:
     """Return the mean power of quantizations over their passes on H200s, or on one of these, in watts."""
     rows = [row for row in kept("h200-energy")[group] if row["model"] == model and device in (None, row["device"])]
-    own = grouped((row["quant"], row) for row in rows)
-    return {quant: fmean(sum(r["energy_j"]) / sum(r["window_s"]) for r in rows) for quant, rows in own.items()}
+    by_quant = grouped((row["quant"], row) for row in rows)
+    return {quant: fmean(sum(r["energy_j"]) / sum(r["window_s"]) for r in rows) for quant, rows in by_quant.items()}
 
 
 def sampled() -> tuple[float, float]:
@@ -322,10 +325,13 @@ def _rollouts(model: str, workloads: Sequence[str], name: Any, baseline: str) ->
         for row in kept("h200-rollout")["launches"]
         if row["model"] == model and row["workload"] in workloads and row["mode"] == "rollout"
     ]
-    own = grouped((name(row), row) for row in rows)
+    by_name = grouped((name(row), row) for row in rows)
     # fewer than five passes: the launch's own value
     return of_launches(
-        {each: {row["launch"]: -math.log(_tokens_per_s(row)) for row in launches} for each, launches in own.items()},
+        {
+            each: {row["launch"]: -math.log(_tokens_per_s(row)) for row in launches}
+            for each, launches in by_name.items()
+        },
         baseline,
     )
 
@@ -373,10 +379,10 @@ def fidelity() -> tuple[float, float, Ratio]:
 class AdapterInBench:
     """An adapter in `vllm bench throughput` and in launches of mode rollout, on an H200 at Qwen3-8B's step.
 
-    `there` is its ratio to merged weights in the command, `over` that of the launches over it.
+    `in_command` is its ratio to merged weights in the command, `over` that of the launches over it.
     """
 
-    there: Ratio
+    in_command: Ratio
     over: Ratio
 
 
@@ -391,10 +397,10 @@ def adapter_in_bench(setting: str) -> AdapterInBench:
     rows = (pack("h200-lora").row(model="qwen3-8b", workload="step", setting=each) for each in (setting, "merged"))
     own, base = ([launch.output_tokens_per_s for launch in row.used] for row in rows)
     ours = [math.log(rate / other) for rate, other in zip(own, base, strict=True)]
-    there = ratio_interval(theirs, SETTINGS.confidence)
+    in_command = ratio_interval(theirs, SETTINGS.confidence)
     over = welch_interval(ours, theirs, SETTINGS.confidence)
     first, second = (
-        Ratio(float(each.ratio), float(each.low), float(each.high), "", len(theirs)) for each in (there, over)
+        Ratio(float(each.ratio), float(each.low), float(each.high), "", len(theirs)) for each in (in_command, over)
     )
     return AdapterInBench(first, second)
 
@@ -486,7 +492,9 @@ def sign(*ratios: Ratio) -> str:
     return answers[words.pop()] if len(words) == 1 else "In part"
 
 
-def told(ratios: Mapping[str, Ratio], better: str = "faster", worse: str = "slower", inverse: bool = False) -> str:
+def verdicts_text(
+    ratios: Mapping[str, Ratio], better: str = "faster", worse: str = "slower", inverse: bool = False
+) -> str:
     """Return named ratios in groups of one verdict: `a 0.9x [..] and b 0.8x [..] are slower`."""
     words = {"faster": better, "slower": worse}
     groups = grouped(
@@ -494,8 +502,8 @@ def told(ratios: Mapping[str, Ratio], better: str = "faster", worse: str = "slow
         for name, ratio in ratios.items()
     )
     return "; ".join(
-        f"{' and '.join(filter(None, (', '.join(own[:-1]), own[-1])))} {'is' if len(own) == 1 else 'are'} {word}"
-        for word, own in groups.items()
+        f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} {'is' if len(names) == 1 else 'are'} {word}"
+        for word, names in groups.items()
     )
 
 
@@ -522,8 +530,8 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 
 FUNCTIONS = (
     pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift,
-    message_shares, placement, fidelity, in_turn, adapter_in_bench, predictions, sign, told, claim, changes, kept,
-    functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
+    message_shares, placement, fidelity, in_turn, adapter_in_bench, predictions, sign, verdicts_text, claim, changes,
+    kept, functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""
 

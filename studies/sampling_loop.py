@@ -67,9 +67,9 @@ def environment() -> dict[str, str]:
 
     The engine core in the process starts faster.
     """
-    own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1"}
+    variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1"}
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**inherited, **own, "HF_HUB_OFFLINE": "1"}
+    return {**inherited, **variables, "HF_HUB_OFFLINE": "1"}
 
 
 def make_tokenizer(folder: Path, vocabulary: int) -> None:

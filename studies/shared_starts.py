@@ -78,18 +78,18 @@ def main() -> None:
         return
     with alone():
         together = {**SETTINGS, "workloads": [*SETTINGS["workload_settings"]], "share_starts": True}
-        own, shared = Copy(arguments.folder / "own", SETTINGS), Copy(arguments.folder / "shared", together)
+        separate, shared = Copy(arguments.folder / "own", SETTINGS), Copy(arguments.folder / "shared", together)
         for launches in range(1, arguments.rounds + 1):
-            for copy in (own, shared) if launches % 2 else (shared, own):
+            for copy in (separate, shared) if launches % 2 else (shared, separate):
                 copy.run("results/summary.txt", "--config", f"launches={launches}")
-    text = found(own.path / "results", shared.path / "results", str(shared.place()))
+    text = found(separate.path / "results", shared.path / "results", str(shared.place()))
     (RESULTS / "shared-starts.md").write_text(text)
     print(text, end="")
 
 
-def found(own: Path, shared: Path, where: str) -> str:
+def found(separate: Path, shared: Path, where: str) -> str:
     """Return the page of two results folders."""
-    ours, theirs = records(shared), records(own)
+    ours, theirs = records(shared), records(separate)
     by_place: dict[int, list[float]] = {}
     for launch in sorted(ours.keys() & theirs.keys()):
         ratio = rate(ours[launch]) / rate(theirs[launch])

@@ -129,9 +129,9 @@ class Trust:
         found = self.on_gpu.ratio(OURS, COMMAND)
         assert found is not None
         limit = CRITERIA[1]
-        said = against(float(found.low), float(found.high), limit)
+        outcome = against(float(found.low), float(found.high), limit)
         words = {"held": "Yes, to within", "FAILED": "No, not to within", "not decided": "Undecided to within"}
-        return f"{words[said]} {100 * limit:g} %"
+        return f"{words[outcome]} {100 * limit:g} %"
 
     def serve(self, measure: str, server: OnlineFidelity) -> str:
         """Return a measure of the own client over that of `vllm bench serve`."""
@@ -203,7 +203,7 @@ class OnGpu:
 
     def ratios(self, table: Table) -> list[str]:
         """Return the ratios of both other names."""
-        return [str(told).partition(" ")[2] for told in table.told.values()]
+        return [str(reported).partition(" ")[2] for reported in table.reported.values()]
 
     def reach(self, model: str) -> str:
         """Return how far intervals of a model with nine launches reach above the ratio, in per cent."""
@@ -214,8 +214,8 @@ class OnGpu:
     @functools.cached_property
     def components(self) -> dict[tuple[str, str], tuple[int, Components]]:
         """Number of H200s and components of variance of their launches, by model and load."""
-        own = grouped(((one.model, one.name.rpartition(" ")[2]), one.logs) for one in self.every)
-        return {name: (len(logs), components(logs)) for name, logs in sorted(own.items())}
+        by_name = grouped(((one.model, one.name.rpartition(" ")[2]), one.logs) for one in self.every)
+        return {name: (len(logs), components(logs)) for name, logs in sorted(by_name.items())}
 
     def spreads(self) -> list[list[str]]:
         """Return the rows of the table of components: name, H200s, launches, within a launch and between launches."""
@@ -231,7 +231,7 @@ class OnGpu:
     def shared(self, model: str) -> list[str]:
         """Return the correlation of a model's loads on each H200."""
         packs = ([one for one in pack if one.model == model] for pack in self.packs)
-        return [f"{shared(own):.2f}" for own in packs if own]
+        return [f"{shared(pack_tables):.2f}" for pack_tables in packs if pack_tables]
 
     def _drifts(self, model: str) -> list[list[str]]:
         return [[str(each) for each in drift(one, pack)] for pack in self.packs for one in pack if one.model == model]
@@ -256,13 +256,13 @@ class OnGpu:
 
     def differences(self) -> str:
         """Return each reported difference with its H200's number: `8B step c / a 0.985x [0.973, 0.997] on H200 5`."""
-        names = dict(zip(self.every[0].told, ("b / a", "c / a"), strict=True))
+        names = dict(zip(self.every[0].reported, ("b / a", "c / a"), strict=True))
         found = [
-            f"{self.named(one)} {names[quant]} {str(told).partition(' ')[2]} on H200 {number}"
+            f"{self.named(one)} {names[quant]} {str(reported).partition(' ')[2]} on H200 {number}"
             for number, pack in enumerate(self.packs, 1)
             for one in pack
-            for quant, told in one.told.items()
-            if told.found
+            for quant, reported in one.reported.items()
+            if reported.found
         ]
         return ", ".join(found)
 

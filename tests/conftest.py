@@ -50,13 +50,13 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
 
     from rollout_bench.measure.machine.leases import DEFAULT, VARIABLE
 
-    own = tmp_path_factory.mktemp("session")
-    project = own / "project"
+    session = tmp_path_factory.mktemp("session")
+    project = session / "project"
     project.mkdir()
     for name in LINKED:
         (project / name).symlink_to(REPOSITORY / name)
     held = [REPOSITORY / name for name in HELD] + [DEFAULT, Path.home() / ".cache" / "rollout-bench"]
-    guarded = [str(path) for path in (own / "refused", REPOSITORY, *held)]
+    guarded = [str(path) for path in (session / "refused", REPOSITORY, *held)]
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(SET_BY_USERS) and not name.startswith("ROLLOUT_BENCH_TESTS_"):
@@ -64,12 +64,12 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
         patch.setattr("rollout_bench.plan.matrix.emulates_bf16", lambda: False)  # whatever runs the tests
         patch.setattr(os, "fsync", lambda _: None)  # no test loses what a machine without power would
         patch.setenv("HOME", str(shared_home(tmp_path_factory, request.config)))
-        patch.setenv(VARIABLE, str(own / "leases"))
+        patch.setenv(VARIABLE, str(session / "leases"))
         patch.setenv(keep_out.VARIABLE, "\n".join(guarded))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")])))
         patch.chdir(project)
         end = keep_out.watch(*guarded)
-        yield own
+        yield session
         end()
 
 

@@ -244,9 +244,9 @@ def forked(line: list[str], folder: Path) -> bool:
 
 def started(line: list[str], folder: Path) -> bool:
     """Run a command; return whether it failed."""
-    with (folder / "said").open("wb") as said:
+    with (folder / "said").open("wb") as output:
         done = subprocess.run(
-            line, cwd=folder, stdout=said, stderr=said, timeout=LIMIT_S, check=False,
+            line, cwd=folder, stdout=output, stderr=output, timeout=LIMIT_S, check=False,
             env={**os.environ, **ENVIRONMENT, "HOME": str(folder)},
         )  # fmt: skip
     return done.returncode != 0
@@ -254,9 +254,9 @@ def started(line: list[str], folder: Path) -> bool:
 
 def facts(requests: list[dict[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what a stub kept of requests: lengths, times and shared beginnings, in the order of arrival."""
-    own = ("prompt", "messages", "model", "max_tokens", "max_completion_tokens", "stream", "stream_options")
+    known_keys = ("prompt", "messages", "model", "max_tokens", "max_completion_tokens", "stream", "stream_options")
     asked = [one["body"] for one in requests]
-    bodies = [{name: value for name, value in body.items() if name not in own} for body in asked]
+    bodies = [{name: value for name, value in body.items() if name not in known_keys} for body in asked]
     different = [body for body in bodies if body != bodies[0]]
     assert not different, f"a request has {different[0]}, and the first {bodies[0]}"
     texts = [prompt_of(body) for body in asked]
@@ -294,8 +294,8 @@ def recorded(harness: str, content: dict[str, Any]) -> dict[str, Any]:
         failed = run(line, folder)
         requests = stub.truth()["requests"]
         if failed or not requests:
-            said = [line for line in (folder / "said").read_text().splitlines() if "rror" in line]
-            return refusal(RuntimeError(said[-1].replace(str(folder), "") if said else "no request was sent"))
+            errors = [line for line in (folder / "said").read_text().splitlines() if "rror" in line]
+            return refusal(RuntimeError(errors[-1].replace(str(folder), "") if errors else "no request was sent"))
         return facts(requests, tokenizer)
 
 

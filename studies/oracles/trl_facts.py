@@ -257,9 +257,9 @@ def facts(kind: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     made.clear()
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # TRL sets them for vLLM; accelerate would wait for the others
         os.environ.pop(name, None)
-    own = {name: value for name, value in settings.items() if not name.startswith("server.")}
-    del own["num_processes"]
-    trainer = trained(kind, own, folder)
+    settings_of_trainer = {name: value for name, value in settings.items() if not name.startswith("server.")}
+    del settings_of_trainer["num_processes"]
+    trainer = trained(kind, settings_of_trainer, folder)
     arguments, rows = trainer.args, batches(trainer)
     posted: dict[str, Any] = {}
     try:

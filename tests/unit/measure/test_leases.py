@@ -78,7 +78,7 @@ def test_a_living_claim_keeps_all_away_and_reads_safely(tmp_path: Path, change: 
     said: list[str] = []
     with hold(tmp_path, 2, 1) as got:
         got.claim.path.write_text(json.dumps(change(json.loads(got.claim.path.read_text()))))
-        with pytest.raises(Cannot), hold(tmp_path, 2, 1, said=said, pause=no_waiting):
+        with pytest.raises(Cannot), hold(tmp_path, 2, 1, printed=said, pause=no_waiting):
             pass
     assert said[0].isprintable()
     assert words in said[0]
@@ -136,7 +136,7 @@ from contender import hold
 class Said(list):
     def append(self, text):
         print(text, flush=True)
-with hold(Path({folder!r}), 1, 1, said=Said()):
+with hold(Path({folder!r}), 1, 1, printed=Said()):
     pass
 """
 
@@ -173,7 +173,7 @@ def test_who_waits_says_who_holds_the_devices_now(tmp_path: Path):
 
     naps = iter([lambda: None, lambda: held_by("offline/a/launch-1"), lambda: None, holders.close])
     held_by("offline/a/launch-0")
-    with hold(tmp_path, 1, 1, said=said, pause=lambda seconds: next(naps)() if seconds > 0.01 else None):
+    with hold(tmp_path, 1, 1, printed=said, pause=lambda seconds: next(naps)() if seconds > 0.01 else None):
         assert [re.match(r"waiting for devices: (\S+) holds d0 ", text)[1] for text in said] == [
             f"offline/a/launch-{number}" for number in range(2)
         ]
