@@ -83,7 +83,7 @@ print("SAID", json.dumps({
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model = tmp_path_factory.mktemp("lora") / "model"
     build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16", model)
     args = {"dtype": "float32", "max_model_len": 128, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 26}
@@ -101,20 +101,20 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(line.removeprefix("SAID "))
 
 
-def test_an_adapter_apart_does_in_float32_what_merged_weights_do(said: dict[str, Any]) -> None:
-    assert said["from_merged"] < 1e-4
-    assert said["from_base"] > 0.1
+def test_an_adapter_apart_does_in_float32_what_merged_weights_do(compared: dict[str, Any]) -> None:
+    assert compared["from_merged"] < 1e-4
+    assert compared["from_base"] > 0.1
 
 
-def test_an_adapter_of_zeros_is_seen(said: dict[str, Any]) -> None:
-    assert said["facts"]["held_values"] == said["facts"]["values"]
-    assert said["facts"]["logprob_difference"] == pytest.approx(said["from_base"], abs=1e-3)
-    assert said["without"]["logprob_difference"] < 1e-4
-    assert said["without"]["held_values"] < 0.9 * said["without"]["values"]
+def test_an_adapter_of_zeros_is_seen(compared: dict[str, Any]) -> None:
+    assert compared["facts"]["held_values"] == compared["facts"]["values"]
+    assert compared["facts"]["logprob_difference"] == pytest.approx(compared["from_base"], abs=1e-3)
+    assert compared["without"]["logprob_difference"] < 1e-4
+    assert compared["without"]["held_values"] < 0.9 * compared["without"]["values"]
 
 
-def test_room_is_made_for_the_ranks_that_vllm_knows(said: dict[str, Any]) -> None:
-    assert list(get_args(MaxRank)) == said["ranks"]
+def test_room_is_made_for_the_ranks_that_vllm_knows(compared: dict[str, Any]) -> None:
+    assert list(get_args(MaxRank)) == compared["ranks"]
 
 
 @pytest.mark.parametrize(

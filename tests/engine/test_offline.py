@@ -181,11 +181,11 @@ def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Launching:
 
 def test_what_is_wrong_with_a_launch_is_flagged(doubtful: Launching):
     record = doubtful.record()
-    told = {flag.code: flag for flag in own_flags(record)}
-    assert {"quant_not_proven", "engine_fallback", "setting_without_effect", "preemptions"} <= set(told)
+    flags = {flag.code: flag for flag in own_flags(record)}
+    assert {"quant_not_proven", "engine_fallback", "setting_without_effect", "preemptions"} <= set(flags)
     assert {flag.severity for flag in record.validity if flag.code == "quant_not_proven"} == {"invalid"}
     assert not record.valid
-    assert "Dual-Batch Overlap is not supported on CPU" in told["engine_fallback"].sentence
+    assert "Dual-Batch Overlap is not supported on CPU" in flags["engine_fallback"].sentence
     assert record.engine.overruled == {"enable_dbo": False}
 
 

@@ -141,8 +141,8 @@ def test_lost_weights_are_found(model: Path, tmp_path: Path, monkeypatch: pytest
     *_, proof = launch.record().weight_proofs or []
     assert proof.lost == 2 * 11 + 3  # the bucket that got lost had all
     assert not launch.record().valid
-    told = {flag.code: flag.sentence for flag in launch.record().validity if flag.severity == "invalid"}
-    assert told["weights_differ"].startswith("After the last step, 25 of the trainer's tensors had not")
+    flags = {flag.code: flag.sentence for flag in launch.record().validity if flag.severity == "invalid"}
+    assert flags["weights_differ"].startswith("After the last step, 25 of the trainer's tensors had not")
 
 
 def first_digests(launch: Launching) -> list[str | None]:

@@ -95,12 +95,12 @@ def test_the_traced_steps_last_as_long_as_the_record_says(done: tuple[Path, Prof
     pairs = list[tuple[float, float]]()
     for trace in record.traces:
         marks = [event for event in events(path, trace.name) if event.get("name") == "rollout_bench_step"]
-        said = [step.elapsed_s for step in record.steps if step.profiled and step.phase == trace.phase]
+        recorded = [step.elapsed_s for step in record.steps if step.profiled and step.phase == trace.phase]
         traced = [event["dur"] / 1e6 for event in sorted(marks, key=lambda event: float(event["ts"]))]
-        pairs += zip(traced, said, strict=True)
-    assert all(traced <= said + 1e-4 for traced, said in pairs)  # the record's clock is read around the trace's
+        pairs += zip(traced, recorded, strict=True)
+    assert all(traced <= recorded + 1e-4 for traced, recorded in pairs)  # the record's clock is read around the trace's
     # others may have the core between two readings, though hardly in every step
-    assert any(traced == pytest.approx(said, rel=0.1, abs=0.002) for traced, said in pairs)
+    assert any(traced == pytest.approx(recorded, rel=0.1, abs=0.002) for traced, recorded in pairs)
 
 
 def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):

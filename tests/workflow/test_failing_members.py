@@ -87,8 +87,10 @@ def test_where_all_fail_for_one_cause_the_rest_is_left_out(tmp_path: Path):
     assert "Error in rule" not in done.stdout, done.stdout
     assert "CalledProcessError" not in done.stdout
     assert not space.records
-    (told,) = [line for line in done.stdout.splitlines() if " launches failed: " in line]
-    assert told.startswith("  No result: 3 launches failed: the stand-in was told to fail -> "), told
+    (line_of_failures,) = [line for line in done.stdout.splitlines() if " launches failed: " in line]
+    assert line_of_failures.startswith("  No result: 3 launches failed: the stand-in was told to fail -> "), (
+        line_of_failures
+    )
 
 
 @pytest.fixture(scope="module")

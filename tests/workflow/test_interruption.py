@@ -113,8 +113,8 @@ def test_a_clone_sharing_results_of_a_run_is_refused(tmp_path: Path):
     with filelock.FileLock(results / ".lock"):  # as a run of the first holds it
         done = shares.snakemake("results/summary.md")
     assert done.returncode == 1
-    told = f"{results}: another workflow is running that writes its results there\n"
-    told += "  -> wait until it ends, or work in a clone that has a folder results/ of its own\n"
-    assert told in done.stdout
+    message = f"{results}: another workflow is running that writes its results there\n"
+    message += "  -> wait until it ends, or work in a clone that has a folder results/ of its own\n"
+    assert message in done.stdout
     assert "Traceback" not in done.stdout
     assert not runs.records

@@ -104,8 +104,8 @@ def test_a_deep_check_that_fails_writes_what_was_said_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hush-4711")
-    said = "echo the token is $HF_TOKEN; exit 3"
-    space = Workspace(tmp_path / "workspace", {"engine": {"before": ["sh", "-c", said]}})
+    script = "echo the token is $HF_TOKEN; exit 3"
+    space = Workspace(tmp_path / "workspace", {"engine": {"before": ["sh", "-c", script]}})
     space.with_made_engine().with_deep_launches(1)  # no engine starts, so vLLM need not be imported
     done = space.bench("check", "--deep")
     assert done.returncode == 1

@@ -178,7 +178,9 @@ def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], 
         spread = float(found.pooled_error[0]) * float(np.sqrt(found.pairs[0] / 2))
         calm, noisy = (may_be_best(logs, spread * factor, int(found.freedom), 0.05) for factor in (1, 2))
         assert calm[int(np.argmax([0.0, *logs.mean(axis=0)]))]
-        assert all(there or not here for here, there in zip(calm, noisy, strict=True))  # noise rules out no more
+        assert all(
+            noisy_rejects or not calm_rejects for calm_rejects, noisy_rejects in zip(calm, noisy, strict=True)
+        )  # noise rules out no more
         ruled_out.append(not calm[int(np.argmax(truths))])
     assert stats.binomtest(sum(ruled_out), 1000).proportion_ci(0.999).low <= 0.05
 

@@ -56,16 +56,16 @@ def judged(
 def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(
     a: dict[int, float], b: dict[int, float], among: int
 ) -> None:
-    there, back = judged(a, b, among=among), judged(b, a, among=among)
-    assume(there.speedup is not None)
-    assert there.speedup * back.speedup == pytest.approx(1)
-    assert {i: 1 / ratio for i, ratio in there.pairs.items()} == pytest.approx(dict(back.pairs))
-    assert (there.unpaired, there.baseline_unpaired) == (back.baseline_unpaired, back.unpaired)
+    forward, back = judged(a, b, among=among), judged(b, a, among=among)
+    assume(forward.speedup is not None)
+    assert forward.speedup * back.speedup == pytest.approx(1)
+    assert {i: 1 / ratio for i, ratio in forward.pairs.items()} == pytest.approx(dict(back.pairs))
+    assert (forward.unpaired, forward.baseline_unpaired) == (back.baseline_unpaired, back.unpaired)
     # At the very edge of the relevant difference rounding may decide.
-    assume(abs(max(there.speedup, back.speedup) - 1.01) > 1e-9)
-    assert back.verdict == MIRROR.get(str(there.verdict), there.verdict)
-    if there.p_value is not None:
-        assert there.p_adjusted == pytest.approx(back.p_adjusted)
+    assume(abs(max(forward.speedup, back.speedup) - 1.01) > 1e-9)
+    assert back.verdict == MIRROR.get(str(forward.verdict), forward.verdict)
+    if forward.p_value is not None:
+        assert forward.p_adjusted == pytest.approx(back.p_adjusted)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ UNLIKE = "launch 2 and its partner in the baseline ran on unlike machines or eng
 
 
 @pytest.mark.parametrize(
-    ("side", "fact", "value", "told"),
+    ("side", "fact", "value", "reason"),
     [
         (0, "engine_version", "0.32.1", ENGINES),
         (1, "engine_version", "0.32.1", ENGINES),
@@ -288,13 +288,13 @@ UNLIKE = "launch 2 and its partner in the baseline ran on unlike machines or eng
     ],
 )
 def test_unlike_engines_or_machines_give_no_verdict(
-    tmp_path: Path, side: int, fact: str, value: object, told: str
+    tmp_path: Path, side: int, fact: str, value: object, reason: str
 ) -> None:
     made = [launches(BF16, 100.0, 101.0, 102.0), launches(W8A8, 120.0, 121.5, 122.0)]
     made[side][2] = make_record((BF16, W8A8)[side], 2, [110.0], environment={fact: value})
     found = comparisons(tmp_path, make_plan([BF16, W8A8]), *made[0], *made[1])[1]
     assert (found.speedup, found.verdict) == (None, "unknown")
-    assert told in found.reason
+    assert reason in found.reason
 
 
 AHEAD = make_spec(args={"async_scheduling": True}).model_copy(update={"setting": "ahead"})
@@ -308,7 +308,7 @@ def engine(record: Record, layers: int, **facts: Any) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("spec", "layers", "facts", "told"),
+    ("spec", "layers", "facts", "reason"),
     [
         (W8A8, 1, {}, "it is another model: "),
         (make_spec(quant="w8a8", args=LAYER), 12, {}, "it is another model: "),
@@ -317,14 +317,14 @@ def engine(record: Record, layers: int, **facts: Any) -> Record:
     ],
 )
 def test_another_model_or_a_setting_without_effect_gets_no_verdict(
-    tmp_path: Path, spec: Spec, layers: int, facts: dict[str, Any], told: str
+    tmp_path: Path, spec: Spec, layers: int, facts: dict[str, Any], reason: str
 ) -> None:
     theirs = [engine(record, 12, **(OFF if facts else {})) for record in launches(BF16, 400, 401, 402)]
     own = [engine(record, layers, **facts) for record in launches(spec, 520, 521, 522)]
     plan = make_plan([BF16, spec], baseline={"quant": "bf16"} if spec.setting is None else {"setting": "default"})
     found = comparisons(tmp_path, plan, *theirs, *own)[1]
-    assert (found.verdict, found.speedup is None) == (("unknown", True) if told else ("faster", False))
-    assert told in found.reason
+    assert (found.verdict, found.speedup is None) == (("unknown", True) if reason else ("faster", False))
+    assert reason in found.reason
 
 
 @pytest.mark.parametrize("mode", ["NONE", "DYNAMO_TRACE_ONCE"])

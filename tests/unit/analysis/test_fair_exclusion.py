@@ -62,7 +62,7 @@ def decided(*records: Record) -> list[Record]:
     return [each.records[0] for each in with_blocks_decided([experiment(record) for record in records])]
 
 
-def told(records: Sequence[Record]) -> list[list[str]]:
+def flags_of(records: Sequence[Record]) -> list[list[str]]:
     return [[f"{flag.code} {flag.severity}" for flag in record.validity] for record in records]
 
 
@@ -86,7 +86,7 @@ def test_a_block_counts_by_what_all_its_launches_lost(
 ) -> None:
     own = [launch(quant, [(s, share)] * 4) for quant, s, share in zip(QUANTS, (2, 0.5), lost, strict=False)]
     found = decided(*own)
-    assert ([record.valid for record in own], told(found)) == (alone, [[f"cpu_shared {severity}"]] * 2)
+    assert ([record.valid for record in own], flags_of(found)) == (alone, [[f"cpu_shared {severity}"]] * 2)
     assert found[1].validity[0].sentence == sentence
 
 
@@ -121,7 +121,7 @@ def test_blocks_are_told_apart_and_other_launches_keep_flags() -> None:
 @pytest.mark.parametrize("platform", ["cuda", "ascend"])
 def test_on_accelerators_it_never_makes_a_launch_invalid(platform: Platform) -> None:
     own = [launch(quant, [(1, 0.9)] * 4, platform=platform) for quant in QUANTS]
-    assert (decided(*own), told(own)) == (own, [["cpu_shared warning"]] * 3)
+    assert (decided(*own), flags_of(own)) == (own, [["cpu_shared warning"]] * 3)
 
 
 SHARES = st.floats(0, 1, allow_nan=False).map(lambda share: round(share, 4))

@@ -169,8 +169,8 @@ def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(w8a8.comparison.pairs) == [0]
     assert "2 of its 3 launches were not measured in one block with the baseline's" in w8a8.comparison.reason
-    for launch, told in ((1, "by itself, its partner in the baseline in a block"), (2, "in a block, its partner in")):
-        assert w8a8.launches[launch].flags[0].sentence.startswith(f"It was measured {told}")
+    for launch, where in ((1, "by itself, its partner in the baseline in a block"), (2, "in a block, its partner in")):
+        assert w8a8.launches[launch].flags[0].sentence.startswith(f"It was measured {where}")
         assert "The next call measures the block whole" in w8a8.launches[launch].flags[0].sentence
 
 

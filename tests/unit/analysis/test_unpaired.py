@@ -31,9 +31,9 @@ def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], 
 
 @given(LOGS, LOGS)
 def test_swapped_sides_invert_the_interval_and_keep_the_p_value(a: list[float], b: list[float]) -> None:
-    there, back = welch_interval(a, b, 0.95), welch_interval(b, a, 0.95)
-    assert (1 / back.ratio, 1 / back.high, 1 / back.low) == pytest.approx((there.ratio, there.low, there.high))
-    assert back.p_value == pytest.approx(there.p_value)
+    forward, back = welch_interval(a, b, 0.95), welch_interval(b, a, 0.95)
+    assert (1 / back.ratio, 1 / back.high, 1 / back.low) == pytest.approx((forward.ratio, forward.low, forward.high))
+    assert back.p_value == pytest.approx(forward.p_value)
 
 
 @pytest.mark.parametrize(("launches", "others"), [(2, 2), (2, 3), (2, 12), (3, 3), (3, 6), (3, 12), (6, 6), (6, 12)])

@@ -35,27 +35,27 @@ def leave_claim(record: Path, **fields: object) -> None:
     path.write_text(Owner.model_validate({**own, "log": "l.log", **fields}).model_dump_json())
 
 
-def contend(record: Path, start, told, over) -> None:
+def contend(record: Path, start, outcomes, over) -> None:
     start.wait()
     try:
         with claimed(record, Path("a.log"), 60.0):
-            told.put("won")
+            outcomes.put("won")
             over.wait()
     except UserError as error:
-        told.put(error.problem)
+        outcomes.put(error.problem)
 
 
 def test_exactly_one_of_many_competing_processes_gets_the_launch(record: Path):
     fork = multiprocessing.get_context("fork")
-    start, told, over = fork.Barrier(12), fork.Queue(), fork.Event()
-    processes = [fork.Process(target=contend, args=(record, start, told, over)) for _ in range(12)]
+    start, queue, over = fork.Barrier(12), fork.Queue(), fork.Event()
+    processes = [fork.Process(target=contend, args=(record, start, queue, over)) for _ in range(12)]
     for process in processes:
         process.start()
-    said = [told.get(timeout=60) for _ in processes]
+    outcomes = [queue.get(timeout=60) for _ in processes]
     over.set()
     for process in processes:
         process.join(timeout=60)
-    assert (said.count("won"), sum("is being measured by process" in line for line in said)) == (1, 11)
+    assert (outcomes.count("won"), sum("is being measured by process" in line for line in outcomes)) == (1, 11)
     assert not list(claim_path(record).parent.iterdir())
 
 
@@ -107,7 +107,7 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(
 
 
 @pytest.mark.parametrize(
-    ("said", "category", "state"),
+    ("message", "category", "state"),
     [
         ("", "time_limit", "DEADLINE"),
         ("", "node_failure", "BOOT_FAIL"),
@@ -144,9 +144,9 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(
         ),
     ],
 )
-def test_a_jobs_log_or_state_tells_why_it_ended(said: str, category: str, state: str, tmp_path: Path):
+def test_a_jobs_log_or_state_tells_why_it_ended(message: str, category: str, state: str, tmp_path: Path):
     log = tmp_path / "12.log"
-    log.write_text(f"before\n{said}\nafter")
+    log.write_text(f"before\n{message}\nafter")
     assert slurm.cause_of(slurm.SlurmJob(state, ""), [tmp_path, log]).category == category
 
 
@@ -189,10 +189,10 @@ def test_a_launch_under_way_is_named_with_its_progress(record: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("dead", "there"),
+    ("dead", "count"),
     [({}, 0), ({"host": "elsewhere", "until_s": 1.0}, 0), ({"host": "elsewhere"}, 1)],
     ids=["killed", "over", "on another machine"],
 )
-def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, dead: dict, there: int) -> None:
+def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, dead: dict, count: int) -> None:
     leave_claim(record, **dead)
-    assert len(running_launches(record.parents[2])) == there
+    assert len(running_launches(record.parents[2])) == count

@@ -91,18 +91,18 @@ def test_a_success_removes_the_failure_and_keeps_later_ones_out(claim: Path):
 
 def test_a_profiles_traces_replace_those_of_an_unrecorded_launch(claim: Path):
     profile = make_profile(steps=make_steps({"decode": {"linear": 1.0}}))
-    there = record_path(claim / "results", "profile", profile.spec.experiment(), profile.launch)
-    write_launched(there, profile)
+    source = record_path(claim / "results", "profile", profile.spec.experiment(), profile.launch)
+    write_launched(source, profile)
     for trace in profile.traces:
-        deep = traces_path(there) / "of_npu" / "PROF_1" / "device.db"
+        deep = traces_path(source) / "of_npu" / "PROF_1" / "device.db"
         deep.parent.mkdir(parents=True, exist_ok=True)
-        for path in (deep, traces_path(there) / trace.name):
+        for path in (deep, traces_path(source) / trace.name):
             path.write_text("traced")
     home = record_path(claim.parent / "results", "profile", profile.spec.experiment(), profile.launch)
     traces_path(home).mkdir(parents=True)
     (traces_path(home) / "half").write_text("")
     assert len(bring(claim).records) == 3
-    assert content(traces_path(home)) == content(traces_path(there))
+    assert content(traces_path(home)) == content(traces_path(source))
 
 
 def cut(path: Path) -> None:
@@ -128,12 +128,12 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_files_are_reported_and_the_rest_comes_home(claim: Path, name: str):
-    damage, told = DAMAGE[name]
+    damage, message = DAMAGE[name]
     damage(at(claim))
     done = bring(claim)
     assert done.records == [f"offline/{BF16.experiment()}/launch-1.json"]
     (refused,) = done.refused
-    assert told in str(refused)
+    assert message in str(refused)
     assert len(str(refused).splitlines()) == 2
     assert sorted(path.name for path in at(claim.parent).parent.glob("launch-[07]*")) == []
 

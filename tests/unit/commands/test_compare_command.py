@@ -131,7 +131,7 @@ APART = "Engine and machine both differ, as --differ allows: the effect of each 
 
 
 @pytest.mark.parametrize(
-    ("environment", "allowed", "told"),
+    ("environment", "allowed", "words"),
     [
         (OTHER_ENGINE, [], "The engine, and nothing else of engine and machine (A -> B):"),
         (OTHER_MACHINE, [], "The machine, and nothing else of engine and machine (A -> B):"),
@@ -140,11 +140,11 @@ APART = "Engine and machine both differ, as --differ allows: the effect of each 
     ],
 )
 def test_engine_or_machine_may_differ_or_both_where_accepted(
-    tmp_path: Path, environment: dict[str, Any], allowed: list[str], told: str
+    tmp_path: Path, environment: dict[str, Any], allowed: list[str], words: str
 ) -> None:
     options = ["--differ", *allowed] if allowed else []
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, environment), *options)
-    assert (cell(done)[6], told in done.flat) == ("^", True)
+    assert (cell(done)[6], words in done.flat) == ("^", True)
     old = make_record().environment.model_dump()
     assert [fact for fact, new in environment.items() if f"{fact} {old[fact]} -> {new}" not in done.flat] == []
 
@@ -181,8 +181,8 @@ WHICH = "its launches differ in engine_version: 0.32.0 (qwen3-90m bf16 small lau
 def test_what_is_not_to_differ_is_refused(
     tmp_path: Path, a: list[Record], b: list[Record], options: list[str], words: list[str]
 ) -> None:
-    told = refused(tmp_path, a, b, *options)
-    assert [word for word in words if word not in told] == []
+    message = refused(tmp_path, a, b, *options)
+    assert [word for word in words if word not in message] == []
 
 
 def test_a_launch_that_both_folders_hold_is_no_second_measurement(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def changed(part: str, **change: object) -> Spec:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "difference"),
     [
         (make_spec(prompts=4), "workload.prompts 8 -> 4"),
         (changed("workload", output_tokens=64), "workload.output_tokens 32 -> 64"),
@@ -207,11 +207,11 @@ def changed(part: str, **change: object) -> Spec:
         (changed("model", synthetic={"hidden_size": 1024}), "synthetic.hidden_size 768 -> 1024"),
     ],
 )
-def test_another_load_is_never_a_ratio_and_the_rest_is(tmp_path: Path, other: Spec, told: str) -> None:
+def test_another_load_is_never_a_ratio_and_the_rest_is(tmp_path: Path, other: Spec, difference: str) -> None:
     a, b = ([*launches(spec, rates), *launches(W8A8, rates)] for spec, rates in ((BF16, OLD), (other, NEW)))
     done = compared(tmp_path, a, b)
     assert cell(done) == ["bf16", "0", "4", "-", "-", "-", "[1]"]
-    assert f"[1] a measured another load: {told}." in done.flat
+    assert f"[1] a measured another load: {difference}." in done.flat
     assert cell(done, "w8a8")[5] == "1.194x"
     alone = compared(tmp_path / "alone", launches(BF16, OLD), launches(other, NEW))
-    assert f"Conclusion Nothing is compared. bf16: a measured another load: {told}." in alone.flat
+    assert f"Conclusion Nothing is compared. bf16: a measured another load: {difference}." in alone.flat

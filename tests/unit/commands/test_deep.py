@@ -116,8 +116,8 @@ def test_a_difference_or_a_vague_ratio_of_the_same(row: dict[str, str]) -> None:
 
 def test_a_launch_that_failed_is_named_with_its_fix() -> None:
     content = {"experiment": "a", "launch": 0, "failed_at": "2026-01-01T00:00:00+00:00", "phase": "starting"}
-    said = {"category": "crash", "cause": "it died", "fix": "mend it", "log": "logs/a.log"}
-    failure = Failure.model_validate({"schema_version": 1, **content, **said})
+    cause = {"category": "crash", "cause": "it died", "fix": "mend it", "log": "logs/a.log"}
+    failure = Failure.model_validate({"schema_version": 1, **content, **cause})
     found = outcomes(Measured([], [failure], [], {}))
     assert found["launches"] == ("not ok", f"0 of {2 * LAUNCHES} launches measured; crash: it died -> mend it")
     assert found.keys() == {"launches", "A/A", "tokens", "clock", "code", "weights"}

@@ -43,7 +43,7 @@ NAMED: Any = SimpleNamespace(experiment=SimpleNamespace(mode="offline", **make_s
 
 
 @pytest.mark.parametrize(
-    ("rates", "limit", "status", "said"),
+    ("rates", "limit", "status", "words"),
     [
         (SLOWER, f"{RATE} < -3%", 1, "The gate fails"),
         (SLOWER, f"{RATE} < -20%", 0, "The gate passes"),
@@ -53,16 +53,16 @@ NAMED: Any = SimpleNamespace(experiment=SimpleNamespace(mode="offline", **make_s
         (SLOWER, "startup_s > 3%", 4, "The gate is undecided"),
     ],
 )
-def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], limit: str, status: int, said: str):
+def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], limit: str, status: int, words: str):
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, rates), "--fail-if", limit)
     assert (done.returncode, done.stderr) == (status, "")
-    assert said in done.stdout
+    assert words in done.stdout
     # the verdict stands first, with what a build sees of it
     assert re.match(rf"The gate .*\. Exit status {status}\.\n", done.stdout)
 
 
 @pytest.mark.parametrize(
-    ("launches_used", "needed", "outcome", "said"),
+    ("launches_used", "needed", "outcome", "sentence"),
     [
         ((9, 9), 503, "undecided", "undecided; about 503 launches of each side would decide, too many to measure"),
         (
@@ -77,13 +77,13 @@ def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], 
     ],
 )
 def test_a_gate_that_no_number_of_launches_decides_names_another_way(
-    launches_used: tuple[int, int], needed: int | None, outcome: Outcome, said: str
+    launches_used: tuple[int, int], needed: int | None, outcome: Outcome, sentence: str
 ):
     test = Finding("x", "offline", RATE, 0.03, outcome, 0.91, 0.82, 1.02, launches_used, needed, "")
-    assert test.sentence == said
+    assert test.sentence == sentence
     for alternated, way in ((False, "measure both in one session"), (True, "launches, quieten the machine")):
         made = gate_of_tests(test, alternated=alternated)
-        assert any(way in line for line in lines_of(made)) == ("too many" in said)
+        assert any(way in line for line in lines_of(made)) == ("too many" in sentence)
 
 
 def gate_of_tests(*tests: Finding, alternated: bool = False) -> Gate:
@@ -125,7 +125,7 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "status", "said"),
+    ("a", "b", "status", "words"),
     [
         (
             [BF16, W8A8],
@@ -137,10 +137,10 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
     ],
     ids=["lost", "new"],
 )
-def test_an_experiment_of_one_side_is_named(tmp_path: Path, a: list[Spec], b: list[Spec], status: int, said: str):
+def test_an_experiment_of_one_side_is_named(tmp_path: Path, a: list[Spec], b: list[Spec], status: int, words: str):
     sides = [[record for spec in specs for record in launches(spec, rates)] for specs, rates in ((a, OLD), (b, SAME))]
     done = compared(tmp_path, *sides, "--fail-if", f"{RATE} < -20%")
-    assert (done.returncode, said in done.flat) == (status, True)
+    assert (done.returncode, words in done.flat) == (status, True)
 
 
 @pytest.mark.parametrize(

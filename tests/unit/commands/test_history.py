@@ -85,9 +85,9 @@ def test_a_fall_names_the_engine_and_how_much_worse_it_is():
 def test_numbers_with_the_same_conclusion_share_a_line() -> None:
     (gate,) = gates([100])
     both = tuple(replace(test, experiment=name) for test in gate.tests for name in "xy")
-    said = " ".join(text_of([replace(gate, tests=both)]).split())
-    assert "2 numbers are not judged, with one session of B: " in said
-    assert f"{name_of(both[0])}, {name_of(both[1])}." in said
+    text = " ".join(text_of([replace(gate, tests=both)]).split())
+    assert "2 numbers are not judged, with one session of B: " in text
+    assert f"{name_of(both[0])}, {name_of(both[1])}." in text
 
 
 def kept(folder: Path) -> Done:

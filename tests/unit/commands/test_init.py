@@ -35,7 +35,7 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--form", "verl"], "did you mean --from?"),
         (["--from", "endpoint", "http://my-model:8000/v1"], "needs URL and MODEL"),
@@ -46,12 +46,12 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
     ],
 )
 def test_wrong_arguments_are_named_with_their_remedy(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as raised:
         init.main(words)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert not (tmp_path / "config.yaml").exists()
 
 

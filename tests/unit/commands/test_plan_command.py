@@ -42,9 +42,9 @@ def test_complete_records_of_every_mode_are_done(tmp_path: Path, said: Callable[
     profile = make_profile(steps=make_steps(BF16))
     save(tmp_path, make_record(SPEC))
     write_launched(record_path(tmp_path, profile.spec.mode, profile.spec.experiment(), profile.launch), profile)
-    told = said(make_plan([SPEC, profile.spec], launches=1))
-    assert "2 of 2 launches done, 0 to run" in told
-    assert "failed:" not in told
+    printed = said(make_plan([SPEC, profile.spec], launches=1))
+    assert "2 of 2 launches done, 0 to run" in printed
+    assert "failed:" not in printed
 
 
 def test_a_failure_names_phase_and_log_of_its_launch(tmp_path: Path, said: Callable[[PlanFile], str]) -> None:
@@ -59,9 +59,9 @@ def test_invalid_launches_are_counted(tmp_path: Path, said: Callable[[PlanFile],
     flags = {1: [INVALID], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
     save(tmp_path, *(make_record(SPEC, launch, flags=flags.get(launch, ())) for launch in range(3)))
     plan = make_plan([SPEC], launches=4)
-    told = said(plan)
+    printed = said(plan)
     for words in ("invalid: 1 launch of those done", "3 of 4 launches done (1 invalid), 1 to run"):
-        assert words in told
+        assert words in printed
     record = str(record_path(Path(plan.results), "offline", SPEC.experiment(), 1))
     again = said(plan.model_copy(update={"again": [record]}))
     assert ("invalid:" in again, "2 of 4 launches done, 2 to run" in again) == (False, True)
@@ -71,9 +71,9 @@ def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, said: Calla
     save(tmp_path, make_record(SPEC, 0, [400.0]))
     path = record_path(tmp_path, "offline", SPEC.experiment(), 0)
     path.write_text(path.read_text()[:100])
-    told = said(make_plan([SPEC], launches=1))
-    assert re.search(r"^damaged: 1 record of those done.*move them away", told, re.MULTILINE)
-    assert f"\ndamaged: {path}: is not whole JSON" in told
+    printed = said(make_plan([SPEC], launches=1))
+    assert re.search(r"^damaged: 1 record of those done.*move them away", printed, re.MULTILINE)
+    assert f"\ndamaged: {path}: is not whole JSON" in printed
 
 
 def lines_on_the_baseline(overlay: dict[str, Any]) -> list[str]:
@@ -112,8 +112,8 @@ ONLINE = {"modes": ["online"], "models": [], "baseline": {"quant": "bf16"}}
 )
 def test_what_has_nothing_to_be_compared_with_is_told_what_to_write(overlay: dict[str, Any], remedies: list[str]):
     baseline = "setting: default" if "setting" in overlay.get("baseline", {}) else "quant: bf16"
-    said = f"nothing is compared with {{{baseline}}} -> "
-    assert lines_on_the_baseline(overlay) == ([said + ", or ".join(remedies)] if remedies else [])
+    problem = f"nothing is compared with {{{baseline}}} -> "
+    assert lines_on_the_baseline(overlay) == ([problem + ", or ".join(remedies)] if remedies else [])
     for remedy in remedies:
         typed = copy.deepcopy(overlay)
         update_config(typed, yaml.safe_load(remedy))

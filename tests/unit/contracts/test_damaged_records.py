@@ -270,15 +270,15 @@ def refused(path: Path, record: Record) -> str:
 
 
 @pytest.mark.parametrize(
-    ("put", "told"), [(lambda path: None, "is missing"), (os.mkfifo, "is no file"), (Path.mkdir, "is no file")]
+    ("put", "problem"), [(lambda path: None, "is missing"), (os.mkfifo, "is no file"), (Path.mkdir, "is no file")]
 )
 def test_nobody_waits_for_a_pipe_or_folder_in_its_place(
-    record: Record, tmp_path: Path, put: Callable[[Path], object], told: str
+    record: Record, tmp_path: Path, put: Callable[[Path], object], problem: str
 ) -> None:
     path = sequences_path(at(tmp_path))
     path.unlink()
     put(path)
-    assert refused(path, record) == told
+    assert refused(path, record) == problem
 
 
 def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_a_damaged_or_swapped_side_file_costs_only_the_latencies(
     collection = collect(tmp_path, None)
     (experiment,), (pooled,) = collection.experiments, pool_sequences(collection)
     assert (len(experiment.records), collection.damaged, len(pooled.launches["e2el_s"])) == (2, [], 1)
-    told = f"launch 1 is not among them, {path}: is not the one that was written with the record"
-    assert pooled.reasons[0].startswith(told)
+    reason = f"launch 1 is not among them, {path}: is not the one that was written with the record"
+    assert pooled.reasons[0].startswith(reason)
 
 
 @pytest.mark.parametrize("mode", MODES)

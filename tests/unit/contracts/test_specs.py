@@ -48,7 +48,7 @@ def spec() -> Spec:
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "configured"),
     [
         ("workload", WORKLOAD),
         ("load", TRAFFIC | {"points": [{"concurrency": 7, "request_rate": 3.0}]}),
@@ -56,9 +56,9 @@ def spec() -> Spec:
         ("measuring", {"warmup_iterations": 4, "iterations": 6}),
     ],
 )
-def test_a_spec_has_what_the_config_says(spec: Spec, part: str, said: dict[str, Any]):
+def test_a_spec_has_what_the_config_says(spec: Spec, part: str, configured: dict[str, Any]):
     content = spec.model_dump(mode="json")[part]
-    assert {name: content[name] for name in said} == said
+    assert {name: content[name] for name in configured} == configured
 
 
 def test_changes_to_a_built_in_quant_leave_its_rest():

@@ -141,11 +141,11 @@ def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> N
     for place in ("here", "there"):
         save(tmp_path / place / "results", record, make_record(make_spec(quant="w8a8"), 4))
         assert exported(tmp_path / place).returncode == 0
-    here, there = (
+    here, elsewhere = (
         {path.relative_to(folder): path.read_text() for path in folder.rglob("*.yaml")}
         for folder in (tmp_path / "here" / "reports", tmp_path / "there" / "reports")
     )
-    assert here == there
+    assert here == elsewhere
     runs = [yaml.safe_load(text)["run"] for text in here.values()]
     assert (len({run["uid"] for run in runs}), len({run["eid"] for run in runs})) == (4, 2)
     assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
@@ -196,9 +196,9 @@ def test_a_statistic_is_of_the_values_that_there_are(values: list[float]) -> Non
     assert (found["min"], found["max"]) == (known[0], known[-1])
     assert known[0] <= found["mean"] <= known[-1]
     assert (found["stddev"] is None) == (len(known) == 1)
-    told = [found[name] for name in PERCENTILES]
-    assert told == sorted(told)
-    assert set(told) <= set(known)
+    percentiles = [found[name] for name in PERCENTILES]
+    assert percentiles == sorted(percentiles)
+    assert set(percentiles) <= set(known)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in SAMPLES if MODES[mode].generates])
@@ -214,10 +214,10 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
         assert (list(problems(content)), list(without_units(content))) == ([], [])
     whole = [each for name, each in sorted(made.items()) if "/experiment" in name]
     assert len(whole) == len(rows)
-    told = sorted(
+    lines = sorted(
         zip(rows["experiment"], rows["workload"], rows.to_dict("records"), strict=True), key=lambda row: row[:2]
     )
-    for report, (_, _, line) in zip(whole, told, strict=True):
+    for report, (_, _, line) in zip(whole, lines, strict=True):
         found = aggregate(report)
         assert report["results"]["observability"]["validity"]["valid_launches"] == line["launches_valid"] == 2
         if mode != "startup":

@@ -73,7 +73,7 @@ NO_ARCHIVE = f"{hashlib.sha256(b'no archive').hexdigest()}  kit.00\n"
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "problem"),
     [
         (damaged(b"", ""), "SHA256SUMS: is damaged"),
         (damaged(b"", b"\xff\xfe"), "SHA256SUMS: is damaged"),
@@ -85,11 +85,11 @@ NO_ARCHIVE = f"{hashlib.sha256(b'no archive').hexdigest()}  kit.00\n"
     ids=["no_parts", "binary_sums", "blank_line", "foreign_archive", "cut", "unfinished_is_a_file"],
 )
 def test_a_damaged_kit_is_named_and_leaves_no_tree(
-    write: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path], None], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
     monkeypatch.setattr(kit_bootstrap, "__file__", str(tmp_path / "kit.py"))
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=problem):
         kit_bootstrap.main()
     assert not (tmp_path / "tree").exists()
 

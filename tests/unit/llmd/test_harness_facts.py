@@ -171,7 +171,7 @@ def disagreements(
     counts = counts if total == sent else [sent]
     times_s = np.split(np.array(row["sent_ms"]) / 1000, np.cumsum([count or 0 for count in counts])[:-1])
     wrong = [wrong_times(one, times) for one, times in zip(loads, times_s, strict=True) if one.concurrency is None]
-    found += [told for told in wrong if told is not None]
+    found += [problem for problem in wrong if problem is not None]
     most = max(one.concurrency or (one.count if one.due_s is None else sent) for one in loads)
     is_closed = all(one.due_s is None for one in loads)
     if row["at_once"] > most or (is_closed and row["at_once"] < min(most, sent)):

@@ -119,8 +119,10 @@ def test_a_full_disk_of_the_leases_fails_each_launch(tmp_path: Path, monkeypatch
         LaunchRequest(spec, str(made.weights), 0, made.outs[name], made.logs[name]) for name, spec in made.specs.items()
     ]
     assert measure.measure_blocks(launches, 0, 0) == dict.fromkeys(made.outs.values(), NODE_STATUS)
-    told = [read_failure(failure_path(out)) for out in made.outs.values()]
-    assert {(failure.category, failure.cause) for failure in told} == {("disk_full", "a file: No space left on device")}
+    failures = [read_failure(failure_path(out)) for out in made.outs.values()]
+    assert {(failure.category, failure.cause) for failure in failures} == {
+        ("disk_full", "a file: No space left on device")
+    }
 
 
 @pytest.mark.parametrize(("how", "after"), [({}, {"a": 0, "b": 1, "c": 2}), ({"b": "dies"}, {"a": 0, "c": 0})])

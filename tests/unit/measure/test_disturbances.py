@@ -190,8 +190,8 @@ def test_a_pause_of_a_process_is_seen_with_its_duration(engine: psutil.Process):
     engine.suspend()
     wait(looking, 3 * LOOK_S)
     engine.resume()
-    (said,) = looking.end()
-    stopped_s = float(said.removeprefix("a process of the engine was stopped for about ").removesuffix(" s"))
+    (note,) = looking.end()
+    stopped_s = float(note.removeprefix("a process of the engine was stopped for about ").removesuffix(" s"))
     assert 2 * LOOK_S < stopped_s < 60
 
 

@@ -29,11 +29,11 @@ def outcome(folder: Path) -> LaunchOutcome:
 def recorded(folder: Path, error: Exception, phase: str, of_job: Callable[[], Cause | None] = lambda: None) -> Failure:
     """Return the failure of a launch whose supervisor raises `error` while its engine is in `phase`."""
     launch = outcome(folder)
-    with pytest.raises(UserError) as told, recording_failure(launch, lambda: phase, of_job):
+    with pytest.raises(UserError) as raised, recording_failure(launch, lambda: phase, of_job):
         raise error
     failure = read_failure(failure_path(launch.out))
-    assert str(told.value).startswith(f"{launch.spec.title} launch 0: {failure.phase}: {failure.cause}\n  -> ")
-    assert told.value.status == (NODE_STATUS if FAILURES[failure.category].of_node else 1)
+    assert str(raised.value).startswith(f"{launch.spec.title} launch 0: {failure.phase}: {failure.cause}\n  -> ")
+    assert raised.value.status == (NODE_STATUS if FAILURES[failure.category].of_node else 1)
     return failure
 
 
@@ -56,7 +56,7 @@ def test_a_category_of_one_process_is_recorded_at_the_phase_and_with_the_log_of_
 
 
 @pytest.mark.parametrize(
-    ("error", "phase", "category", "said"),
+    ("error", "phase", "category", "words"),
     [
         (UserError("there is no room", "make some"), "writing", "not_written", "-> make some"),
         (UserError("m: has no tokenizer that works", "add one"), "initializing", "no_tokenizer", "-> add one"),
@@ -68,13 +68,13 @@ def test_a_category_of_one_process_is_recorded_at_the_phase_and_with_the_log_of_
     ],
 )  # fmt: skip
 def test_other_errors_have_a_category_and_keep_their_phase_and_the_engines_log(
-    tmp_path: Path, error: Exception, phase: str, category: str, said: str
+    tmp_path: Path, error: Exception, phase: str, category: str, words: str
 ):
     failure = recorded(tmp_path, error, phase)
     assert (failure.category, failure.phase) == (category, phase)
     log = (tmp_path / "launch.log").read_text()
     assert log.startswith("of the engine\n")
-    assert said in log
+    assert words in log
 
 
 NO_TEMPLATE = UserError("m: its tokenizer has no chat template", "name another model")
@@ -90,8 +90,8 @@ NO_TEMPLATE = UserError("m: its tokenizer has no chat template", "name another m
     ],
 )  # fmt: skip
 def test_an_engine_process_tells_what_the_user_can_do(error: Exception, category: str, cause: str, fix: str):
-    told = failure_event(error)
-    assert (told.category, told.exception, told.fix) == (category, cause, fix)
+    event = failure_event(error)
+    assert (event.category, event.exception, event.fix) == (category, cause, fix)
 
 
 def test_the_scheduler_knows_better_why_an_engine_crashed(tmp_path: Path):

@@ -29,8 +29,8 @@ def test_iterations_are_printed_first_and_then_every_ten_seconds(
     for iteration in make_record(spec, 0, [400.0] * 8).iterations:
         launch.iteration(iteration)
         here[0] = next(now_s)
-    told = [line.partition(": ")[2].partition(",")[0] for line in capsys.readouterr().err.splitlines()]
-    assert told == ["warm-up 1/1", "iteration 1/8", "iteration 4/8", "iteration 7/8"]
+    printed = [line.partition(": ")[2].partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert printed == ["warm-up 1/1", "iteration 1/8", "iteration 4/8", "iteration 7/8"]
 
 
 def test_each_load_of_a_sweep_is_named_from_its_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,10 +38,10 @@ def test_each_load_of_a_sweep_is_named_from_its_beginning(tmp_path: Path, capsys
     launch = progress.Progress(spec, 0, tmp_path / "launch-0.json")
     for phase in ("initializing", "warmup", "measuring", "warmup", "measuring", "stopping"):
         launch.phase(phase)
-    told = [line.partition(", launch 0: ")[2] for line in capsys.readouterr().err.splitlines()]
+    printed = [line.partition(", launch 0: ")[2] for line in capsys.readouterr().err.splitlines()]
     first, second = "2 req/s (load 1 of 2): ", "8 req/s (load 2 of 2): "
     begun = [f"{load}{phase}" for load in (first, second) for phase in ("warmup", "measuring")]
-    assert told == ["initializing", *begun, "stopping"]
+    assert printed == ["initializing", *begun, "stopping"]
 
 
 def outcome(results: Path) -> LaunchOutcome:
@@ -54,10 +54,10 @@ def test_a_failure_is_told_later_with_its_exit_status(
     tmp_path: Path, category: str, status: int, launches_again: bool
 ) -> None:
     launch = outcome(tmp_path)
-    told = launch.failed("measuring", Cause(category, "the engine failed", "read the log"))
+    error = launch.failed("measuring", Cause(category, "the engine failed", "read the log"))
     later = error_of(read_failure(failure_path(launch.out)))
     assert later.problem == f"{launch.spec.experiment()} launch 3: measuring: the engine failed"
-    assert told.remedy == later.remedy == "read the log (log: logs/launch-3.log)"
-    assert told.status == later.status == status, "whether another node may do"
-    with nullcontext() if launches_again else pytest.raises(UserError, match=re.escape(str(told))):
+    assert error.remedy == later.remedy == "read the log (log: logs/launch-3.log)"
+    assert error.status == later.status == status, "whether another node may do"
+    with nullcontext() if launches_again else pytest.raises(UserError, match=re.escape(str(error))):
         launch.is_settled(2)

@@ -75,13 +75,13 @@ def test_many_processes_never_hold_one_device_twice(tmp_path: Path):
     ids=["of another version", "of somebody evil"],
 )
 def test_a_living_claim_keeps_all_away_and_reads_safely(tmp_path: Path, change: Callable[[dict], dict], words: str):
-    said: list[str] = []
+    printed: list[str] = []
     with hold(tmp_path, 2, 1) as got:
         got.claim.path.write_text(json.dumps(change(json.loads(got.claim.path.read_text()))))
-        with pytest.raises(Cannot), hold(tmp_path, 2, 1, printed=said, pause=no_waiting):
+        with pytest.raises(Cannot), hold(tmp_path, 2, 1, printed=printed, pause=no_waiting):
             pass
-    assert said[0].isprintable()
-    assert words in said[0]
+    assert printed[0].isprintable()
+    assert words in printed[0]
 
 
 def test_an_exclusive_launch_and_all_others_wait_for_each_other(tmp_path: Path):
@@ -153,18 +153,18 @@ def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
 
 
 def test_a_wait_for_a_killed_launchs_memory_is_bounded():
-    said = [{1, 2}, {2}, set()]
+    in_use = [{1, 2}, {2}, set()]
     naps: list[float] = []
-    inventory.wait_until_free(lambda: said.pop(0), naps.append)
+    inventory.wait_until_free(lambda: in_use.pop(0), naps.append)
     inventory.wait_until_free(lambda: {1}, naps.append, limit_s=0)
-    assert (said, len(naps)) == ([], 2)
+    assert (in_use, len(naps)) == ([], 2)
 
 
 # --- waiting ---
 
 
 def test_who_waits_says_who_holds_the_devices_now(tmp_path: Path):
-    said: list[str] = []
+    printed: list[str] = []
     holders = contextlib.ExitStack()
 
     def held_by(name: str) -> None:
@@ -173,8 +173,8 @@ def test_who_waits_says_who_holds_the_devices_now(tmp_path: Path):
 
     naps = iter([lambda: None, lambda: held_by("offline/a/launch-1"), lambda: None, holders.close])
     held_by("offline/a/launch-0")
-    with hold(tmp_path, 1, 1, printed=said, pause=lambda seconds: next(naps)() if seconds > 0.01 else None):
-        assert [re.match(r"waiting for devices: (\S+) holds d0 ", text)[1] for text in said] == [
+    with hold(tmp_path, 1, 1, printed=printed, pause=lambda seconds: next(naps)() if seconds > 0.01 else None):
+        assert [re.match(r"waiting for devices: (\S+) holds d0 ", text)[1] for text in printed] == [
             f"offline/a/launch-{number}" for number in range(2)
         ]
 

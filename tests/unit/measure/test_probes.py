@@ -119,9 +119,9 @@ TOKENS = 4 * 16  # blocks x tokens in each
 class Layer(torch.nn.Module):
     """An attention layer as vLLM has it, whose cache has 8 values for each key and as many for each value."""
 
-    def __init__(self, dtype: torch.dtype, said: str = "auto") -> None:
+    def __init__(self, dtype: torch.dtype, dtype_name: str = "auto") -> None:
         super().__init__()
-        self.kv_cache_dtype, self.kv_sharing_target_layer_name = said, None
+        self.kv_cache_dtype, self.kv_sharing_target_layer_name = dtype_name, None
         half = torch.zeros(4, 1, 16, 8, dtype=dtype)
         self.kv_cache = torch.cat([half, half], dim=-1)
 

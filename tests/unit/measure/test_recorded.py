@@ -40,7 +40,7 @@ def test_every_known_cause_was_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "log", "category", "cause"),
+    ("error", "log", "category", "cause"),
     [
         ("KeyError: 'rope'", "ValueError: something earlier\n", "crash", "the engine failed: KeyError: 'rope'"),
         (ENGINE_CORE_DEAD, f"{STAMP}KeyError: 'rope'\n", "crash", "the engine failed: KeyError: 'rope'"),
@@ -53,8 +53,8 @@ def test_every_known_cause_was_recorded() -> None:
     ],
     ids=["unknown", "of the engine core", "a warning is none"],
 )
-def test_an_unknown_exception_is_quoted(said: str, log: str, category: str, cause: str) -> None:
-    found = diagnose(said, log)
+def test_an_unknown_exception_is_quoted(error: str, log: str, category: str, cause: str) -> None:
+    found = diagnose(error, log)
     assert (found.category, found.cause) == (category, cause)
 
 

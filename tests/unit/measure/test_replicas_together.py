@@ -59,7 +59,7 @@ def test_an_iteration_is_the_step_of_all_replicas(replicas: list[IterationDone])
         assert {each.queued_s for each in own} == {round(part.start_offset_s, 6)}
 
 
-def told(replica: int, done: IterationDone) -> list[Event]:
+def events_of(replica: int, done: IterationDone) -> list[Event]:
     return [PhaseBegins(phase="warmup"), ready(replica), IterationBegins(), done, Done()]
 
 
@@ -73,7 +73,7 @@ def ready(replica: int, tokens: int = 1000) -> Ready:
 
 @given(st.lists(passes(), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[IterationDone], random) -> None:
-    waiting = [told(number, done) for number, done in enumerate(replicas)]
+    waiting = [events_of(number, done) for number, done in enumerate(replicas)]
     in_order = ReplicaEvents(len(replicas), partial(merge_events, platform="cpu"))
     expected = [e for n, events in enumerate(waiting) for event in events for e in in_order.take(n, event)]
     gathering, found = ReplicaEvents(len(replicas), partial(merge_events, platform="cpu")), []
@@ -104,8 +104,8 @@ def test_engines_that_are_not_the_same_are_told_of(changes: dict[str, object], w
 
 @pytest.mark.parametrize(("offset_s", "flagged"), [(0.0, False), (0.019, False), (0.021, True)])
 def test_replicas_that_began_apart_are_told_of(offset_s: float, flagged: bool) -> None:
-    told = [(iteration(2.0), 5.0), (iteration(1.0), 5.0 + offset_s)]
-    done = [IterationDone(iteration=one, sequences=[], flags=[], began=began) for one, began in told]
+    timed = [(iteration(2.0), 5.0), (iteration(1.0), 5.0 + offset_s)]
+    done = [IterationDone(iteration=one, sequences=[], flags=[], began=began) for one, began in timed]
     flags = apart_flags([done_together(done).iteration, iteration(2.0)])
     assert [flag.code for flag in flags] == ["replicas_apart"] * flagged
 

@@ -149,20 +149,20 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
 
 def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = left_behind(temporary)
-    said: list[str] = []
+    printed: list[str] = []
     with asleep(folder) as stuck:
         with monkeypatch.context() as patch:  # nothing but a driver holds a process that is killed
             patch.setattr(guardian, "LIMIT_S", 0.2)
             patch.setattr(os, "kill", lambda *_: None)
-            assert guardian.end_left_behind(said.append)
-        (told,) = said
-        assert f"processes {stuck.pid}\n" in told
-        assert len(told.splitlines()) == 2
+            assert guardian.end_left_behind(printed.append)
+        (message,) = printed
+        assert f"processes {stuck.pid}\n" in message
+        assert len(message.splitlines()) == 2
         assert (folder / guardian.STUCK).read_text().startswith(f"{stuck.pid}:")
         monkeypatch.setattr(Path, "read_bytes", lambda _: b"")  # as of one that is being killed
-        assert guardian.end_left_behind(said.append)
+        assert guardian.end_left_behind(printed.append)
         assert stuck.wait() == -signal.SIGKILL
-    assert said == [told]
+    assert printed == [message]
     assert not folder.exists()
 
 

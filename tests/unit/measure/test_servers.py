@@ -82,11 +82,15 @@ def test_tokens_are_those_of_ids_or_of_the_servers_count(lines: list[str], count
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 @pytest.mark.parametrize("answer", [["4", "2"], []], ids=["answered", "cut in the thoughts"])
 def test_thoughts_of_a_chat_are_pieces_of_its_answer(name: str, answer: list[str]):
-    said = [{"role": "assistant", "content": ""}, *({name: "hm"} for _ in range(3)), *({"content": a} for a in answer)]
-    events = [f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta}]})}" for delta in said]
+    deltas = [
+        {"role": "assistant", "content": ""},
+        *({name: "hm"} for _ in range(3)),
+        *({"content": a} for a in answer),
+    ]
+    events = [f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta}]})}" for delta in deltas]
     outcome = read(*events, LAST)
     assert outcome.error is None
-    assert outcome.pieces_s == [float(number) for number in range(1, len(said))]
+    assert outcome.pieces_s == [float(number) for number in range(1, len(deltas))]
 
 
 @pytest.mark.parametrize(
@@ -373,10 +377,10 @@ def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(out_of(2048, 500), "answers 500: Token"), (out_of(70), "answers 400: Token")]
+    ("options", "problem"), [(out_of(2048, 500), "answers 500: Token"), (out_of(70), "answers 400: Token")]
 )
-def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], said: str):
-    with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=said):
+def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], problem: str):
+    with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=problem):
         vocabulary_of(Connection(target(stub.url)), 32_000)
 
 

@@ -68,20 +68,20 @@ def left(launched: LaunchSession) -> list[int]:
 
 
 def only_pass(folder: Path, signals: int, *hows: str, **more: Any) -> IterationDone:
-    told: list[Event] = []
-    launched = session(folder, signals, *hows, listen=told.append, **more)
+    events: list[Event] = []
+    launched = session(folder, signals, *hows, listen=events.append, **more)
     launched.run()
     assert left(launched) == []
-    return next(event for event in told if isinstance(event, IterationDone))
+    return next(event for event in events if isinstance(event, IterationDone))
 
 
-def said(done: IterationDone, what: str) -> list[float]:
+def times_of(done: IterationDone, what: str) -> list[float]:
     return [float(re.findall(rf"{what} ([\d.]+)", flag.sentence)[0]) for flag in done.flags]
 
 
 def test_all_replicas_begin_together_and_the_slowest_ends_the_step(tmp_path: Path, signals: int) -> None:
     done = only_pass(tmp_path, signals, "slow", "late")
-    assert min(said(done, "began")) >= max(said(done, "arrived"))
+    assert min(times_of(done, "began")) >= max(times_of(done, "arrived"))
     parts = done.iteration.replicas
     assert max(part.start_offset_s for part in parts) < 0.3  # the late one came 0.4 s later
     assert done.iteration.elapsed_s == max(part.end_s for part in parts) >= 0.3

@@ -40,9 +40,9 @@ def test_what_a_page_names_exists(page: Path):
         assert all("=" in entry for entry in parser.parse_args(list(command.words[1:])).config or []), command
     for program in ("python", "rollout-bench"):
         for command in commands(page, program):
-            said = said_of_options(program, command.words[1])
-            assert said
-            assert [word for word in command.words[2:] if word.startswith("-") and word not in said] == [], command
+            options = said_of_options(program, command.words[1])
+            assert options
+            assert [word for word in command.words[2:] if word.startswith("-") and word not in options] == [], command
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     named = {command.words[1] for command in commands(page, "make")}
     assert {*named, *re.findall(r"`make ([a-z-]+)", page.read_text())} <= targets
@@ -97,14 +97,14 @@ def said_of_options(program: str, name: str) -> str:
     if program == "rollout-bench":
         text = (GENERATED / "commands.txt").read_text()
         return text.partition(f"\n$ rollout-bench {name} --help\n")[2].partition("\n$ ")[0]
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(sys, "argv", [name, "--help"])
         patch.setenv("COLUMNS", "100")
         with pytest.raises(SystemExit) as end:  # a process of its own would import for a second
             runpy.run_path(str(REPOSITORY / name), run_name="__main__")
     assert not end.value.code
-    return said.getvalue()
+    return printed.getvalue()
 
 
 def key_paths(page: Path) -> set[str]:

@@ -16,15 +16,15 @@ def test_the_command_has_the_arguments_and_the_load_of_the_launch():
     args = {"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False, "seed": 0}
     spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
     words = [str(word) for word in throughput_words(spec, Path("models/x"), seed=7)]
-    said = {name: value for name, value in pairwise(words) if name.startswith("--")}
+    arguments = {name: value for name, value in pairwise(words) if name.startswith("--")}
     load = spec.workload
-    assert said["--num-prompts"] == said["--num-warmups"] == str(load.prompts)
-    assert said["--n"] == str(load.samples_per_prompt)
-    assert said["--random-output-len"] == str(load.output_tokens)
-    assert said["--max-num-seqs"] == "8"
+    assert arguments["--num-prompts"] == arguments["--num-warmups"] == str(load.prompts)
+    assert arguments["--n"] == str(load.samples_per_prompt)
+    assert arguments["--random-output-len"] == str(load.output_tokens)
+    assert arguments["--max-num-seqs"] == "8"
     assert "--enforce-eager" in words
     assert "--no-enable-prefix-caching" in words
-    assert said["--seed"] == "7"
+    assert arguments["--seed"] == "7"
 
 
 def test_the_kept_rounds_have_both_arms_and_one_number_of_tokens():

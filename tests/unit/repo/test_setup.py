@@ -45,16 +45,16 @@ def test_uv_follows_pips_configuration_and_variables_win_over_files(tmp_path: Pa
     )
     configured = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_CERT": "/certificate.pem"}
 
-    def told(**environment: str) -> dict[str, str]:
+    def settings_of_uv(**environment: str) -> dict[str, str]:
         return as_pip(Path(sys.executable), configured | environment)
 
-    found = told()
+    found = settings_of_uv()
     assert found["UV_DEFAULT_INDEX"] == "https://first/simple"
     assert found["UV_INDEX"].split() == ["https://more", "https://most"]
     assert found["UV_FIND_LINKS"].split(",") == ["/wheels", "/more-wheels"]
     assert (found["UV_INSECURE_HOST"], found["SSL_CERT_FILE"]) == ("more", "/certificate.pem")
-    assert told(PIP_INDEX_URL="https://second/simple")["UV_DEFAULT_INDEX"] == "https://second/simple"
-    assert told(UV_DEFAULT_INDEX="https://third/simple")["UV_DEFAULT_INDEX"] == "https://third/simple"
+    assert settings_of_uv(PIP_INDEX_URL="https://second/simple")["UV_DEFAULT_INDEX"] == "https://second/simple"
+    assert settings_of_uv(UV_DEFAULT_INDEX="https://third/simple")["UV_DEFAULT_INDEX"] == "https://third/simple"
 
 
 def begun(folder: Path, patch: pytest.MonkeyPatch) -> None:

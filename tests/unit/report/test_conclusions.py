@@ -34,9 +34,9 @@ def test_a_failure_hides_no_value_of_others(tmp_path: Path):
 @pytest.mark.parametrize(("setting", "is_said"), [("b", True), ("a", False)])
 def test_settings_without_a_baseline_are_said_to_be_uncompared(tmp_path: Path, setting: str, is_said: bool):
     save(tmp_path, *(make_record(make_spec(setting=name), rates=[100.0] * 3) for name in {"a", setting}))
-    said = "The settings are not compared with each other; `--config 'baseline={setting: a}'` does."
+    sentence = "The settings are not compared with each other; `--config 'baseline={setting: a}'` does."
     collection = replace(collect(tmp_path, None), baseline={})
-    assert (said in summary_of(tmp_path, collection).answers[0].items) == is_said
+    assert (sentence in summary_of(tmp_path, collection).answers[0].items) == is_said
 
 
 @pytest.mark.parametrize(("count", "remedy"), [(1, "may be chance"), (2, "2 launches crashed alike")])
@@ -47,22 +47,22 @@ def test_a_crash_of_several_launches_is_not_called_chance(tmp_path: Path, count:
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "said"),
+    ("neighbours", "words"),
     [([[], []], "2 launches, one launch at a time."), ([[], ["x"]], "2 launches, 1 of them beside other launches")],
 )
-def test_launches_side_by_side_are_not_told_as_one_at_a_time(tmp_path: Path, neighbours: list[list[str]], said: str):
+def test_launches_side_by_side_are_not_told_as_one_at_a_time(tmp_path: Path, neighbours: list[list[str]], words: str):
     where = {"node": "one", "devices": ["GPU-a"], "visible": ["0"], "isolation": "per_device", "waited_s": 0.0}
     for launch, beside in enumerate(neighbours):
         place = Placement(**where, neighbours=beside)
         save(tmp_path, make_record(BF16, launch, rates=[100.0] * 3).model_copy(update={"placement": place}))
-    assert said in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 2))).markdown
+    assert words in summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 2))).markdown
 
 
 def test_the_next_step_is_to_mend_what_would_be_invalid_again(tmp_path: Path):
     flag = Flag(code="quant_not_proven", severity="invalid", sentence="It has bfloat16 weights.")
     save(tmp_path, make_record(BF16, rates=[100.0] * 3).model_copy(update={"validity": [flag]}))
-    told, *_ = summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 1))).answers
-    (step,) = [line for line in told.items if line.startswith("Next")]
+    answer, *_ = summary_of(tmp_path, collect(tmp_path, make_plan([BF16], 1))).answers
+    (step,) = [line for line in answer.items if line.startswith("Next")]
     assert step.startswith("Next: name the weights of the quantization")
 
 
@@ -78,28 +78,28 @@ def test_two_folders_are_concluded_by_mode_and_load(tmp_path: Path):
     for side, step_s, rates in (("a", 0.010, OLD), ("b", 0.008, NEW)):
         sweep(tmp_path / side, step_s)
         save(tmp_path / side, *(make_record(BF16, launch, rates=[rate] * 3) for launch, rate in enumerate(rates)))
-    said = run(tmp_path, "a", "b").flat.partition("B over A: ")[0]
-    assert re.findall(r"Conclusion: ([^.]+?)[:.]? (?:bf16|No difference)", said) == [
+    conclusions = run(tmp_path, "a", "b").flat.partition("B over A: ")[0]
+    assert re.findall(r"Conclusion: ([^.]+?)[:.]? (?:bf16|No difference)", conclusions) == [
         "offline, output tok/s",
         "online, TTFT ms",
         "online, output tok/s",
     ]
-    assert said.count("No result") == said.count("No verdict") == 0
+    assert conclusions.count("No result") == conclusions.count("No verdict") == 0
 
 
 @pytest.mark.parametrize(
-    ("w8a8", "w8a16", "said"),
+    ("w8a8", "w8a16", "headline"),
     [
         (SLOWER, SLOWER, "All 3 are slower than A: "),
         (OLD[::-1], SLOWER, "Slower than A: "),
         (NEW, SLOWER, "w8a8 is 1.1"),
     ],
 )
-def test_a_headline_says_whether_all_are_slower(tmp_path: Path, w8a8: list[float], w8a16: list[float], said: str):
+def test_a_headline_says_whether_all_are_slower(tmp_path: Path, w8a8: list[float], w8a16: list[float], headline: str):
     for spec, rates in ((BF16, SLOWER), (W8A8, w8a8), (make_spec(quant="w8a16"), w8a16)):
         save(tmp_path / "a", *launches(spec, OLD))
         save(tmp_path / "b", *launches(spec, rates))
-    assert run(tmp_path, "a", "b").flat.partition("Conclusion")[2].strip().startswith(said)
+    assert run(tmp_path, "a", "b").flat.partition("Conclusion")[2].strip().startswith(headline)
 
 
 @pytest.mark.parametrize("invalid", [True, False])

@@ -136,16 +136,16 @@ def test_throughput_that_rates_set_is_not_drawn_beside_a_sweep(
 
 
 @pytest.mark.parametrize(
-    ("engine", "version", "said"),
+    ("engine", "version", "caption"),
     [
         ("unknown", "unknown", "Measured on a running server."),
         ("unknown", "0.9", "Measured on a running server of version 0.9."),
         ("vllm", "0.33.0", "vllm 0.33.0 on AMD EPYC 9B14"),
     ],
 )
-def test_a_caption_says_where_it_was_measured(engine: str, version: str, said: str, tmp_path: Path) -> None:
+def test_a_caption_says_where_it_was_measured(engine: str, version: str, caption: str, tmp_path: Path) -> None:
     save(tmp_path, make_record(make_spec(), environment={"engine_name": engine, "engine_version": version}))
-    assert hardware(collect(tmp_path, None).launched) == said
+    assert hardware(collect(tmp_path, None).launched) == caption
 
 
 def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def rows(results: Path, records: Sequence[Record], **baseline: str) -> list[Row]
     return rows_of(collect(results, make_plan(specs, 4, baseline=baseline or None)))
 
 
-def told(row: Row, *names: str) -> list[float]:
+def values_of(row: Row, *names: str) -> list[float]:
     return [row.values[name] for name in names]
 
 
@@ -183,8 +183,8 @@ def cycles(results: Path, rate: float, transition_s: float) -> list[Row]:
 def test_a_whole_step_is_generation_and_transition(tmp_path: Path) -> None:
     bf16, fp8 = cycles(tmp_path, 512, 0.6)
     names = ("step_time_s", "cycle_s", "whole_step_s")
-    assert told(bf16, *names) == pytest.approx([2.56, 0.3, 2.86], rel=0.002)
-    assert told(fp8, *names) == pytest.approx([2.0, 0.6, 2.6], rel=0.002)
+    assert values_of(bf16, *names) == pytest.approx([2.56, 0.3, 2.86], rel=0.002)
+    assert values_of(fp8, *names) == pytest.approx([2.0, 0.6, 2.6], rel=0.002)
     speedups = {"whole_step_s": 2.86 / 2.6, "cycle_s": 0.5, "output_tokens_per_s": 1.28}
     assert {name: fp8.comparisons[name].speedup for name in speedups} == pytest.approx(speedups, rel=0.002)
 
@@ -222,9 +222,9 @@ def test_a_placed_step_is_told_by_its_slowest_device(tmp_path: Path) -> None:
     records[4] = placed_record(specs[1], 0, [9.0] * 3, flags=[INVALID])
     colocated, server = rows(tmp_path, records, setting="where-colocated")
     names = ("placed_step_s", "placed_device_s", "generation_s")
-    assert told(colocated, *names, "generators_idle_share") == pytest.approx([3.15, 6.3, 2, 0], rel=0.01)
-    assert told(server, *names, "training_s") == pytest.approx([6.15, 12.3, 4, 2], rel=0.01)
-    idle = told(server, "generators_idle_share", "trainers_idle_share", "sequences_per_engine")
+    assert values_of(colocated, *names, "generators_idle_share") == pytest.approx([3.15, 6.3, 2, 0], rel=0.01)
+    assert values_of(server, *names, "training_s") == pytest.approx([6.15, 12.3, 4, 2], rel=0.01)
+    idle = values_of(server, "generators_idle_share", "trainers_idle_share", "sequences_per_engine")
     assert idle == pytest.approx([2 / 6.15, 4 / 6.15, 32], rel=0.01)
     assert typical_step(server).elapsed_s < 7
     assert server.comparisons["placed_step_s"].speedup == pytest.approx(3.15 / 6.15, rel=0.01)
@@ -251,14 +251,14 @@ def test_unequal_numbers_of_devices_are_compared_in_device_seconds(
     cost, length = list(found[1].comparisons.items())[:2]
     assert (cost[0], cost[1].verdict, length[0]) == ("placed_device_s", verdict, "placed_step_s")
     plan = make_plan(specs, 4, baseline={"setting": "where-colocated"})
-    said = " ".join(summary_of(tmp_path, collect(tmp_path, plan)).markdown.split())
+    text = " ".join(summary_of(tmp_path, collect(tmp_path, plan)).markdown.split())
     head = "With 2 devices colocated a step takes 6.30 device-seconds, with 2 + 1 devices apart 15.4: 0.4"
-    assert (head in said, "as cheap. The step itself takes 3.15 s and 5.15 s: 0.6" in said) == (
+    assert (head in text, "as cheap. The step itself takes 3.15 s and 5.15 s: 0.6" in text) == (
         verdict != "unknown",
     ) * 2
     alone = plan.model_copy(update={"comparison": ComparisonSettings(metrics={"placement": ["placed_device_s"]})})
-    said = " ".join(summary_of(tmp_path, collect(tmp_path, alone)).markdown.split())
-    assert (head in said) == (verdict != "unknown")
+    text = " ".join(summary_of(tmp_path, collect(tmp_path, alone)).markdown.split())
+    assert (head in text) == (verdict != "unknown")
     if verdict == "slower":
         assert cost[1].speedup == pytest.approx(2 * 3.15 / (3 * 5.15), rel=0.01)
         assert length[1].speedup == pytest.approx(3.15 / 5.15, rel=0.01)
@@ -352,8 +352,8 @@ def test_a_load_has_its_input_rate_and_duration(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, [(pair := make_online(make_online_spec()))[0]])
     measured = [one for one in pair[0].iterations if not one.warmup]
     seconds = sum(one.elapsed_s for one in measured)
-    assert told(row, "input_tokens_per_s") == pytest.approx([sum(one.prompt_tokens for one in measured) / seconds])
-    assert told(row, "duration_s") == pytest.approx([seconds])
+    assert values_of(row, "input_tokens_per_s") == pytest.approx([sum(one.prompt_tokens for one in measured) / seconds])
+    assert values_of(row, "duration_s") == pytest.approx([seconds])
 
 
 FLOOR = 0.002
@@ -489,9 +489,9 @@ def test_a_mode_says_its_part_of_a_workload(tmp_path: Path) -> None:
     start = start_spec()
     first = start.workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
     save(tmp_path, make_record(), start_record(start.model_copy(update={"workload": first})))
-    said = summary_of(tmp_path, collect(tmp_path, None)).markdown
-    assert "workload small in offline: 8 prompts x 4 samples, 64" in said
-    assert "workload small in startup: 1 prompt x 1 sample, 64" in said
+    text = summary_of(tmp_path, collect(tmp_path, None)).markdown
+    assert "workload small in offline: 8 prompts x 4 samples, 64" in text
+    assert "workload small in startup: 1 prompt x 1 sample, 64" in text
 
 
 def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gains", "said"),
+    ("gains", "text"),
     [
         ((1.0, 1.0, 2.0), r"changes with output_tokens .*: 1\.\S* .* at 256, 2\.\S* .* at 16,384\."),
         ((1.0, 2.0, 1.0), r"changes with output_tokens .*: 1\.\S* .* at 256, 2\.\S* .* at 1,024\."),
@@ -513,7 +513,7 @@ def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
     ],
     ids=["at the end", "in the middle", "nowhere"],
 )
-def test_a_speed_up_over_lengths_has_a_sentence(tmp_path: Path, gains: tuple[float, ...], said: str) -> None:
+def test_a_speed_up_over_lengths_has_a_sentence(tmp_path: Path, gains: tuple[float, ...], text: str) -> None:
     specs = []
     for (length, gain), quant in itertools.product(zip((256, 1024, 16_384), gains, strict=True), ["bf16", "w8a8"]):
         spec = make_spec(quant=quant)
@@ -524,4 +524,4 @@ def test_a_speed_up_over_lengths_has_a_sentence(tmp_path: Path, gains: tuple[flo
             save(tmp_path, make_record(specs[-1], launch, (400 * factor,) * 3))
     markdown = summary_of(tmp_path, collect(tmp_path, make_plan(specs))).markdown
     assert "Trend over output_tokens" in markdown
-    assert re.search(said, markdown), markdown
+    assert re.search(text, markdown), markdown

@@ -169,8 +169,8 @@ def test_each_number_has_a_unit_and_a_definition(mode: str, found: Found) -> Non
     columns = [(table.title, c) for table in summary.views for c in table.columns if not c.words]
     defined = {column.header for _, column in columns if column.definition.endswith((".", ")"))}
     assert {column.header for _, column in columns} - defined - OBVIOUS == set()
-    said = summary.markdown.replace("\\", "")
-    assert [h for h in defined if f"{h.removeprefix('prefill ').removeprefix('decode ')}: " not in said] == []
+    text = summary.markdown.replace("\\", "")
+    assert [h for h in defined if f"{h.removeprefix('prefill ').removeprefix('decode ')}: " not in text] == []
     assert [c.header for title, c in columns if not (UNIT.search(f"{c.header}, {title}") or c.header in BARE)] == []
 
 

@@ -15,7 +15,7 @@ TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a function that makes sections of the text of a template."""
     prose.templates.cache_clear()
     monkeypatch.setattr(prose, "TEMPLATES", tmp_path)
@@ -29,10 +29,10 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     prose.templates.cache_clear()
 
 
-def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):
+def test_an_item_ends_at_the_next_and_empty_headings_vanish(rendered):
     text = "## One\n- first {% if more %}and\n  more{% endif %}\n\n- second\n## None\n{% if not more %}{% endif %}\n"
-    assert said(text, more=True) == [Section("One", ("first and more", "second"))]
-    assert said(text, more=False) == [Section("One", ("first", "second"))]
+    assert rendered(text, more=True) == [Section("One", ("first and more", "second"))]
+    assert rendered(text, more=False) == [Section("One", ("first", "second"))]
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):
         ("## Failed\nlost\n", "outside of an item: lost"),
     ],
 )
-def test_missing_values_and_text_outside_of_items_are_errors(said, text: str, error: str):
+def test_missing_values_and_text_outside_of_items_are_errors(rendered, text: str, error: str):
     with pytest.raises((jinja2.UndefinedError, ValueError), match=error):
-        said(text, failure={"cause": "no memory"})
+        rendered(text, failure={"cause": "no memory"})
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029"])
-def test_a_value_begins_neither_an_item_nor_a_heading(said, end: str):
+def test_a_value_begins_neither_an_item_nor_a_heading(rendered, end: str):
     value = f"a{end}- b{end}## c{end}{{{{ 7 * 7 }}}}"
-    assert said("## Failed\n- {{ value }}\n", value=value) == [Section("Failed", ("a - b ## c {{ 7 * 7 }}",))]
+    assert rendered("## Failed\n- {{ value }}\n", value=value) == [Section("Failed", ("a - b ## c {{ 7 * 7 }}",))]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

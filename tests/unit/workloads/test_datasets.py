@@ -121,7 +121,7 @@ def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
 def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: str):
     asks = [("human", "Hi?"), ("gpt", "Yes")], [("system", "x"), ("human", "Hi?"), ("gpt", "A long answer")]
     asks += [("gpt", "no question"), ("human", "and no answer")], []
-    turns = [{"conversations": [{"from": who, "value": said} for who, said in conversation]} for conversation in asks]
+    turns = [{"conversations": [{"from": who, "value": text} for who, text in conversation]} for conversation in asks]
     path = tmp_path / "s"
     for content in (json.dumps(turns), "\n".join(map(json.dumps, turns))):
         path.write_text(content)

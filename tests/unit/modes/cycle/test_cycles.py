@@ -175,8 +175,8 @@ def test_a_format_refused_by_vllm_is_reported_as_not_updatable(method: type, err
     with pytest.raises(MeasuringFailed) as caught:
         method(called([], refuse), spec_of(), "m").apply("first")
     assert caught.value.category == "not_updatable"
-    said = f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
-    assert caught.value.problem == said
+    problem = f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
+    assert caught.value.problem == problem
 
 
 UNTIED = SyntheticModel(

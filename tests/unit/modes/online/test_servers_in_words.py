@@ -70,15 +70,15 @@ HIGHEST, LOWER = "raise the rate until the limits are missed", "measure lower ra
 def test_limits_say_which_rates_are_served_and_measured_next(
     tmp_path: Path, limit_ms: float, asked: tuple[float, ...], requests: int, meets: str, step: str
 ):
-    told = summary(tmp_path, *rates(*asked), requests=requests, server=WAITING, ttft_ms=limit_ms).answers[0]
-    assert re.search(meets, told.lead), told.lead
-    assert told.items[-1].startswith(f"Next: {step}"), told.items
+    answer = summary(tmp_path, *rates(*asked), requests=requests, server=WAITING, ttft_ms=limit_ms).answers[0]
+    assert re.search(meets, answer.lead), answer.lead
+    assert answer.items[-1].startswith(f"Next: {step}"), answer.items
 
 
 def test_a_queue_that_grows_shows_in_few_requests_that_a_server_falls_behind(tmp_path: Path):
-    told, *_ = summary(tmp_path, *rates(4, 8, 16), requests=80, server=WAITING).answers
-    assert "not with 16 (it answers at least 6" in told.lead, told.lead
-    assert "16, 32]" not in told.command, "a higher rate would bring no more answers"
+    answer, *_ = summary(tmp_path, *rates(4, 8, 16), requests=80, server=WAITING).answers
+    assert "not with 16 (it answers at least 6" in answer.lead, answer.lead
+    assert "16, 32]" not in answer.command, "a higher rate would bring no more answers"
 
 
 def test_a_rate_above_the_most_that_a_server_answers_is_too_high(tmp_path: Path):
@@ -91,15 +91,15 @@ def test_a_rate_above_the_most_that_a_server_answers_is_too_high(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "lead"),
     [
         ((2, 8), "bf16 keeps up with 8 req/s, the highest rate that was asked"),
         ((30, 40), "bf16 does not keep up with 30 req/s (it answers 2"),
         ((8,), "bf16 keeps up with 8 req/s: TTFT p50"),
     ],
 )
-def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[float, ...], said: str):
-    assert summary(tmp_path, *rates(*asked), requests=512).answers[0].lead.startswith(said)
+def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[float, ...], lead: str):
+    assert summary(tmp_path, *rates(*asked), requests=512).answers[0].lead.startswith(lead)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
     ],
 )
 def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float, ...], step: str | None, change: str):
-    told, *_ = summary(tmp_path, *rates(*asked), requests=1024).answers
-    lines = [line for line in told.items if line.startswith("Next")]
+    answer, *_ = summary(tmp_path, *rates(*asked), requests=1024).answers
+    lines = [line for line in answer.items if line.startswith("Next")]
     assert lines == ([] if step is None else [f"Next: {step}:"])
-    assert change in told.command
-    assert bool(told.command) == bool(change)
+    assert change in answer.command
+    assert bool(answer.command) == bool(change)
 
 
 @pytest.mark.parametrize(
@@ -124,18 +124,18 @@ def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float
 )
 def test_the_command_of_the_next_step_goes_with_what_the_config_says(tmp_path: Path, pacing: dict[str, Any]):
     written = {"request_rate": [2, 8], **pacing}
-    told, *_ = summary(tmp_path, *OnlineLoad(**written).points, requests=1024).answers
-    changed = yaml.safe_load(shlex.split(told.command)[-1].partition("=")[2])["small"]["online"]
+    answer, *_ = summary(tmp_path, *OnlineLoad(**written).points, requests=1024).answers
+    changed = yaml.safe_load(shlex.split(answer.command)[-1].partition("=")[2])["small"]["online"]
     assert OnlineLoad(**written | changed).points[0].request_rate == 8
 
 
 def test_passes_that_are_too_short_to_tell_are_no_limit_and_ask_for_more_requests(tmp_path: Path):
-    told, *_ = summary(tmp_path, *rates(8, 60), requests=16).answers
-    assert "8 req/s" in told.lead
-    assert "not with" not in told.lead, told.lead
-    assert "Next: send more requests:" in told.items
-    needed = [int(count) for count in re.findall(r"(\d+) requests or more", told.lead)]
-    assert f"request_rate: [8, 60], requests: {needed}" in told.command
+    answer, *_ = summary(tmp_path, *rates(8, 60), requests=16).answers
+    assert "8 req/s" in answer.lead
+    assert "not with" not in answer.lead, answer.lead
+    assert "Next: send more requests:" in answer.items
+    needed = [int(count) for count in re.findall(r"(\d+) requests or more", answer.lead)]
+    assert f"request_rate: [8, 60], requests: {needed}" in answer.command
     assert min(needed) > 64, "the same requests would tell no more"
 
 
@@ -143,19 +143,19 @@ def test_a_sender_that_was_too_busy_is_freed_before_more_is_sent(tmp_path: Path)
     busy = Flag(code="generator_bound", severity="warning", sentence="What sends the requests used 90 % of a core.")
     for launch in range(2):
         save(tmp_path, make_online(make_online_spec(points=rates(8, 60)), launch, requests=16, flags=[busy]))
-    told, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
-    assert "Next: free the sender's cores, or ask from another machine, then send more requests:" in told.items
+    answer, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
+    assert "Next: free the sender's cores, or ask from another machine, then send more requests:" in answer.items
 
 
 def test_a_warning_of_some_loads_is_told_with_them_and_what_follows(tmp_path: Path):
     busy = Flag(code="generator_bound", severity="warning", sentence="Too busy.", load="8 req/s")
     save(tmp_path, make_online(make_online_spec(points=rates(2, 8)), requests=512, flags=[busy]))
-    told, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
+    answer, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
     assert any(
         line.startswith("At 8 req/s the sender of the requests was too busy (generator_bound): latencies are too high")
-        for line in told.items
-    ), told.items
-    assert "Next: free the sender's cores, or ask from another machine, then raise the rate" in " ".join(told.items)
+        for line in answer.items
+    ), answer.items
+    assert "Next: free the sender's cores, or ask from another machine, then raise the rate" in " ".join(answer.items)
 
 
 @pytest.mark.parametrize(
@@ -199,18 +199,18 @@ def invalid_at(folder: Path, label: str, *asked: float) -> Summary:
 
 
 def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: Path):
-    told = invalid_at(tmp_path, "16 req/s", 2, 8, 16).answers[0]
-    assert told.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), told.lead
+    answer = invalid_at(tmp_path, "16 req/s", 2, 8, 16).answers[0]
+    assert answer.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), answer.lead
     why = "bf16 at 16 req/s is invalid and in no number: the sender of the requests was too busy (generator_bound)."
-    assert why in told.items
-    assert "Next: measure rates below 16 req/s, whose launches are invalid:" in told.items
-    assert "request_rate: [8, 9.5, 11, 13], requests: [128," in told.command
+    assert why in answer.items
+    assert "Next: measure rates below 16 req/s, whose launches are invalid:" in answer.items
+    assert "request_rate: [8, 9.5, 11, 13], requests: [128," in answer.command
 
 
 def test_a_lighter_load_without_a_result_is_no_limit(tmp_path: Path):
-    told = invalid_at(tmp_path, "2 req/s", 2, 8, 30).answers[0]
-    assert told.lead.startswith("bf16 keeps up with 8 req/s, not with 30"), told.lead
-    assert "Next: measure rates between 8 and 30 req/s:" in told.items
+    answer = invalid_at(tmp_path, "2 req/s", 2, 8, 30).answers[0]
+    assert answer.lead.startswith("bf16 keeps up with 8 req/s, not with 30"), answer.lead
+    assert "Next: measure rates between 8 and 30 req/s:" in answer.items
 
 
 def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):

@@ -71,7 +71,7 @@ def test_next_steps_reach_the_highest_rate_in_few_rounds(start: tuple[float, ...
 
 
 @pytest.mark.parametrize(
-    ("states", "said", "rates"),
+    ("states", "next_step", "rates"),
     [
         ("k??b", "send more requests at 4, 8 req/s, and measure rates between 2 and 16 req/s", [2, 4, 8, 11, 16]),
         ("k???", "send more requests at 4, 8, 16 req/s, and raise the rate until the server falls behind", None),
@@ -81,14 +81,16 @@ def test_next_steps_reach_the_highest_rate_in_few_rounds(start: tuple[float, ...
         ("kkkk", "raise the rate until the server falls behind", [16, 32, 64]),
     ],
 )
-def test_undecided_loads_get_more_requests_and_the_gap_gets_rates(states: str, said: str, rates: list[float] | None):
+def test_undecided_loads_get_more_requests_and_the_gap_gets_rates(
+    states: str, next_step: str, rates: list[float] | None
+):
     names: dict[str, State] = {"k": "keeps up", "?": "undecided", "b": "falls behind"}
     loads = [
         RatedLoad(2.0 ** (place + 1), names[state], 1.4, 8 * 2**place, more_requests(8 * 2**place))
         for place, state in enumerate(states)
     ]
     step, asked = next_loads(loads)
-    assert step == said
+    assert step == next_step
     assert [*asked] == (rates or [2, 4, 8, 16, 32])
     undecided = [load for load in loads if load.state == "undecided"]
     assert [asked[load.rate] for load in undecided] == [load.needed for load in undecided]

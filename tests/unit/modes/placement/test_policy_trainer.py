@@ -81,9 +81,9 @@ def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any
     for each in pair:
         ids = torch.tensor([[*each.prompt_token_ids, *each.output_token_ids]])
         with torch.no_grad():
-            said = model(input_ids=ids).logits.log_softmax(-1)[0]
+            logprobs = model(input_ids=ids).logits.log_softmax(-1)[0]
         sampled = range(len(each.prompt_token_ids), each.tokens)
-        expected.append(-advantage(each.sample, 3) * sum(float(said[n - 1, ids[0, n]]) for n in sampled))
+        expected.append(-advantage(each.sample, 3) * sum(float(logprobs[n - 1, ids[0, n]]) for n in sampled))
     count = len(one.output_token_ids)
     assert trainer.train([one], SAMPLED, 1) == pytest.approx(expected[0] / count, rel=1e-4)
     both = trainer.train(pair, SAMPLED, 2) * (count + len(longer.output_token_ids))

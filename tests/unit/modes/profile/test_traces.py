@@ -148,7 +148,7 @@ BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         (b"", "is not whole JSON"),
         (b"\x00\xff\x00", "is not whole JSON"),
@@ -164,13 +164,13 @@ BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes, said: str):
+def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes, problem: str):
     path = tmp_path / NAME
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_torch(path, NAME, 0)
     assert str(path) in error.value.problem
-    assert said in error.value.problem
+    assert problem in error.value.problem
     assert len(str(error.value).splitlines()) == 2
 
 

@@ -196,8 +196,8 @@ class Echo:
 
     async def generate(self, token_ids: list[int], output_tokens: int) -> object:
         self.asked.append(token_ids)
-        said = [{7: SimpleNamespace(logprob=-0.5)}] * output_tokens
-        of = SimpleNamespace(token_ids=[7] * output_tokens, logprobs=said, finish_reason="length")
+        logprobs = [{7: SimpleNamespace(logprob=-0.5)}] * output_tokens
+        of = SimpleNamespace(token_ids=[7] * output_tokens, logprobs=logprobs, finish_reason="length")
         return SimpleNamespace(outputs=[of], prompt_token_ids=token_ids, num_cached_tokens=0, metrics=None)
 
 

@@ -88,5 +88,5 @@ def test_errors_of_two_calibrations_do_not_cancel(tmp_path: Path):
 def test_a_drift_without_upper_end_breaks_every_bound():
     spec = make_spec()
     made = SimpleNamespace(spec=spec, complete=lambda percent: SimpleNamespace(value=1.0))
-    said = predict.broken_bounds(SimpleNamespace(made=made), PredictionSettings(drift_nats=0.1), [(spec, np.inf)])  # type: ignore[arg-type]
-    assert "has no upper end" in said
+    reason = predict.broken_bounds(SimpleNamespace(made=made), PredictionSettings(drift_nats=0.1), [(spec, np.inf)])  # type: ignore[arg-type]
+    assert "has no upper end" in reason
