@@ -93,7 +93,7 @@ def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
     ours = path.with_name(f".{path.name}.{owner.host}.{owner.pid}")
     write_json(ours, owner)
     try:
-        _take(record, ours, owner)
+        _take_claim(record, ours, owner)
     finally:
         ours.unlink(missing_ok=True)
     try:
@@ -105,7 +105,7 @@ def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-def _take(record: Path, ours: Path, owner: Owner) -> None:
+def _take_claim(record: Path, ours: Path, owner: Owner) -> None:
     path = claim_path(record)
     deadline = time.monotonic() + PATIENCE_S
     while True:

@@ -45,7 +45,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
             "name the image that was built from containers/, with its tag: docs/clusters.md",
         )
     carries, profiles = with_profile_files(merged, CONFIG)
-    text = json.dumps(_in_pod(carries, settings.models_claim is not None), indent=1, sort_keys=True)
+    text = json.dumps(_with_pod_paths(carries, settings.models_claim is not None), indent=1, sort_keys=True)
     files = {"config.json": text, **profiles}
     devices = max((devices_needed(each.spec) for each in experiments), default=0)
     resources = {"cpu": str(settings.cpus), "memory": settings.memory}
@@ -68,7 +68,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
         raise UserError(f"{path}: {error}", "see the template that is there without kubernetes.template") from None
 
 
-def _in_pod(merged: Mapping[str, Any], has_models: bool) -> dict[str, Any]:
+def _with_pod_paths(merged: Mapping[str, Any], has_models: bool) -> dict[str, Any]:
     """Return the config with the pod's paths: data sets on the results claim, weights on the models claim."""
     workloads: dict[str, Any] = {}
     given: dict[str, str] = {}

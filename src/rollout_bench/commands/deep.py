@@ -97,16 +97,16 @@ def proofs(found: Measured, engine: InstalledEngine, python: str) -> list[Proof]
     Args:
         found: what the run left behind.
         engine: what the plan's probe found.
-        python: the interpreter that the probe asked, by its own word.
+        python: path of the interpreter that the probe asked, as it prints it.
     """
     passes = [iteration for record in found.records for iteration in record.iterations]
     return [
-        _launched(found),
-        _same_twice(found),
-        _tokens(found.records, passes),
-        _clock(passes),
+        _launch_proof(found),
+        _repeat_proof(found),
+        _token_proof(found.records, passes),
+        _clock_proof(passes),
         _code_proof(found, engine, python),
-        _weights(found.records),
+        _weights_proof(found.records),
     ]
 
 
@@ -114,7 +114,7 @@ def _proof(name: str, holds: object, saw: str) -> Proof:
     return Proof(name, "ok" if holds else "not ok", saw)
 
 
-def _launched(found: Measured) -> Proof:
+def _launch_proof(found: Measured) -> Proof:
     wanted, failures = 2 * LAUNCHES, found.failures
     saw = f"{len(found.records)} of {several(wanted, 'launch')} measured"
     if failures:
@@ -122,7 +122,7 @@ def _launched(found: Measured) -> Proof:
     return _proof("launches", len(found.records) == wanted, saw)
 
 
-def _same_twice(found: Measured) -> Proof:
+def _repeat_proof(found: Measured) -> Proof:
     name, row = "A/A", found.compared
     disturbed = sorted({flag.code for record in found.records for flag in record.validity} & DISTURBED)
     others = f"; others used the machine ({', '.join(disturbed)}): keep them off, then check again" if disturbed else ""
@@ -138,7 +138,7 @@ def _same_twice(found: Measured) -> Proof:
     return Proof(name, "disturbed" if disturbed else "not ok", saw + too_wide + others)
 
 
-def _tokens(records: Sequence[Record], passes: Sequence[Iteration]) -> Proof:
+def _token_proof(records: Sequence[Record], passes: Sequence[Iteration]) -> Proof:
     ours = [(each.prompt_tokens, each.output_tokens) for each in passes]
     theirs = [(each.witness.prompt_tokens, each.witness.output_tokens) if each.witness else None for each in passes]
     wrong = next((number for number, pair in enumerate(ours) if theirs[number] != pair), None)
@@ -155,7 +155,7 @@ def _words(pair: tuple[int, int] | None) -> str:
     return "none" if pair is None else f"{pair[0]:,} prompt and {pair[1]:,} output tokens"
 
 
-def _clock(passes: Sequence[Iteration]) -> Proof:
+def _clock_proof(passes: Sequence[Iteration]) -> Proof:
     off = [1e6 * (each.elapsed_s / each.witness.raw_s - 1) for each in passes if each.witness]
     if not off:
         return Proof("clock", "not ok", "no pass was timed")
@@ -183,7 +183,7 @@ def _code_proof(found: Measured, engine: InstalledEngine, python: str) -> Proof:
     return Proof("code", "ok", f"{planned} of {python}, with {', '.join(extensions)}")
 
 
-def _weights(records: Sequence[Record]) -> Proof:
+def _weights_proof(records: Sequence[Record]) -> Proof:
     wrong = [flag.sentence for record in records for flag in record.validity if flag.code == "quant_not_proven"]
     if wrong or not records:
         return Proof("weights", "not ok", wrong[0] if wrong else "none were loaded")

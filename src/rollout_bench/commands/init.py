@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         return _write_example(words)
     if kind not in SOURCES:
         raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
-    _refuse(CONFIG)
+    _check_absent(CONFIG)
     text = SOURCES[kind](words)
     config = read_config(yaml.safe_load(text))
     for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
@@ -79,7 +79,7 @@ def _meant(source: Sequence[str]) -> str:
     return did_you_mean(source[0], [*SOURCES, "example"])
 
 
-def _refuse(path: Path) -> None:
+def _check_absent(path: Path) -> None:
     if path.exists():
         raise UserError(f"{path.absolute()}: exists", "move it away, or change to an empty folder")
 
@@ -96,7 +96,7 @@ def _write_example(words: Sequence[str]) -> int:
     if name not in examples:
         raise UserError(f"--from example {name}: there is no such example", did_you_mean(name, examples))
     path = Path(f"{name}.yaml")
-    _refuse(path)
+    _check_absent(path)
     text = examples[name].read_text().replace(f"--configfile config/{path}", f"--configfile {path}")
     return _write(path, text, f" --configfile {path}")
 

@@ -60,7 +60,7 @@ def verl_text(argv: Sequence[str]) -> str:
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
     settings = replace(settings, starts_main=options.starts_main)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
-    return _written(options, _whole_config(options, settings, made, verl_cycle, verl_placement))
+    return _config_text(options, _whole_config(options, settings, made, verl_cycle, verl_placement))
 
 
 def _hydras_file(options: argparse.Namespace) -> list[str]:
@@ -96,7 +96,7 @@ def trl_text(argv: Sequence[str]) -> str:
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
     made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
-    return _written(options, _whole_config(options, settings, made, trl_cycle, trl_placement))
+    return _config_text(options, _whole_config(options, settings, made, trl_cycle, trl_placement))
 
 
 def _parser(trainer: str, overrides: str) -> Parser:
@@ -196,7 +196,7 @@ def _whole_config(
     return made
 
 
-def _written(options: argparse.Namespace, made: MadeConfig) -> str:
+def _config_text(options: argparse.Namespace, made: MadeConfig) -> str:
     """Write the trace, if there is one, and print the account on stderr; return the config with the command in it.
 
     Raises:

@@ -523,7 +523,7 @@ class _Iteration(_WithParts):
 
     @property
     def judged_s(self) -> float | None:
-        """Seconds by which its mode compares iterations with each other; None for those of generation."""
+        """Seconds in which its mode compares iterations; None if it compares the seconds of generation."""
         return next((part.judged_s for part in self.parts()), None)
 
 

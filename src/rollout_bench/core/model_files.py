@@ -69,7 +69,7 @@ def differing_files(one: Mapping[str, str], other: Mapping[str, str]) -> list[st
 def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[str, str]:
     path = Path(model).expanduser()
     if path.is_file():
-        return {path.name: _word(path)} if weights else {}
+        return {path.name: _fingerprint(path)} if weights else {}
     if not path.is_dir():
         config = cached_config(model, revision, cache)
         return {} if config is None else {REVISION: config.parent.name}
@@ -79,11 +79,13 @@ def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[
     except OSError:  # the engine reports the error
         return {}
     return {
-        file.name: _word(file) for file in files if file.is_file() and (weights or not fnmatch(file.name, WEIGHTS[-1]))
+        file.name: _fingerprint(file)
+        for file in files
+        if file.is_file() and (weights or not fnmatch(file.name, WEIGHTS[-1]))
     }
 
 
-def _word(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     """Return the size of a file and the first half of its hash. The hash of a large file covers only samples."""
     digest = hashlib.sha256()
     try:

@@ -175,14 +175,14 @@ def write(exported: BenchmarkReports, out: Path) -> None:
 
 def yaml_text(report: dict[str, Any]) -> str:
     """Return a report as YAML."""
-    return yaml.safe_dump(_known(report), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(_without_unknown(report), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _known(content: Any) -> Any:
+def _without_unknown(content: Any) -> Any:
     """Return nested `content` without unknown values, except below `native`, where null is a value."""
     if not isinstance(content, Mapping):
-        return [_known(each) for each in content] if isinstance(content, list) else content
-    return {name: v if name == "native" else _known(v) for name, v in content.items() if v is not None}
+        return [_without_unknown(each) for each in content] if isinstance(content, list) else content
+    return {name: v if name == "native" else _without_unknown(v) for name, v in content.items() if v is not None}
 
 
 def _left_out(collection: ResultSet) -> Iterator[str]:
@@ -251,7 +251,7 @@ def _engine(record: Record) -> dict[str, Any]:
     if spec.endpoint is not None:
         owner, running = (found.served.owned_by, found.served.version) if found.served else (None, None)
         tool, version = owner if owner in OWNED_BY_ENGINES else UNKNOWN, running or UNKNOWN
-        model = _elsewhere(spec.endpoint.model)  # the served name, which other tools use, too
+        model = _with_short_paths(spec.endpoint.model)  # the served name, which other tools use, too
         endpoint = spec.endpoint.model_dump(mode="json", include={"url", "model"})
         del config["python_version"]  # the client's version
         config["endpoint"] = endpoint | ({} if owner is None else {"owned_by": owner})
@@ -293,16 +293,16 @@ def _metadata(
 
 def _native(**settings: Any) -> dict[str, Any]:
     """Return settings that may be published: without secrets and without folders of this machine."""
-    return {name: _elsewhere(without_secrets(value)[0]) for name, value in settings.items()}
+    return {name: _with_short_paths(without_secrets(value)[0]) for name, value in settings.items()}
 
 
-def _elsewhere(content: Any) -> Any:
+def _with_short_paths(content: Any) -> Any:
     """Return nested `content` with each absolute path shortened to `.../name`."""
     if isinstance(content, str):
         return _FOLDERS.sub(".../", content)
     if isinstance(content, Mapping):
-        return {name: _elsewhere(value) for name, value in content.items()}
-    return [_elsewhere(value) for value in content] if isinstance(content, list | tuple) else content
+        return {name: _with_short_paths(value) for name, value in content.items()}
+    return [_with_short_paths(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class Keys:
     def _read(self, path: str, value: Any, row: Mapping[str, Any], above: str) -> None:
         if {"take", "ignore", "refuse", "keys", "each"}.isdisjoint(row):
             row = {"keys": row}
-        elsewhere = self._elsewhere(row.get("only", {}), above)
+        elsewhere = self._unmet_condition(row.get("only", {}), above)
         reason = elsewhere or row.get("refuse")
         if reason is not None:
             if value not in NOTHING and value not in row.get("unless", ()) and "otherwise" not in row:
@@ -209,7 +209,7 @@ class Keys:
             getattr(self.meaning, section).update({key: found} if key else found)
         self.found[path] = found
 
-    def _elsewhere(self, only: Mapping[str, Any], above: str) -> str | None:
+    def _unmet_condition(self, only: Mapping[str, Any], above: str) -> str | None:
         """Return why a key is not supported beside the others; None if it is."""
         found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
         keys = {name: name.rpartition(".")[2] for name, value in found.items() if value not in only[name]}

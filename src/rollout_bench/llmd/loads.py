@@ -77,7 +77,7 @@ class HeldLoad:
         return min(most, math.ceil(users * max(1.0, self.duration_s / (output_tokens * EXPECTED_STEP_S))))
 
 
-def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
+def write_arrivals(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
     """Write the arrival of requests and the number of prompts into `meaning`.
 
     Args:
@@ -264,7 +264,7 @@ def guidellm(keys: Keys) -> list[HeldLoad]:
     load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
     if prefix:
         load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
-    return _held(keys)
+    return _held_loads(keys)
 
 
 def _synthetic(keys: Keys, path: str) -> int | dict[str, Any]:
@@ -276,7 +276,7 @@ def _synthetic(keys: Keys, path: str) -> int | dict[str, Any]:
     return lengths("normal" if std else "uniform", low, high, mean, std)
 
 
-def _held(keys: Keys) -> list[HeldLoad]:
+def _held_loads(keys: Keys) -> list[HeldLoad]:
     """Return the loads of a profile, each within its constraints."""
     kind, most = keys["spec.profile.kind"], keys["spec.profile.max_concurrency"]
     ends = {keys[f"spec.constraints[{number}].kind"]: number for number in range(keys["spec.constraints"])}
@@ -398,7 +398,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
     if "refuse" in table:
         named = next((key for key in table["keys"] if key in content), table["keys"][0])
         raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
-    readers = {kind: _naming(NAMED[kind], measured[kind]) for kind in NAMED}
+    readers = {kind: _name_reader(NAMED[kind], measured[kind]) for kind in NAMED}
     runs = []
     for variant in benchmarks_of(content, where) if harness == "guidellm" else [content]:
         keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
@@ -410,7 +410,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
             problem = "differs from the first one in more than streams, rate and how much is sent"
             raise UserError(f"{where}: benchmarks[{number}]: {problem}", "make a profile of each such benchmark")
     if stages:
-        arriving(first, stages)
+        write_arrivals(first, stages)
         left = {name: value for name, value in LEFT_TO_THE_SERVER.items() if name not in first.workload}
         if left:
             sent = ", ".join(f"{name} {value}" for name, value in left.items())
@@ -419,7 +419,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
     return first
 
 
-def _naming(wanted: str, known: set[str]) -> Reader[str]:
+def _name_reader(wanted: str, known: set[str]) -> Reader[str]:
     """Return a reader of a name that must be one of `known`, with or without a slash at its end."""
 
     def reader(value: Any) -> str:

@@ -93,7 +93,7 @@ def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | N
         except ValidationError:  # the check of the config reports it
             continue
         _check_mode(config, found, where)
-        settings[name], limits[name] = _merged(workload, found, where), found.meaning.slo
+        settings[name], limits[name] = _with_profile_settings(workload, found, where), found.meaning.slo
     return {**config, "workload_settings": settings, **_slo(config, limits)}
 
 
@@ -115,9 +115,9 @@ def profile_of(
         raise UserError(f"{where}.harness: {profile.harness!r} is not known", did_you_mean(profile.harness, HARNESSES))
     file = located(profile.harness, profile.path, where)
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or of_the_launch or config.get("models")]
-    content = profile_keys(file, {**_known(config), **(of_the_launch or {})}, where, later)
+    content = profile_keys(file, {**_token_values(config), **(of_the_launch or {})}, where, later)
     changed = with_overrides(content, profile.overrides, f"{where}.overrides")
-    measured = {kind: {*names, *(of_the_launch or {}).values()} for kind, names in _measured(config).items()}
+    measured = {kind: {*names, *(of_the_launch or {}).values()} for kind, names in _measured_names(config).items()}
     title = f"{file}, with {_flow(profile.overrides)}" if profile.overrides else f"{file}"
     return Found(title, changed, meaning_of(profile.harness, changed, f"{where}: {file}", measured))
 
@@ -162,7 +162,7 @@ def with_profile_files(merged: Mapping[str, Any], folder: str) -> tuple[dict[str
         if profile := _mapping(workload.get("profile")):
             where = f"config: workload_settings.{name}.profile"
             file = located(profile["harness"], profile["path"], where)
-            files[f"{name}.yaml"] = filled(file.read_text(), _known(config), f"{where}: {file}")
+            files[f"{name}.yaml"] = filled(file.read_text(), _token_values(config), f"{where}: {file}")
             settings[name] = {**workload, "profile": {**profile, "path": f"{folder}/{name}.yaml"}}
     return {**config, "workload_settings": settings}, files
 
@@ -187,7 +187,7 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True).strip()
 
 
-def _known(config: Mapping[str, Any]) -> dict[str, str]:
+def _token_values(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the values from the config for a profile's tokens: llm-d's variable -> value."""
     kubernetes = _mapping(config.get("kubernetes"))
     namespace = (kubernetes.get("namespace"), "default")
@@ -199,7 +199,7 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(configured or os.environ.get(name) or default) for name, (configured, default) in found.items()}
 
 
-def _measured(config: Mapping[str, Any]) -> dict[str, set[str]]:
+def _measured_names(config: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return names and places of the models and addresses of the servers that a merged config measures."""
     selected, settings = config.get("models"), _mapping(config.get("model_settings"))
     chosen = [*settings] if selected == AUTO else selected if isinstance(selected, list) else []
@@ -275,7 +275,7 @@ def _named_shortly(named: str) -> dict[str, Any]:
     return {"harness": harness, "path": path.name if is_name else named}
 
 
-def _merged(workload: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
+def _with_profile_settings(workload: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
     """Return a workload with the settings of its profile. The config may set only keys that the profile does not."""
     meaning, online = found.meaning, workload.get("online") or {}
     if not isinstance(online, Mapping):

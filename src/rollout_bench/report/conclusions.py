@@ -54,7 +54,7 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
     compared = [row for base, others in groups for row in (base, *others)]
     concluded = {row.experiment.place for row in (*compared, *(row for rows_beside in beside for row in rows_beside))}
     without_conclusion = [row for row in rows if row.experiment.place not in concluded]
-    refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in without_conclusion if _is_refused(row)])
+    refused = _listed("No verdict", [f"{row.label} ({_reason(row)})" for row in without_conclusion if _is_refused(row)])
     if not groups and not refused:
         measured = {row.experiment.experiment for row in rows if row.used}
         found = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
@@ -72,7 +72,9 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
         alone = _uncompared(rows, collection) if groups else ()
         loads = len(next(iter(sweeps.values()))) if sweeps else 1  # the first one's headline is the lead
         answers, others = found[0].items[: loads - 1], found[0].items[loads - 1 :]
-        found[0] = replace(found[0], items=(*answers, *_shared(rows), *_skipped(collection), *alone, *others))
+        found[0] = replace(
+            found[0], items=(*answers, *_shared_warnings(rows), *_skipped_combinations(collection), *alone, *others)
+        )
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
         found[-1] = replace(found[-1], items=(*found[-1].items, more))
@@ -85,14 +87,14 @@ def _uncompared(rows: Sequence[Row], collection: ResultSet) -> Iterator[str]:
     yield from filter(None, [uncompared(specs.values(), collection.baseline)])
 
 
-def _shared(rows: Sequence[Row]) -> Iterator[str]:
+def _shared_warnings(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a sentence on each warning that all launches have, with what follows from it."""
     for code in sorted(shared_flags([row for row in rows if row.used]) - DISTURBED):
         follows = f": {FLAGS[code].if_all}" if code in FLAGS and FLAGS[code].if_all else ""
         yield f"In all launches {MEANINGS.get(code, code)} ({code}){follows}."
 
 
-def _skipped(collection: ResultSet) -> Iterator[str]:
+def _skipped_combinations(collection: ResultSet) -> Iterator[str]:
     """Yield a sentence on each reason for combinations that are not measured."""
     for reason, names in grouped(
         (one.reason, with_setting(one.quant, one.setting)) for one in collection.skipped
@@ -178,12 +180,14 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
             headline += f" {plain_percent(collection.comparison.confidence)} confidence{together}."
         load = f"{base.experiment.point_label}: " if len(loads) > 1 else ""
         headlines.append(f"{load}{headline}")
-        lines += [f"{load}{line}" for line in (more, _best(base, others, lacking, axes, collection)) if line]
+        lines += [
+            f"{load}{line}" for line in (more, _best_configuration(base, others, lacking, axes, collection)) if line
+        ]
         lines += [
             _by_others(others, axes, baseline),
             _fewer_pairs(others, axes),
-            _also(others, axes, baseline),
-            _on_others(others, axes),
+            _other_settings(others, axes, baseline),
+            _pairs_on_other_devices(others, axes),
         ]
     undetected = [
         row
@@ -194,7 +198,7 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
     step, command = _next(everyone, undetected, collection)
     items = _items(*headlines[1:], *_doubts(everyone), *dict.fromkeys(lines), step)
     return Section(
-        f"Conclusion: {_in_common(everyone, axes)}", items, lead=headlines[0], command=command, kind="conclusion"
+        f"Conclusion: {_common_names(everyone, axes)}", items, lead=headlines[0], command=command, kind="conclusion"
     )
 
 
@@ -225,7 +229,7 @@ def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
     axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
     compared = [row for row in rows if row.against.other is not None]
     if not compared:
-        reasons = grouped((_why(row), _side(row, axes)) for row in rows)
+        reasons = grouped((_reason(row), _side(row, axes)) for row in rows)
         lead, *rest = [f"{few_names(names, 5)}: {reason}." for reason, names in reasons.items()]
         return Section(heading, tuple(rest), lead=f"Nothing is compared. {lead}", kind="conclusion")
     lead, more = _verdicts(compared, [], axes, "A")
@@ -250,7 +254,7 @@ def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str]
         (_group(row.comparison), row)
         for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
     )
-    unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
+    unknown = [f"{_side(row, axes)} ({_reason(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {
         verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in verdict_rows]
         for verdict, verdict_rows in found.items()
@@ -310,7 +314,9 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     return text + (f" {of.words[2].capitalize()}: {few_names(beside, 5)}." if beside else "")
 
 
-def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: ResultSet) -> str:
+def _best_configuration(
+    base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: ResultSet
+) -> str:
     """Return the best of three or more configurations, with those that may be as good; empty if it is not known."""
     settings, precision = collection.comparison, collection.precision
     stands = best_and_ties(
@@ -326,7 +332,7 @@ def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequen
     return f"Best of those that have a verdict: {best}; the others of these are significantly worse."
 
 
-def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
+def _other_settings(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     """Return the other settings in which the engines differ from the baseline's; empty if there are none."""
     others = (
         ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
@@ -338,7 +344,7 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     )
 
 
-def _on_others(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def _pairs_on_other_devices(rows: Sequence[Row], axes: Sequence[str]) -> str:
     """Return whose pairs ran on different devices or nodes; empty if there are none."""
     places = {"other_device", "other_node"}
     apart = [
@@ -360,7 +366,7 @@ def _side(row: Row, axes: Sequence[str]) -> str:
     return " ".join(name for name in names.values() if name != UNKNOWN) or row.label
 
 
-def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def _common_names(rows: Sequence[Row], axes: Sequence[str]) -> str:
     loads = {row.experiment.point_label for row in rows if row.experiment.part}
     first = rows[0].experiment.whole if len(loads) > 1 else rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
@@ -374,7 +380,7 @@ def _ratio(comparison: Comparison) -> str:
     return f"{ratio(comparison.speedup)}x" + (f" [{', '.join(ends)}]" if ends else "")
 
 
-def _why(row: Row) -> str:
+def _reason(row: Row) -> str:
     comparison = row.comparison
     reason = why_not_measured(row.experiment) or comparison.reason
     if reason:

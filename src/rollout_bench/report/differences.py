@@ -72,10 +72,10 @@ def compare_folders(
         UserError: a folder has no usable records, both folders are the same, they have no experiment in common, or none
             of these may be compared.
     """
-    of_a = _of_folder(a, settings, everything)
+    of_a = _selection_of(a, settings, everything)
     if a.resolve() == b.resolve():
         raise UserError(f"{a} and {b} are the same folder", "name two results folders, the earlier one first")
-    of_b = _of_folder(b, settings, everything)
+    of_b = _selection_of(b, settings, everything)
     measured_a, measured_b = _measured(a, of_a), _measured(b, of_b)
     common = in_common(measured_b, measured_a)
     if not common:
@@ -108,10 +108,10 @@ def compare_folders(
             for side, experiments in zip("AB", only_in, strict=True)
         ),
     )
-    return _compared(findings, views, about, (*of_a.damaged, *of_b.damaged), only_in)
+    return _comparison_files(findings, views, about, (*of_a.damaged, *of_b.damaged), only_in)
 
 
-def _compared(
+def _comparison_files(
     findings: Findings,
     views: Sequence[View],
     about: Sequence[Section],
@@ -171,7 +171,7 @@ def _alternated(*sides: TimedExperiment) -> bool:
     return len({*hosts}) == 1 and len({*times}) == len(times) and all(each == {0, 1} for each in rounds)
 
 
-def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> ResultSet:
+def _selection_of(folder: Path, comparison: ComparisonSettings, everything: bool) -> ResultSet:
     """Return the selection of the summary in `folder`; all experiments without a summary.
 
     `folder` is a results folder, the folder of a summary that is kept in one, or a pack.

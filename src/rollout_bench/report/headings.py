@@ -145,7 +145,7 @@ def _per_device(row: Row) -> str:
     return _PER_DEVICE.text(row.values.get(_PER_DEVICE.name) if several else None)
 
 
-def _of_spread(name: str) -> Callable[[Row], str]:
+def _spread_text(name: str) -> Callable[[Row], str]:
     return lambda row: number(row.spread.get(name), 2)
 
 
@@ -156,13 +156,13 @@ OF_THROUGHPUT: tuple[Column[Row], ...] = (
     Column(
         "launch CV %",
         "Coefficient of variation (sample standard deviation / mean) of output tok/s over launches.",
-        _of_spread("launch_cv_percent"),
+        _spread_text("launch_cv_percent"),
     ),
     Column(
         "iter. CV %",
         "Coefficient of variation of output tok/s over the measured iterations inside a launch; "
         "root mean square over launches.",
-        _of_spread("iteration_cv_percent"),
+        _spread_text("iteration_cv_percent"),
     ),
 )
 """Further columns of a table of throughput; per device only if a launch needs several."""

@@ -15,7 +15,7 @@ from rollout_bench.core.files import read_regular
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, first_few, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, drawn, figure_settings
+from rollout_bench.report.figures.charts import PALETTE, Bar, Chart, Rows, figure_settings, svg_figure
 from rollout_bench.report.gate import CONFIDENCE, GATE, INTERVALS, Finding, Gate, Limit, Measured
 from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
@@ -139,7 +139,7 @@ def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
         for place, series in enumerate(series_of(gates), 1):
             test, chart = series[0].test, _chart(series)
             name = re.sub(r"[^\w.-]+", "-", f"{place}-{test.number}-{test.experiment}-{test.mode}")
-            yield Picture(name, chart.title, drawn(chart, where=series[0].of_b.machine))
+            yield Picture(name, chart.title, svg_figure(chart, where=series[0].of_b.machine))
 
 
 def _chart(series: Sequence[Entry]) -> Chart:

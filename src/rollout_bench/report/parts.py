@@ -51,7 +51,7 @@ class Findings:
 
     @property
     def left_out(self) -> list[ValidExperiment]:
-        """The experiments inside the engine that have no valid launch."""
+        """The experiments of modes without throughput that have no valid launch."""
         return [each for each in self.probed if each.reason]
 
     def results_of_mode(self, mode: str, nothing: _Found) -> _Found:

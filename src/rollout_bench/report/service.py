@@ -75,15 +75,15 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
     step, loads = next_loads(
         [
             RatedLoad(
-                rate=_asked(row),
+                rate=_asked_rate(row),
                 state=state,
                 most=rates.most if kept == "falls behind" else None,
-                sent=_sent(row),
+                sent=_requests_of_pass(row),
                 needed=_requests_needed(row, rated[0]),
             )
             for row, state, kept in zip(rated, rates.states, rates.kept_up, strict=True)
         ],
-        min((_asked(row) for row in rates.invalid), default=math.inf),
+        min((_asked_rate(row) for row in rates.invalid), default=math.inf),
         until="the limits are missed" if rates.has_limits else "the server falls behind",
     )
     if not step:
@@ -130,18 +130,19 @@ def _kept_up(rated: Sequence[Row]) -> list[State]:
     found = list[State]()
     for place, (row, state) in enumerate(zip(rated, states, strict=True)):
         answered = row.values["completed_requests_per_s"]
-        is_full = answered < FAR * _asked(row) and any(
-            2 * _asked(other) <= _asked(row) and answered <= NO_MORE * other.values["completed_requests_per_s"]
+        is_full = answered < FAR * _asked_rate(row) and any(
+            2 * _asked_rate(other) <= _asked_rate(row)
+            and answered <= NO_MORE * other.values["completed_requests_per_s"]
             for other in rated[:place]
         )
-        is_over = max(most, default=math.inf) < KEPT_UP * _asked(row)
+        is_over = max(most, default=math.inf) < KEPT_UP * _asked_rate(row)
         found.append("falls behind" if state == "undecided" and (is_full or is_over) else state)
     return found
 
 
 def _sustained(row: Row) -> float:
     """Return the answers per second while requests arrive, of a load whose passes are long enough to tell."""
-    return row.values["kept_up_share"] * _asked(row)
+    return row.values["kept_up_share"] * _asked_rate(row)
 
 
 def _shows_most(row: Row) -> bool:
@@ -206,9 +207,11 @@ class _Rates:
     def sentence(self, short: bool = False) -> str:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
         if not self.has_limits:
-            return f"{self._keeping_up()}{self._undecided()}"
+            return f"{self._keeping_up()}{self._undecided_loads()}"
         is_decided = short or (self.kept_up == self.states and "falls behind" not in self.states)
-        return f"{self._meeting()}{self._undecided()}" + ("" if is_decided else f"; it {self._keeping_up()}")
+        return f"{self._limits_sentence()}{self._undecided_loads()}" + (
+            "" if is_decided else f"; it {self._keeping_up()}"
+        )
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
@@ -220,7 +223,7 @@ class _Rates:
             return f"keeps up with {_load(kept)}{self._highest(kept, self.kept_up)}"
         return f"does not keep up with {_load(behind)}{answers}" if behind else "is not shown to keep up"
 
-    def _meeting(self) -> str:
+    def _limits_sentence(self) -> str:
         kept, behind = _ends(self.rated, self.states)
         limits = " and ".join(
             f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in self._slo.named.items()
@@ -238,13 +241,13 @@ class _Rates:
 
     def _highest(self, kept: Row, states: Sequence[State]) -> str:
         """Return that no higher rate than that of `kept` was asked, or that those have no valid result."""
-        over = [row for row in self.invalid if _asked(row) > _asked(kept)]
+        over = [row for row in self.invalid if _asked_rate(row) > _asked_rate(kept)]
         if over:
             return f"; {', '.join(map(_number, over))} req/s {'has' if len(over) == 1 else 'have'} no valid result"
         is_highest = len(self.rated) > 1 and kept is self.rated[-1]
         return ", the highest rate that was asked" if is_highest else ""
 
-    def _undecided(self) -> str:
+    def _undecided_loads(self) -> str:
         """Return which loads at the edge are undecided, the answered share of each, and what would decide it."""
         limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
         rows = [
@@ -307,12 +310,12 @@ def _requests_needed(row: Row, lightest: Row) -> int:
     """Return how many requests of a pass are likely to show whether a server keeps up, if those sent did not."""
     rate = _point(row).request_rate
     if not isinstance(rate, float) or not _is_short(row):
-        return more_requests(_sent(row))
+        return more_requests(_requests_of_pass(row))
     slowest_s = max(each.values.get("e2el_s", 0.0) for each in (lightest, row))
-    return more_requests(_sent(row), rate, slowest_s)
+    return more_requests(_requests_of_pass(row), rate, slowest_s)
 
 
-def _sent(row: Row) -> int:
+def _requests_of_pass(row: Row) -> int:
     """Return the number of requests of a pass."""
     load = row.used[0].record.spec.workload
     return _point(row).due_requests or load.prompts * load.samples_per_prompt
@@ -357,6 +360,6 @@ def _number(row: Row) -> str:
     return f"{rate:g}" if isinstance(rate, float) else _load(row)
 
 
-def _asked(row: Row) -> float:
+def _asked_rate(row: Row) -> float:
     """Return the rate of a load, in requests per second."""
     return _point(row).weight[0]

@@ -90,7 +90,7 @@ class Summary:
     @cached_property
     def text(self) -> str:
         """The contents of summary.txt: the short answer, then everything else that a terminal can show."""
-        first = self._first
+        first = self._first_sections
         rest = [section for section in self.answers if section not in first]
         notes = [section for section in self.notes if section.kind not in ("footnotes", "facts")]
         more = terminal("", self.views[0 if self.is_empty else 1 :], [*self._footnotes(False), *notes], rest)
@@ -100,9 +100,9 @@ class Summary:
     def answer(self) -> str:
         """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
         if self.is_empty:
-            return terminal(self.status, [], [], self._first)
+            return terminal(self.status, [], [], self._first_sections)
         below = [*self._footnotes(True), *(section for section in self.notes if section.kind == "facts")]
-        return terminal(self.status, self.views[:1], below, self._first, legend=LEGEND)
+        return terminal(self.status, self.views[:1], below, self._first_sections, legend=LEGEND)
 
     def _footnotes(self, of_first: bool) -> list[Section]:
         """Return the footnotes that the first table has, or those that only others have."""
@@ -130,7 +130,7 @@ class Summary:
         return list(dict.fromkeys([*views, *(note.heading for note in self.notes)]))
 
     @property
-    def _first(self) -> list[Section]:
+    def _first_sections(self) -> list[Section]:
         return [section for section in self.answers if section.kind == "conclusion"]
 
     def placed(self, results: Path, figures: Path) -> "Summary":
@@ -170,7 +170,7 @@ def summary_of(results: Path, collection: ResultSet, *, drawn: bool = False) -> 
     sections = list(warnings)
     for block in blocks:
         sections += [section for part in block for section in part.sections]
-        sections += _once((section for part in block for section in part.definitions), defined)
+        sections += _sections_once((section for part in block for section in part.definitions), defined)
     return Summary(
         status=completeness(collection),
         views=without_empty(view for part in parts for view in part.tables),
@@ -207,7 +207,7 @@ def measured_title(collection: ResultSet) -> str:
     return ": ".join(filter(None, (models, first_few(names, 5))))
 
 
-def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
+def _sections_once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
     for section in sections:
         items = tuple(item for item in section.items if item not in defined)
         defined.update(items)

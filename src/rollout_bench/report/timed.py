@@ -105,7 +105,7 @@ def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special:
         for kind in titles:
             if kind != ANATOMY or any(map(_differ, rows)):
                 columns = _columns(findings, mode, titles, kind, rows, {**_SPECIAL, **(special or {})}.get(kind, ()))
-                shown = _of_launches(entries) if kind in OF_LAUNCH else entries
+                shown = _entry_of_each_experiment(entries) if kind in OF_LAUNCH else entries
                 views.append(view(f"{kind}: ", title, columns, shown))
         views.append(_replicas(title, entries))
     return views
@@ -136,7 +136,7 @@ def _columns(
     ]
 
 
-def _of_launches(entries: Sequence[Entry[Row]]) -> list[Entry[Row]]:
+def _entry_of_each_experiment(entries: Sequence[Entry[Row]]) -> list[Entry[Row]]:
     """Return an entry for each experiment, whatever its loads; with the key if two experiments have the same names."""
     first: dict[str, Entry[Row]] = {}
     for entry in entries:

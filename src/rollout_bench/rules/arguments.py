@@ -201,8 +201,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     return "write name=value, and a target before --config"
 
 
-def _refuse(problem: str, words: Sequence[str]) -> NoReturn:
-    """Refuse an option of `words`, whose value may be one of the config's."""
+def _refuse_option(problem: str, words: Sequence[str]) -> NoReturn:
+    """Raise `UserError` for an unknown option of `words`; suggest --config if its value has the form KEY=VALUE."""
     ambiguous = re.fullmatch(r"ambiguous option: (\S+) could match (.*)", problem)
     close = near_miss(ambiguous[1], ambiguous[2].split(", ")) if ambiguous else None
     remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
@@ -217,7 +217,7 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
 
     parser = get_argument_parser()
     parser.exit_on_error = False
-    parser.error = partial(_refuse, words=words)  # its own prints the whole usage
+    parser.error = partial(_refuse_option, words=words)  # its own prints the whole usage
     known = [name for action in parser._actions for name in action.option_strings]
     for word in filter(_LONG.fullmatch, words):
         option = word.partition("=")[0]
@@ -229,9 +229,9 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
             if value is not None:
                 parse(value)
     except (argparse.ArgumentError, CliException, WorkflowError) as error:
-        _refuse(str(error), words)
+        _refuse_option(str(error), words)
     except (ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
-        _refuse(f"the value of an option can't be read: {error}", words)
+        _refuse_option(f"the value of an option can't be read: {error}", words)
     for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
         for profile in [profiles] if isinstance(profiles, str) else profiles or ():
             _check_profile(option, profile)

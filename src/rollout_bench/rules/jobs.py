@@ -140,11 +140,11 @@ def inputs_of_summary(at_start: ResultsState, workflow: Any) -> list[str]:
     internals.force(forced)
     asked = {record for record, mark in plan.mark_of.items() if mark in forced and now.is_missing(record)}
     if counts := Counter(launch.experiment.name for launch in plan.launches if launch.record in asked):
-        internals.say_in_dry_run("\n".join(_named(plan, counts)))
+        internals.say_in_dry_run("\n".join(_experiment_table(plan, counts)))
     return wanted
 
 
-def _named(plan: Schedule, counts: Mapping[str, int]) -> Iterator[str]:
+def _experiment_table(plan: Schedule, counts: Mapping[str, int]) -> Iterator[str]:
     """Yield a table of the experiments to measure; `counts`: experiment -> number of launches."""
     head = ("mode", "model", "quant", "setting", "workload", "launches")
     rows = [

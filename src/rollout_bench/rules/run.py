@@ -119,7 +119,7 @@ def begin(at_start: ResultsState, outputs: Iterable[str]) -> None:
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
-        _tell_cost(at_start, asked)
+        _print_cost(at_start, asked)
         again = map(at_start.path, sorted(at_start.again & asked))
         aside = set_aside(again, at_start.folder)  # last, so that an earlier error moves nothing
         if aside is not None:
@@ -130,7 +130,7 @@ def begin(at_start: ResultsState, outputs: Iterable[str]) -> None:
         raise UserError(f"{RESULTS}: cannot be written: {error.strerror}", remedy) from None
 
 
-def _tell_cost(state: ResultsState, asked: Collection[str]) -> None:
+def _print_cost(state: ResultsState, asked: Collection[str]) -> None:
     """Print the expected duration of the launches of this run, and what of the config changes nothing."""
     missing = {record for record in asked if state.is_missing(record)}
     if missing:

@@ -316,7 +316,7 @@ class Source:
         numbers = range(first, first + workload.prompts)
         taken = [self._entries[number % len(self._entries)] for number in numbers]
         if workload.dataset.format == "trace":
-            token_ids = self._traced(taken, launch, iteration)
+            token_ids = self._trace_prompts(taken, launch, iteration)
             further = [entry.further for entry in taken for _ in range(samples)]
         else:
             further = drawn_turns(workload, label, len(outputs))
@@ -339,7 +339,7 @@ class Source:
         ]
         return with_turns(asked, further, self._vocabulary, label)
 
-    def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
+    def _trace_prompts(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
         """Return the prompts of a trace; entries of the same group have the same prompt."""
         places = prompt_numbers(taken)
         pairs = zip(places, taken, strict=True)

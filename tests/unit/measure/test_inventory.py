@@ -10,7 +10,7 @@ from made_npu import MAPPING
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.gpus import gpus
-from rollout_bench.measure.machine.inventory import restricted
+from rollout_bench.measure.machine.inventory import restricted_devices
 from rollout_bench.measure.machine.npus import npus
 
 LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001)
@@ -63,7 +63,7 @@ def test_npus_count_by_logic_id_and_have_machine_wide_names():
     ],
 )
 def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
-    chosen = restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
+    chosen = restricted_devices("CUDA_VISIBLE_DEVICES", text, GPUS)
     assert chosen == [GPUS[number] for number in left]
 
 
@@ -81,7 +81,7 @@ def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
 )
 def test_a_missing_device_is_an_error_naming_the_variable(text: str, what: str):
     with pytest.raises(DeviceError, match=f"CUDA_VISIBLE_DEVICES=.*{what}") as error:
-        restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
+        restricted_devices("CUDA_VISIBLE_DEVICES", text, GPUS)
     assert error.value.remedy == "correct CUDA_VISIBLE_DEVICES, or unset it"
     assert error.value.category == "visible_devices"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rollout_bench.measure.launch.failures import KNOWN_CAUSES, diagnose, died
+from rollout_bench.measure.launch.failures import KNOWN_CAUSES, cause_of_death, diagnose
 from rollout_bench.measure.launch.flags import fallback_flags, read_log
 from rollout_bench.measure.machine.npus import Npus, holders_by_npu
 from rollout_bench.modes.startup.notes import StartNote
@@ -73,9 +73,11 @@ def test_what_an_engine_says_is_harmless_to_a_terminal() -> None:
 
 
 def test_how_an_engine_ended_is_told_apart() -> None:
-    assert died(-11, "", out_of_memory=False).cause == "the engine process was ended by signal 11"
-    assert died(-9, "", out_of_memory=True).category == "out_of_memory"
-    assert died(1, "ImportError: libhccl.so: cannot open shared", out_of_memory=False).category == "cann_missing"
+    assert cause_of_death(-11, "", out_of_memory=False).cause == "the engine process was ended by signal 11"
+    assert cause_of_death(-9, "", out_of_memory=True).category == "out_of_memory"
+    assert (
+        cause_of_death(1, "ImportError: libhccl.so: cannot open shared", out_of_memory=False).category == "cann_missing"
+    )
 
 
 @pytest.mark.parametrize("case", recorded("fallbacks"), ids=lambda case: case["said"][:30])

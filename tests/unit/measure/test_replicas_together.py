@@ -9,7 +9,13 @@ from synthetic_records import make_record
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
-from rollout_bench.measure.launch.replicas import ReplicaEvents, apart_flags, differing, done_together, merge_events
+from rollout_bench.measure.launch.replicas import (
+    ReplicaEvents,
+    apart_flags,
+    difference_flags,
+    done_together,
+    merge_events,
+)
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 
@@ -98,8 +104,8 @@ def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[Iteratio
 def test_engines_that_are_not_the_same_are_told_of(changes: dict[str, object], words: str | None) -> None:
     first = ready(0).engine.model_copy(update={"resolved": {"max_num_seqs": 8, "num_gpu_blocks": 9}})
     other: EngineFacts = first.model_copy(update=changes)
-    assert [flag.code for flag in differing([first, other])] == (["replicas_differ"] if words else [])
-    assert all(words in flag.sentence for flag in differing([first, other]) if words)
+    assert [flag.code for flag in difference_flags([first, other])] == (["replicas_differ"] if words else [])
+    assert all(words in flag.sentence for flag in difference_flags([first, other]) if words)
 
 
 @pytest.mark.parametrize(("offset_s", "flagged"), [(0.0, False), (0.019, False), (0.021, True)])

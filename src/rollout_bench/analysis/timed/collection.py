@@ -59,7 +59,7 @@ def collect(
         problem = "is not a folder" if results.exists() else "does not exist"
         raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
     found = find_results(results)
-    selected = _selected(results, found, plan)
+    selected = _selected_experiments(results, found, plan)
     timed = [each for each in selected if isinstance(each, TimedExperiment)]
     if warned:
         from rollout_bench.analysis.timed.steady import with_steadiness
@@ -102,7 +102,9 @@ def collect(
     )
 
 
-def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> list[ExperimentResults[Launched]]:
+def _selected_experiments(
+    results: Path, found: ResultsListing, plan: PlanFile | None
+) -> list[ExperimentResults[Launched]]:
     """Return the experiments that `plan` selects, in its order; without a plan all of them, sorted by their names."""
     records, failures = (
         grouped(((file.mode, file.experiment), file) for file in files.values())
@@ -146,7 +148,7 @@ def _launch_fields(
     """Return the fields of an experiment about its launches; with a plan, only the `planned` launches are read."""
     if planned is not None:
         records, failures = ([file for file in files if file.launch < planned] for files in (records, failures))
-    read, damaged = _read(results, records)
+    read, damaged = _read_records(results, records)
     settled = {record.launch for record in read} | {each.launch for each in damaged}
     failed, unreadable = _usable([file for file in failures if file.launch not in settled], partial(_failure, results))
     settled |= {failure.launch for failure in failed} | {each.launch for each in unreadable}
@@ -204,7 +206,7 @@ def _usable(files: Iterable[FoundFile], read: Callable[[FoundFile], _Content]) -
     return found, damaged
 
 
-def _read(results: Path, files: Iterable[FoundFile]) -> tuple[list[Launched], list[Damaged]]:
+def _read_records(results: Path, files: Iterable[FoundFile]) -> tuple[list[Launched], list[Damaged]]:
     """Return the usable and the damaged records among `files`, which are of one experiment."""
     records, damaged = _usable(files, partial(_record, results))
     copies = list(_copies(results, records))

@@ -36,11 +36,11 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     percentiles = [latency_line(found) for found in latencies] or [{} for _ in rows]
     lines = [
         _facts(row)
-        | _compared(row, MAIN_METRIC, "")
+        | _comparison_cells(row, MAIN_METRIC, "")
         | {name: row.values.get(name) for name in NUMBERS if name in known}
         | dict(row.spread)
         | found
-        | {name: value for metric in metrics for name, value in _compared(row, metric, f"{metric}_").items()}
+        | {name: value for metric in metrics for name, value in _comparison_cells(row, metric, f"{metric}_").items()}
         | {"flags": "; ".join(flag_texts(row)) or None}
         for row, found in zip(rows, percentiles, strict=True)
     ]
@@ -111,7 +111,7 @@ def kv_cache_dtype(row: Row) -> str:
     return ", ".join(sorted({name for cache in caches if cache is not None for name in cache.layers}))
 
 
-def _compared(row: Row, metric: str, prefix: str) -> dict[str, object]:
+def _comparison_cells(row: Row, metric: str, prefix: str) -> dict[str, object]:
     comparison = row.comparisons.get(metric, Comparison())
     nothing = comparison.is_baseline or comparison.verdict is None
     found = {

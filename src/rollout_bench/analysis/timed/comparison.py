@@ -298,7 +298,7 @@ def judge(
     order = [number for numbers in tables.values() for number in numbers]
     labels = [table for table, numbers in enumerate(tables.values()) for _ in numbers]
     for number, p_adjusted in zip(order, step_down(p_values, labels), strict=True):
-        judged[number] = _judged(judged[number], float(p_adjusted), settings)
+        judged[number] = _with_verdict(judged[number], float(p_adjusted), settings)
     return judged
 
 
@@ -329,7 +329,7 @@ def log_ratios(comparisons: Sequence[Comparison]) -> Array:
     return np.asarray(np.log(np.reshape(ratios, (len(launches), len(comparisons)))))
 
 
-def _judged(comparison: Comparison, p_adjusted: float, settings: ComparisonSettings) -> Comparison:
+def _with_verdict(comparison: Comparison, p_adjusted: float, settings: ComparisonSettings) -> Comparison:
     assert comparison.speedup is not None
     # The distance is a ratio in both directions, so swapping the sides mirrors the verdict.
     far = max(comparison.speedup, 1 / comparison.speedup) >= 1 + settings.relevant_difference

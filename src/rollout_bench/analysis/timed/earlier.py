@@ -43,8 +43,8 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
     )
     for numbers in tables.values():
         refused = (
-            _mixed([other for number in numbers if (other := found[number].other)], earlier.name)
-            or _mixed([experiments[number] for number in numbers], earlier.of)
+            _mixed_facts_error([other for number in numbers if (other := found[number].other)], earlier.name)
+            or _mixed_facts_error([experiments[number] for number in numbers], earlier.of)
             or _too_different([found[number] for number in numbers], earlier)
         )
         if refused:
@@ -94,7 +94,7 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     return Counterpart(other, differences=tuple(differences(own, theirs)))
 
 
-def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
+def _mixed_facts_error(side: Sequence[TimedExperiment], name: str) -> UserError | None:
     """Return the error if launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
         (f"{name_of(e)} launch {record.launch}", launch_facts(record)) for e in side for record in valid_records(e)

@@ -34,19 +34,19 @@ def _flag(limit: Limit, pooled: LostTime, most: LostTime, own: LostTime | None) 
         own: loss of the launch; None without readings.
     """
 
-    def words(lost: LostTime, allowed: float) -> str:
+    def loss_text(lost: LostTime, allowed: float) -> str:
         who = f", most of it {lost.busiest}" if lost.busiest else ""
         return f"{_percent(lost.mean)} {limit.what}{who} (limit {100 * allowed:.0f} %)"
 
     if pooled.certain > limit.invalid:
         itself = "" if own is None else f"; {_percent(own.mean)} while it was itself"
-        shares = f"all launches of its block were measured {words(pooled, limit.invalid)}{itself}"
+        shares = f"all launches of its block were measured {loss_text(pooled, limit.invalid)}{itself}"
     elif most.certain > limit.alone:
-        one = f"one launch of its block was measured {words(most, limit.alone)}"
+        one = f"one launch of its block was measured {loss_text(most, limit.alone)}"
         shares = f"{one}; {_percent(pooled.mean)} while all were"
     elif own is not None and own.certain > limit.warning:
         sentence = (
-            f"While it was measured {words(own, limit.warning)}; {_percent(pooled.mean)} while all launches of its "
+            f"While it was measured {loss_text(own, limit.warning)}; {_percent(pooled.mean)} while all launches of its "
             f"block were, which counts up to {100 * limit.invalid:.0f} %."
         )
         return Flag(code=limit.code, severity="warning", sentence=sentence)
@@ -86,7 +86,7 @@ def with_blocks_decided(
         for records in blocks.values()
         for record, flags in zip(records, _flags(records), strict=True)
     }
-    return tuple(replace(each, records=tuple(_judged(each.records, decided))) for each in experiments)
+    return tuple(replace(each, records=tuple(_with_flags(each.records, decided))) for each in experiments)
 
 
 def is_decided_whole(record: Record) -> bool:
@@ -94,7 +94,7 @@ def is_decided_whole(record: Record) -> bool:
     return record.block is not None and record.spec.platform == "cpu" and record.spec.endpoint is None
 
 
-def _judged(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> Iterable[Record]:
+def _with_flags(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> Iterable[Record]:
     for record in records:
         flags = decided.get(_which(record), record.validity)
         yield record if flags == record.validity else record.model_copy(update={"validity": flags})
@@ -115,11 +115,11 @@ def _flags(records: Sequence[Record]) -> list[list[Flag]]:
         for lost, flags in zip(losses, found, strict=True):
             flag = _flag(limit, pooled, most, lost)
             if lost is not None or flag is not None:
-                _put(flags, limit.code, flag)
+                _replace_flag(flags, limit.code, flag)
     return found
 
 
-def _put(flags: list[Flag], code: str, flag: Flag | None) -> None:
+def _replace_flag(flags: list[Flag], code: str, flag: Flag | None) -> None:
     """Replace the flag with this code by `flag`, or remove it if None; equivalent flags stay unchanged."""
     place = next((number for number, each in enumerate(flags) if each.code == code), None)
     if place is None:

@@ -145,14 +145,14 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
         if partner is None:
             continue
         for fact in (*IN_PAIRS, "hostname"):
-            own_value, other_value = _of_pair(fact, record), _of_pair(fact, partner)
+            own_value, other_value = _pair_value(fact, record), _pair_value(fact, partner)
             was_asked = fact == "device_count" and _asked(record) != _asked(partner)
             if own_value != other_value and not was_asked:
                 found.append((record.launch, Difference(fact, str(own_value), str(other_value))))
     return found
 
 
-def _of_pair(fact: str, record: Record) -> object:
+def _pair_value(fact: str, record: Record) -> object:
     """Return the value of a fact. For `hostname` it is the node if the placement is known."""
     placement = record.placement
     return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)

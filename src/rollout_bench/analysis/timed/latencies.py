@@ -45,10 +45,10 @@ class PooledSequences:
 
 def pool_sequences(collection: ResultSet) -> list[PooledSequences]:
     """Return the sequences of each experiment of `collection`, in its order."""
-    return [_pooled(experiment) for experiment in collection.experiments]
+    return [_pool_sequences(experiment) for experiment in collection.experiments]
 
 
-def _pooled(experiment: TimedExperiment) -> PooledSequences:
+def _pool_sequences(experiment: TimedExperiment) -> PooledSequences:
     valid = [record for record in experiment.records if record.valid]
     if not valid:
         reason = no_valid_launch(experiment.records)

@@ -218,7 +218,7 @@ def marked_unfair(
     """Mark `launches` that are not a fair pair with their partner in `other`.
 
     These are launches that were not interleaved (`_out_of_turn`), and launches in another place unless the places
-    balance (`_even`). Every launch in another place gets a flag. Records without a place get none.
+    balance (`_comparable_places`). Every launch in another place gets a flag. Records without a place get none.
     """
     theirs = {record.launch: record for record in other.records}
     turned = []
@@ -233,7 +233,7 @@ def marked_unfair(
         and (other_placement := theirs[each.launch].placement) is not None
     }
     counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
-    uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}
+    uneven = {*counted} - {*_comparable_places({number: places[number] for number in sorted(counted)})}
     return tuple(
         replace(
             each,
@@ -246,7 +246,7 @@ def marked_unfair(
     )
 
 
-def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
+def _comparable_places(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     """Return the launches whose `places`, own and the partner's, can be compared.
 
     For a device, node or neighbourhood, let k be the number of launches of one side minus that of the other side. If
@@ -256,7 +256,7 @@ def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     estimates this part as (2 u - sum(k^2) / n) v / (n (n - 1)). With every |k| <= 1 the estimate is never too small,
     since sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
     """
-    apart = {launch: _apart(*pair) for launch, pair in places.items()}
+    apart = {launch: _place_differences(*pair) for launch, pair in places.items()}
     if _most(apart.values()) <= 1:
         return list(apart)
     kept: list[int] = []
@@ -273,7 +273,7 @@ def _most(each: Iterable[Counter[str]]) -> int:
     return max(map(abs, total.values()), default=0)
 
 
-def _apart(own: Placement, other: Placement) -> Counter[str]:
+def _place_differences(own: Placement, other: Placement) -> Counter[str]:
     """Return 1 for each place that only `own` had, and -1 for each place that only its partner had."""
     found = Counter({"beside others": bool(own.neighbours) - bool(other.neighbours)})
     sides = ({own.node}, {other.node}) if own.node != other.node else ({*own.devices}, {*other.devices})

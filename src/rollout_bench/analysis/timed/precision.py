@@ -53,13 +53,13 @@ def with_enough(
     index = index_by_names(parts)
     limit_s = round_s(experiments)
     compared = [
-        _compared(part, other, comparison, limit_s)
+        _with_pairs_of(part, other, comparison, limit_s)
         for part in parts
         if (other := _partner(part, index, baseline)) is not None
     ]
     wanted = _by_spread(parts, compared, baseline, stop_of(precision, comparison.confidence))
     _even_out(wanted, compared)
-    return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
+    return tuple(_first_launches(experiment, wanted[id(experiment)]) for experiment in experiments)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _partner(
     return against_baseline(experiment, index, baseline).other  # None if a verdict is impossible
 
 
-def _compared(
+def _with_pairs_of(
     experiment: TimedExperiment, other: TimedExperiment, comparison: ComparisonSettings, limit_s: float
 ) -> _Compared:
     """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_unfair`."""
@@ -191,7 +191,7 @@ def _compared(
     sides = marked_unfair(measured_launches(experiment, compared=metrics), other, limit_s)
     base = measured_launches(other, compared=metrics)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
-    metric = _deciding([*valid, *others], experiment, comparison)
+    metric = _deciding_metric([*valid, *others], experiment, comparison)
     in_turn = [launch for launch in valid if launch.paired]
     found = compare_launches(in_turn, others, metric, comparison.confidence)
     return _Compared(
@@ -208,7 +208,7 @@ def _compared(
     )
 
 
-def _deciding(
+def _deciding_metric(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, comparison: ComparisonSettings
 ) -> MetricName:
     """Return the first metric that the load does not determine; a determined one is precise but meaningless."""
@@ -218,7 +218,7 @@ def _deciding(
     return next((metric for metric in metrics if not NUMBERS[metric].set_by_load), metrics[0])
 
 
-def _first(experiment: TimedExperiment, launches: int) -> TimedExperiment:
+def _first_launches(experiment: TimedExperiment, launches: int) -> TimedExperiment:
     return replace(
         experiment,
         planned=launches,

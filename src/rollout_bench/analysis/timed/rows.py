@@ -146,20 +146,20 @@ def rows_of(collection: ResultSet) -> list[Row]:
     """
     check_axes(collection.baseline)
     experiments = collection.experiments
-    measured = _measured(experiments, collection)
+    measured = _measured_launches(experiments, collection)
     others = measured
     if collection.earlier is not None:
         found = against_earlier(experiments, collection.earlier)
-        others = _measured(collection.earlier.experiments, collection)
+        others = _measured_launches(collection.earlier.experiments, collection)
     else:
         index = index_by_names(experiments)
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
-        measured = _marked(measured, experiments, found)
+        measured = _marked_launches(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
     metrics_of_mode = _metrics(pairs, measured, collection)
     metrics = [metrics_of_mode[e.mode] for e in experiments]
     compared: dict[MetricName, list[Comparison | None]] = {
-        metric: _judged(
+        metric: _judged_comparisons(
             [
                 _comparison(e, other, measured, others, collection, metric) if metric in wanted else None
                 for (e, other), wanted in zip(pairs, metrics, strict=True)
@@ -217,14 +217,14 @@ def _devices(experiment: TimedExperiment) -> int | None:
     return experiment.records[0].spec.mode_spec.devices_shared
 
 
-def _measured(experiments: Sequence[TimedExperiment], collection: ResultSet) -> Measured:
+def _measured_launches(experiments: Sequence[TimedExperiment], collection: ResultSet) -> Measured:
     def compared(mode: str) -> list[MetricName] | None:  # two folders are compared without their other numbers
         return None if collection.earlier is None else collection.comparison.metrics_of(mode)
 
     return {e.place: measured_launches(e, collection.slo, compared(e.mode)) for e in experiments}
 
 
-def _marked(
+def _marked_launches(
     measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
     marked_so = dict(measured)
@@ -238,7 +238,7 @@ def _marked(
     return marked_so
 
 
-def _judged(
+def _judged_comparisons(
     found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: ResultSet
 ) -> list[Comparison | None]:
     """Return the comparison of each experiment in one metric, None without one; each table is judged together."""
@@ -265,7 +265,7 @@ def _comparison(
         return against.instead
     of = NUMBERS[metric]
     valid = [launch for launch in measured[experiment.place] if launch.valid]
-    wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
+    wanted = [w for w in _wanted_launches(others[against.other.place], experiment, collection) if w.valid]
     if of.set_by_load and at_a_rate(experiment.point) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
     if (of.of or of.table == ENERGY) and not (values_of(metric, valid) and values_of(metric, wanted)):
@@ -303,7 +303,7 @@ def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
     return f"{len(out)} of its {len(valid)} launches {why}" if out else ""
 
 
-def _wanted(
+def _wanted_launches(
     theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: ResultSet
 ) -> Sequence[LaunchMeasures]:
     """Return `theirs` without launches that, with `precision`, the baseline needs only for other comparisons."""

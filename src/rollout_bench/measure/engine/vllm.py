@@ -49,7 +49,7 @@ def passes(measuring: MeasuringSpec, tell: SendEvent, first: int = 0) -> Iterato
         yield first + number, warmup
 
 
-def finished(
+def pass_event(
     workload: WorkloadSpec,
     asked: Sequence[Request],
     iteration: Iteration,
@@ -350,7 +350,7 @@ class EngineStart:
     forked: bool = False
 
 
-def imported(context: EngineContext) -> EngineStart:
+def import_engine(context: EngineContext) -> EngineStart:
     """Import vLLM and report the phases."""
     variables = dict(os.environ)
     context.send(PhaseBegins(phase="importing"))
@@ -378,7 +378,7 @@ def send_ready(
     Args:
         job: the job.
         context: the engine process.
-        start: from `imported`.
+        start: from `import_engine`.
         init_s: time of the engine's construction, in seconds.
         ranks: the census of each worker.
         config: vLLM's config.
@@ -405,7 +405,7 @@ def send_ready(
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
 
 
-def loaded(job: Job, context: EngineContext, *, served: bool = False, **more: Any) -> LoadedEngine:
+def load_engine(job: Job, context: EngineContext, *, served: bool = False, **more: Any) -> LoadedEngine:
     """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
 
     A further job of this process gets the engine that is there, whose start it reports.
@@ -417,7 +417,7 @@ def loaded(job: Job, context: EngineContext, *, served: bool = False, **more: An
         more: vLLM arguments that are not settings of the experiment.
     """
     if context.kept is None:
-        start = imported(context)
+        start = import_engine(context)
         from vllm import LLM
 
         bounds = _served_bounds(job.spec) if served else {}

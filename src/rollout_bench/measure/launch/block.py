@@ -93,21 +93,21 @@ def check_together(requests: Sequence[LaunchRequest]) -> None:
     """Raise `UserError` if the launches cannot share a block."""
     if len({request.out.absolute() for request in requests}) < len(requests):
         raise UserError("two members of the block have the same --out", "give each member a separate record")
-    first = _needs(requests[0])
-    other = next((request for request in requests if _needs(request) != first), None)
+    first = _device_needs(requests[0])
+    other = next((request for request in requests if _device_needs(request) != first), None)
     if other is not None:
         raise UserError(
-            f"{requests[0].name} and {other.name} need {_words(first)} and {_words(_needs(other))}",
+            f"{requests[0].name} and {other.name} need {_needs_text(first)} and {_needs_text(_device_needs(other))}",
             "engines that take turns share their devices; measure these two one after the other",
         )
 
 
-def _needs(request: LaunchRequest) -> tuple[str, int, int]:
+def _device_needs(request: LaunchRequest) -> tuple[str, int, int]:
     spec = request.spec
     return spec.platform, replicas(spec), devices_per_replica(spec)
 
 
-def _words(needs: tuple[str, int, int]) -> str:
+def _needs_text(needs: tuple[str, int, int]) -> str:
     platform, groups, each = needs
     return f"{groups * each} devices of {platform} ({groups} x {each})"
 

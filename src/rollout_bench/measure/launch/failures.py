@@ -256,8 +256,8 @@ def diagnose(exception: str, log: str) -> Cause:
         The first known cause that matches the exception, else the first that matches the log's errors, else a crash
         that quotes the exception.
     """
-    exception = _searched(exception)
-    errors = PREFIX.sub("", CHATTER.sub("", _searched(log)))
+    exception = _shortened_log(exception)
+    errors = PREFIX.sub("", CHATTER.sub("", _shortened_log(log)))
     for text in (exception, errors):
         for known in KNOWN_CAUSES:
             match = re.search(known.pattern, text, re.MULTILINE)
@@ -269,7 +269,7 @@ def diagnose(exception: str, log: str) -> Cause:
     return Cause("crash", f"the engine failed: {_shorten(quoted)}", CRASH_FIX)
 
 
-def died(status: int, log: str, out_of_memory: bool) -> Cause:
+def cause_of_death(status: int, log: str, out_of_memory: bool) -> Cause:
     """Return the cause for an engine process that ended without reporting a failure.
 
     Args:
@@ -298,7 +298,7 @@ def last_exception(log: str) -> str:
     return str(plain[-1]) if plain else ""
 
 
-def _searched(text: str) -> str:
+def _shortened_log(text: str) -> str:
     """Return `text` without the middle of a long text and of long lines: an error may quote megabytes."""
     if len(text) > 2 * SEARCHED:
         text = f"{text[:SEARCHED]}\n...\n{text[-SEARCHED:]}"
@@ -327,12 +327,12 @@ def cause_of(error: Exception, phase: str = "") -> Cause:
         category = "not_written" if phase == "writing" else diagnose(f"UserError: {error}", "").category
         return Cause(category, error.problem, error.remedy)
     if isinstance(error, OSError):
-        return _unwritten(error)
+        return _file_system_cause(error)
     # a fault of this program, reported like every other failure
     return Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
 
 
-def _unwritten(error: OSError) -> Cause:
+def _file_system_cause(error: OSError) -> Cause:
     """Return the cause of a launch's failure from an error of the file system, which may name no file."""
     category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
     problem = f"{error.filename or 'a file'}: {error.strerror or error}"

@@ -23,7 +23,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 """Patterns in vLLM's order: it reads the files of the first pattern that matches."""
 
 
-def missing(model: str, load_format: str) -> Cause | None:
+def missing_files(model: str, load_format: str) -> Cause | None:
     """Return the reason why the folder `model` cannot be loaded; None if it looks complete or `model` is a hub id."""
     if not is_local(model):
         return None
@@ -51,7 +51,7 @@ def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
         )
 
 
-def changed(spec: Spec, dataset: Path | None) -> Cause | None:
+def changed_dataset(spec: Spec, dataset: Path | None) -> Cause | None:
     """Return a cause if `dataset` changed since planning; None if it is unchanged or not used."""
     if spec.workload.dataset is None or dataset is None:
         return None
@@ -178,7 +178,7 @@ def _lacks_memory(spec: Spec) -> Cause | None:
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
     """Return the first obstacle to starting the engine; None if there is none."""
     if spec.endpoint is not None:
-        return changed(spec, dataset)
+        return changed_dataset(spec, dataset)
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
         found = version(name)
         if found != wanted:
@@ -187,4 +187,9 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
     if folder := shadowing_folder(spec.engine.name):
         cause = f"{sys.executable} imports vLLM from {folder}, not the installed {spec.engine.name}"
         return Cause("engine_version", cause, "take that folder out of PYTHONPATH")
-    return _lacks_loader(spec) or _lacks_memory(spec) or missing(model, spec.load_format) or changed(spec, dataset)
+    return (
+        _lacks_loader(spec)
+        or _lacks_memory(spec)
+        or missing_files(model, spec.load_format)
+        or changed_dataset(spec, dataset)
+    )

@@ -23,7 +23,7 @@ from rollout_bench.contracts.spec import Platform
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import Group, Interrupted, members_of, signal_groups
 from rollout_bench.measure.launch.engine_process import EngineProcess, start_process
-from rollout_bench.measure.launch.failures import diagnose, died
+from rollout_bench.measure.launch.failures import cause_of_death, diagnose
 from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.hooks import RequestRouter
 from rollout_bench.measure.launch.preparation import prepare
@@ -213,7 +213,7 @@ class EngineProcesses:
             elif process.ended() and not process.lost:
                 if self._guardian is not None:
                     self._guardian.end()
-                raise self.failure([number], died(process.wait(), process.log_tail(), self._out_of_memory()))
+                raise self.failure([number], cause_of_death(process.wait(), process.log_tail(), self._out_of_memory()))
             process.check_children()
 
     def _wait(self, until: float) -> list[int]:
@@ -302,7 +302,7 @@ class EngineProcesses:
 
     def _child_crash(self, process: EngineProcess) -> Cause:
         if self._out_of_memory():
-            return died(-signal.SIGKILL, "", out_of_memory=True)
+            return cause_of_death(-signal.SIGKILL, "", out_of_memory=True)
         assert process.child_ended is not None, "called when a process of the engine ended"
         return Cause("crash", f"the engine's process {process.child_ended[0]} ended without a word", CRASH_FIX)
 

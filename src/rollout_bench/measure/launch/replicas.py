@@ -76,13 +76,13 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
                 output_tokens=of.output_tokens,
             )
         ]
-        rows += [_moved(row, replica, prompts, offset_s) for row in done.sequences]
+        rows += [_shifted_row(row, replica, prompts, offset_s) for row in done.sequences]
         if of.replicas is None:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     first = passes[0].iteration
     drafting = Drafting.together([done.iteration.drafting for done in passes])
     iteration = merged_iteration(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
-    flags = _named(done.flags for done in passes)
+    flags = _numbered_flags(done.flags for done in passes)
     return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=release)
 
 
@@ -98,7 +98,10 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
         forked=slowest.forked,
         environment=_environment([ready.environment for ready in readies], platform),
         engine=readies[0].engine,
-        flags=[*_named(ready.flags for ready in readies), *differing([ready.engine for ready in readies])],
+        flags=[
+            *_numbered_flags(ready.flags for ready in readies),
+            *difference_flags([ready.engine for ready in readies]),
+        ],
         processes={pid: name for ready in readies for pid, name in ready.processes.items()},
         vocabulary=readies[0].vocabulary,
         replicas=[
@@ -108,7 +111,7 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
     )
 
 
-def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
+def difference_flags(engines: Sequence[EngineFacts]) -> list[Flag]:
     """Return a flag if the engines of replicas 0, 1, ... differ, with the first difference of each."""
     problems = [
         f"{found[0]} is {found[1]} on replica 0 and {found[2]} on replica {replica}"
@@ -137,13 +140,13 @@ def apart_flags(iterations: Iterable[Iteration]) -> list[Flag]:
     return [Flag(code="replicas_apart", severity="warning", sentence=sentence)]
 
 
-def _moved(row: SequenceRow, replica: int, prompts: int, offset_s: float) -> SequenceRow:
+def _shifted_row(row: SequenceRow, replica: int, prompts: int, offset_s: float) -> SequenceRow:
     times = {name: getattr(row, name) for name in TIMES}
     moved = {name: round(time + offset_s, 6) for name, time in times.items() if time is not None}
     return row.model_copy(update={"replica": replica, "prompt": prompts + row.prompt, **moved})
 
 
-def _named(flags: Iterable[Sequence[Flag]]) -> list[Flag]:
+def _numbered_flags(flags: Iterable[Sequence[Flag]]) -> list[Flag]:
     return [
         flag.model_copy(update={"sentence": f"Replica {replica}: {flag.sentence}"})
         for replica, found in enumerate(flags)

@@ -78,7 +78,7 @@ class LaunchSession:
             until = min(self._began + self.waited_s + self.job.timeout_s, self._stop_by)
             for number, event in self.processes.events(until):
                 for complete in self._gathering.take(number, event):
-                    self._take(complete)
+                    self._handle(complete)
                     if isinstance(complete, IterationBegins | Done):
                         return isinstance(complete, IterationBegins)
             if time.monotonic() >= until:
@@ -86,7 +86,7 @@ class LaunchSession:
                 self.processes.print_stacks(behind)
                 raise self.processes.failure(behind, self._overrun(self.processes.phase_of(behind[0])))
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         """Handle an event that all processes have sent."""
         if isinstance(event, PhaseBegins):
             self._stop_by = time.monotonic() + STOP_S if event.phase == "stopping" else float("inf")

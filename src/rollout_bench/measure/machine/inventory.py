@@ -19,7 +19,7 @@ NONE = ("", "NoDevFiles")
 """Values that hide all devices; Slurm sets the second for jobs without GPUs."""
 
 
-def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
+def restricted_devices(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
     """Return the devices that `variable` with value `text` names, in its order; all if `text` is None.
 
     As in CUDA, a negative number hides all later entries, and UUIDs may be abbreviated. Engines get the number of a
@@ -34,14 +34,14 @@ def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> li
     for word in [] if text.strip() in NONE else [word.strip() for word in text.split(",")]:
         if word.startswith("-") and word[1:].isdigit():
             break
-        device = _named(variable, text, word, devices)
+        device = _named_device(variable, text, word, devices)
         if any(device.name == other.name for other in chosen):
             raise _wrong(variable, text, f"it names {word} twice")
         chosen.append(device)
     return chosen
 
 
-def _named(variable: str, text: str, word: str, devices: Sequence[Device]) -> Device:
+def _named_device(variable: str, text: str, word: str, devices: Sequence[Device]) -> Device:
     if word.startswith("MIG-"):
         return Device(name=word, visible=word, parts=(word,))
     uuid, number = word.startswith("GPU-") and word, word.isdigit() and str(int(word))
@@ -141,7 +141,7 @@ def visible_devices(
         return []
     found = gpus.gpus() if platform == "cuda" else npus.npus()
     name = VARIABLES[platform]
-    return None if found is None else restricted(name, variables.get(name), found)
+    return None if found is None else restricted_devices(name, variables.get(name), found)
 
 
 def usual_isolation(platform: Platform) -> Isolation:

@@ -132,7 +132,7 @@ def folder_lock(folder: Path, pause: Pause) -> Iterator[None]:
     """Hold the folder's lock, so that no other process takes or clears claims."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        while not _locked(descriptor, fcntl.LOCK_EX):
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
             pause(0.002)
         yield
     finally:
@@ -142,10 +142,10 @@ def folder_lock(folder: Path, pause: Pause) -> Iterator[None]:
 def claims_in(folder: Path) -> list[LeaseFile]:
     """Return all claims, the oldest first."""
     named = sorted(path for path in folder.iterdir() if FILE_NAME.fullmatch(path.name))
-    return [found for path in named if (found := _look(path)) is not None]
+    return [found for path in named if (found := _read_claim(path)) is not None]
 
 
-def _look(path: Path) -> LeaseFile | None:
+def _read_claim(path: Path) -> LeaseFile | None:
     """Return the claim at `path`; None if the file is not a claim."""
     try:
         # follows no link, and does not wait for the other end of a pipe
@@ -158,7 +158,7 @@ def _look(path: Path) -> LeaseFile | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         # Shared locks do not block other readers.
-        alive = not _locked(descriptor, fcntl.LOCK_SH)
+        alive = not _try_lock(descriptor, fcntl.LOCK_SH)
         content = os.pread(descriptor, 1 << 20, 0)
     finally:
         os.close(descriptor)
@@ -171,7 +171,7 @@ def _look(path: Path) -> LeaseFile | None:
     return claim.model_copy(update={"path": path, "alive": alive})
 
 
-def _locked(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -275,7 +275,7 @@ def lease_devices(
         say: prints which launch holds the devices, and again when another does.
     """
     check_folder(folder)
-    got = _take(folder, claim, devices, shape, pause)
+    got = _take_devices(folder, claim, devices, shape, pause)
     printed = ""
     while isinstance(got, list):
         holders = first_few([other.holder(claim) for other in got], 1)
@@ -283,7 +283,7 @@ def lease_devices(
             say(f"{WAITING}: {holders}")
         printed = holders
         pause(PAUSE_S)
-        got = _take(folder, claim, devices, shape, pause)
+        got = _take_devices(folder, claim, devices, shape, pause)
     try:
         yield got
     finally:
@@ -291,7 +291,7 @@ def lease_devices(
         os.close(got.descriptor)
 
 
-def _take(
+def _take_devices(
     folder: Path, claim: LeaseFile, devices: Sequence[Device], shape: tuple[int, int], pause: Pause
 ) -> Lease | list[LeaseFile]:
     """Take free devices, or return the claims that prevent it."""

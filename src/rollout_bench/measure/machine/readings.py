@@ -206,9 +206,9 @@ class HostMonitor:
 
     def ends(self) -> None:
         """Read everything again as soon as the pass is over."""
-        self._after = self._look()
+        self._after = self._read_host_and_devices()
 
-    def _look(self) -> tuple[Reading, list[DeviceReading], PassObservations]:
+    def _read_host_and_devices(self) -> tuple[Reading, list[DeviceReading], PassObservations]:
         host, devices, held_up = read_host(*self._processes()), self.read_devices(), self._pauses.end()
         lost = self._lease is not None and self._lease.is_lost()
         return host, devices, PassObservations(self._neighbours | self._read_neighbours(), lost, held_up)
@@ -220,7 +220,7 @@ class HostMonitor:
 
     def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
         """Return the use of host and devices since `before`."""
-        (host, devices, seen), self._after = self._after or self._look(), None
+        (host, devices, seen), self._after = self._after or self._read_host_and_devices(), None
         self._seen.append(seen)
         groups, helpers = self._processes()
         ours = helpers | set(members_of(groups)) | self._mates() if devices else helpers

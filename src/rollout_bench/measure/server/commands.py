@@ -118,7 +118,7 @@ def prepare(harness: Harness, load: Load, target: Target) -> Callable[[], LoadPa
     return run
 
 
-def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
+def command_environment(prefix: str, key: str, target: Target) -> dict[str, str]:
     """Return a command's environment: this process's without variables of `prefix`, plus the server's key in `key`.
 
     Local servers bypass proxies.

@@ -57,7 +57,7 @@ def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[s
         "outputs": [{"kind": "json", "path": str(folder / commands.REPORT)}],
     }
     (folder / "run.json").write_text(json.dumps({"spec": settings}))
-    environment = commands.environment_of("GUIDELLM__", "GUIDELLM__SPEC__BACKEND__API_KEY", target) | {
+    environment = commands.command_environment("GUIDELLM__", "GUIDELLM__SPEC__BACKEND__API_KEY", target) | {
         **dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(folder)),
         "HF_HUB_OFFLINE": "1",
         "GUIDELLM__LOGGING__CONSOLE_LOG_LEVEL": "WARNING",

@@ -52,7 +52,7 @@ def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[s
     }
     (folder / "run.json").write_text(json.dumps(settings))
     line = [python, str(DATA), "--config_file", str(folder / "run.json"), "--log-level", "WARNING"]
-    return line, commands.environment_of("PYTHON", "INFERENCE_PERF_KEY", target)
+    return line, commands.command_environment("PYTHON", "INFERENCE_PERF_KEY", target)
 
 
 def _bodies(load: Load, target: Target) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,7 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | N
         *("--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"),
         *(("--chat-template", PLAIN_TEMPLATE) if needs_template else ()),
         *(("--lora-modules", f"{lora.NAME}={adapter}") if adapter else ()),
-        *(word for name, value in given.items() for word in _words(name.replace("_", "-"), value)),
+        *(word for name, value in given.items() for word in _option_words(name.replace("_", "-"), value)),
     ]
 
 
@@ -65,7 +65,7 @@ def _has_template(model: Path) -> bool:
     return settings.is_file() and '"chat_template"' in settings.read_text(errors="replace")
 
 
-def _words(option: str, value: Any) -> list[str]:
+def _option_words(option: str, value: Any) -> list[str]:
     if value is None or isinstance(value, bool):
         return [] if value is None else [f"--{'' if value else 'no-'}{option}"]
     if isinstance(value, list | tuple) and not any(isinstance(item, dict | list) for item in value):

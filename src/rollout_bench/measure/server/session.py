@@ -255,14 +255,14 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     longest = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
     return Served(
         model=model,
-        version=_word(target, version, "version"),
+        version=_server_value(target, version, "version"),
         max_model_len=longest if type(longest) is int and longest > 0 else None,
-        owned_by=_word(target, entry, "owned_by"),
+        owned_by=_server_value(target, entry, "owned_by"),
         token_ids=token_ids,
     )
 
 
-def _word(target: Target, answer: Any, name: str) -> str | None:
+def _server_value(target: Target, answer: Any, name: str) -> str | None:
     """Return the server's value of `name`, safe to store; None if it is missing."""
     word = answer.get(name) if isinstance(answer, dict) else None
     return target.quoted(word, 100) if isinstance(word, str) and word else None
@@ -520,7 +520,9 @@ def open_endpoint(spec: Spec) -> Opened:
                 refused.append((status, answer))
             elif not token_ids or took_token_ids(answer):
                 vocabulary = vocabulary_of(connection, text.vocabulary) if token_ids else text.vocabulary
-                return _found(connection, served, body is full, vocabulary, text if not token_ids else None, answer)
+                return _opened_server(
+                    connection, served, body is full, vocabulary, text if not token_ids else None, answer
+                )
     status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
     raise _failure(status, answer, target)
 
@@ -572,7 +574,7 @@ def vocabulary_of(connection: Connection, most: int) -> int:
     return tried[first - 1]
 
 
-def _found(
+def _opened_server(
     connection: Connection, served: Served, full: bool, vocabulary: int, text: PromptText | None, answer: str
 ) -> Opened:
     token_ids = text is None

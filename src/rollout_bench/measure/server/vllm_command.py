@@ -45,7 +45,7 @@ def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[s
         for text, request in zip(load.prompts, load.requests, strict=True)
     ]
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    environment = commands.environment_of("OPENAI_", "OPENAI_API_KEY", target)
+    environment = commands.command_environment("OPENAI_", "OPENAI_API_KEY", target)
     return [sys.executable, "-c", COMMAND, *arguments(folder, load, target)], environment
 
 

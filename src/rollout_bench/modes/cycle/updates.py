@@ -57,7 +57,7 @@ class WeightUpdates(ABC):
             MeasuringFailed: if vLLM cannot update this format.
         """
 
-    def _asked(self, method: str, **arguments: Any) -> list[Any]:
+    def _call_ranks(self, method: str, **arguments: Any) -> list[Any]:
         """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
         try:
             answers: list[Any] = self._llm.collective_rpc(method, kwargs=arguments)
@@ -98,7 +98,7 @@ class Reload(WeightUpdates):
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Let vLLM read the checkpoint of these weights."""
-        self._asked("rollout_bench_reload", folder=self._folder(weights))
+        self._call_ranks("rollout_bench_reload", folder=self._folder(weights))
         return {}
 
 
@@ -120,7 +120,7 @@ class InProcess(WeightUpdates):
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Pass the trainer's tensors on; return the times of the slowest rank."""
-        ranks = self._asked("rollout_bench_update", weights=weights)
+        ranks = self._call_ranks("rollout_bench_update", weights=weights)
         slowest: dict[str, Any] = max(ranks, key=lambda rank: rank["transfer_s"] + rank["quantize_s"])
         quantizes = self._spec.quant.weights_format != "bf16"
         return slowest if quantizes else {**slowest, "quantize_s": None}
@@ -159,7 +159,7 @@ class AdapterInMemory(NewAdapter):
         """Hand the tensors over."""
         given = self._given[weights]
         named = {"name": self._engine.adapter.lora_name, "number": self._engine.adapter.lora_int_id}
-        self._asked("rollout_bench_new_adapter", weights=weights, folder=given.lora_path, **named)
+        self._call_ranks("rollout_bench_new_adapter", weights=weights, folder=given.lora_path, **named)
         return {"size_bytes": self._bytes}
 
 

@@ -9,7 +9,7 @@ from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.proofs import Proofs
-from rollout_bench.measure.engine.vllm import PREEMPTIONS, LoadedEngine, finished, loaded, passes, source_of
+from rollout_bench.measure.engine.vllm import PREEMPTIONS, LoadedEngine, load_engine, pass_event, passes, source_of
 from rollout_bench.measure.launch.protocol import IterationEnds, Job, ProofsTaken
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.modes.cycle.record import MemorySnapshot, PartName, Transition, TransitionPart, WeightUpdate
@@ -30,7 +30,7 @@ def measure(job: Job, context: EngineContext) -> None:
     spec = job.spec
     extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
     sleeps = {} if spec.of(CycleSpec).sleep == "none" else {"enable_sleep_mode": True}
-    engine = loaded(job, context, worker_extension_cls=extension, **sleeps)
+    engine = load_engine(job, context, worker_extension_cls=extension, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
     updates = updates_of(engine, spec, job.model)
@@ -49,7 +49,7 @@ def measure(job: Job, context: EngineContext) -> None:
         context.send(IterationEnds())
         iteration = done.iteration.model_copy(update={"transition": transition})
         preemptions = done.counters.get(PREEMPTIONS, 0)
-        context.send(finished(spec.workload, asked, iteration, done.rows, preemptions=preemptions, began=done.began))
+        context.send(pass_event(spec.workload, asked, iteration, done.rows, preemptions=preemptions, began=done.began))
     proofs.note(on=True)
     for each in ("second", "first"):
         transitions.go(each, time.monotonic())
@@ -99,21 +99,21 @@ class Transitions:
             ended: time at which the pass's last token was back, on the monotonic clock, in seconds.
         """
         self._ended, self._parts, self._memory = ended, [], []
-        self._look("before")
+        self._note_free_memory("before")
         self._timed("drain", self._drain)
         if self._settings.sleep == "none":
             self._timed("pause", lambda: self._llm.sleep(level=0))
-            self._look("asleep")
+            self._note_free_memory("asleep")
             self._renew(weights)
             self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
         else:
             level = int(self._settings.sleep)
             self._timed("sleep", lambda: self._llm.sleep(level=level))
-            self._look("asleep")
+            self._note_free_memory("asleep")
             self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
             self._renew(weights)
             self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
-        self._look("after")
+        self._note_free_memory("after")
         assert self._update is not None, "renewing sets it"
         return Transition(
             elapsed_s=sum(part.elapsed_s for part in self._parts),
@@ -149,7 +149,7 @@ class Transitions:
                 )
             time.sleep(POLL_S)
 
-    def _look(self, when: Any) -> None:
+    def _note_free_memory(self, when: Any) -> None:
         free_bytes = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
         free = min(free_bytes, default=None)
         host = max(0, held_with_children() - self._updates.held_bytes)

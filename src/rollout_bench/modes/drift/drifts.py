@@ -74,7 +74,7 @@ def drift_report(results: Path, inside: Sequence[ValidExperiment], confidence: f
     """Return the comparisons of the drift experiments `inside`, with intervals of that `confidence`."""
     measured = [each for each in inside if not each.reason]
     problems: list[str] = []
-    launches = {each.place: _read(results, each, problems) for each in measured}
+    launches = {each.place: _read_launches(results, each, problems) for each in measured}
     by_folder = {each.experiment.experiment: each for each in measured}
     drifted: list[Drifted] = []
     for folder, scored in grouped(
@@ -94,7 +94,7 @@ def _settings(each: ValidExperiment) -> DriftSpec:
     return each.experiment.records[0].spec.of(DriftSpec)
 
 
-def _read(results: Path, each: ValidExperiment, problems: list[str]) -> Launches:
+def _read_launches(results: Path, each: ValidExperiment, problems: list[str]) -> Launches:
     """Return launch index -> launch of an experiment; messages about unreadable files are added to `problems`."""
     found = {}
     for record in each.experiment.records:

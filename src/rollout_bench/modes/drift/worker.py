@@ -11,7 +11,7 @@ from typing import Any
 
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
+from rollout_bench.measure.engine.vllm import LoadedEngine, load_engine, source_of
 from rollout_bench.measure.launch.protocol import (
     AwaitTurn,
     IterationEnds,
@@ -46,7 +46,7 @@ def measure(job: Job, context: EngineContext) -> None:
         MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.of(DriftSpec)
-    scorer = Scorer(loaded(job, context, logprobs_mode=LOGPROBS_MODE), context.await_turn)
+    scorer = Scorer(load_engine(job, context, logprobs_mode=LOGPROBS_MODE), context.await_turn)
     context.send(PhaseBegins(phase="measuring"))
     if job.reference is not None:
         sequences = sampled_by(Path(job.reference))

@@ -13,7 +13,7 @@ from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
+from rollout_bench.measure.engine.vllm import LoadedEngine, load_engine, source_of
 from rollout_bench.measure.launch.protocol import (
     AwaitTurn,
     IterationEnds,
@@ -32,7 +32,7 @@ EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(MessagesSettings)
-    engine = loaded(job, context, distributed_executor_backend=EXECUTOR)
+    engine = load_engine(job, context, distributed_executor_backend=EXECUTOR)
     from rollout_bench.modes.messages.probes import pickled_bytes
 
     tokens = min(settings.steps, longest(spec.workload.output_tokens))

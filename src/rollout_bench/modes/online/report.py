@@ -56,7 +56,7 @@ def _percentile(measure: str, percentile: int) -> Column[Latencies]:
     )
 
 
-def _lacks(found: Latencies) -> str:
+def _missing_values_text(found: Latencies) -> str:
     fewest = [found[measure].independent_by_launch for measure in SHOWN if measure in found]
     return missing_text(min(fewest)) if fewest else MISSING
 
@@ -66,7 +66,7 @@ PERCENTILES: tuple[Column[Latencies], ...] = (
     Column(
         "p99 lacks",
         "Independent requests that a launch lacks until each p99 is sure. More prompts or passes bring them.",
-        _lacks,
+        _missing_values_text,
     ),
 )
 

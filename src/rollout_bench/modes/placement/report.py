@@ -54,20 +54,20 @@ def _percent(share: float) -> str:
 def placement_name(spec: PlacementSpec) -> str:
     """Return the name of a placement in sentences, as a noun."""
     if spec.generators is None:
-        return "engine and trainer colocated" + _besides(spec)
+        return "engine and trainer colocated" + _additions_text(spec)
     how = "generating a step ahead" if spec.overlap else "only generating"
-    return f"{spec.generators} of {spec.devices} devices {how}{_besides(spec)}"
+    return f"{spec.generators} of {spec.devices} devices {how}{_additions_text(spec)}"
 
 
 def name_with_devices(spec: PlacementSpec) -> str:
     """Return the name of a placement among others with other numbers of devices, as a noun."""
     if spec.generators is None:
-        return f"{several(spec.devices, 'device')} colocated{_besides(spec)}"
+        return f"{several(spec.devices, 'device')} colocated{_additions_text(spec)}"
     ahead = ", a step ahead" if spec.overlap else ""
-    return f"{len(spec.training)} + {spec.generators} devices apart{ahead}{_besides(spec)}"
+    return f"{len(spec.training)} + {spec.generators} devices apart{ahead}{_additions_text(spec)}"
 
 
-def _besides(spec: PlacementSpec) -> str:
+def _additions_text(spec: PlacementSpec) -> str:
     additions = {
         f" in {spec.waves} waves": spec.waves,
         f" with sleep level {spec.sleep}": spec.sleep,
@@ -132,7 +132,7 @@ ASLEEP: tuple[Column[Placed], ...] = (
 """Columns for engines that sleep."""
 
 
-def _does(device: DeviceCosts) -> str:
+def _activities_text(device: DeviceCosts) -> str:
     return "both" if device.generates and device.trains else "generates" if device.generates else "trains"
 
 
@@ -142,7 +142,7 @@ def _activity(name: Activity, text: str) -> Column[DeviceCosts]:
 
 BY_DEVICE: tuple[Column[DeviceCosts], ...] = (
     Column("device", "Number of the device, from 0.", lambda device: str(device.rank)),
-    Column("is for", "Work of the device in a step: generates, trains, or both.", _does, words=True),
+    Column("is for", "Work of the device in a step: generates, trains, or both.", _activities_text, words=True),
     *(_activity(name, ACTIVITY[name]) for name in ACTIVITIES),
     Column(
         "idle %",

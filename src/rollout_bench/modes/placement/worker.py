@@ -35,7 +35,7 @@ from rollout_bench.measure.engine.vllm import (
     LoadedEngine,
     cached_of,
     digest_of,
-    finished,
+    pass_event,
     passes,
     sequence_rows,
 )
@@ -139,7 +139,7 @@ class GeneratingRank:
     """
 
     def __init__(self, job: Job, context: EngineContext) -> None:
-        from rollout_bench.measure.engine.vllm import loaded, source_of
+        from rollout_bench.measure.engine.vllm import load_engine, source_of
 
         alone = job.model_copy(update={"replica": 0})  # the engine has all sequences of its ranks
         self._launch = job.launch
@@ -157,7 +157,7 @@ class GeneratingRank:
             self.engine = ServedEngine(alone, context, worker_extension_cls=TAKER)
         else:
             sleeps = {} if placement.sleep is None else {"enable_sleep_mode": True}
-            self.engine = loaded(
+            self.engine = load_engine(
                 alone, context, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
             )
         from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
@@ -270,7 +270,7 @@ class GeneratingRank:
         iteration = merged_iteration(index, index < self._spec.measuring.warmup_iterations, [part])
         self._index += 1
         preemptions = part.preemptions or 0
-        return finished(self._spec.workload, every, iteration, rows, preemptions=preemptions, began=released)
+        return pass_event(self._spec.workload, every, iteration, rows, preemptions=preemptions, began=released)
 
 
 class PlacedRank:

@@ -129,7 +129,7 @@ class Windows:
             while len(taken) < count:
                 self._following.begin(next(self._passes))
                 while len(taken) < count and self._following.prefilling:
-                    taken += self._next(profiled)
+                    taken += self._next_step(profiled)
         return taken
 
     def _decode_steps(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
@@ -146,17 +146,17 @@ class Windows:
         taken: list[Step] = []
         with _profiling(profiled):
             for _ in range(min(count, most - 1)):
-                taken += self._next(profiled)
+                taken += self._next_step(profiled)
         return taken
 
     def _come_to(self, asked: list[Request], before: int) -> bool:
         """Begin a pass and run it until `before` steps after its last prompt; return False if it ended earlier."""
         self._following.begin(asked)
         while self._following.prefilling:
-            self._next(None)
-        return all(self._next(None) for _ in range(1, before)) and self._following.running
+            self._next_step(None)
+        return all(self._next_step(None) for _ in range(1, before)) and self._following.running
 
-    def _next(self, profiled: LoadedEngine | None) -> list[Step]:
+    def _next_step(self, profiled: LoadedEngine | None) -> list[Step]:
         """Return a list with the next step; empty once the pass is over."""
         step = self._following.step(profiled is not None)
         return [] if step is None else [step]

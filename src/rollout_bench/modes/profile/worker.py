@@ -14,7 +14,7 @@ from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.vllm import loaded, source_of
+from rollout_bench.measure.engine.vllm import load_engine, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -152,7 +152,7 @@ def _measure_engine(job: Job, context: EngineContext) -> None:
     spec, settings = job.spec, job.spec.of(ProfileSettings)
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
-    engine = loaded(job, context, profiler_config=profiler_config(traces.written))
+    engine = load_engine(job, context, profiler_config=profiler_config(traces.written))
     source = source_of(job, engine.vocabulary)
     context.send(PhaseBegins(phase="warmup"))
     for index in range(spec.measuring.warmup_iterations):

@@ -17,7 +17,7 @@ from rollout_bench.measure.engine.vllm import (
     arguments,
     drafting_of,
     drafts,
-    imported,
+    import_engine,
     sampling,
     send_ready,
 )
@@ -181,7 +181,7 @@ class KeptEngine:
 async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> AsyncEntry:
     """Load an AsyncLLM engine, or take the one that is there; report it as ready, and return its entry."""
     if kept.opened is None:
-        start = imported(context)
+        start = import_engine(context)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM

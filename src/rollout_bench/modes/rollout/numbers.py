@@ -23,7 +23,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         "engines": max(1, len(parts)),
         **_sum(parts, "prompts"),
         **_sum(parts, "preemptions"),
-        **_turned(iteration),
+        **_turn_sums(iteration),
         **_thrown_away(iteration),
     }
     if iteration.cached_prompt_tokens is not None:
@@ -36,7 +36,7 @@ def _sum(parts: Sequence[ReplicaPass | Surplus], field: str) -> dict[str, float]
     return {field: sum(known)} if known else {}
 
 
-def _turned(iteration: Iteration) -> dict[str, float]:
+def _turn_sums(iteration: Iteration) -> dict[str, float]:
     """Return the sums of the engines' turns; nothing without turns."""
     uses = [use.model_dump() for part in iteration.replicas or () if (use := part.of(TurnsUse))]
     if not uses:

@@ -45,7 +45,7 @@ def _own_s(name: PhaseName, course: StartCourse) -> float | None:
     return course.phase_s(name)
 
 
-def _loading(course: StartCourse) -> float | None:
+def _load_rate(course: StartCourse) -> float | None:
     """Return bytes of weight files per second of the phase that loads them; all loaders have it."""
     seconds = course.phase_s("weights")
     return course.weights_bytes / seconds if course.weights_bytes and seconds else None
@@ -93,7 +93,7 @@ NUMBERS = (
         "bytes/s",
         "weights GB/s",
         "Size of the weight files / seconds of the phase weights: loading them, and converting them.",
-        _of(_loading),
+        _of(_load_rate),
         FOUND,
         1e-9,
     ),

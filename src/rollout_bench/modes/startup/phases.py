@@ -77,7 +77,7 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
         constructed: time at which the front end had its engine.
     """
     notes = [note for note in notes if config_ended <= note.at <= constructed]
-    first, last = partial(_found, notes), partial(_found, notes[::-1])
+    first, last = partial(_first_time, notes), partial(_first_time, notes[::-1])
     loads = first(r"Starting to load model")
     if loads is None:  # vLLM 0.23's runner for GPUs only logs the end of loading, with its seconds
         loads = next((n.at - (_seconds(n) or 0.0) for n in notes if "Model loading took" in n.text), None)
@@ -111,7 +111,7 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
         for name, (began, ended) in ends.items()
         if began is not None and ended is not None and ended > began
     ]
-    return spans + _compiled(notes)
+    return spans + _compile_spans(notes)
 
 
 COMPILING: Mapping[str, PhaseName] = {
@@ -122,14 +122,14 @@ COMPILING: Mapping[str, PhaseName] = {
 """Text of a log line with seconds -> phase of these seconds."""
 
 
-def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
+def _compile_spans(notes: Sequence[StartNote]) -> list[StartSpan]:
     """Return the spans of compiling and of loading compiled graphs, for all processes.
 
     On a CPU vLLM only logs the start of compilation and the saving of the graphs, so Inductor's time includes Dynamo's.
     """
     spans: list[StartSpan] = []
     for process_notes in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
-        find, whole = partial(_found, process_notes), None
+        find, whole = partial(_first_time, process_notes), None
         for before, note in pairwise(process_notes):
             if "Compiling model again" in note.text:  # the loaded artifact was unusable
                 spans.append(StartSpan("cached_graphs", before.at, note.at))
@@ -159,7 +159,7 @@ def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
     return [Flag(code="caches_not_as_asked", severity="invalid", sentence=sentence)]
 
 
-def _found(notes: Sequence[StartNote], pattern: str, since: float = 0.0) -> float | None:
+def _first_time(notes: Sequence[StartNote], pattern: str, since: float = 0.0) -> float | None:
     """Return the time of the first of `notes` with a pattern, from a given time on."""
     return next((note.at for note in notes if note.at >= since and re.search(pattern, note.text)), None)
 

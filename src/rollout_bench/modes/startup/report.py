@@ -37,11 +37,11 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         ),
         tables=tables,
         definitions=definitions("Definitions, starts", tables),
-        texts={name: text for row in rows for name, text in _loading(row, valid)},
+        texts={name: text for row in rows for name, text in _loading_reports(row, valid)},
     )
 
 
-def _loading(row: Row, others: Sequence[Record]) -> Iterator[tuple[str, str]]:
+def _loading_reports(row: Row, others: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield the file name and the loading-time report of each valid launch; `others` have its engine's sleeps."""
     for record in row.experiment.records:
         if record.valid and start_phases(record) is not None:

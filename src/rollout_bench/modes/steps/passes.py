@@ -54,17 +54,17 @@ def passes(limits: Limits, samples: int) -> Iterator[list[SentSequence]]:
     """Yield the passes of a round: one of them has `samples` sequences of each prompt, which share its KV cache."""
     short = min(SHORT, limits.context_tokens // 2)
     longest = limits.context_tokens
-    yield list(_falling(limits, limits.sequences, short))
+    yield list(_decreasing_batch(limits, limits.sequences, short))
     batches = [max(1, limits.sequences // divisor) for divisor in (1, 4, 16)]
     for batch in dict.fromkeys(batches):
         steps = HOLD * len(sizes(batch)) + CHUNKS
         room = min(FULL * limits.kv_tokens - batch * steps, CHUNKS * limits.batched_tokens)
         prompt = min(longest - steps, int(room / batch))
         if prompt > 2 * short:
-            yield list(_falling(limits, batch, prompt))
+            yield list(_decreasing_batch(limits, batch, prompt))
             if batch == batches[1] > 1 and samples > 1:
-                yield list(_falling(limits, batch, prompt, samples))
-    yield _replacing(limits, short)
+                yield list(_decreasing_batch(limits, batch, prompt, samples))
+    yield _batch_with_replacements(limits, short)
 
 
 def sizes(most: int) -> list[int]:
@@ -74,7 +74,7 @@ def sizes(most: int) -> list[int]:
     return sorted({size for size in (*powers, *between, most) if size <= most}, reverse=True)
 
 
-def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[SentSequence]:
+def _decreasing_batch(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Iterator[SentSequence]:
     """Yield sequences that end one after the other, so that each batch size decodes for `HOLD` steps, or what fits.
 
     The first sent end last. They also decode while the prompts of the others are computed, and have more tokens for it.
@@ -90,7 +90,7 @@ def _falling(limits: Limits, batch: int, prompt: int, samples: int = 1) -> Itera
         )
 
 
-def _replacing(limits: Limits, short: int) -> list[SentSequence]:
+def _batch_with_replacements(limits: Limits, short: int) -> list[SentSequence]:
     """Return a full batch, of which one or several end every `APART` steps, and the prompts that replace them."""
     several = max(1, min(TOGETHER, limits.sequences // 16))
     room = max(1, limits.batched_tokens - limits.sequences)

@@ -90,11 +90,11 @@ def predict(argv: Sequence[str]) -> int:
     First measure a calibration: rollout-bench run --configfile config/steps.yaml
     """
     found, _ = _predicted("predict", argv, predict.__doc__)
-    _print(found)
+    _print_table(found)
     chart = chart_of(found)
     with figure_settings():
         write_whole(FIGURE, image(draw(chart)))
-    _say(f"{FIGURE}: {chart.title}")
+    _print_line(f"{FIGURE}: {chart.title}")
     return 0
 
 
@@ -128,7 +128,7 @@ def _label(made: Prediction) -> str:
 def recommend(argv: Sequence[str]) -> int:
     """Name the settings with each workload's shortest predicted step, and write the config that confirms them."""
     found, made = _predicted("recommend", argv, recommend.__doc__)
-    _print(found)
+    _print_table(found)
     bounds = made.config.prediction
     drifts = _drifts_nats() if bounds.drift_nats is not None else []
     broken = {each.name: broken_bounds(each, bounds, drifts) for each in found}
@@ -141,14 +141,14 @@ def recommend(argv: Sequence[str]) -> int:
     ).values():
         best, rest = ranked(candidates)
         kind, cost = ("device-seconds", "device-seconds") if _by_device(candidates) else ("s", "time")
-        _say(f"best: {best.name}: {_cost_text(best, candidates)} {kind} a step")
+        _print_line(f"best: {best.name}: {_cost_text(best, candidates)} {kind} a step")
         for each, (ratio, tied) in rest:
-            _say(
+            _print_line(
                 f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}"
             )
         kept += [best, *[each for each, (_, tied) in rest if tied]]
     for each in (each for each in found if each not in allowed):
-        _say(f"left out: {each.name}: {broken[each.name]}")
+        _print_line(f"left out: {each.name}: {broken[each.name]}")
     baseline = made.config.baseline.axes.get("setting")
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
     confirming = {"settings": list(dict.fromkeys([*settings, *([baseline] if baseline else [])]))}
@@ -156,8 +156,10 @@ def recommend(argv: Sequence[str]) -> int:
     confirming["modes"] = list(dict.fromkeys(each.made.spec.mode for each in kept))
     write_whole(CONFIRM, yaml.safe_dump(confirming, sort_keys=False).encode())
     out = f"; {len(allowed) - len(kept)} left out" if len(kept) < len(allowed) else ""
-    _say(f"{CONFIRM}: {several(len(kept), 'engine')}; the best is among them with {100 * TIED:.0f} % confidence{out}")
-    _say(f"next: rollout-bench run with the same config files and {CONFIRM} as the last one; then predict again")
+    _print_line(
+        f"{CONFIRM}: {several(len(kept), 'engine')}; the best is among them with {100 * TIED:.0f} % confidence{out}"
+    )
+    _print_line(f"next: rollout-bench run with the same config files and {CONFIRM} as the last one; then predict again")
     return 0
 
 
@@ -256,12 +258,12 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
         raise UserError(f"modes: {modes} is not among them", f"name it: --config modes=[{modes}]")
     keep(RESULTS, (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in found)))
     if any(each.made.launches == 1 for each in found):
-        _say(
+        _print_line(
             "intervals: a calibration has one launch, so they lack the spread between starts; add launches: --config "
             f"modes=[{MODE.name}] launches=3"
         )
     for model in predictor.models.values():
-        _say(
+        _print_line(
             f"fit: half of {len(model.kinds)} kinds of steps are predicted within {percent(model.error(0.5))} by the "
             f"others, 90 % within {percent(model.error(0.9))}; worst, {percent(model.worst.error)}: {model.worst.name}"
         )
@@ -299,7 +301,7 @@ def _text(shown: Expected) -> str:
     return f"{number(shown.value)} [{number(shown.low)}, {number(shown.high)}]"
 
 
-def _print(found: Sequence[Predicted]) -> None:
+def _print_table(found: Sequence[Predicted]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("experiment", overflow="fold")
     whole = ["with transition s"] if any(each.whole for each in found) else []
@@ -327,12 +329,12 @@ def _print(found: Sequence[Predicted]) -> None:
     judged = [each for each in found if each.measured_s is not None]
     if judged:
         held = sum(each.held for each in judged)
-        _say(f"the interval held the measured time of {held} of {several(len(judged), 'experiment')}")
+        _print_line(f"the interval held the measured time of {held} of {several(len(judged), 'experiment')}")
 
 
 def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True, highlight=False)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     _console().print(escape(line))

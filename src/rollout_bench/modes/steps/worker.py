@@ -12,7 +12,7 @@ from typing import Any
 
 from rollout_bench.contracts.steps import StepRow
 from rollout_bench.measure.engine.context import EngineContext
-from rollout_bench.measure.engine.vllm import LoadedEngine, loaded
+from rollout_bench.measure.engine.vllm import LoadedEngine, load_engine
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins
 from rollout_bench.modes.steps.events import EngineLimits, StepsObserved
 from rollout_bench.modes.steps.passes import Limits, SentSequence, passes
@@ -26,7 +26,7 @@ def measure(job: Job, context: EngineContext) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "steps.jsonl"
         os.environ[PLACE] = str(place)
-        engine = loaded(job, context, served=True, scheduler_cls=SCHEDULER)
+        engine = load_engine(job, context, served=True, scheduler_cls=SCHEDULER)
         limits, facts = limits_of(engine, settings.context_tokens)
         draw = random.Random(f"{spec.workload.seed} {job.launch}")
         runner = Passes(engine, place, draw, context.await_turn)

@@ -201,7 +201,7 @@ def _below(chart: Chart, where: str) -> str:
     return " ".join(filter(None, (chart.marks, _fitting(chart.panels)[1], where)))
 
 
-def drawn(chart: Chart, alarm: str = "", where: str = "") -> SvgFigure:
+def svg_figure(chart: Chart, alarm: str = "", where: str = "") -> SvgFigure:
     """Return the figure of `draw` as SVG, with its texts."""
     below = _below(chart, where)
     lines = len(wrapped(below, WIDTH, SIZE))

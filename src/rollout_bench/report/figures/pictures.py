@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import Chart, drawn, figure_settings
+from rollout_bench.report.figures.charts import Chart, figure_settings, svg_figure
 from rollout_bench.report.figures.drawings import DRAWINGS, row_colours
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.parts import Findings, Picture
@@ -24,7 +24,7 @@ def pictures_of(findings: Findings) -> list[Picture]:
         for name, function in drawings().items():
             chart = function(findings)
             if chart.panels:
-                found.append(Picture(name, chart.title, drawn(chart, _alarm(name, findings), where)))
+                found.append(Picture(name, chart.title, svg_figure(chart, _alarm(name, findings), where)))
     return found
 
 

@@ -74,7 +74,7 @@ def calibration_of(spec: Spec, among: Sequence[Calibration]) -> Calibration:
     fitting = [each for each in among if _timing_settings(each.spec) == _timing_settings(spec)]
     if not fitting:
         raise UserError(
-            f"{spec.model.name} {spec.quant.name}: {_lacking(spec, among)}",
+            f"{spec.model.name} {spec.quant.name}: {_why_uncalibrated(spec, among)}",
             f"measure one, for steps.seconds after a start: rollout-bench run with the same config files and --config "
             f"modes=[{MODE.name}]",
         )
@@ -99,7 +99,7 @@ def _timing_settings(spec: Spec) -> dict[str, Any]:
     return {**whole, "workload": sampling, "engine": {**engine, "args": args}}
 
 
-def _lacking(spec: Spec, among: Sequence[Calibration]) -> str:
+def _why_uncalibrated(spec: Spec, among: Sequence[Calibration]) -> str:
     wanted = _timing_settings(spec)
     near = [
         each for each in among if all(_timing_settings(each.spec)[part] == wanted[part] for part in ("model", "quant"))

@@ -162,9 +162,9 @@ class StepModel(Strict):
         )
         rng = np.random.default_rng(self.seed)
         random = np.random.default_rng([self.seed, len(works)])
-        logs = DEVIATION * self.misfit(works) * _even(stats.norm, draws, random)
+        logs = DEVIATION * self.misfit(works) * _even_quantiles(stats.norm, draws, random)
         for deviation, number in self.spreads:
-            logs += deviation * np.sqrt(1 + 1 / number) * _even(stats.t(number - 1), draws, rng)
+            logs += deviation * np.sqrt(1 + 1 / number) * _even_quantiles(stats.t(number - 1), draws, rng)
         logs = np.clip(logs, -3, 3)  # without a limit, one degree of freedom overflows
         return np.asarray(totals[np.arange(draws) % len(totals)] * np.exp(logs)[:, None])
 
@@ -186,7 +186,7 @@ class StepModel(Strict):
         return times
 
 
-def _even(distribution: Any, draws: int, rng: np.random.Generator) -> Array:
+def _even_quantiles(distribution: Any, draws: int, rng: np.random.Generator) -> Array:
     """Return as many quantiles of a distribution, evenly spaced, in random order: ends move less than with its draws.
 
     Stein, "Large sample properties of simulations using Latin hypercube sampling", Technometrics 29, 1987.
@@ -226,7 +226,7 @@ def fit(
     cells = _cells(rows, captured, overlapped)
     knots = _knots(cells.sizes)
     sides = _device(cells.work, captured, knots), _host(cells.following)
-    weights, hosted = _weighed(cells, sides, overlapped)
+    weights, hosted = _cell_weights(cells, sides, overlapped)
     coefficients = _solved(cells, sides, weights, hosted)
     device, host = (side * _pauses(cells, sides, coefficients, cells.steps) for side in coefficients)
     fitted_s = _times(_device(rows.work, captured, knots), _host(rows.following), device, host)
@@ -397,7 +397,7 @@ def _solved(cells: _Cells, sides: _Sides, weights: Array, hosted: NDArray[np.boo
     return device, host
 
 
-def _weighed(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array, NDArray[np.bool_]]:
+def _cell_weights(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array, NDArray[np.bool_]]:
     """Return the weight of each cell, and whether the host decides its time: [cells] each.
 
     Both depend on the coefficients, so they are found in turn. The search begins with several batch sizes up to which

@@ -198,12 +198,12 @@ class Predictor:
         source = Source(spec.workload, VOCABULARY, tokenizer, dataset, bool(args.get("trust_remote_code")))
         first = spec.measuring.warmup_iterations
         numbers = range(first, first + spec.measuring.iterations)
-        asked = [_asked(spec, source.requests(launch, number)) for launch in launches for number in numbers]
+        asked = [_waiting_sequences(spec, source.requests(launch, number)) for launch in launches for number in numbers]
         engines = [sequences for each in asked for sequences in each]
         replayed = self._replay(spec, calibration.launches[0], model_path, engines)
         following = iter(replayed)
         passes = [list(islice(following, len(each))) for each in asked]  # engines without a sequence are left out
-        made = [_completed(model, each, calibration.launches[0].arrival_s) for each in passes]
+        made = [_completion_times(model, each, calibration.launches[0].arrival_s) for each in passes]
         works = [work for each in replayed for work in each.steps]
         misfit = model.misfit(works)
         if misfit > LARGEST_ERROR:
@@ -260,7 +260,7 @@ def check(spec: Spec) -> None:
         raise UserError(f"{spec.title}: {name} is not predicted", "leave it out, or measure the experiment")
 
 
-def _asked(spec: Spec, requests: Sequence[Request]) -> list[list[WaitingSequence]]:
+def _waiting_sequences(spec: Spec, requests: Sequence[Request]) -> list[list[WaitingSequence]]:
     """Return the sequences of each engine in an iteration."""
     engines: list[list[WaitingSequence]] = [[] for _ in range(replicas(spec))]
     for engine, request in zip(_homes(spec, requests), requests, strict=True):
@@ -277,7 +277,7 @@ def _homes(spec: Spec, requests: Sequence[Request]) -> list[int]:
     return [balancer.choose(request.prompt) for request in requests]
 
 
-def _completed(
+def _completion_times(
     model: StepModel, engines: Sequence[Replayed], arrival_s: float
 ) -> tuple[dict[int, Array], dict[int, Array]]:
     """Return when each percentage of the sequences of a pass is complete, in seconds: [], and draws [draws].
