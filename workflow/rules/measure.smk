@@ -29,7 +29,7 @@ rule measure:
     params:
         command=[engine.python, jobs.script("measure.py")],
         records=lambda wildcards: jobs.records_of(at_start, wildcards),
-        members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
+        members=lambda wildcards: jobs.members(at_start, ON_CLUSTER, wildcards),
         timeout_s=plan.timeout_s,
         placing=device_slots.arguments,
     message:

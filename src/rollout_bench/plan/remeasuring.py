@@ -10,10 +10,11 @@ from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, model_files
+from rollout_bench.plan.planfile import PLAN
 from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import RESULTS
 
-ASIDE = RESULTS / "aside"
+ASIDE = "aside"
 """Records that were measured again since, by the time of the move; no command reads them."""
 
 
@@ -83,13 +84,13 @@ def measured_with_other_files(
     return found
 
 
-def set_aside(records: Iterable[Path], results: Path = RESULTS) -> Path | None:
+def set_aside(records: Iterable[Path], results: Path) -> Path | None:
     """Move `records` in `results` and their side files to a separate folder; return it, or None without records.
 
     Raises:
         OSError: the folder is not writable.
     """
-    folder = results / ASIDE.name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    folder = results / ASIDE / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     moved = False
     for record in records:
         place = folder / record.parent.relative_to(results)
@@ -102,11 +103,11 @@ def set_aside(records: Iterable[Path], results: Path = RESULTS) -> Path | None:
     return folder if moved else None
 
 
-def moved_since(plan: Path) -> set[str]:
-    """Return the records that were set aside since the plan file `plan` was written, so by the run that wrote it."""
+def moved_in_this_run(results: Path) -> set[str]:
+    """Return the records of `results` that were set aside since its plan file was written, so by the run that did."""
     try:
-        began_ns = plan.stat().st_mtime_ns
-        folders = [folder for folder in ASIDE.iterdir() if folder.stat().st_mtime_ns >= began_ns]
+        began_ns = (results / PLAN).stat().st_mtime_ns
+        folders = [folder for folder in (results / ASIDE).iterdir() if folder.stat().st_mtime_ns >= began_ns]
     except OSError:  # no records were ever set aside, or no plan exists
         return set()
     return {str(RESULTS / path.relative_to(folder)) for folder in folders for path in folder.glob("*/*/launch-*.json")}

@@ -4,20 +4,20 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import locked
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.schedule import RESULTS
 
 HELD: list[contextlib.ExitStack] = []
 """Holder of the lock on the results folder, from the beginning of a run until its process ends."""
 
 
-def hold_results() -> None:
-    """Lock the results folder, so that the run begins; raise `UserError` if another run holds it."""
+def hold_results(results: Path) -> None:
+    """Lock the folder `results`, so that the run begins; raise `UserError` if another run holds it."""
     lock = contextlib.ExitStack()
-    lock.enter_context(locked(RESULTS, "wait until it ends, or work in a clone that has a folder results/ of its own"))
+    lock.enter_context(locked(results, "wait until it ends, or work in a clone that has a folder results/ of its own"))
     HELD.append(lock)
 
 

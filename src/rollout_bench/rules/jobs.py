@@ -59,16 +59,17 @@ def records_of(at_start: ResultsState, wildcards: Any) -> str:
     return "".join(f"\n    {x.record}" for x in launches if now.is_missing(x.record))
 
 
-def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
+def members(at_start: ResultsState, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return the arguments of the measuring command for a job: launches and seed of the order.
 
     An experiment that failed in an earlier job of this run would fail again, so it is left out; if none remains, the
     job does nothing. On a cluster it is tried all the same: the jobs are submitted together, and nodes differ.
     """
+    plan = at_start.schedule
     job = _job(plan, wildcards)
     turns = {launch.record: turn for turn, block in enumerate(job.blocks) for launch in block.launches}
     arguments = []
-    launches = _worth_trying(plan, job) if has_begun() or on_cluster else job.launches
+    launches = _worth_trying(at_start, job) if has_begun() or on_cluster else job.launches
     if not launches and not on_cluster:
         return ["--nothing"]
     launches = launches or job.launches
@@ -87,12 +88,12 @@ def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     return [*arguments, "--order-seed", str(plan.order_seed), *([] if on_cluster else ["--one-node"])]
 
 
-def _worth_trying(plan: Schedule, job: ScheduledJob) -> list[ScheduledLaunch]:
+def _worth_trying(state: ResultsState, job: ScheduledJob) -> list[ScheduledLaunch]:
     """Return the launches of a job without those that would fail again, and print those."""
     kept, left_out = [], []
     for launch in job.launches:
-        failed = first_failed(plan, launch.experiment.spec.mode, launch.experiment.name, launch.index)
-        if failed is None or Path(launch.record).exists():
+        failed = first_failed(state, launch.experiment.spec.mode, launch.experiment.name, launch.index)
+        if failed is None or state.path(launch.record).exists():
             kept.append(launch)
         else:
             left_out.append(f"{launch.record}: is not tried, since launch {failed} failed in this run")

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 
 from rollout_bench.cluster.claims import running_launches
@@ -19,8 +18,9 @@ from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
+from rollout_bench.plan.planfile import PLAN
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, ScheduledJob
+from rollout_bench.plan.schedule import RESULTS, ScheduledJob
 
 REDRAW_S = 0.5
 """Seconds between two drawings."""
@@ -137,6 +137,7 @@ class RunState:
 
     def __init__(self, at_start: ResultsState, missing: Collection[str]) -> None:
         self._plan = plan = at_start.schedule
+        self._results, self._path = at_start.folder, at_start.path
         self._expected_s_of = at_start.expected_s
         self._limit = "at most " if plan.config.launches == "auto" else ""
         self._began = time.monotonic()
@@ -147,17 +148,17 @@ class RunState:
         self._ended_jobs = 0
         self._took_s: dict[tuple[str, ...], float] = {}  # experiments of a job -> duration of the last such job
         self._failed = self._flagged = 0
-        self._has_plan = PLAN_FILE.is_file()
+        self._has_plan = (self._results / PLAN).is_file()
         self._is_gone = False
 
     def lines(self) -> tuple[list[str], list[str]]:
         """Return a line for each job that has ended since the last call, and the lines of the view."""
         now, running = time.monotonic(), dict[str, dict[str, LaunchProgress]]()
-        for record, (progress, _) in running_launches(RESULTS).items():
+        for record, (progress, _) in running_launches(self._results).items():
             mark = self._plan.mark_of.get(str(RESULTS / record))
             if mark in self._to_do:
                 running.setdefault(mark, {})[str(RESULTS / record)] = progress
-        newly_gone = self._has_plan and not self._is_gone and not PLAN_FILE.is_file()
+        newly_gone = self._has_plan and not self._is_gone and not (self._results / PLAN).is_file()
         self._is_gone |= newly_gone
         ended = [GONE] * newly_gone + [self._ended(mark, now) for mark in [*self._running] if mark not in running]
         for mark, launches in running.items():
@@ -188,11 +189,12 @@ class RunState:
 
     def _outcome(self, record: str) -> str:
         """Count a launch that has ended, and return its speed and flags."""
-        if not Path(record).is_file():
-            has_failed = failure_path(Path(record)).is_file()  # else it was interrupted
+        path = self._path(record)
+        if not path.is_file():
+            has_failed = failure_path(path).is_file()  # else it was interrupted
             self._failed += has_failed
             return "failed" if has_failed else "unknown" if self._is_gone else "not measured"
-        made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
+        made = read_launched(path, self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
         self._flagged += bool(flags)
         passes = [each for each in getattr(made, "iterations", []) if not each.warmup]

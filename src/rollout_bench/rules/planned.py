@@ -212,6 +212,6 @@ def measured_again(state: ResultsState) -> ResultsState:
     if again:
         lines.append(reasons_line(again, unsound))
     if plan.config.launches == "auto" and again:
-        wanted = wanted_launches(plan)
+        wanted = wanted_launches(state)
         again = {record for record in again if plan.by_record[record][1].index < wanted[Path(record).parent.name]}
     return replace(state, again=frozenset(again), changed=tuple(lines))

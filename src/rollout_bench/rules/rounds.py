@@ -7,10 +7,10 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.failures import failed_by_itself
 from rollout_bench.contracts.store import record_path
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
-from rollout_bench.plan.planfile import PlannedExperiment
-from rollout_bench.plan.remeasuring import moved_since
+from rollout_bench.plan.planfile import PLAN, PlannedExperiment
+from rollout_bench.plan.remeasuring import moved_in_this_run
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, cell_of, selected
+from rollout_bench.plan.schedule import RESULTS, Schedule, cell_of, selected
 from rollout_bench.rules.call import has_begun, results_now, stopping
 
 ROUNDS = RESULTS / "rounds"
@@ -27,14 +27,14 @@ def next_round(state: ResultsState) -> list[str]:
         UserError: if a record can't be read, because the number of needed launches is then unknown.
     """
     plan = state.schedule
-    wanted = wanted_launches(plan)
-    moved = moved_since(PLAN_FILE) if has_begun() else set()  # measured again in this run in any case
+    wanted = wanted_launches(state)
+    moved = moved_in_this_run(state.folder) if has_begun() else set()  # measured again in this run in any case
     records = [
         launch.record
         for launch in plan.launches
         if state.is_missing(launch.record)
         and (launch.index < wanted[launch.experiment.name] or launch.record in moved)
-        and not _given_up(plan, launch.record)
+        and not _given_up(state, launch.record)
     ]
     rounds = []
     for experiment in plan.experiments:
@@ -42,7 +42,7 @@ def next_round(state: ResultsState) -> list[str]:
         if (
             launches < experiment.launches
             and _baselines(plan, experiment)
-            and not _given_up(plan, str(record_path(RESULTS, mode, name, launches - 1)))
+            and not _given_up(state, str(record_path(RESULTS, mode, name, launches - 1)))
             and missing_of_round(state, mode, name, launches)
         ):
             rounds.append(str(ROUNDS / mode / name / str(launches)))
@@ -64,7 +64,7 @@ def missing_of_round(state: ResultsState, mode: str, experiment: str, launches: 
         for index in range(launches)
         for e in (experiment_of_round, *_baselines(plan, experiment_of_round))
     ]
-    return [record for record in records if state.is_missing(record) and not _given_up(plan, record)]
+    return [record for record in records if state.is_missing(record) and not _given_up(state, record)]
 
 
 @stopping()
@@ -75,19 +75,21 @@ def inputs_of_round(at_start: ResultsState, wildcards: Any) -> list[str]:
     return at_start.schedule.outputs_for(missing)
 
 
-def wanted_launches(plan: Schedule) -> dict[str, int]:
+def wanted_launches(state: ResultsState) -> dict[str, int]:
     """Return the number of launches that each experiment needs so far, by its folder name."""
+    plan = state.schedule
     first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
-    if not RESULTS.is_dir():
+    if not state.folder.is_dir():
         return first
-    found = collect(RESULTS, plan.plan_file(), warned=False).launched
+    found = collect(state.folder, plan.plan_file(), warned=False).launched
     return {e.experiment: e.planned or first[e.experiment] for e in found}
 
 
-def first_failed(plan: Schedule, mode: str, experiment: str, launches: int) -> int | None:
+def first_failed(state: ResultsState, mode: str, experiment: str, launches: int) -> int | None:
     """Return the first of the `launches` that failed in this run and would fail again."""
-    records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
-    failed = (failed_by_itself(record, PLAN_FILE, on_cluster=plan.on_cluster) for record in records)
+    records = (record_path(state.folder, mode, experiment, index) for index in range(launches))
+    plan = state.folder / PLAN
+    failed = (failed_by_itself(record, plan, on_cluster=state.schedule.on_cluster) for record in records)
     return next((index for index, has_failed in enumerate(failed) if has_failed), None)
 
 
@@ -97,9 +99,9 @@ def _baselines(plan: Schedule, experiment: PlannedExperiment) -> Sequence[Planne
     return [] if wanted == cell_of(experiment) else plan.by_cell.get(wanted, [])
 
 
-def _given_up(plan: Schedule, record: str) -> bool:
+def _given_up(state: ResultsState, record: str) -> bool:
     """Return whether a launch is not tried again in this run, because it or an earlier launch failed."""
     if not has_begun():
         return False
-    launch = plan.by_record[record][1]
-    return first_failed(plan, launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
+    launch = state.schedule.by_record[record][1]
+    return first_failed(state, launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None

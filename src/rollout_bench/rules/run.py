@@ -111,9 +111,9 @@ def begin(at_start: ResultsState, outputs: Iterable[str]) -> None:
     """
     plan, wanted = at_start.schedule, set(outputs)
     try:
-        hold_results()
+        hold_results(at_start.folder)
         slurm.check_none_left(Path.cwd())
-        claims.fail_dead_claims(RESULTS)
+        claims.fail_dead_claims(at_start.folder)
         # With launches: auto, any launch may be needed later in the run.
         write_plan_and_specs(at_start, wanted if plan.config.launches != "auto" else set(plan.jobs))
         asked = {launch.record for mark in wanted & plan.jobs.keys() for launch in plan.jobs[mark].launches}
@@ -127,7 +127,7 @@ def begin(at_start: ResultsState, outputs: Iterable[str]) -> None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
     except OSError as error:
         remedy = "check its owner and permissions"
-        raise UserError(f"{RESULTS}: cannot be written: {error.strerror}", remedy) from None
+        raise UserError(f"{at_start.folder}: cannot be written: {error.strerror}", remedy) from None
 
 
 def _print_cost(state: ResultsState, asked: Collection[str]) -> None:

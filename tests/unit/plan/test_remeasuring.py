@@ -134,17 +134,16 @@ precision: {half_width: 0.02, max_launches: 8}
 NOISE = [0.0, 0.012, -0.012, 0.006, -0.006, 0.012]
 
 
-def measure(launch: ScheduledLaunch, noise: float = 1.0) -> None:
+def measure(results: Path, launch: ScheduledLaunch, noise: float = 1.0) -> None:
     sign = 1 if launch.experiment.spec.quant.name == "bf16" else -1
     rates = [400 * (1 + sign * noise * NOISE[launch.index])] * 3
-    save(Path("results"), make_record(launch.experiment.spec, launch.index, rates))
+    save(results, make_record(launch.experiment.spec, launch.index, rates))
 
 
 @pytest.fixture
-def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultsState]:
+def auto(tmp_path: Path) -> Iterator[ResultsState]:
     """Blocks of `launches: auto`, with nothing measured yet; a run that begins in the test ends with it."""
-    monkeypatch.chdir(tmp_path)
-    yield in_blocks(AUTO)
+    yield in_blocks(AUTO, tmp_path)
     if call.has_begun():
         call.HELD.pop().close()
 
@@ -153,16 +152,16 @@ def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Resu
     plan = auto.schedule
     for launch in plan.launches:
         if launch.index < 6:
-            measure(launch)
+            measure(auto.folder, launch)
     changed = {x.record for x in plan.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
     at_start = replace(auto, again=frozenset(with_partners(auto, changed)))
     run.begin(at_start, plan.outputs_for(r for r in rounds.next_round(at_start) if r in plan.by_record))
     moved = {launch.record for launch in plan.launches if launch.index in (1, 5)}
-    assert moved.isdisjoint(path for path in plan.by_record if Path(path).exists())
+    assert moved.isdisjoint(path for path in plan.by_record if auto.path(path).exists())
     for launch in plan.launches:
         if launch.index < 5:  # the block of launches 1 was measured again, and now few are enough
-            measure(launch, noise=0.01)
-    assert max(rounds.wanted_launches(plan).values()) < 6
+            measure(auto.folder, launch, noise=0.01)
+    assert max(rounds.wanted_launches(auto).values()) < 6
     now = rounds.next_round(call.results_now(at_start))
     assert set(now) & moved == {record for record in moved if record.endswith("-5.json")}
 
@@ -178,7 +177,7 @@ def test_a_failed_launch_is_retried_only_if_its_node_failed_and_there_are_others
     asked = [record for record in rounds.next_round(auto) if record in auto.schedule.by_record]
     run.begin(auto, auto.schedule.outputs_for(asked))
     failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
-    write_failure(Path(failed), FAILURE.model_copy(update={"category": category}))
+    write_failure(auto.path(failed), FAILURE.model_copy(update={"category": category}))
     again = set(rounds.next_round(call.results_now(auto)))
     dropped = {record for record in asked if "_w8a8_" in record and given_up}
     assert set(asked) & again == set(asked) - dropped

