@@ -15,6 +15,7 @@ from rollout_bench.core.errors import MeasuringFailed, UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
+from rollout_bench.llmd.loads import mode_of_harness
 from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.config_file import read_config
 
@@ -91,7 +92,7 @@ def _write(path: Path, text: str, arguments: str) -> int:
 
 
 def _write_example(words: Sequence[str]) -> int:
-    (name,) = _take(words, "NAME")
+    (name,) = _expected_words(words, "NAME")
     examples = {path.stem: path for path in (home() / CONFIGS).glob("*.yaml") if path.name != CONFIG.name}
     if name not in examples:
         raise UserError(f"--from example {name}: there is no such example", did_you_mean(name, examples))
@@ -102,31 +103,31 @@ def _write_example(words: Sequence[str]) -> int:
 
 
 def _demo(words: Sequence[str]) -> str:
-    _take(words)
+    _expected_words(words)
     return (home() / CONFIGS / CONFIG).read_text()
 
 
 def _llmd(words: Sequence[str]) -> str:
-    (profile,) = _take(words, "HARNESS/PROFILE")
+    (profile,) = _expected_words(words, "HARNESS/PROFILE")
     harness, _, path = profile.partition("/")
     demo = yaml.safe_load((home() / CONFIGS / CONFIG).read_text())
     kept = {key: demo[key] for key in ("models", "model_settings")}
     load = {"profile": {"harness": harness, "path": path}}
-    mode = "startup" if harness == "nop" else "online"
-    read = {"quants": ["bf16"], "modes": [mode], "workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
+    modes = [mode_of_harness(harness)]
+    read = {"quants": ["bf16"], "modes": modes, "workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
     comment = "# The model is the demo's: name yours in models and model_settings.\n"
     return comment + yaml.safe_dump({**kept, **read}, sort_keys=False)
 
 
 def _endpoint(words: Sequence[str]) -> str:
-    url, model = _take(words, "URL", "MODEL")
+    url, model = _expected_words(words, "URL", "MODEL")
     example = (home() / CONFIGS / "endpoint.yaml").read_text().replace(" --configfile config/endpoint.yaml", "")
     for key, value, given in (("url", "http://127.0.0.1:8000/v1", url), ("model", "my-model", model)):
         example = example.replace(f"{key}: {value}", f"{key}: {json.dumps(given, ensure_ascii=False)}")
     return example
 
 
-def _take(words: Sequence[str], *names: str) -> Sequence[str]:
+def _expected_words(words: Sequence[str], *names: str) -> Sequence[str]:
     if len(words) != len(names):
         problem = f"--from: needs {' and '.join(names) or 'no more words'}, and has {' '.join(words) or 'none'}"
         raise UserError(problem, "`rollout-bench init --help` has each kind of source with its words")

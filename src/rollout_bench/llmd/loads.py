@@ -12,7 +12,7 @@ from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
 from rollout_bench.core.yaml_files import packaged
-from rollout_bench.llmd.keys import Keys, Meaning, without
+from rollout_bench.llmd.keys import SERVED, Keys, Meaning, without
 from rollout_bench.llmd.template import TOKEN, parsed, with_overrides
 
 TABLES = Path(__file__).with_name("tables")
@@ -380,6 +380,11 @@ LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
     "inferencemax": vllm_benchmark,
 }
 """Harness -> function that completes the keys' meaning, and returns the loads in order."""
+
+
+def mode_of_harness(harness: str) -> str:
+    """Return the mode that measures profiles of a harness; the default of profiles for an unknown one."""
+    return str(HARNESSES.get(harness, {}).get("mode", SERVED))
 
 
 def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: Mapping[str, set[str]]) -> Meaning:

@@ -14,7 +14,7 @@ from rollout_bench.contracts.fields import AUTO, Args, Strict, Text
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.keys import SERVED, STARTED, Meaning
-from rollout_bench.llmd.loads import HARNESSES, meaning_of
+from rollout_bench.llmd.loads import HARNESSES, meaning_of, mode_of_harness
 from rollout_bench.llmd.template import (
     MAX_MODEL_LEN,
     MODEL,
@@ -249,7 +249,7 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
         )
     file = PurePath(str(profile.get("path"))).name.removesuffix(".in")
     workload = file.removesuffix(".yaml").removesuffix(".yml").replace("_", "-")
-    mode = STARTED if profile.get("harness") == "nop" else SERVED
+    mode = mode_of_harness(str(profile.get("harness")))
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
             raise UserError(
