@@ -1,4 +1,4 @@
-"""Launches whose new weights are missing or wrong: a property of the quantization that no repetition changes."""
+"""Count launches whose updated weights were proven, and find those that failed the proof, as every repetition would."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

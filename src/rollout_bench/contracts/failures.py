@@ -1,4 +1,4 @@
-"""The post-mortem of a launch: whether it left a record; otherwise its last phase, the cause and the remedy.
+"""What a launch left: its record, or a failure file with its last phase, the cause and the remedy.
 
 The observer of a launch's end converts an exception, a log, an exit status or the state of a job into a `Cause`. This
 is `measure/launch/failures.py` for the engine, and `cluster/slurm.py` for the scheduler. The rest is here, so that

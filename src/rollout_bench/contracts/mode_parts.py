@@ -1,4 +1,4 @@
-"""What only one mode has of a spec and of an iteration: base classes of the models in its folder."""
+"""Base classes of the models in a mode's folder: its own settings in a spec, and its own fields in an iteration."""
 
 from typing import Any, ClassVar
 

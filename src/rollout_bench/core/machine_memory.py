@@ -1,4 +1,4 @@
-"""The memory of this machine, and what of it is free."""
+"""The total and the free memory of this machine."""
 
 from functools import lru_cache
 from pathlib import Path

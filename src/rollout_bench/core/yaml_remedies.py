@@ -1,4 +1,4 @@
-"""What mends a text that is no YAML: the place where the mistake is, which YAML may notice lines later."""
+"""Find the mistake in a text that is no YAML, which the parser may notice lines later, and name its remedy."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A kit: all that a machine without a network needs to measure, in parts that are carried there.
+"""Pack a kit: everything that a machine without a network needs to measure, in parts that a user carries there.
 
 The parts are one archive: this package with the workflow, the packages of the pins that the machine lacks, and configs.
 `kit_bootstrap.py` lies beside them, checks and unpacks them there. What was measured comes back as one file.

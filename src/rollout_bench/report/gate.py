@@ -1,4 +1,4 @@
-"""A gate for builds: whether results got worse by more than a margin, from a comparison of two folders."""
+"""A gate for builds: compare two folders, and decide whether results got worse by more than a margin."""
 
 import hashlib
 import json

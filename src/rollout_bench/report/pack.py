@@ -1,4 +1,4 @@
-"""A pack: one small file with what a comparison reads of a results folder."""
+"""A pack: one small file with the parts of a results folder that a comparison reads."""
 
 import argparse
 import atexit

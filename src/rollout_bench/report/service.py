@@ -1,4 +1,4 @@
-"""What a server sustains, in a sentence for each of its experiments: the rate it keeps up with, and latencies there."""
+"""Sentences on servers: the highest rate that each server keeps up with, and its latencies at that rate."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The input of a summary, and whether the summary is still up to date.
+"""Read the input of a summary, and decide whether the summary is still up to date.
 
 This module is imported while the workflow is parsed, so it lists folders and opens one small file, but no record.
 """

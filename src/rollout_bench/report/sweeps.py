@@ -1,4 +1,4 @@
-"""The loads that find the highest rate that a server keeps up with, from those that were measured."""
+"""Choose the next loads of a sweep, which narrow down the highest rate that a server keeps up with."""
 
 import math
 from collections.abc import Mapping, Sequence

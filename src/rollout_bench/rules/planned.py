@@ -1,4 +1,4 @@
-"""From the merged config to the plan of a call of Snakemake, with all checks that come before the first launch."""
+"""Make the plan of a Snakemake call from the merged config, with all checks that come before the first launch."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A lasting fall in a series of values, judged after each of them, by the series' own spread. Pure functions."""
+"""Detect a lasting fall in a series: judge each value by the spread of the values before it. Pure functions."""
 
 import math
 from collections.abc import Sequence

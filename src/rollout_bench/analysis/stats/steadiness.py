@@ -1,4 +1,4 @@
-"""Whether passes come from a steady state, and which of them are warm-up. Pure functions on elapsed times.
+"""Judge whether passes come from a steady state, and which of them are warm-up. Pure functions on elapsed times.
 
 Series of 4 to 20 iterations are too short for more than four simple tests of the elapsed times x[n] of the measured
 iterations:

@@ -1,4 +1,4 @@
-"""Number of launches of each experiment, if the precision of its comparison decides it."""
+"""Decide the number of launches of each experiment from the precision that its comparison should reach."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

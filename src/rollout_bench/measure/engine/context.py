@@ -1,4 +1,4 @@
-"""What an engine process gives to the jobs that it does, one after the other."""
+"""The context of an engine process, which it hands to one job after another."""
 
 from dataclasses import dataclass
 from typing import Any

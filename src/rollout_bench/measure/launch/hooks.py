@@ -1,4 +1,4 @@
-"""What a mode adds to the processes of its launches."""
+"""Hooks with which a mode changes the processes of its launches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

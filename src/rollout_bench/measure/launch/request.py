@@ -1,4 +1,4 @@
-"""What the measuring command is asked for: one launch, with where its results go and what it may use."""
+"""The request for one launch: its spec, the places of its results, and the devices that it may use."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What modes behind a server share: opening it, sending a pass, and the pass's iteration and rows."""
+"""Steps that modes behind a server share: open it, send a pass, and make the pass's iteration and rows."""
 
 import gc
 import itertools

@@ -1,4 +1,4 @@
-"""What a launch in mode messages needs of vLLM."""
+"""Check that vLLM has the internals that mode messages reads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The record of a messages launch: what the engine core and its workers tell each other, step by step."""
+"""The record of a messages launch: the messages between the engine core and its workers, step by step."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Numbers of steps whose sequences a router distributes: what the router did, and what the engines had to do."""
+"""Numbers of steps whose sequences a router distributes: the router's choices, and the engines' work."""
 
 from collections.abc import Sequence
 
