@@ -10,8 +10,8 @@ from rollout_bench.core.yaml_files import packaged
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = packaged(Path(__file__).with_name(name))
-    return found
+    content: dict[str, dict[str, Any]] = packaged(Path(__file__).with_name(name))
+    return content
 
 
 PRESETS = _table("presets.yaml")
@@ -84,8 +84,8 @@ class ResolvedShape(BaseModel):
                 f"{self.num_experts}",
             ),
         ]
-        for found, fault in faults:
-            if found:
+        for is_faulty, fault in faults:
+            if is_faulty:
                 raise ValueError(fault)
         return self
 

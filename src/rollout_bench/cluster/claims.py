@@ -162,12 +162,12 @@ def running_launches(results: Path) -> dict[str, tuple[LaunchProgress, Owner]]:
 
     No scheduler is asked. A launch on another machine counts as running until its time is over.
     """
-    found = {}
+    launches = {}
     for record, claim in _claims(results):
         here = claim.host == socket.gethostname()
         if claim.lives() if here else time.time() < claim.until_s:
-            found[str(record.relative_to(results))] = read_progress(record), claim
-    return found
+            launches[str(record.relative_to(results))] = read_progress(record), claim
+    return launches
 
 
 def _claims(results: Path) -> Iterator[tuple[Path, Owner]]:

@@ -47,10 +47,10 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     """
     if not (source / "results").is_dir():
         raise UserError(f"{source}: contains no folder results/", "give the folder where the results claim is mounted")
-    found, done = find_results(source / "results"), Collected()
-    failed = [file for path, file in found.failures.items() if path not in found.records]
+    listing, done = find_results(source / "results"), Collected()
+    failed = [file for path, file in listing.failures.items() if path not in listing.records]
     for checked, files, taken in (
-        (_record, found.records.values(), done.records),
+        (_record, listing.records.values(), done.records),
         (_failure, failed, done.failures),
     ):
         for file in files:

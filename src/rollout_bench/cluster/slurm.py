@@ -154,6 +154,6 @@ def npus_in(text: str) -> list[int]:
     The result is empty if the job has several nodes, or if gres.conf has only a count of NPUs: Slurm then grants no
     specific ones.
     """
-    found = re.findall(r"\bGRES=\S*?\bnpu(?::[^(,]*)?\(IDX:([\d,-]+)\)", text)
-    spans = [part.partition("-")[::2] for part in found[0].split(",")] if len(found) == 1 else []
+    devices = re.findall(r"\bGRES=\S*?\bnpu(?::[^(,]*)?\(IDX:([\d,-]+)\)", text)
+    spans = [part.partition("-")[::2] for part in devices[0].split(",")] if len(devices) == 1 else []
     return [number for first, last in spans for number in range(int(first), int(last or first) + 1)]

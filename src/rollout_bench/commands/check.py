@@ -196,9 +196,9 @@ def _places(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
     """Ask servers and the model hub; yield the servers that answer."""
     hub = dict.fromkeys(place for kind, _, place, _ in arguments.model if kind == "hub")
     for places in [*(Places(endpoints=(each,)) for each in arguments.endpoint), Places(hub=tuple(hub))]:
-        found = list(problems_of(places))
-        problems += found
-        yield from ((f"endpoint {each.url}", "NO USE" if found else "answers") for each in places.endpoints)
+        problems_found = list(problems_of(places))
+        problems += problems_found
+        yield from ((f"endpoint {each.url}", "NO USE" if problems_found else "answers") for each in places.endpoints)
 
 
 if __name__ == "__main__":

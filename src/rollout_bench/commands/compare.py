@@ -160,17 +160,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     if not limits:
         print(made.text, end="")
         return print_errors(made.damaged)
-    found = gate.gate_of(made, limits, str(arguments.a), str(arguments.b))
-    print(*gate.lines_of(found), "", made.text, sep="\n", end="")
-    block = gate.markdown_of(found, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
-    texts = {"json": gate.json_of(found), "junit": gate.junit_of(found), "markdown": block}
+    decision = gate.gate_of(made, limits, str(arguments.a), str(arguments.b))
+    print(*gate.lines_of(decision), "", made.text, sep="\n", end="")
+    block = gate.markdown_of(decision, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
+    texts = {"json": gate.json_of(decision), "junit": gate.junit_of(decision), "markdown": block}
     for name, text in texts.items():
         if file := getattr(arguments, name):
             write_whole(file, text.encode())
-    for file, text in ((arguments.history, gate.json_of(found, None)), (os.environ.get(SUMMARY), block)):
+    for file, text in ((arguments.history, gate.json_of(decision, None)), (os.environ.get(SUMMARY), block)):
         if file:
             append_whole(Path(file), text)
-    return gate.STATUS[found.outcome] or print_errors(made.damaged)
+    return gate.STATUS[decision.outcome] or print_errors(made.damaged)
 
 
 def _measure(folder: Path, words: Sequence[str]) -> None:

@@ -91,22 +91,22 @@ def config(platform: str, engine: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def proofs(found: Measured, engine: InstalledEngine, python: str) -> list[Proof]:
+def proofs(run: Measured, engine: InstalledEngine, python: str) -> list[Proof]:
     """Return all proofs from what was measured.
 
     Args:
-        found: what the run left behind.
+        run: what the run left behind.
         engine: what the plan's probe found.
         python: path of the interpreter that the probe asked, as it prints it.
     """
-    passes = [iteration for record in found.records for iteration in record.iterations]
+    passes = [iteration for record in run.records for iteration in record.iterations]
     return [
-        _launch_proof(found),
-        _repeat_proof(found),
-        _token_proof(found.records, passes),
+        _launch_proof(run),
+        _repeat_proof(run),
+        _token_proof(run.records, passes),
         _clock_proof(passes),
-        _code_proof(found, engine, python),
-        _weights_proof(found.records),
+        _code_proof(run, engine, python),
+        _weights_proof(run.records),
     ]
 
 
@@ -114,17 +114,17 @@ def _proof(name: str, holds: object, saw: str) -> Proof:
     return Proof(name, "ok" if holds else "not ok", saw)
 
 
-def _launch_proof(found: Measured) -> Proof:
-    wanted, failures = 2 * LAUNCHES, found.failures
-    saw = f"{len(found.records)} of {several(wanted, 'launch')} measured"
+def _launch_proof(run: Measured) -> Proof:
+    wanted, failures = 2 * LAUNCHES, run.failures
+    saw = f"{len(run.records)} of {several(wanted, 'launch')} measured"
     if failures:
         saw += f"; {failures[0].category}: {failures[0].cause} -> {failures[0].fix}"
-    return _proof("launches", len(found.records) == wanted, saw)
+    return _proof("launches", len(run.records) == wanted, saw)
 
 
-def _repeat_proof(found: Measured) -> Proof:
-    name, row = "A/A", found.compared
-    disturbed = sorted({flag.code for record in found.records for flag in record.validity} & DISTURBED)
+def _repeat_proof(run: Measured) -> Proof:
+    name, row = "A/A", run.compared
+    disturbed = sorted({flag.code for record in run.records for flag in record.validity} & DISTURBED)
     others = f"; others used the machine ({', '.join(disturbed)}): keep them off, then check again" if disturbed else ""
     if not row.get("speedup_low"):
         saw = f"no ratio of two names of one configuration{others}"
@@ -164,9 +164,9 @@ def _clock_proof(passes: Sequence[Iteration]) -> Proof:
     return _proof("clock", abs(middle) <= CLOCK_PPM, f"{saw} (limit {CLOCK_PPM})")
 
 
-def _code_proof(found: Measured, engine: InstalledEngine, python: str) -> Proof:
+def _code_proof(run: Measured, engine: InstalledEngine, python: str) -> Proof:
     planned, wrong = f"{engine.name} {engine.version}", []
-    for code in found.code:
+    for code in run.code:
         compiled = [name for name in code if name not in ("python", "vllm")]
         if code["python"] != python:
             wrong.append(f"{code['python']} ran, planned was {python}")
@@ -175,11 +175,11 @@ def _code_proof(found: Measured, engine: InstalledEngine, python: str) -> Proof:
                 wrong.append(f"{name} is {code[name]}, planned was {engine.folder}")
         if not compiled:
             wrong.append("no compiled extension was loaded")
-    ran = {f"{record.environment.engine_name} {record.environment.engine_version}" for record in found.records}
+    ran = {f"{record.environment.engine_name} {record.environment.engine_version}" for record in run.records}
     wrong += [f"{each} ran, planned was {planned}" for each in sorted(ran - {planned})]
-    if wrong or not found.code:
+    if wrong or not run.code:
         return Proof("code", "not ok", wrong[0] if wrong else "no engine told where its code is")
-    extensions = sorted({Path(file).name for code in found.code for file in code.values() if file.endswith(".so")})
+    extensions = sorted({Path(file).name for code in run.code for file in code.values() if file.endswith(".so")})
     return Proof("code", "ok", f"{planned} of {python}, with {', '.join(extensions)}")
 
 
@@ -206,11 +206,11 @@ def check(platform: str, settings: Mapping[str, Any], engine: InstalledEngine, f
     with tempfile.TemporaryDirectory(prefix="rollout-bench-check-") as name:
         folder = Path(name)
         output = _run(folder, config(platform, {**settings, "python": engine.python}))
-        found = measured(folder)
-        logs = {log: _tail((folder / log).read_text(errors="replace")) for log in _failed_logs(folder, found)}
-    if not found.records and not found.failures:
+        run = measured(folder)
+        logs = {log: _tail((folder / log).read_text(errors="replace")) for log in _failed_logs(folder, run)}
+    if not run.records and not run.failures:
         print(*_tail(output), sep="\n", file=sys.stderr)
-    seen = proofs(found, engine, str(ask(engine.python)["executable"]))
+    seen = proofs(run, engine, str(ask(engine.python)["executable"]))
     seconds = time.monotonic() - began
     for proof in seen:
         print(f"{proof.outcome + ':':<11} {proof.name + ':':<10} {printable(proof.saw, 600)}")
@@ -221,8 +221,8 @@ def check(platform: str, settings: Mapping[str, Any], engine: InstalledEngine, f
         "seconds": round(seconds, 1),
         "facts": facts.splitlines(),
         "proofs": [asdict(proof) for proof in seen],
-        "environment": found.records[0].environment.model_dump() if found.records else None,
-        "code": [code for number, code in enumerate(found.code) if code not in found.code[:number]],
+        "environment": run.records[0].environment.model_dump() if run.records else None,
+        "code": [code for number, code in enumerate(run.code) if code not in run.code[:number]],
         "output": [] if holds else _tail(output),
         "logs": logs,
     }
@@ -275,8 +275,8 @@ def _codes(log: str) -> Iterator[Mapping[str, str]]:
             yield json.loads(line.removeprefix(CODE))
 
 
-def _failed_logs(folder: Path, found: Measured) -> list[str]:
-    return [failure.log for failure in found.failures if (folder / failure.log).is_file()]
+def _failed_logs(folder: Path, run: Measured) -> list[str]:
+    return [failure.log for failure in run.failures if (folder / failure.log).is_file()]
 
 
 def _tail(text: str) -> list[str]:

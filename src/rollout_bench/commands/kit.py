@@ -127,11 +127,11 @@ def run(folder: Path, limit_s: float) -> int:
 
 def _plans(results: Path) -> dict[str, bytes]:
     """Return the plan of each config, by its file in the results folder."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path in results.glob(f"{SUMMARIES}/*/{STATE_FILE}"):
         if plan := plan_of_summary(path.parent):
-            found[str(path.relative_to(results))] = json.dumps({"plan": plan.model_dump(mode="json")}).encode()
-    return found
+            contents[str(path.relative_to(results))] = json.dumps({"plan": plan.model_dump(mode="json")}).encode()
+    return contents
 
 
 def measure_configs(work: Path, configs: list[str], end_s: float) -> int:

@@ -194,10 +194,10 @@ def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
     lines = []
     for experiment in plan.experiments:
         for index in range(experiment.launches):
-            found = running.pop(str(record_path(Path(), experiment.mode, experiment.experiment, index)), None)
-            if found is not None:
+            launch = running.pop(str(record_path(Path(), experiment.mode, experiment.experiment, index)), None)
+            if launch is not None:
                 name = f"{experiment.mode} {experiment.model} {label_of(experiment)} {experiment.workload}"
-                lines.append(f"under way: {name}, launch {index}: {found[0].text} ({found[1].holder()})")
+                lines.append(f"under way: {name}, launch {index}: {launch[0].text} ({launch[1].holder()})")
     if running:
         lines.append(f"under way besides: {several(len(running), 'launch')} that this config does not select")
     return lines

@@ -60,10 +60,10 @@ def first_of_several(cells: Iterable[tuple[object, Mapping[str, str]]], axis: st
         cells: of each experiment what must be equal besides its names, and its name on each of `AXES`.
         axis: the axis.
     """
-    found: dict[object, list[str]] = {}
+    names_of_cell: dict[object, list[str]] = {}
     for also, names in cells:
-        found.setdefault((also, *(names[other] for other in AXES if other != axis)), []).append(names[axis])
-    return next((own[0] for own in found.values() if len({*own}) > 1), "")
+        names_of_cell.setdefault((also, *(names[other] for other in AXES if other != axis)), []).append(names[axis])
+    return next((cell_names[0] for cell_names in names_of_cell.values() if len({*cell_names}) > 1), "")
 
 
 def table_of(placed: Placed) -> Table:

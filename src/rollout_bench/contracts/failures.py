@@ -95,10 +95,10 @@ def scan_record(record: Path) -> RecordScan | None:
 
 def _mapping_at(content: str, place: int) -> dict[str, str]:
     try:
-        found = json.JSONDecoder().raw_decode(content, place)[0]
+        value = json.JSONDecoder().raw_decode(content, place)[0]
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 _INVALID = re.compile(r'"code":\s*"(\w+)",\s*"severity":\s*"invalid"')

@@ -39,8 +39,8 @@ class Lazy(Generic[T]):
 
     def get(self) -> T:
         """Return the object; raise `ImportError` or `AttributeError` if it is not there."""
-        found: T = pkgutil.resolve_name(self.place)
-        return found
+        value: T = pkgutil.resolve_name(self.place)
+        return value
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rollout_bench.contracts.mode import Mode
 
 
 def _ours() -> list[Mode]:
-    folders = [found.name for found in iter_modules(modes.__path__)]
+    folders = [module.name for module in iter_modules(modes.__path__)]
     order = [*(name for name in modes.ORDER if name in folders), *(n for n in folders if n not in modes.ORDER)]
     return [import_module(f"{modes.__name__}.{name}").MODE for name in order]
 

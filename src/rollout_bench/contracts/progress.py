@@ -46,7 +46,7 @@ def write_progress(record: Path, progress: LaunchProgress) -> None:
 def read_progress(record: Path) -> LaunchProgress:
     """Return the progress of the launch that writes `record`; "begun" if it has written none."""
     try:
-        found = LaunchProgress.model_validate_json(progress_path(record).read_bytes())
+        progress = LaunchProgress.model_validate_json(progress_path(record).read_bytes())
     except (OSError, ValidationError):
         return LaunchProgress(text="begun")
-    return found.model_copy(update={"text": printable(found.text) or "begun"})
+    return progress.model_copy(update={"text": printable(progress.text) or "begun"})

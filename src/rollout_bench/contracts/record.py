@@ -40,7 +40,7 @@ class _WithParts(Strict):
 
     def of(self, part: type[_Part]) -> _Part | None:
         """Return what only its mode adds, a `part`; None without it."""
-        return next((found for found in self.parts() if isinstance(found, part)), None)
+        return next((fields for fields in self.parts() if isinstance(fields, part)), None)
 
     def parts(self) -> list[ModePart]:
         """Return what only its mode adds."""

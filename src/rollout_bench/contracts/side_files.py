@@ -46,16 +46,16 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
 def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> list[_Row]:
     """Return the rows of the side file at `path`, each a `row`; errors are as in `read_sequences`, with `remedy`."""
     rows = TypeAdapter(list[row])  # type: ignore[valid-type]
-    found: list[_Row] = []
+    content_rows: list[_Row] = []
     try:
         with gzip.open(io.BytesIO(checked_content(path, record, remedy))) as file:
             while lines := file.readlines(BATCH_BYTES):
-                found += rows.validate_json(b"[" + b",".join(lines) + b"]")
+                content_rows += rows.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"][1:]))
         raise UserError(f"{path}: {place}: {first['msg']}", remedy) from None
-    return found
+    return content_rows
 
 
 def checked_content(path: Path, record: Launched, remedy: str) -> bytes:

@@ -396,13 +396,13 @@ def settable_values(spec: Spec) -> dict[str, Any]:
 def differing(specs: Iterable[Spec]) -> list[str]:
     """Return the names of values that differ between settings with equal names on all other axes."""
     groups = grouped((_without_setting(spec), settable_values(spec)) for spec in specs)
-    found = dict.fromkeys(
+    names = dict.fromkeys(
         name
         for settings in groups.values()
         for name in dict.fromkeys(name for setting in settings for name in setting)
         if len({repr(setting.get(name)) for setting in settings}) > 1
     )
-    return [name for name in found if name != FOLLOWS_LENGTHS or len(found) == 1]
+    return [name for name in names if name != FOLLOWS_LENGTHS or len(names) == 1]
 
 
 def differing_values(specs: Sequence[Spec]) -> list[str]:
@@ -413,19 +413,19 @@ def differing_values(specs: Sequence[Spec]) -> list[str]:
     """
     names = differing(specs)
     defaults = {_without_setting(spec): settable_values(spec) for spec in specs if spec.setting is None}
-    found = []
+    texts = []
     for spec in specs:
         settable, in_name = settable_values(spec), values_in_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
         values = {name: settable.get(name, False if default.get(name) is True else None) for name in names}
-        found.append(
+        texts.append(
             ", ".join(
                 f"{name} unset" if value is None else f"{name}={config_text(value)}"
                 for name, value in values.items()
                 if name not in in_name and value != default.get(name)
             )
         )
-    return found
+    return texts
 
 
 def _without_setting(spec: Spec) -> tuple[str, ...]:

@@ -66,8 +66,8 @@ def traces_path(record: Path) -> Path:
 def reference_path(record: Path, spec: Spec) -> Path | None:
     """Return the record of the launch that must come before the one of `record`; None if there is none."""
     first = spec.mode_spec.follows(spec.experiment())
-    found = record if first is None else record_path(record.parents[2], spec.mode, first, 0)
-    return None if found == record else found
+    path = record if first is None else record_path(record.parents[2], spec.mode, first, 0)
+    return None if path == record else path
 
 
 def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
@@ -191,13 +191,13 @@ def check_results_folder(path: Path) -> None:
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
-    found = find_results(path)
-    if found.failures and not found.records:
-        failed = several(len(found.failures), "launch")
+    listing = find_results(path)
+    if listing.failures and not listing.records:
+        failed = several(len(listing.failures), "launch")
         raise UserError(
             f"{path}: contains no record: {failed} failed", "`rollout-bench plan` has the causes and remedies"
         )
-    if not found.records:
+    if not listing.records:
         near = next((other for other in (path / "results", path.parent) if find_results(other).records), None)
         raise UserError(
             f"{path}: contains no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY
@@ -205,11 +205,11 @@ def check_results_folder(path: Path) -> None:
 
 
 def _launch_files(root: Path) -> list[FoundFile]:
-    found = []
+    files = []
     for path in root.glob("[!.]*/[!.]*/launch-*"):
         mode, experiment, name = path.parts[-3:]
         match = _LAUNCH.fullmatch(name)
         if match and f"{mode}{experiment}".isascii():  # ours are
             stat = path.stat(follow_symlinks=path.exists())  # reading a link to nowhere reports its name
-            found.append(FoundFile(mode, experiment, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns))
-    return sorted(found, key=lambda file: (file.mode, file.experiment, file.launch))
+            files.append(FoundFile(mode, experiment, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns))
+    return sorted(files, key=lambda file: (file.mode, file.experiment, file.launch))

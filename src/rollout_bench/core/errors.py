@@ -44,8 +44,8 @@ def value_text(value: object) -> str:
     return printable(repr(value), 60)
 
 
-def _visible(found: re.Match[str]) -> str:
-    return found[0] if found[0].isprintable() else found[0].encode("unicode_escape").decode()
+def _visible(character: re.Match[str]) -> str:
+    return character[0] if character[0].isprintable() else character[0].encode("unicode_escape").decode()
 
 
 class UserError(Exception):

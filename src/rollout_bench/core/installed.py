@@ -81,13 +81,13 @@ def _state_of(source: str) -> str:
 def python_of(command: str) -> str | None:
     """Return the interpreter of a Python command, which is beside this interpreter or on PATH; None without it."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = shutil.which(command, path=places)
-    if found is None:
+    path = shutil.which(command, path=places)
+    if path is None:
         return None
-    with Path(found).open("rb") as script:
+    with Path(path).open("rb") as script:
         words = script.readline().decode(errors="replace").removeprefix("#!").split()
     named = next((word for word in words if Path(word).name.startswith("python")), None)
-    return named or str(Path(found).resolve().with_name("python3"))  # of a long path, pip writes no such line
+    return named or str(Path(path).resolve().with_name("python3"))  # of a long path, pip writes no such line
 
 
 def _inference_perf() -> dict[str, str]:
@@ -114,15 +114,15 @@ def version(distribution: str) -> str | None:
 
 def stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:
     """Return size and mtime_ns of each path; None for those that do not exist."""
-    found: dict[str, list[int] | None] = {}
+    stamp_of: dict[str, list[int] | None] = {}
     for path in paths:
         try:
             file = Path(path).stat()
         except OSError:
-            found[path] = None
+            stamp_of[path] = None
         else:
-            found[path] = [file.st_size, file.st_mtime_ns]
-    return found
+            stamp_of[path] = [file.st_size, file.st_mtime_ns]
+    return stamp_of
 
 
 def installation_stamps() -> dict[str, list[int] | None]:

@@ -14,11 +14,11 @@ def machine_bytes() -> int:
 
 def node_bytes(nodes: Path = Path("/sys/devices/system/node")) -> int:
     """Return the memory of the largest memory node, of which vLLM on CPU uses its share (0.32, read)."""
-    found = []
+    sizes = []
     for file in nodes.glob("node*/meminfo"):
         lines = (line.split() for line in file.read_text().splitlines())
-        found += [int(words[3]) << 10 for words in lines if words[2:3] == ["MemTotal:"]]
-    return max(found, default=machine_bytes())
+        sizes += [int(words[3]) << 10 for words in lines if words[2:3] == ["MemTotal:"]]
+    return max(sizes, default=machine_bytes())
 
 
 def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

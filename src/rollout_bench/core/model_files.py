@@ -53,12 +53,12 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
         "tokenizer": args.get("tokenizer"),
         "hf_config_path": args.get("hf_config_path"),
     }
-    found = _files(model, str(args.get("revision") or "main"), args.get("download_dir"), weights)
+    fingerprints = _files(model, str(args.get("revision") or "main"), args.get("download_dir"), weights)
     for argument, other in others.items():
-        if found and isinstance(other, str) and other != model:
+        if fingerprints and isinstance(other, str) and other != model:
             files = _files(other, "main", args.get("download_dir"), weights)
-            found |= {f"{argument}/{name}": word for name, word in files.items()}
-    return found
+            fingerprints |= {f"{argument}/{name}": word for name, word in files.items()}
+    return fingerprints
 
 
 def differing_files(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

@@ -46,13 +46,13 @@ def members_of(groups: Iterable[Group]) -> list[int]:
     """Return the pids of all living processes in the process groups and the sessions of `groups`."""
     # a leader with another start is another process: its pid was free again, so the group is gone
     leaders = {group.leader for group in groups if _stat(group.leader)[1] in (-1, group.started)}
-    found = []
+    pids = []
     for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):  # ended meanwhile
             # system calls, because reading the state of all processes takes 20 times as long
             if leaders & {os.getpgid(pid), os.getsid(pid)} and is_living(pid):
-                found.append(pid)
-    return found
+                pids.append(pid)
+    return pids
 
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -67,11 +67,11 @@ def shared_memory_of(pids: Iterable[int]) -> set[Path]:
 
     Files that remain after all these processes were killed are garbage.
     """
-    found = set()
+    names = set()
     for pid in pids:
         with contextlib.suppress(OSError):  # ended meanwhile
-            found |= set(_OF_ENGINE.findall(Path(f"/proc/{pid}/maps").read_bytes()))
-    return {SHARED_MEMORY / os.fsdecode(name) for name in found}
+            names |= set(_OF_ENGINE.findall(Path(f"/proc/{pid}/maps").read_bytes()))
+    return {SHARED_MEMORY / os.fsdecode(name) for name in names}
 
 
 def is_living(pid: int) -> bool:

@@ -18,10 +18,10 @@ def finite(value: Any) -> float | None:
     Text is converted, because command lines hold text and YAML 1.1 reads 1e-1 as text.
     """
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
+        number_read = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number_read if math.isfinite(number_read) else None
 
 
 def _numbers(wanted: str, keeps: Callable[[float], bool], kind: Callable[[float], _Value]) -> Reader[_Value]:

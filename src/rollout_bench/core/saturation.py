@@ -104,10 +104,10 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
         if len(waiting) == len(passes) and (most := _by_running(waiting)[2]) <= FAR:
             return KeptUp(offered, min(least, most), True)
         return KeptUp(offered, least, least >= enough or served < enough)
-    found = served if high >= 1 else min(served, share)
+    kept_share = served if high >= 1 else min(served, share)
     # what failed is no chance
     is_sure = served < enough or served * low >= enough or (high < 1 and share < enough)
-    return KeptUp(offered, found, is_sure)
+    return KeptUp(offered, kept_share, is_sure)
 
 
 def too_short(one: Arrivals) -> bool:

@@ -55,7 +55,7 @@ def looks_secret(value: str) -> bool:
     if _LOOKS_SECRET.search(value):
         return True
     inside = _NAMED_INSIDE.findall(value)
-    return any(_named_secret(option or variable, found) for option, variable, found in inside)
+    return any(_named_secret(option or variable, text) for option, variable, text in inside)
 
 
 def may_be_secret(name: str, value: str) -> bool:
@@ -107,8 +107,8 @@ def without_secrets(
     if isinstance(content, list | tuple):
         if all(isinstance(value, str) for value in content) and is_secret(name, " ".join(content)):
             return [LEFT_OUT], [place]
-        found = [without_secrets(value, is_secret, f"{place}.{at}", name) for at, value in enumerate(content)]
-        return [value for value, _ in found], [at for _, of_value in found for at in of_value]
+        parts = [without_secrets(value, is_secret, f"{place}.{at}", name) for at, value in enumerate(content)]
+        return [value for value, _ in parts], [at for _, of_value in parts for at in of_value]
     secret = isinstance(content, str) and is_secret(name, content)
     return (LEFT_OUT, [place]) if secret else (content, [])
 

@@ -28,8 +28,8 @@ def as_pip(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
     for line in listed.stdout.splitlines():  # variables come before files
         name, _, value = line.partition("=")
         options.setdefault(name.rpartition(".")[2], " ".join(ast.literal_eval(value).split()))
-    found = {UV_VARIABLES[name]: value for name, value in options.items() if name in UV_VARIABLES}
-    if "UV_FIND_LINKS" in found:
-        found["UV_FIND_LINKS"] = found["UV_FIND_LINKS"].replace(" ", ",")
+    settings = {UV_VARIABLES[name]: value for name, value in options.items() if name in UV_VARIABLES}
+    if "UV_FIND_LINKS" in settings:
+        settings["UV_FIND_LINKS"] = settings["UV_FIND_LINKS"].replace(" ", ",")
     # Like pip, uv shall use any index with the version, not only the first that has the package.
-    return {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1", **found, **environment}
+    return {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1", **settings, **environment}

@@ -130,10 +130,10 @@ def mapping_in(
             raise UserError(f"{path}: {line}{problem}", "leave one of the two out") from None
         _refuse_glued(path, text)
         # what is no config, as a trainer's script, has the caller's remedy
-        found = mistake_in(text, error) if what == "config" and isinstance(error, yaml.MarkedYAMLError) else None
-        if found is not None:
-            place = f"line {found.line}, column {found.column}"
-            raise UserError(f"{path}: {place}: is not valid YAML: {found.problem}", found.remedy) from None
+        mistake = mistake_in(text, error) if what == "config" and isinstance(error, yaml.MarkedYAMLError) else None
+        if mistake is not None:
+            place = f"line {mistake.line}, column {mistake.column}"
+            raise UserError(f"{path}: {place}: is not valid YAML: {mistake.problem}", mistake.remedy) from None
         raise UserError(f"{path}: {line}is not valid YAML: {problem}", remedy) from None
     except (
         ValueError,

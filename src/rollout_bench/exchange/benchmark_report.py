@@ -225,7 +225,7 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
 
 
 def _engine(record: Record) -> dict[str, Any]:
-    spec, environment, found = record.spec, record.environment, record.engine
+    spec, environment, engine = record.spec, record.environment, record.engine
     tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
     args = dict(spec.engine.args)
     tool, version, model = environment.engine_name, environment.engine_version, spec.model.name
@@ -238,18 +238,18 @@ def _engine(record: Record) -> dict[str, Any]:
     }
     config = {
         **settings,
-        "weights_bytes_by_dtype": found.weights_bytes_by_dtype and found.weights_bytes_by_dtype.model_dump(),
-        "linear_methods": found.linear_methods,
-        "resolved": found.resolved,
-        "kv_cache_tokens": found.kv_cache_tokens,
-        **found.model_dump(include={"linear_kernels", "kv_cache"}),
+        "weights_bytes_by_dtype": engine.weights_bytes_by_dtype and engine.weights_bytes_by_dtype.model_dump(),
+        "linear_methods": engine.linear_methods,
+        "resolved": engine.resolved,
+        "kv_cache_tokens": engine.kv_cache_tokens,
+        **engine.model_dump(include={"linear_kernels", "kv_cache"}),
         "plugins": environment.plugins,
         "torch_version": environment.torch_version,
         "python_version": environment.python_version,
         "packages": environment.packages,
     }
     if spec.endpoint is not None:
-        owner, running = (found.served.owned_by, found.served.version) if found.served else (None, None)
+        owner, running = (engine.served.owned_by, engine.served.version) if engine.served else (None, None)
         tool, version = owner if owner in OWNED_BY_ENGINES else UNKNOWN, running or UNKNOWN
         model = _with_short_paths(spec.endpoint.model)  # the served name, which other tools use, too
         endpoint = spec.endpoint.model_dump(mode="json", include={"url", "model"})
@@ -453,7 +453,7 @@ def mean_lengths(passes: Sequence[Iteration]) -> dict[str, float]:
 
 def _requests(passes: Sequence[Sequence[Iteration]], requests: Sequence[Requests | None]) -> dict[str, Any]:
     every = [iteration for iterations in passes for iteration in iterations]
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "total": sum(i.requests for i in every),
         "failures": sum(i.failed or 0 for i in every),
         "incomplete": sum(i.incomplete or 0 for i in every),
@@ -463,8 +463,8 @@ def _requests(passes: Sequence[Sequence[Iteration]], requests: Sequence[Requests
         tokens = [getattr(each, column)[each.good] for each in known]
         of_all = statistics_of(np.concatenate(tokens), "count") if len(known) == len(requests) else None
         only_mean = {"units": "count", "mean": means[name]} if name in means else None
-        found[f"{name}_length"] = of_all or only_mean
-    return found
+        fields[f"{name}_length"] = of_all or only_mean
+    return fields
 
 
 def _throughput(passes: Sequence[Sequence[Iteration]]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def packages_of(platform: str, python: str, there_already: Sequence[str], vllm: 
 
 def _pins(lines: Sequence[str], platform: str) -> dict[str, str]:
     """Return name -> version, names in one spelling, versions without the local part, except a CPU's: torch has one."""
-    found = (re.match(rf"([\w.-]+)==([^\s;{'' if platform == 'cpu' else '+'}]+)", line) for line in lines)
-    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
+    matches = (re.match(rf"([\w.-]+)==([^\s;{'' if platform == 'cpu' else '+'}]+)", line) for line in lines)
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in matches if match}
 
 
 def _uv(words: Sequence[str], python: str, platform: str, problem: str) -> None:
@@ -181,11 +181,11 @@ def write_back(results: Path, plans: Mapping[str, bytes], out: Path) -> int:
 
     It has all records, what lies beside them, failures, and `plans`, by their paths in the results folder.
     """
-    found = find_results(results)
-    paths = _files_of(results, [*found.records, *(f"{FAILURES}/{path}" for path in found.failures)])
+    listing = find_results(results)
+    paths = _files_of(results, [*listing.records, *(f"{FAILURES}/{path}" for path in listing.failures)])
     contents = {str(path.relative_to(results)): path.read_bytes() for path in paths}
     write_archive(out, {f"results/{name}": content for name, content in {**contents, **plans}.items()})
-    return len(found.records)
+    return len(listing.records)
 
 
 def _files_of(results: Path, names: Sequence[str]) -> Iterator[Path]:

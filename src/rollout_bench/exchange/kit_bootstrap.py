@@ -27,9 +27,9 @@ def parts_of(folder: Path) -> list[Path]:
         if not (listed := re.fullmatch(r"([0-9a-f]{64})  (kit\.\d+)", line)):
             sys.exit(f"{folder / SUMS}: is damaged\n  -> bring it again")
         wanted, part = listed[1], folder / listed[2]
-        found = hashlib.sha256(part.read_bytes()).hexdigest() if part.is_file() else ""
-        if found != wanted:
-            sys.exit(f"{part}: is {'damaged' if found else 'missing'}\n  -> bring this part again")
+        checksum = hashlib.sha256(part.read_bytes()).hexdigest() if part.is_file() else ""
+        if checksum != wanted:
+            sys.exit(f"{part}: is {'damaged' if checksum else 'missing'}\n  -> bring this part again")
         parts.append(part)
     return parts
 

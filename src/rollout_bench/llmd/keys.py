@@ -47,12 +47,12 @@ def ratios(value: Any) -> tuple[float, float]:
     """Return the relative spread of input and output lengths, from one number or from JSON with both."""
     try:
         read = json.loads(value) if isinstance(value, str) else value
-        found = [number(read[key] if isinstance(read, dict) else read) for key in ("input", "output")]
+        both = [number(read[key] if isinstance(read, dict) else read) for key in ("input", "output")]
     except (ValueError, KeyError):
-        found = [-1.0]
-    if not all(0 <= ratio < 1 for ratio in found):
+        both = [-1.0]
+    if not all(0 <= ratio < 1 for ratio in both):
         raise ValueError('a number from 0 to below 1, or {"input": NUMBER, "output": NUMBER}')
-    return found[0], found[1]
+    return both[0], both[1]
 
 
 def goodput(value: Any) -> dict[str, float]:
@@ -211,9 +211,9 @@ class Keys:
 
     def _unmet_condition(self, only: Mapping[str, Any], above: str) -> str | None:
         """Return why a key is not supported beside the others; None if it is."""
-        found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
-        keys = {name: name.rpartition(".")[2] for name, value in found.items() if value not in only[name]}
-        unmet = [f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items()]
+        values = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
+        keys = {name: name.rpartition(".")[2] for name, value in values.items() if value not in only[name]}
+        unmet = [f"needs {key}: {' or '.join(only[name])}, but {key} is {values[name]}" for name, key in keys.items()]
         return unmet[0] if unmet else None
 
 

@@ -96,13 +96,13 @@ def write_arrivals(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
     users, rates = [stage.concurrency for stage in stages], [_plain(stage.rate) or "inf" for stage in stages]
     seconds, counted = [_plain(stage.duration_s) for stage in stages], [stage.requests for stage in stages]
     by_rate, several = any(stage.rate for stage in stages), len(stages) > 1
-    found = {
+    online = {
         "concurrency": users if several and (any(users) or not by_rate) else users[0],
         "request_rate": None if not by_rate else rates if several else rates[0],
         "duration_s": seconds if len(set(seconds)) > 1 else seconds[0],
         "requests": counted if len(set(counted)) > 1 else None,
     }
-    meaning.online |= {key: value for key, value in found.items() if value is not None}
+    meaning.online |= {key: value for key, value in online.items() if value is not None}
 
 
 def _plain(value: float | None) -> float | int | None:
@@ -244,11 +244,11 @@ def benchmarks_of(content: Mapping[str, Any], where: str) -> list[dict[str, Any]
     spec, changes = content.get("spec"), content.get("benchmarks")
     if not isinstance(spec, dict) or not isinstance(changes, list):
         return [dict(content)]
-    found = [
+    variants = [
         {**content, "spec": with_overrides(spec, parsed(change, place), place)}
         for place, change in ((f"{where}: benchmarks[{number}]", change) for number, change in enumerate(changes))
     ]
-    return found or [dict(content)]
+    return variants or [dict(content)]
 
 
 def guidellm(keys: Keys) -> list[HeldLoad]:

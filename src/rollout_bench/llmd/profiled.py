@@ -89,11 +89,11 @@ def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | N
         workload = {**workload, "profile": {**profile, "overrides": overrides}}
         settings = {**settings, name: workload}
         try:
-            found = profile_of(WorkloadProfile.model_validate(workload["profile"]), config, f"{where}.profile")
+            loaded = profile_of(WorkloadProfile.model_validate(workload["profile"]), config, f"{where}.profile")
         except ValidationError:  # the check of the config reports it
             continue
-        _check_mode(config, found, where)
-        settings[name], limits[name] = _with_profile_settings(workload, found, where), found.meaning.slo
+        _check_mode(config, loaded, where)
+        settings[name], limits[name] = _with_profile_settings(workload, loaded, where), loaded.meaning.slo
     return {**config, "workload_settings": settings, **_slo(config, limits)}
 
 
@@ -133,14 +133,14 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     Raises:
         UserError: if the file is missing now, or can't be read.
     """
-    found = profile_of(profile, config, "config: profile", of_the_launch)
+    loaded = profile_of(profile, config, "config: profile", of_the_launch)
     comments = (
-        f"{found.title}, as the launches of this experiment fill it in.",
+        f"{loaded.title}, as the launches of this experiment fill it in.",
         "PORT is picked by each server of ours: put in the port of a server to run the profile by hand.",
-        *found.meaning.notes,
+        *loaded.meaning.notes,
     )
     head = "".join(f"# {comment}\n" for comment in comments)
-    return head + yaml.safe_dump(found.content, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(loaded.content, sort_keys=False, allow_unicode=True)
 
 
 def with_profile_files(merged: Mapping[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -176,10 +176,10 @@ def profile_lines(config: Mapping[str, Any]) -> list[str]:
     lines = []
     profiles = {name: config["workload_settings"].get(name, {}).get("profile") for name in config["workloads"]}
     for name, profile in ((name, profile) for name, profile in profiles.items() if profile is not None):
-        found = profile_of(WorkloadProfile.model_validate(profile), config, "config: profile")
-        parts = {key: part for key in ("online", "slo") if (part := getattr(found.meaning, key))}
-        lines += [f"profile: {name} is {found.title}, read as {_flow(found.meaning.workload | parts)}"]
-        lines += [f"profile: {name}: {note}" for note in found.meaning.notes]
+        loaded = profile_of(WorkloadProfile.model_validate(profile), config, "config: profile")
+        parts = {key: part for key in ("online", "slo") if (part := getattr(loaded.meaning, key))}
+        lines += [f"profile: {name} is {loaded.title}, read as {_flow(loaded.meaning.workload | parts)}"]
+        lines += [f"profile: {name}: {note}" for note in loaded.meaning.notes]
     return lines
 
 
@@ -191,12 +191,15 @@ def _token_values(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the values from the config for a profile's tokens: llm-d's variable -> value."""
     kubernetes = _mapping(config.get("kubernetes"))
     namespace = (kubernetes.get("namespace"), "default")
-    found = {
+    value_and_default = {
         "LLMDBENCH_VLLM_COMMON_NAMESPACE": namespace,
         "LLMDBENCH_HARNESS_NAMESPACE": namespace,
         "LLMDBENCH_HARNESS_PVC_NAME": (kubernetes.get("results_claim"), "rollout-bench"),
     }
-    return {name: str(configured or os.environ.get(name) or default) for name, (configured, default) in found.items()}
+    return {
+        name: str(configured or os.environ.get(name) or default)
+        for name, (configured, default) in value_and_default.items()
+    }
 
 
 def _measured_names(config: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -275,24 +278,24 @@ def _named_shortly(named: str) -> dict[str, Any]:
     return {"harness": harness, "path": path.name if is_name else named}
 
 
-def _with_profile_settings(workload: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
+def _with_profile_settings(workload: Mapping[str, Any], loaded: Found, where: str) -> dict[str, Any]:
     """Return a workload with the settings of its profile. The config may set only keys that the profile does not."""
-    meaning, online = found.meaning, workload.get("online") or {}
+    meaning, online = loaded.meaning, workload.get("online") or {}
     if not isinstance(online, Mapping):
         raise UserError(f"{where}.online: {online!r} is no mapping", "write keys below it, or leave it out")
     twice = [key for key in workload if key in meaning.workload]
     twice += [f"online.{key}" for key in online if key in meaning.online]
     if twice:
         raise UserError(
-            f"{where}.{twice[0]}: the profile {found.title} also sets {twice[0]}",
+            f"{where}.{twice[0]}: the profile {loaded.title} also sets {twice[0]}",
             "leave it out here and write it into profile.overrides, or give the workload another name",
         )
     return {**meaning.otherwise, **workload, **meaning.workload, "online": {**online, **meaning.online}}
 
 
-def _check_mode(config: Mapping[str, Any], found: Found, where: str) -> None:
+def _check_mode(config: Mapping[str, Any], loaded: Found, where: str) -> None:
     """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
-    modes, wanted = config.get("modes", [DEFAULT_MODE.name]), found.meaning.mode
+    modes, wanted = config.get("modes", [DEFAULT_MODE.name]), loaded.meaning.mode
     if not isinstance(modes, list) or not modes:
         return
     others = MODES.keys() - {SERVED}  # the check of modes reports a misspelt mode
@@ -310,14 +313,17 @@ def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> d
     Raises:
         UserError: if profiles have different limits.
     """
-    written, found = config.get("slo"), {name: limits_of for name, limits_of in limits.items() if limits_of}
+    written, limits_of_profiles = (
+        config.get("slo"),
+        {name: limits_of for name, limits_of in limits.items() if limits_of},
+    )
     is_written = written is not None and any(value is not None for value in _mapping(written).values())
-    if not found or is_written or not isinstance(written or {}, Mapping):
+    if not limits_of_profiles or is_written or not isinstance(written or {}, Mapping):
         return {}
-    first = next(iter(found.values()))
-    if any(limits_of != first for limits_of in found.values()):
+    first = next(iter(limits_of_profiles.values()))
+    if any(limits_of != first for limits_of in limits_of_profiles.values()):
         raise UserError(
-            f"config: slo: the profiles have different goodput limits: {_flow(found)}",
+            f"config: slo: the profiles have different goodput limits: {_flow(limits_of_profiles)}",
             "set slo for all of them, or measure them in two calls",
         )
     return {"slo": first}

@@ -180,23 +180,23 @@ def _places(content: dict[str, Any], key: str, where: str) -> list[Place]:
         raise UserError(f"{where}.{key}: is not a key", "write KEY, a path KEY.KEY, or KEY[0].KEY")
     parts: Place = tuple(int(part) if part.isdecimal() else part for part in re.findall(r"[^.\[\]]+", key))
     written = dict(_walk(content))
-    found = [place for place in written if place[-len(parts) :] == parts]
-    if len(parts) > 1 and (parts[0] in content or not found):
+    matching = [place for place in written if place[-len(parts) :] == parts]
+    if len(parts) > 1 and (parts[0] in content or not matching):
         return [parts]  # a path adds a key; the profile's reader reports unknown ones
-    if not found and any(isinstance(value, dict | list) for value in content.values()):
+    if not matching and any(isinstance(value, dict | list) for value in content.values()):
         names = sorted({str(place[-1]) for place in written})
         close = difflib.get_close_matches(key.lower(), names, n=1, cutoff=ALIKE)
         remedy = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
         raise UserError(
             f"{where}.{key}: the profile has no such key", f"{remedy} (a new key is added by its whole path)"
         )
-    if len({written[place] for place in found}) > 1:
-        places = " and ".join(map(_dotted, found))
+    if len({written[place] for place in matching}) > 1:
+        places = " and ".join(map(_dotted, matching))
         raise UserError(
-            f"{where}.{key}: the profile has {len(found)} such keys in sections of different kinds: {places}",
-            f"write the full path: {_dotted(found[0])}",
+            f"{where}.{key}: the profile has {len(matching)} such keys in sections of different kinds: {places}",
+            f"write the full path: {_dotted(matching[0])}",
         )
-    return found or [parts]
+    return matching or [parts]
 
 
 def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, frozenset[str]]]:

@@ -49,16 +49,16 @@ def _energies(measured: Sequence[Iteration]) -> list[dict[str, float]]:
     nothing: list[dict[str, float]] = [{} for _ in measured]
     if any(not it.devices or None in [use.energy_j for use in it.devices] for it in measured):
         return nothing
-    found = [_energy(it) for it in measured]
-    return found if sum(each["energy_j"] for each in found) else nothing
+    energies = [_energy(it) for it in measured]
+    return energies if sum(each["energy_j"] for each in energies) else nothing
 
 
 def _energy(iteration: Iteration) -> dict[str, float]:
     uses = iteration.devices or []
-    found = {
+    energy = {
         "energy_j": sum(use.energy_j or 0 for use in uses),
         "window_s": sum(use.window_s or 0 for use in uses),
     }
     if all(use.power_limit_w for use in uses):
-        found["allowed_j"] = sum((use.power_limit_w or 0) * (use.window_s or 0) for use in uses)
-    return found
+        energy["allowed_j"] = sum((use.power_limit_w or 0) * (use.window_s or 0) for use in uses)
+    return energy

@@ -11,15 +11,15 @@ BALANCE = "Balance of replicas"
 def columns_of_replicas(iteration: Iteration) -> dict[str, float]:
     """Return the columns of an iteration on several engines; none for a single engine."""
     parts = iteration.replicas or []
-    found: dict[str, float] = {}
+    columns: dict[str, float] = {}
     if len(parts) > 1:
         times = [part.elapsed_s for part in parts]
-        found |= {
+        columns |= {
             "replicas": len(parts),
             "replica_imbalance": imbalance(times),
             "replica_idle_s": iteration.elapsed_s - sum(times) / len(times),
         }
-    return found
+    return columns
 
 
 def imbalance(elapsed_s: Sequence[float]) -> float:

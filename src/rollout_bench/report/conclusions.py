@@ -50,35 +50,37 @@ def conclusions(rows: Sequence[Row], collection: ResultSet, latencies: Latencies
         ((base.experiment.mode, base.experiment.experiment), (base, _judged_metric_first(others), rows_beside))
         for (base, others), rows_beside in zip(groups[:MOST], beside, strict=False)
     )
-    found = [_conclusion(loads, collection) for loads in sweeps.values()]
+    sections = [_conclusion(loads, collection) for loads in sweeps.values()]
     compared = [row for base, others in groups for row in (base, *others)]
     concluded = {row.experiment.place for row in (*compared, *(row for rows_beside in beside for row in rows_beside))}
     without_conclusion = [row for row in rows if row.experiment.place not in concluded]
     refused = _listed("No verdict", [f"{row.label} ({_reason(row)})" for row in without_conclusion if _is_refused(row)])
     if not groups and not refused:
         measured = {row.experiment.experiment for row in rows if row.used}
-        found = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
+        sections = _values([row for row in rows if row.experiment.experiment in measured], collection, latencies)
         without_conclusion = [row for row in without_conclusion if row.experiment.experiment not in measured]
     elif lines := service_lines(rows, latencies, collection.slo)[:MOST]:
-        found.append(Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0], kind="conclusion"))
+        sections.append(
+            Section("Conclusion: what a server sustains", tuple(lines[1:]), lead=lines[0], kind="conclusion")
+        )
     if any(row in lacking and (row.launches or row.experiment.failures) for row in without_conclusion):
         step, command = _next(without_conclusion, [], collection)
         lead, *items = _items(refused, *_doubts(without_conclusion), step)
         lead = lead if refused else f"No result: {lead}"
-        found.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command, kind="conclusion"))
-    if len(found) == 1:
-        found = [replace(found[0], heading="Conclusion")]
-    if found:
+        sections.append(Section("Conclusion: the others", tuple(items), lead=lead, command=command, kind="conclusion"))
+    if len(sections) == 1:
+        sections = [replace(sections[0], heading="Conclusion")]
+    if sections:
         alone = _uncompared(rows, collection) if groups else ()
         loads = len(next(iter(sweeps.values()))) if sweeps else 1  # the first one's headline is the lead
-        answers, others = found[0].items[: loads - 1], found[0].items[loads - 1 :]
-        found[0] = replace(
-            found[0], items=(*answers, *_shared_warnings(rows), *_skipped_combinations(collection), *alone, *others)
+        answers, others = sections[0].items[: loads - 1], sections[0].items[loads - 1 :]
+        sections[0] = replace(
+            sections[0], items=(*answers, *_shared_warnings(rows), *_skipped_combinations(collection), *alone, *others)
         )
     if len(groups) > MOST:
         more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
-        found[-1] = replace(found[-1], items=(*found[-1].items, more))
-    return [*found, *_trends(rows, collection)]
+        sections[-1] = replace(sections[-1], items=(*sections[-1].items, more))
+    return [*sections, *_trends(rows, collection)]
 
 
 def _uncompared(rows: Sequence[Row], collection: ResultSet) -> Iterator[str]:
@@ -238,29 +240,31 @@ def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
 
 def _by_others(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     """Return the numbers that differ from the baseline's in rows whose first does not; empty without one."""
-    found = [
+    differences = [
         f"{_side(row, axes)} {_ratio(other)} ({NUMBERS[name].words[1 if other.verdict == 'faster' else 2]})"
         for row in rows
         if row.comparison.verdict not in ("faster", "slower")
         for name, other in row.comparisons.items()
         if other.verdict in ("faster", "slower") and not other.only_among_all
     ]
-    return _listed(f"By another number different from {baseline}", found)
+    return _listed(f"By another number different from {baseline}", differences)
 
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
     """Return the headline on `others` against `baseline`, and what else was found; `lacking` have no numbers."""
-    found = grouped(
+    by_verdict = grouped(
         (_group(row.comparison), row)
         for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
     )
-    unknown = [f"{_side(row, axes)} ({_reason(row)})" for row in (*found.pop("unknown", ()), *lacking)]
+    unknown = [f"{_side(row, axes)} ({_reason(row)})" for row in (*by_verdict.pop("unknown", ()), *lacking)]
     shown = {
         verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in verdict_rows]
-        for verdict, verdict_rows in found.items()
+        for verdict, verdict_rows in by_verdict.items()
     }
     headline, *rest = _items(
-        _headline(found.get("faster", []), found.get("slower", []), baseline, axes, len(others) + len(lacking)),
+        _headline(
+            by_verdict.get("faster", []), by_verdict.get("slower", []), baseline, axes, len(others) + len(lacking)
+        ),
         _listed(f"No difference from {baseline} above {plain_percent(BOUND)}", shown.get("bounded", [])),
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
         _listed(
@@ -338,9 +342,9 @@ def _other_settings(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> 
         ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
         for row in rows
     )
-    found = grouped((confounders_text(facts), _side(row, axes)) for facts, row in others if facts)
+    by_difference = grouped((confounders_text(facts), _side(row, axes)) for facts, row in others if facts)
     return " ".join(
-        f"Also different from {baseline} in {few_names(names, 5)}: {words}." for words, names in found.items()
+        f"Also different from {baseline} in {few_names(names, 5)}: {words}." for words, names in by_difference.items()
     )
 
 
@@ -392,10 +396,10 @@ def _reason(row: Row) -> str:
 
 def _launches(rows: Sequence[Row]) -> list[LaunchMeasures]:
     """Return the launches of `rows`, each once: of one in rows of several loads, a valid one if there is any."""
-    found = grouped(
+    by_launch = grouped(
         ((row.experiment.mode, row.experiment.experiment, one.launch), one) for row in rows for one in row.launches
     )
-    return [next((one for one in loads if one.valid), loads[0]) for loads in found.values()]
+    return [next((one for one in loads if one.valid), loads[0]) for loads in by_launch.values()]
 
 
 def _doubts(rows: Sequence[Row]) -> Iterator[str]:

@@ -254,8 +254,8 @@ def _side_lines(name: str, side: ResultSet) -> Iterator[str]:
 
 def _difference_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield whether engine, machine or both differ, then each difference."""
-    found = [difference for row in rows for difference in row.against.differences]
-    groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
+    differences = [difference for row in rows for difference in row.against.differences]
+    groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in differences)]
     if not any(row.against.other for row in rows):
         yield "Nothing: see below."
     elif not groups:

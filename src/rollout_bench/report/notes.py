@@ -189,7 +189,7 @@ def summary_notes(findings: Findings) -> SummaryPart:
         if mode_of(row.experiment.mode).passes != "none"  # modes without iterations have no percentiles
         for reason in (*pooled.reasons, *_too_few(row, distributions))
     )
-    found = sections(
+    texts = sections(
         "summary",
         without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.left_out],
         footnotes=findings.footnotes,
@@ -227,9 +227,9 @@ def summary_notes(findings: Findings) -> SummaryPart:
             *conclusions(rows, collection, findings.latencies_by_place),
             *sections("measured", designs=list(_designs(collection))),
         ],
-        sections=[section for section in found if section.kind != "method"],
+        sections=[section for section in texts if section.kind != "method"],
         definitions=[
-            *(section for section in found if section.kind == "method"),
+            *(section for section in texts if section.kind == "method"),
             *sections("energy", unknown=list(_without_energy(rows))),
         ],
     )
@@ -257,10 +257,10 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     alike = grouped(
         ((flag.code, flag.severity, flag.sentence), (name, launches, flag)) for name, launches, flag in _each_flag(rows)
     )
-    for found in alike.values():
-        names = dict.fromkeys(name for name, _, _ in found)
-        launches = dict.fromkeys(launch for _, flag_launches, _ in found for launch in flag_launches.split(", "))
-        yield few_names(list(names)), ", ".join(sorted(launches, key=int)), found[0][2]
+    for equal_flags in alike.values():
+        names = dict.fromkeys(name for name, _, _ in equal_flags)
+        launches = dict.fromkeys(launch for _, flag_launches, _ in equal_flags for launch in flag_launches.split(", "))
+        yield few_names(list(names)), ", ".join(sorted(launches, key=int)), equal_flags[0][2]
 
 
 def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
@@ -275,16 +275,16 @@ def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     alike = grouped(
         ((row.experiment.place, flag.code, flag.severity), (row, launch, flag)) for row, launch, flag in flags.values()
     )
-    for found in alike.values():
-        row, first, flag = found[0]
-        if len({other.sentence for _, _, other in found}) > 1:
+    for equal_flags in alike.values():
+        row, first, flag = equal_flags[0]
+        if len({other.sentence for _, _, other in equal_flags}) > 1:
             flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
-        yield row.whole_name, ", ".join(dict.fromkeys(str(launch) for _, launch, _ in found)), flag
+        yield row.whole_name, ", ".join(dict.fromkeys(str(launch) for _, launch, _ in equal_flags)), flag
 
 
 def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:
     """Yield the reason why offline measures of sequences have no percentile although they were measured."""
-    unproven = [measure for measure, found in distributions.items() if not found.proven]
+    unproven = [measure for measure, distribution in distributions.items() if not distribution.proven]
     if unproven and not mode_of(row.experiment.mode).has_loads:
         names = ", ".join(TITLES[measure].partition(",")[0] for measure in unproven)
         least = samples_needed(PERCENTILES[0] / 100)

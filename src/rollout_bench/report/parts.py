@@ -110,7 +110,9 @@ class Findings:
     def compared_by_iterations(self, mode: Mode) -> frozenset[MetricName]:
         """Return the metrics in which experiments of `mode` are compared by iterations instead of launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
-        return frozenset(metric for row in rows for metric, found in row.comparisons.items() if found.of_passes)
+        return frozenset(
+            metric for row in rows for metric, comparison in row.comparisons.items() if comparison.of_passes
+        )
 
     @cached_property
     def notes(self) -> Mapping[str, int]:
@@ -127,7 +129,7 @@ class Findings:
 
     def entries(self, mode: Mode) -> list[tuple[str, list[Entry[Row]]]]:
         """Return a title for each platform of a timed mode, with the entries of its rows."""
-        found = grouped(
+        by_platform = grouped(
             (
                 (row.experiment.mode, row.experiment.platform),
                 Entry(
@@ -138,7 +140,7 @@ class Findings:
             for row in self.rows
             if mode_of(row.experiment.mode) is mode
         )
-        return [(f"{name}, {on}".removesuffix(f", {UNKNOWN}"), entries) for (name, on), entries in found.items()]
+        return [(f"{name}, {on}".removesuffix(f", {UNKNOWN}"), entries) for (name, on), entries in by_platform.items()]
 
     @cached_property
     def _shared_flags(self) -> frozenset[str]:
@@ -156,7 +158,7 @@ class Findings:
     @cached_property
     def latencies_by_place(self) -> dict[str, Mapping[str, Distribution]]:
         """The distributions of each row's sequences, by its place and by measure."""
-        return {row.experiment.place: found for row, found in zip(self.rows, self.latencies, strict=True)}
+        return {row.experiment.place: by_measure for row, by_measure in zip(self.rows, self.latencies, strict=True)}
 
 
 def _on_unnamed_endpoint(row: Row) -> bool:

@@ -18,7 +18,7 @@ def with_args(**args: object) -> Spec:
 def test_an_engine_whose_share_of_the_memory_is_taken_is_not_started(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(preflight, "node_bytes", lambda: 24 * GIB)
     monkeypatch.setattr(preflight, "available_bytes", lambda: 20 * GIB)
-    monkeypatch.setattr(preflight, "missing", lambda *_: None)
+    monkeypatch.setattr(preflight, "missing_files", lambda *_: None)
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     found = preflight.check_before_start(with_args(), str(tmp_path), None)
     assert found is not None

@@ -82,7 +82,7 @@ def anatomy_of(
         rates = tokens / (ends - begins)
     longest = int(np.lexsort((ends, tokens))[-1])
     rate = float(rates[longest]) if np.isfinite(rates[longest]) else None
-    found = {
+    numbers = {
         "makespan_s": makespan_s,
         "t50_s": complete_s(ends, 50),
         "t90_s": t90_s,
@@ -105,7 +105,7 @@ def anatomy_of(
         "response_length_clip_ratio": None if limit is None else float((tokens >= limit).mean()),
         "timing_per_token_ms": _ratio(1000 * elapsed_s, int(tokens.sum())),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -208,26 +208,31 @@ def critical_value(
     return float(optimize.brentq(excess, low * (1 - 1e-9), high * (1 + 1e-9), xtol=1e-9, rtol=1e-9))
 
 
-def half_widths(found: Contrasts, level: float) -> Array:
+def half_widths(contrasts_of: Contrasts, level: float) -> Array:
     """Return the half width of each log ratio's interval [..., k - 1]; with chance `level`, any interval misses.
 
     The half width is the critical value times the error. If one side visibly scatters more, it is at least `own_error`
     times Student's t at `level` / comparisons (Bonferroni).
     """
-    comparisons = np.maximum(found.comparisons, 1)
+    comparisons = np.maximum(contrasts_of.comparisons, 1)
     points = np.vectorize(critical_value, otypes=[float])
-    shared = points(comparisons, np.maximum(found.freedom, 1), level, np.round(found.correlation, 9))
-    separate = -special.stdtrit(found.own_freedom, level / 2 / comparisons[..., None])
-    return np.asarray(np.maximum(shared[..., None] * found.error, separate * found.own_error))
+    shared = points(comparisons, np.maximum(contrasts_of.freedom, 1), level, np.round(contrasts_of.correlation, 9))
+    separate = -special.stdtrit(contrasts_of.own_freedom, level / 2 / comparisons[..., None])
+    return np.asarray(np.maximum(shared[..., None] * contrasts_of.error, separate * contrasts_of.own_error))
 
 
-def p_value(found: Contrasts, place: int) -> float:
+def p_value(contrasts_of: Contrasts, place: int) -> float:
     """Return the adjusted p value of configuration `place` within its table, consistent with `half_widths`."""
-    comparisons, distance = int(found.comparisons), abs(float(found.log_ratio[place]))
-    shared = adjusted_p(distance / float(found.error[place]), comparisons, int(found.freedom), float(found.correlation))
-    if not found.own_error[place]:
+    comparisons, distance = int(contrasts_of.comparisons), abs(float(contrasts_of.log_ratio[place]))
+    shared = adjusted_p(
+        distance / float(contrasts_of.error[place]),
+        comparisons,
+        int(contrasts_of.freedom),
+        float(contrasts_of.correlation),
+    )
+    if not contrasts_of.own_error[place]:
         return shared
-    separate = 2 * special.stdtr(found.own_freedom[place], -distance / found.own_error[place])
+    separate = 2 * special.stdtr(contrasts_of.own_freedom[place], -distance / contrasts_of.own_error[place])
     return max(shared, min(1.0, comparisons * float(separate)))
 
 

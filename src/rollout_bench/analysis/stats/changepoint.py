@@ -36,21 +36,21 @@ def fall_of(values: Sequence[float], least: float, confidence: float) -> Fall | 
     (E. S. Page, "Continuous inspection schemes", Biometrika 41, 1954). The fall is dated to the value with which the
     sum left 0. A signal counts only if the means before and after differ by more than `least`.
     """
-    total, first, found = 0.0, 1, None
+    total, first, begin = 0.0, 1, None
     for place, standardised in enumerate(_standardised(values)):
         if total == 0.0:
             first = place
         total = max(0.0, total - standardised - REFERENCE)
         if total > THRESHOLD and _shift(values, first, place + 1) < -least:
-            found, total = first, 0.0
-    if found is None or (shift := _shift(values, found, len(values))) >= -least:
+            begin, total = first, 0.0
+    if begin is None or (shift := _shift(values, begin, len(values))) >= -least:
         return None
-    before, after = np.asarray(values[:found]), np.asarray(values[found:])
+    before, after = np.asarray(values[:begin]), np.asarray(values[begin:])
     freedom = len(values) - 2
     squares = float(((before - before.mean()) ** 2).sum() + ((after - after.mean()) ** 2).sum())
     error = math.sqrt(squares / freedom * (1 / before.size + 1 / after.size))
     half_width = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
-    return Fall(found, shift, half_width)
+    return Fall(begin, shift, half_width)
 
 
 def _shift(values: Sequence[float], first: int, end: int) -> float:
@@ -59,12 +59,12 @@ def _shift(values: Sequence[float], first: int, end: int) -> float:
 
 def _standardised(values: Sequence[float]) -> list[float]:
     """Return each of `values` standardised by those before it; 0 for the first two, which have no spread before."""
-    found, mean, squares = [], 0.0, 0.0
+    scores, mean, squares = [], 0.0, 0.0
     for count, value in enumerate(values):
         off = value - mean
         spread = math.sqrt(squares / (count - 1)) if count > 1 else 0.0
         t = math.sqrt(count / (count + 1)) * off / spread if spread else 0.0
-        found.append(float(special.ndtri(special.stdtr(count - 1, t))) if spread else 0.0)
+        scores.append(float(special.ndtri(special.stdtr(count - 1, t))) if spread else 0.0)
         mean += off / (count + 1)
         squares += off * (value - mean)
-    return found
+    return scores

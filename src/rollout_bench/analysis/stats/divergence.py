@@ -184,8 +184,8 @@ def mean_size(log_ratios: Sequence[ArrayLike], confidence: float) -> Bounded:
     share = generator.beta(logs.size + 0.5, means.size - logs.size + 0.5, PIVOTS)
     variance = (logs.size - 1) * logs.var(ddof=1) / generator.chisquare(logs.size - 1, PIVOTS)
     middle = logs.mean() + generator.standard_normal(PIVOTS) * np.sqrt(variance / logs.size)
-    found = _bounded(value, share * np.exp(np.minimum(middle + variance / 2, LARGEST)), confidence)
-    return found if found.high <= FARTHEST * value else Bounded(value, found.low, math.inf)
+    bounded = _bounded(value, share * np.exp(np.minimum(middle + variance / 2, LARGEST)), confidence)
+    return bounded if bounded.high <= FARTHEST * value else Bounded(value, bounded.low, math.inf)
 
 
 def _sequence_means(log_ratios: Sequence[ArrayLike]) -> Array:
@@ -224,27 +224,27 @@ def excess_over_floor(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike
         raise ValueError(f"{len(log_ratios)} sequences can't be held against {len(floor)}")
     own, other = _sequence_means(log_ratios), _sequence_means(floor)
     beyond = own - other
-    found = _bounded(float(beyond.mean()), _draws(beyond.size) @ beyond / beyond.size, confidence)
-    return _widened(found, beyond, confidence) if other.any() else found
+    bounded = _bounded(float(beyond.mean()), _draws(beyond.size) @ beyond / beyond.size, confidence)
+    return _widened(bounded, beyond, confidence) if other.any() else bounded
 
 
 def _widened(
-    found: Bounded, off: Array, confidence: float, least: float = -math.inf, most: float = math.inf
+    bounded: Bounded, off: Array, confidence: float, least: float = -math.inf, most: float = math.inf
 ) -> Bounded:
     """Return an interval that is at least as wide as Student's, with ends between `least` and `most`.
 
     Args:
-        found: value and interval of a bootstrap.
+        bounded: value and interval of a bootstrap.
         off: shift of the value by each sequence, times the number of sequences [n].
         confidence: of the interval.
         least: smallest possible value.
         most: largest possible value.
     """
     if off.size < 2:
-        return found
+        return bounded
     margin = float(special.stdtrit(off.size - 1, (1 + confidence) / 2) * off.std(ddof=1) / math.sqrt(off.size))
-    low, high = max(found.value - margin, least), min(found.value + margin, most)
-    return Bounded(found.value, min(found.low, low), max(found.high, high))
+    low, high = max(bounded.value - margin, least), min(bounded.value + margin, most)
+    return Bounded(bounded.value, min(bounded.low, low), max(bounded.high, high))
 
 
 class _Drawn:
@@ -268,9 +268,9 @@ class _Drawn:
         Sampling Techniques, 1977, section 6.3).
         """
         sums = self._of_each(values)
-        found = _bounded(float(values.mean()), self._times @ sums / self._tokens, self._confidence)
+        bounded = _bounded(float(values.mean()), self._times @ sums / self._tokens, self._confidence)
         off = (sums - sums.sum() / self._counts.sum() * self._counts) / self._counts.mean()
-        return _widened(found, off, self._confidence, float(values.min()), float(values.max()))
+        return _widened(bounded, off, self._confidence, float(values.min()), float(values.max()))
 
     def share(self, is_so: NDArray[np.bool_], sizes: Array) -> Bounded:
         """Return the share of the tokens for which `is_so` [tokens], with its interval.
@@ -282,14 +282,14 @@ class _Drawn:
         it varies, and of being among the `TAIL` largest of `sizes` [tokens], since rare tokens do not show how they
         cluster.
         """
-        found, sequence = self.mean(is_so.astype(float)), np.repeat(np.arange(self._counts.size), self._counts)
+        bounded, sequence = self.mean(is_so.astype(float)), np.repeat(np.arange(self._counts.size), self._counts)
         tail = sizes >= np.quantile(sizes, 1 - TAIL)
         varying = [each for each in (is_so, tail) if each.any() and not each.all()]
         n = min((effective_samples(each, sequence) for each in varying), default=float(is_so.size))
-        k, tail_chance = found.value * n, (1 - self._confidence) / 2
+        k, tail_chance = bounded.value * n, (1 - self._confidence) / 2
         low = special.betaincinv(k, n - k + 1, tail_chance) if k > 0 else 0.0
         high = special.betaincinv(k + 1, n - k, 1 - tail_chance) if k < n else 1.0
-        return Bounded(found.value, min(found.low, float(low)), max(found.high, float(high)))
+        return Bounded(bounded.value, min(bounded.low, float(low)), max(bounded.high, float(high)))
 
     def deviation(self, values: Array) -> Bounded:
         """Return the standard deviation of `values` [tokens] about their mean."""

@@ -84,5 +84,5 @@ def _between(low: float, high: float) -> float:
 
 def _where(signs: Sequence[tuple[Sign, float, float]], wanted: Sign) -> Range | None:
     """Return the range in which the sign is `wanted`; d is a line, so there is at most one range."""
-    found = [(low, high) for sign, low, high in signs if sign == wanted]
-    return (found[0][0], found[-1][1]) if found else None
+    spans = [(low, high) for sign, low, high in signs if sign == wanted]
+    return (spans[0][0], spans[-1][1]) if spans else None

@@ -150,13 +150,13 @@ def slow_beginning(times: Times) -> tuple[int, float]:
 def step(times: Times) -> tuple[int, float]:
     """Return the split with the largest t statistic (number of values before it), and its corrected p-value."""
     n = len(times)
-    found = []
+    statistics = []
     for split in range(1, n):
         left, right = times[:split], times[split:]
         within = (len(left) * left.var() + len(right) * right.var()) / (n - 2)
-        found.append(_ratio(left.mean() - right.mean(), math.sqrt(within * (1 / split + 1 / (n - split)))))
-    best = int(np.argmax(found))
-    return best + 1, min(1.0, (n - 1) * 2 * float(special.stdtr(n - 2, -found[best])))
+        statistics.append(_ratio(left.mean() - right.mean(), math.sqrt(within * (1 / split + 1 / (n - split)))))
+    best = int(np.argmax(statistics))
+    return best + 1, min(1.0, (n - 1) * 2 * float(special.stdtr(n - 2, -statistics[best])))
 
 
 def drift(times: Times) -> tuple[float, float]:

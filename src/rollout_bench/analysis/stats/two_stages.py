@@ -72,13 +72,13 @@ class TwoStages:
         """
         d = np.asarray(log_ratios, dtype=float)
         first = self.first(int((np.isfinite(d).sum(axis=0) >= 2).sum()))
-        found = two_stage_contrasts(d, first)
-        stage = found[0]
+        estimates = two_stage_contrasts(d, first)
+        stage = estimates[0]
         if not stage.comparisons:
-            return found, [None] * d.shape[-1]
+            return estimates, [None] * d.shape[-1]
         spread = stage.error * np.sqrt(stage.pairs)
         needed = blocks_needed(half_widths(stage, 1 - self.confidence) * np.sqrt(stage.pairs), 1.0, self.half_width)
-        return found, [
+        return estimates, [
             FirstStage(first, float(spread[place]), int(needed[place])) if pairs >= first else None
             for place, pairs in enumerate(stage.pairs)
         ]

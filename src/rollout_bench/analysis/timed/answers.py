@@ -59,17 +59,17 @@ def best_and_ties(
         return None
     logs = log_ratios([row.comparison for row in judged])
     estimates = estimated(logs, stop)[0]  # a conclusion must hold for each of them
-    if not all(np.isfinite(found.error).all() for found in estimates):
+    if not all(np.isfinite(estimate.error).all() for estimate in estimates):
         return None
     by_each = [
         may_be_best(
             logs,
-            spread=float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2),
-            freedom=int(found.freedom),
+            spread=float(estimate.pooled_error[0]) * math.sqrt(int(estimate.pairs[0]) / 2),
+            freedom=int(estimate.freedom),
             level=1 - settings.confidence,
-            correlation=float(found.correlation),
+            correlation=float(estimate.correlation),
         )
-        for found in estimates
+        for estimate in estimates
     ]
     may_be = [any(each) for each in zip(*by_each, strict=True)]
     means = [0.0, *np.nanmean(logs, axis=0)]
@@ -112,7 +112,7 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[SweepLine]]:
     if name is None:
         return "", []
     others = [other for other in differing(specs.values()) if other != name]
-    found: dict[tuple[str, str, str, str, str], list[tuple[float, Row]]] = {}
+    points_of: dict[tuple[str, str, str, str, str], list[tuple[float, Row]]] = {}
     for row in measured:
         spec = specs[row.experiment.place]
         value = number_of(spec, name)
@@ -120,10 +120,10 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[SweepLine]]:
             experiment, settings = row.experiment, settable_values(spec)
             fixed = " ".join(f"{other}={config_text(settings[other])}" for other in others if other in settings)
             label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
-            found.setdefault(
+            points_of.setdefault(
                 (experiment.mode, experiment.platform, experiment.model, experiment.workload, label), []
             ).append((value, row))
-    lines = [SweepLine(*names, tuple(sorted(points, key=lambda each: each[0]))) for names, points in found.items()]
+    lines = [SweepLine(*names, tuple(sorted(points, key=lambda each: each[0]))) for names, points in points_of.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
 
 

@@ -41,7 +41,7 @@ def replicas_of(row: Row) -> list[dict[str, float]]:
         parts[list(OF_LOAD)] = nan
     of_each = parts.astype(float).groupby("replica")
     means, sums = of_each.mean(skipna=False), of_each.sum(skipna=False)
-    found = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "elapsed_s": means["elapsed_s"],
             "output_tokens": means["output_tokens"],
@@ -54,4 +54,4 @@ def replicas_of(row: Row) -> list[dict[str, float]]:
             "peak_running": of_each["peak_running"].max(),
         }
     )
-    return [{str(name): value for name, value in each.dropna().items()} for _, each in found.iterrows()]
+    return [{str(name): value for name, value in each.dropna().items()} for _, each in frame.iterrows()]

@@ -231,13 +231,13 @@ def _without_effect(own: Record, other: Record) -> str:
     resolved = [dict(flat({"resolved": {**record.engine.resolved, "num_gpu_blocks": ""}})) for record in sides]
     if differences(resolved[:1], resolved[1:]):
         return ""  # the engines differ; num_gpu_blocks is left out, as it varies from start to start
-    found = []
+    overruled_names = []
     for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
         if any(name in arguments and name not in ignored for arguments, ignored in zip(asked, overruled, strict=True)):
             return ""
-        found += [
+        overruled_names += [
             f"{name} {arguments[name]} was asked for, and the engine uses {ignored[name]}"
             for arguments, ignored in zip(asked, overruled, strict=True)
             if name in arguments
         ]
-    return f"setting without effect: {first_few(found)}" if found else ""
+    return f"setting without effect: {first_few(overruled_names)}" if overruled_names else ""

@@ -58,8 +58,8 @@ def collect(
     if not results.is_dir():
         problem = "is not a folder" if results.exists() else "does not exist"
         raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
-    found = find_results(results)
-    selected = _selected_experiments(results, found, plan)
+    listing = find_results(results)
+    selected = _selected_experiments(results, listing, plan)
     timed = [each for each in selected if isinstance(each, TimedExperiment)]
     if warned:
         from rollout_bench.analysis.timed.steady import with_steadiness
@@ -85,7 +85,7 @@ def collect(
 
         experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
     launches = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
-    places = [(file.launch, launches.get((file.mode, file.experiment))) for file in found.records.values()]
+    places = [(file.launch, launches.get((file.mode, file.experiment))) for file in listing.records.values()]
     return ResultSet(
         experiments=split(experiments),
         baseline=dict(plan.baseline),
@@ -103,12 +103,12 @@ def collect(
 
 
 def _selected_experiments(
-    results: Path, found: ResultsListing, plan: PlanFile | None
+    results: Path, listing: ResultsListing, plan: PlanFile | None
 ) -> list[ExperimentResults[Launched]]:
     """Return the experiments that `plan` selects, in its order; without a plan all of them, sorted by their names."""
     records, failures = (
         grouped(((file.mode, file.experiment), file) for file in files.values())
-        for files in (found.records, found.failures)
+        for files in (listing.records, listing.failures)
     )
 
     def launches_of(place: tuple[str, str], planned: int | None) -> dict[str, Any]:
@@ -197,13 +197,13 @@ def _names_found(results: Path, mode: str, experiment: str, records: Sequence[La
 
 def _usable(files: Iterable[FoundFile], read: Callable[[FoundFile], _Content]) -> tuple[list[_Content], list[Damaged]]:
     """Return the contents of `files` that `read` accepts, and the others with their errors."""
-    found, damaged = [], []
+    usable, damaged = [], []
     for file in files:
         try:
-            found.append(read(file))
+            usable.append(read(file))
         except UserError as error:
             damaged.append(Damaged(file.launch, error))
-    return found, damaged
+    return usable, damaged
 
 
 def _read_records(results: Path, files: Iterable[FoundFile]) -> tuple[list[Launched], list[Damaged]]:

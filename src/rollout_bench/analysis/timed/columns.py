@@ -33,16 +33,16 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     compared = dict.fromkeys(metric for row in rows for metric in row.comparisons)
     known = {MAIN_METRIC, *compared, *(name for row in rows for name in row.values)}
     metrics = [metric for metric in compared if metric != MAIN_METRIC]
-    percentiles = [latency_line(found) for found in latencies] or [{} for _ in rows]
+    percentiles = [latency_line(percentile_cells) for percentile_cells in latencies] or [{} for _ in rows]
     lines = [
         _facts(row)
         | _comparison_cells(row, MAIN_METRIC, "")
         | {name: row.values.get(name) for name in NUMBERS if name in known}
         | dict(row.spread)
-        | found
+        | percentile_cells
         | {name: value for metric in metrics for name, value in _comparison_cells(row, metric, f"{metric}_").items()}
         | {"flags": "; ".join(flag_texts(row)) or None}
-        for row, found in zip(rows, percentiles, strict=True)
+        for row, percentile_cells in zip(rows, percentiles, strict=True)
     ]
     columns = dict.fromkeys((*_NAMES, *(name for line in lines for name in line)))
     frame = pd.DataFrame(lines, columns=list(columns))
@@ -114,7 +114,7 @@ def kv_cache_dtype(row: Row) -> str:
 def _comparison_cells(row: Row, metric: str, prefix: str) -> dict[str, object]:
     comparison = row.comparisons.get(metric, Comparison())
     nothing = comparison.is_baseline or comparison.verdict is None
-    found = {
+    cells = {
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
@@ -124,4 +124,4 @@ def _comparison_cells(row: Row, metric: str, prefix: str) -> dict[str, object]:
         "baseline_launches": None if nothing else comparison.launches_used[1],
         "verdict": "baseline" if comparison.is_baseline else comparison.verdict,
     }
-    return {f"{prefix}{name}": value for name, value in found.items()}
+    return {f"{prefix}{name}": value for name, value in cells.items()}

@@ -188,18 +188,18 @@ def compare_launches(
     better = 1 if NUMBERS[metric].better == "higher" else -1
     pair_or_none = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
     pairs = {launch: pair for launch, pair in pair_or_none.items() if pair is not None}
-    found = most_precise_pairs(pairs, MIN_PAIRS)
-    ways = frozenset(pair.way for pair in found.values())
-    totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
+    chosen = most_precise_pairs(pairs, MIN_PAIRS)
+    ways = frozenset(pair.way for pair in chosen.values())
+    totals = ratio_of_totals(metric, [both[launch] for launch in chosen]) if ways - {"launches"} else None
     unpaired, baseline_unpaired = (len(side) - len(pairs) for side in sides)
     comparison = Comparison(
         unpaired=unpaired,
         baseline_unpaired=baseline_unpaired,
         ways=ways,
         of_totals=None if totals is None else totals**better,
-        other_way={launch: pair.way for launch, pair in pairs.items() if launch not in found},
+        other_way={launch: pair.way for launch, pair in pairs.items() if launch not in chosen},
     )
-    logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
+    logs = {launch: better * pair.log_ratio for launch, pair in chosen.items()}
     return with_pairs(comparison, logs, confidence, stop)
 
 
@@ -292,8 +292,10 @@ def judge(
     judged, p_values = list(family), list[float]()
     for numbers in tables.values():
         if family[numbers[0]].sides is None and (len(numbers) > 1 or stop is not None):
-            for number, found in zip(numbers, _together([family[n] for n in numbers], settings, stop), strict=True):
-                judged[number] = found
+            for number, with_interval in zip(
+                numbers, _together([family[n] for n in numbers], settings, stop), strict=True
+            ):
+                judged[number] = with_interval
         p_values += [judged[number].p_value or 0.0 for number in numbers]
     order = [number for numbers in tables.values() for number in numbers]
     labels = [table for table, numbers in enumerate(tables.values()) for _ in numbers]
@@ -308,11 +310,11 @@ def _together(comparisons: Sequence[Comparison], settings: ComparisonSettings, s
     In two stages there are two estimates, and a conclusion must hold for each of them.
     """
     estimates, first_stages = estimated(log_ratios(comparisons), stop)
-    halves = np.max([half_widths(found, 1 - settings.confidence) for found in estimates], axis=0)
+    halves = np.max([half_widths(estimate, 1 - settings.confidence) for estimate in estimates], axis=0)
     with np.errstate(over="ignore"):
         lows, highs = np.exp(estimates[0].log_ratio - halves), np.exp(estimates[0].log_ratio + halves)
     for place, comparison in enumerate(comparisons):
-        p = max(p_value(found, place) for found in estimates)
+        p = max(p_value(estimate, place) for estimate in estimates)
         low, high, first_stage = float(lows[place]), float(highs[place]), first_stages[place]
         yield replace(comparison, low=low, high=high, p_value=p, first_stage=first_stage)
 

@@ -35,22 +35,22 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
     Only the engine or only the machine may differ, or the groups in `earlier.differ`.
     """
     across = _across(experiments, earlier.experiments)
-    found = [_counterpart(experiment, earlier, across) for experiment in experiments]
+    counterparts = [_counterpart(experiment, earlier, across) for experiment in experiments]
     tables = grouped(
         ((experiment.mode, experiment.platform), number)
-        for number, (experiment, against) in enumerate(zip(experiments, found, strict=True))
+        for number, (experiment, against) in enumerate(zip(experiments, counterparts, strict=True))
         if against.other is not None
     )
     for numbers in tables.values():
         refused = (
-            _mixed_facts_error([other for number in numbers if (other := found[number].other)], earlier.name)
+            _mixed_facts_error([other for number in numbers if (other := counterparts[number].other)], earlier.name)
             or _mixed_facts_error([experiments[number] for number in numbers], earlier.of)
-            or _too_different([found[number] for number in numbers], earlier)
+            or _too_different([counterparts[number] for number in numbers], earlier)
         )
         if refused:
             against = Counterpart(instead=Comparison(reason=refused.problem), refused=refused)
-            found = [against if number in numbers else each for number, each in enumerate(found)]
-    return found
+            counterparts = [against if number in numbers else each for number, each in enumerate(counterparts)]
+    return counterparts
 
 
 def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
@@ -104,7 +104,7 @@ def _mixed_facts_error(side: Sequence[TimedExperiment], name: str) -> UserError 
             continue
         by_value = grouped((facts.get(fact, NOT_SET), launch) for launch, facts in launches)
         if len(by_value) > 1:
-            values = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
+            values = "; ".join(f"{value} ({first_few(names)})" for value, names in by_value.items())
             return UserError(
                 f"{name}: its launches differ in {fact}: {values}",
                 "select those of one kind (make its summary with a plan of them), or move the others away",

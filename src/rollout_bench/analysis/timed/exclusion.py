@@ -102,7 +102,7 @@ def _with_flags(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) 
 
 def _flags(records: Sequence[Record]) -> list[list[Flag]]:
     """Return the flags of the launches of a block, decided anew for each of `HOST_LIMITS` with readings."""
-    found = [list(record.validity) for record in records]
+    flags_of = [list(record.validity) for record in records]
     for limit in HOST_LIMITS:
         read = [[i.host for i in each.iterations if i.host is not None and not i.warmup] for each in records]
         losses, pooled = (
@@ -112,11 +112,11 @@ def _flags(records: Sequence[Record]) -> list[list[Flag]]:
         if pooled is None:
             continue
         most = max((lost for lost in losses if lost is not None), key=lambda lost: lost.certain)
-        for lost, flags in zip(losses, found, strict=True):
+        for lost, flags in zip(losses, flags_of, strict=True):
             flag = _flag(limit, pooled, most, lost)
             if lost is not None or flag is not None:
                 _replace_flag(flags, limit.code, flag)
-    return found
+    return flags_of
 
 
 def _replace_flag(flags: list[Flag], code: str, flag: Flag | None) -> None:

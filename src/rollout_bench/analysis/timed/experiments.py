@@ -72,12 +72,17 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
 
 def _facts(record: Launched) -> dict[str, str]:
     weights, cache = record.engine.weights_bytes_by_dtype, record.engine.kv_cache
-    found: dict[str, Mapping[str, int]] = {}
+    amounts_of: dict[str, Mapping[str, int]] = {}
     if weights is not None:
-        found |= {"bytes of linear layers": weights.linear, "bytes of other weights": weights.other}
+        amounts_of |= {"bytes of linear layers": weights.linear, "bytes of other weights": weights.other}
     if cache is not None:
-        found |= {"layers of the KV cache": cache.layers, "bytes that it takes": {"a token": cache.bytes_per_token}}
-    return {name: " + ".join(f"{n:,} {of}" for of, n in sorted(amounts.items())) for name, amounts in found.items()}
+        amounts_of |= {
+            "layers of the KV cache": cache.layers,
+            "bytes that it takes": {"a token": cache.bytes_per_token},
+        }
+    return {
+        name: " + ".join(f"{n:,} {of}" for of, n in sorted(amounts.items())) for name, amounts in amounts_of.items()
+    }
 
 
 @dataclass(frozen=True)

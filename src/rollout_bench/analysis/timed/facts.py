@@ -123,23 +123,23 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
     ones.
     """
     names = dict.fromkeys(name for facts in (*other, *own) for name in facts)
-    found = []
+    differing = []
     for name in names:
         mine, theirs = ({facts.get(name, NOT_SET): None for facts in side} for side in (own, other))
         if set(mine) == set(theirs) or _about_the_same(name, [*mine, *theirs]):
             continue
         if name.startswith("resolved.") and NOT_SET in {**mine, **theirs}:
             continue
-        found.append(
+        differing.append(
             Difference(name, *(", ".join(_readable(name, value) for value in side) for side in (mine, theirs)))
         )
-    return found
+    return differing
 
 
 def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
     """Return launch index and differing fact for the launches that both sides have: `IN_PAIRS` and the host's name."""
     partners = {record.launch: record for record in other}
-    found = []
+    differing = []
     for record in own:
         partner = partners.get(record.launch)
         if partner is None:
@@ -148,8 +148,8 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
             own_value, other_value = _pair_value(fact, record), _pair_value(fact, partner)
             was_asked = fact == "device_count" and _asked(record) != _asked(partner)
             if own_value != other_value and not was_asked:
-                found.append((record.launch, Difference(fact, str(own_value), str(other_value))))
-    return found
+                differing.append((record.launch, Difference(fact, str(own_value), str(other_value))))
+    return differing
 
 
 def _pair_value(fact: str, record: Record) -> object:

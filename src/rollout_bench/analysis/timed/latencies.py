@@ -147,11 +147,11 @@ def distribution(values: Array, independent: int, of_launch: ArrayLike | None = 
     percentiles = {p: float(percentile_of(ordered, p / 100)) for p in PERCENTILES}
     proven = {}
     for percentile in provable(independent):
-        found = percentile_interval(ordered, percentile / 100, independent=independent)
+        interval = percentile_interval(ordered, percentile / 100, independent=independent)
         value = percentiles[percentile]
         away = 0.0 if of_launch is None else spread_of_groups(values, of_launch, percentile / 100)
         low, high = max(0.0, value - away), value + away
-        proven[percentile] = Bounded(value, min(float(found.low), low), max(float(found.high), high))
+        proven[percentile] = Bounded(value, min(float(interval.low), low), max(float(interval.high), high))
     return Distribution(len(ordered), independent, percentiles, proven)
 
 

@@ -81,15 +81,15 @@ def measured_launches(
     has_loads = mode_of(experiment.mode).has_loads
     read = compared is None or has_loads or any(NUMBERS[metric].of for metric in compared)
     wholes = {record.launch: record for record in experiment.whole.records}
-    found = tuple(
+    measures = tuple(
         measure(r, experiment.side_files[r.launch].requests if read else None, slo, wholes[r.launch])
         for r in experiment.records
     )
-    if all(P99 in launch.values for launch in found if launch.valid):
-        return found
+    if all(P99 in launch.values for launch in measures if launch.valid):
+        return measures
     return tuple(
         replace(launch, values={name: value for name, value in launch.values.items() if name != P99})
-        for launch in found
+        for launch in measures
     )
 
 

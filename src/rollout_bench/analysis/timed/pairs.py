@@ -90,8 +90,10 @@ def most_precise_pairs(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]
     differences. That spread may also decide the number of pairs. The choice does not depend on the ratios.
     """
     of_way = {way: {launch: pair for launch, pair in pairs.items() if pair.way == way} for way in WAYS}
-    candidates = [found for found in of_way.values() if found]
-    return next((found for found in candidates if len(found) >= least), candidates[0] if candidates else {})
+    candidates = [pairs_of_way for pairs_of_way in of_way.values() if pairs_of_way]
+    return next(
+        (pairs_of_way for pairs_of_way in candidates if len(pairs_of_way) >= least), candidates[0] if candidates else {}
+    )
 
 
 def typical(launch: LaunchMeasures) -> bool:
@@ -149,8 +151,8 @@ def paired_launches(
 ) -> dict[int, tuple[LaunchMeasures, LaunchMeasures]]:
     """Return the pairs of launches that both sides have, by their index."""
     by_launch: Mapping[int, LaunchMeasures] = {launch.launch: launch for launch in theirs}
-    found = {launch.launch: (launch, by_launch[launch.launch]) for launch in own if launch.launch in by_launch}
-    return dict(sorted(found.items()))
+    both = {launch.launch: (launch, by_launch[launch.launch]) for launch in own if launch.launch in by_launch}
+    return dict(sorted(both.items()))
 
 
 def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
@@ -275,12 +277,12 @@ def _most(each: Iterable[Counter[str]]) -> int:
 
 def _place_differences(own: Placement, other: Placement) -> Counter[str]:
     """Return 1 for each place that only `own` had, and -1 for each place that only its partner had."""
-    found = Counter({"beside others": bool(own.neighbours) - bool(other.neighbours)})
+    differences = Counter({"beside others": bool(own.neighbours) - bool(other.neighbours)})
     sides = ({own.node}, {other.node}) if own.node != other.node else ({*own.devices}, {*other.devices})
     if own.node != other.node or _differ(own, other):
-        found.update(sides[0] - sides[1])
-        found.subtract(sides[1] - sides[0])
-    return found
+        differences.update(sides[0] - sides[1])
+        differences.subtract(sides[1] - sides[0])
+    return differences
 
 
 def place_flags(own: Placement, other: Placement) -> list[Flag]:

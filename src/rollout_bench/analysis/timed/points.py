@@ -15,13 +15,13 @@ def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]
 
     An experiment with one load or none is unchanged.
     """
-    found = [_parts(experiment) for experiment in experiments]
-    if all(len(parts) == 1 for parts in found):
+    parts_of = [_parts(experiment) for experiment in experiments]
+    if all(len(parts) == 1 for parts in parts_of):
         return tuple(experiments)
-    swept = {_names(parts[0].whole) for parts in found if len(parts) > 1}
+    swept = {_names(parts[0].whole) for parts in parts_of if len(parts) > 1}
     groups = grouped(
         (_names(part.whole) if _names(part.whole) in swept else number, part)
-        for number, parts in enumerate(found)
+        for number, parts in enumerate(parts_of)
         for part in parts
     )
     return tuple(

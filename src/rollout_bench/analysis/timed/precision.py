@@ -193,12 +193,12 @@ def _with_pairs_of(
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding_metric([*valid, *others], experiment, comparison)
     in_turn = [launch for launch in valid if launch.paired]
-    found = compare_launches(in_turn, others, metric, comparison.confidence)
+    compared = compare_launches(in_turn, others, metric, comparison.confidence)
     return _Compared(
         own=experiment,
         other=other,
         metric=metric,
-        comparison=found,
+        comparison=compared,
         launches=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
         spoilt=frozenset(
             launch.launch

@@ -149,13 +149,13 @@ def rows_of(collection: ResultSet) -> list[Row]:
     measured = _measured_launches(experiments, collection)
     others = measured
     if collection.earlier is not None:
-        found = against_earlier(experiments, collection.earlier)
+        counterparts = against_earlier(experiments, collection.earlier)
         others = _measured_launches(collection.earlier.experiments, collection)
     else:
         index = index_by_names(experiments)
-        found = [against_baseline(e, index, collection.baseline) for e in experiments]
-        measured = _marked_launches(measured, experiments, found)
-    pairs = list(zip(experiments, found, strict=True))
+        counterparts = [against_baseline(e, index, collection.baseline) for e in experiments]
+        measured = _marked_launches(measured, experiments, counterparts)
+    pairs = list(zip(experiments, counterparts, strict=True))
     metrics_of_mode = _metrics(pairs, measured, collection)
     metrics = [metrics_of_mode[e.mode] for e in experiments]
     compared: dict[MetricName, list[Comparison | None]] = {
@@ -164,7 +164,7 @@ def rows_of(collection: ResultSet) -> list[Row]:
                 _comparison(e, other, measured, others, collection, metric) if metric in wanted else None
                 for (e, other), wanted in zip(pairs, metrics, strict=True)
             ],
-            found,
+            counterparts,
             collection,
         )
         for metric in dict.fromkeys(metric for wanted in metrics for metric in wanted)
@@ -184,7 +184,7 @@ def rows_of(collection: ResultSet) -> list[Row]:
                 label=with_setting(quant_label, e.setting, named=(e.mode, *names_of(e)) in has_others),
                 launches=measured[e.place],
                 comparisons={metric: each for metric, each in comparisons.items() if each is not None},
-                against=found[number],
+                against=counterparts[number],
             )
         )
     return rows
@@ -225,11 +225,11 @@ def _measured_launches(experiments: Sequence[TimedExperiment], collection: Resul
 
 
 def _marked_launches(
-    measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
+    measured: Measured, experiments: Sequence[TimedExperiment], counterparts: Sequence[Counterpart]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
-        table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
+        table = [(e, a) for e, a in zip(experiments, counterparts, strict=True) if e.platform == platform]
         limit_s = round_s([e for e, _ in table])  # over all modes, which are interleaved as well
         for experiment, against in table:
             if against.other is not None:
@@ -239,11 +239,11 @@ def _marked_launches(
 
 
 def _judged_comparisons(
-    found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: ResultSet
+    comparisons: Sequence[Comparison | None], against: Sequence[Counterpart], collection: ResultSet
 ) -> list[Comparison | None]:
     """Return the comparison of each experiment in one metric, None without one; each table is judged together."""
-    judged = list(found)
-    known = {number: comparison for number, comparison in enumerate(found) if comparison is not None}
+    judged = list(comparisons)
+    known = {number: comparison for number, comparison in enumerate(comparisons) if comparison is not None}
     tables = grouped(((e.mode, e.platform), n) for n, e in enumerate(collection.experiments) if n in known)
     for table in tables.values():
         baselines = [other.place if (other := against[number].other) else None for number in table]
@@ -280,15 +280,15 @@ def _comparison(
             name: {record.block is None or len(record.block.members) == 1 for record in valid_records(side)}
             for name, side in sides
         }
-        found = compare_launches_apart(valid, wanted, metric, confidence)
-        if not found.sides or len(set().union(*alone.values())) == 1:
-            return found
+        comparison = compare_launches_apart(valid, wanted, metric, confidence)
+        if not comparison.sides or len(set().union(*alone.values())) == 1:
+            return comparison
         beside = " and ".join(name for name, kinds in alone.items() if False in kinds)
         reason = (
             f"launches of {beside} were interleaved, with other engines alive beside them, and others ran alone, "
             "which changes their speed: measure both with the same interleave"
         )
-        return replace(found, low=None, high=None, p_value=None, verdict="unknown", reason=reason)
+        return replace(comparison, low=None, high=None, p_value=None, verdict="unknown", reason=reason)
     paired, reason = [launch for launch in valid if launch.paired], _why_unpaired(valid)
     if not paired:
         return Comparison(verdict="unknown", reason=reason)

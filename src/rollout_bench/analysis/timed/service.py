@@ -137,7 +137,7 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
     begins_s = np.where(np.isnan(requests.scheduled_s), requests.sent_s, requests.scheduled_s)
-    found = {}
+    anatomies = {}
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None
         in_iteration = (requests.iteration == iteration.index) & ~requests.failed
@@ -145,7 +145,7 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
             continue
         if np.isnan([begins_s[in_iteration], requests.last_s[in_iteration]]).any():
             return {}
-        found[iteration.index] = anatomy_of(
+        anatomies[iteration.index] = anatomy_of(
             begins_s[in_iteration],
             requests.last_s[in_iteration],
             requests.output_tokens[in_iteration],
@@ -153,7 +153,7 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
             iteration.elapsed_s,
             limit=None if own_limits else workload.longest_pair[1],
         )
-    return found
+    return anatomies
 
 
 def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
@@ -168,8 +168,8 @@ def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[
     if lengths:
         values["output_tokens"] = np.concatenate([launch.output_tokens[launch.good] for launch in launches]) * 1.0
         clusters["output_tokens"] = [[launch.iteration[launch.good]] for launch in launches]
-    measured = {measure: found for measure, found in values.items() if found.size}
-    return measured, {measure: _independent(found, clusters[measure]) for measure, found in measured.items()}
+    measured = {measure: pooled for measure, pooled in values.items() if pooled.size}
+    return measured, {measure: _independent(pooled, clusters[measure]) for measure, pooled in measured.items()}
 
 
 def _clusters(launch: Requests, measure: str) -> list[Indices]:
@@ -189,11 +189,11 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
     """Return the number of independent values: the smallest estimate over launches and over each labelling."""
     sizes = [labels[0].size for labels in launches]
     of_launch = np.repeat(np.arange(len(sizes)), sizes)
-    found = [effective_samples(values, of_launch)]
+    sample_sizes = [effective_samples(values, of_launch)]
     for labelling in zip(*launches, strict=True):
         most = max(int(labels.max(initial=0)) for labels in labelling) + 1
-        found.append(effective_samples(values, of_launch * most + np.concatenate(labelling)))
-    return max(1, int(min(found)))
+        sample_sizes.append(effective_samples(values, of_launch * most + np.concatenate(labelling)))
+    return max(1, int(min(sample_sizes)))
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     arriving = [_arrivals(requests.of_iterations([i]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     known_due = all(np.isfinite(one.due_s).all() for one in arriving)
     kept = kept_up(arriving, KEPT_UP) if known_due else None
-    found = {
+    numbers = {
         **{latency: _mean(requests.known(latency)) for latency in LATENCIES},
         P99: p99_s(requests),
         "duration_s": elapsed_s,
@@ -241,7 +241,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "send_delay_most_s": float(delays.max()) if delays.size else None,
         "tokens_per_piece": _tokens_per_piece(requests),
     }
-    known = {name: value for name, value in found.items() if value is not None}
+    known = {name: value for name, value in numbers.items() if value is not None}
     return Service(
         known,
         kept is None or kept.is_sure,
@@ -265,9 +265,9 @@ def completion_of(requests: Requests) -> dict[str, float]:
     Empty unless the times of all `requests` are known.
     """
     whole = requests.sent_at_start()
-    found = {"e2el_s": _mean(whole.known("e2el_s")), P99: p99_s(whole)}
+    numbers = {"e2el_s": _mean(whole.known("e2el_s")), P99: p99_s(whole)}
     is_known = whole.known("e2el_s").size == whole.iteration.size
-    return {name: value for name, value in found.items() if is_known and value is not None}
+    return {name: value for name, value in numbers.items() if is_known and value is not None}
 
 
 def p99_s(requests: Requests) -> float | None:

@@ -24,8 +24,8 @@ def steadiness_flags(record: Record) -> list[Flag]:
     """Return a flag for each load under which the measured iterations are not steady."""
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     loads = grouped((iteration.point and iteration.point.label, iteration) for iteration in measured)
-    found = (judge(comparable_times(record.spec.workload, iterations)) for iterations in loads.values())
-    return [Flag(code=each.code, severity="warning", sentence=each.sentence) for each in found if each is not None]
+    judgements = (judge(comparable_times(record.spec.workload, iterations)) for iterations in loads.values())
+    return [Flag(code=each.code, severity="warning", sentence=each.sentence) for each in judgements if each is not None]
 
 
 def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
@@ -51,7 +51,7 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
 
 def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
     """Return `comparable_s` of passes, rescaled so that the sum equals their total elapsed time."""
-    found = [comparable_s(workload, iteration) for iteration in iterations]
+    times_s = [comparable_s(workload, iteration) for iteration in iterations]
     took = [one.elapsed_s if one.judged_s is None else one.judged_s for one in iterations]
-    scale = sum(took) / sum(found)
-    return [scale * each for each in found]
+    scale = sum(took) / sum(times_s)
+    return [scale * each for each in times_s]

@@ -14,10 +14,10 @@ def buckets(sizes: Sequence[tuple[str, int]], most_bytes: int) -> list[range]:
         most_bytes: size limit of a bucket. A larger tensor is a separate bucket; all tensors of a bucket have the same
             data type.
     """
-    found, first, held = [], 0, 0
+    full, first, held = [], 0, 0
     for number, (dtype, size) in enumerate(sizes):
         if number > first and (held + size > most_bytes or dtype != sizes[first][0]):
-            found.append(range(first, number))
+            full.append(range(first, number))
             first, held = number, 0
         held += size
-    return [*found, range(first, len(sizes))] if sizes else []
+    return [*full, range(first, len(sizes))] if sizes else []

@@ -89,17 +89,17 @@ def adapter_tensors(
     """
     import torch
 
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, inputs, outputs in linear_layers(model, trust_remote_code=trust_remote_code):
         if lora.is_target(name):
             where, seed = f"base_model.model.{name}", name if weights == "first" else f"{name} {weights}"
             a, b = _random(f"{seed} A", lora.rank, inputs), _random(f"{seed} B", outputs, lora.rank)
-            found[f"{where}.lora_A.weight"] = (a / math.sqrt(inputs)).bfloat16()
-            found[f"{where}.lora_B.weight"] = (b * deviation / lora.scale / math.sqrt(lora.rank)).bfloat16()
-    if not found:
+            tensors[f"{where}.lora_A.weight"] = (a / math.sqrt(inputs)).bfloat16()
+            tensors[f"{where}.lora_B.weight"] = (b * deviation / lora.scale / math.sqrt(lora.rank)).bfloat16()
+    if not tensors:
         cause = f"{model} has no linear layer for an adapter of {lora.targets}"
         raise MeasuringFailed("lora_unsupported", cause, "choose other targets, or leave lora out for this model")
-    return found
+    return tensors
 
 
 def write_adapter(folder: Path, model: str, lora: Lora, **more: Any) -> dict[str, int]:

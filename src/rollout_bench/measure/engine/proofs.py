@@ -45,7 +45,7 @@ class Proofs:
     def take(self, weights: Weights) -> WeightProof:
         """Return the proof of the engine's current state; `weights` are its expected weights."""
         ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs=self._must_change)
-        proofs = {f"{rank}/{name}": proof for rank, found in enumerate(ranks) for name, proof in found.items()}
+        proofs = {f"{rank}/{name}": proof for rank, of_rank in enumerate(ranks) for name, proof in of_rank.items()}
         now = {name: checksum for name, (checksum, _, _) in proofs.items()}
         trained = {name for name, (_, _, must_change) in proofs.items() if must_change}
         before, self._before = self._before or now, now

@@ -293,8 +293,8 @@ def cause_of_death(status: int, log: str, out_of_memory: bool) -> Cause:
 
 def last_exception(log: str) -> str:
     """Return the last line of `log` that looks like the end of a traceback; empty if there is none."""
-    found = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
-    plain = [line for line in found if not WRAPPERS.search(line)]
+    lines = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
+    plain = [line for line in lines if not WRAPPERS.search(line)]
     return str(plain[-1]) if plain else ""
 
 

@@ -138,15 +138,15 @@ def read_log(text: str) -> dict[str, float]:
 
     With several workers, the largest number of each name counts because the engine waits for the slowest worker.
     """
-    found = {}
+    facts = {}
     for name, pattern in START_UP_PATTERNS.items():
         if values := [float(match.replace(",", "")) for match in re.findall(pattern, text)]:
-            found[name] = max(values)
+            facts[name] = max(values)
     if spans := [_seconds(*match) for match in re.findall(CPU_COMPILE, text, re.DOTALL)]:
-        found.setdefault("compile_s", max(spans))
+        facts.setdefault("compile_s", max(spans))
     if loads := len(re.findall(FROM_CACHE, text)):
-        found["compile_cache_loads"] = float(loads)
-    return found
+        facts["compile_cache_loads"] = float(loads)
+    return facts
 
 
 def _seconds(begin: str, end: str) -> float:
@@ -179,7 +179,7 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
         f"saw answers {1e3 * median_s:.1f} ms late at the median": median_s > LATE_MEDIAN_S,
         f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more": p99_s > LATE_P99_S,
     }
-    problems = [problem for problem, found in seen.items() if found]
+    problems = [problem for problem, holds in seen.items() if holds]
     if not problems:
         return []
     sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
@@ -244,14 +244,14 @@ def adapter_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
     if adapter is None:
         return [invalid("lora_not_proven", "The engine says nothing of the adapter that was asked for.")]
     if adapter.held_values < HELD_SHARE * adapter.values:
-        found = f"its layers hold {adapter.held_values:,d} of the {adapter.values:,d} values of its adapter"
+        evidence = f"its layers hold {adapter.held_values:,d} of the {adapter.values:,d} values of its adapter"
     elif adapter.logprob_difference <= (0.0 if spec.load_format in NO_WEIGHTS_NEEDED else LEAST_NATS):
-        found = (
+        evidence = (
             f"log probabilities with and without its adapter differ by {adapter.logprob_difference:.2g} nats at most"
         )
     else:
         return []
-    return [invalid("lora_not_proven", f"The engine does not use the adapter: {found}.")]
+    return [invalid("lora_not_proven", f"The engine does not use the adapter: {evidence}.")]
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:

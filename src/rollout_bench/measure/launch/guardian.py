@@ -189,10 +189,10 @@ def end_left_behind(say: Callable[[str], None]) -> bool:
     Returns:
         Whether any process was left.
     """
-    found = False
+    has_killed = False
     for folder in _left_behind():
         killed, stuck = _end_processes(folder)
-        found = found or killed
+        has_killed = has_killed or killed
         if stuck:
             # a dying process loses the variables by which it is found
             (folder / STUCK).write_text("\n".join(_written(group_of(pid)) for pid in stuck))
@@ -203,7 +203,7 @@ def end_left_behind(say: Callable[[str], None]) -> bool:
             )
         else:
             _remove(folder)
-    return found
+    return has_killed
 
 
 def _written(group: Group) -> str:
@@ -267,12 +267,12 @@ def processes_in(folder: Path) -> list[int]:
     """
     setting, marked = f"TMPDIR={folder}".encode(), f"/memfd:{folder.name} (deleted)"
     stuck = _read(_lines(folder / STUCK))
-    found = [group.leader for group in stuck if group == group_of(group.leader) and is_living(group.leader)]
+    pids = [group.leader for group in stuck if group == group_of(group.leader) and is_living(group.leader)]
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or owned by another user
             if setting in (entry / "environ").read_bytes().split(b"\0") or marked in _open_in(entry):
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def _open_in(process: Path) -> Iterator[str]:

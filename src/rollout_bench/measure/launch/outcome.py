@@ -133,7 +133,7 @@ def interrupted(launches: Sequence[LaunchOutcome], error: Interrupted, cause_of_
     status = 1
     for launch in launches:
         if state_of(launch.out) == "missing":
-            found = launch.failed("interrupted", cause)
-            print(found, file=sys.stderr, flush=True)
-            status = found.status
+            error_shown = launch.failed("interrupted", cause)
+            print(error_shown, file=sys.stderr, flush=True)
+            status = error_shown.status
     return status

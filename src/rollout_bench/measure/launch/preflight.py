@@ -56,14 +56,14 @@ def changed_dataset(spec: Spec, dataset: Path | None) -> Cause | None:
     if spec.workload.dataset is None or dataset is None:
         return None
     try:
-        found = sha256(read_bytes(dataset))
+        checksum = sha256(read_bytes(dataset))
     except UserError as error:
         return Cause("dataset_changed", error.problem, "bring the file back, or plan again with another one")
-    if found == spec.workload.dataset.sha256:
+    if checksum == spec.workload.dataset.sha256:
         return None
     return Cause(
         "dataset_changed",
-        f"{dataset}: is another file than when the spec was written: its sha256 begins with {found[:8]}",
+        f"{dataset}: is another file than when the spec was written: its sha256 begins with {checksum[:8]}",
         "run `snakemake` again, so that it plans for the file as it is now, or bring the old one back",
     )
 
@@ -180,9 +180,9 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
     if spec.endpoint is not None:
         return changed_dataset(spec, dataset)
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
-        found = version(name)
-        if found != wanted:
-            cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
+        installed = version(name)
+        if installed != wanted:
+            cause = f"the plan is for {name} {wanted}; {sys.executable} has {installed or 'none'}"
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
     if folder := shadowing_folder(spec.engine.name):
         cause = f"{sys.executable} imports vLLM from {folder}, not the installed {spec.engine.name}"

@@ -149,8 +149,8 @@ def _shifted_row(row: SequenceRow, replica: int, prompts: int, offset_s: float) 
 def _numbered_flags(flags: Iterable[Sequence[Flag]]) -> list[Flag]:
     return [
         flag.model_copy(update={"sentence": f"Replica {replica}: {flag.sentence}"})
-        for replica, found in enumerate(flags)
-        for flag in found
+        for replica, flags_of_replica in enumerate(flags)
+        for flag in flags_of_replica
     ]
 
 

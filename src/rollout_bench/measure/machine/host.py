@@ -156,15 +156,15 @@ def _difference(before: float | None, after: float | None) -> float | None:
 def found_in(path: str, pattern: str) -> str | None:
     """Return what the group of `pattern` matches in the file at `path`; None without file or match."""
     with contextlib.suppress(OSError):
-        if found := re.search(pattern, Path(path).read_text(errors="replace"), re.MULTILINE):
-            return found[1]
+        if match := re.search(pattern, Path(path).read_text(errors="replace"), re.MULTILINE):
+            return match[1]
     return None
 
 
 def number_in(path: str, pattern: str) -> int | None:
     """Return the number that `pattern` finds in the file at `path`; None without file or number."""
-    found = found_in(path, pattern)
-    return None if found is None else int(found)
+    text = found_in(path, pattern)
+    return None if text is None else int(text)
 
 
 PACKAGES = (

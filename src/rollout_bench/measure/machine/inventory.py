@@ -45,11 +45,11 @@ def _named_device(variable: str, text: str, word: str, devices: Sequence[Device]
     if word.startswith("MIG-"):
         return Device(name=word, visible=word, parts=(word,))
     uuid, number = word.startswith("GPU-") and word, word.isdigit() and str(int(word))
-    found = [it for it in devices if (uuid and it.name.startswith(uuid)) or (number and it.visible == number)]
-    if len(found) == 1:
-        return found[0]
+    named = [it for it in devices if (uuid and it.name.startswith(uuid)) or (number and it.visible == number)]
+    if len(named) == 1:
+        return named[0]
     devices_here = f"this machine has {', '.join(device.visible for device in devices) or 'none'}"
-    raise _wrong(variable, text, f"{word} names several" if found else f"there is no device {word!r}, {devices_here}")
+    raise _wrong(variable, text, f"{word} names several" if named else f"there is no device {word!r}, {devices_here}")
 
 
 def _wrong(variable: str, text: str, what: str) -> DeviceError:
@@ -139,9 +139,9 @@ def visible_devices(
         return core_blocks(blocks or 1)
     if platform == "unknown":
         return []
-    found = gpus.gpus() if platform == "cuda" else npus.npus()
+    devices = gpus.gpus() if platform == "cuda" else npus.npus()
     name = VARIABLES[platform]
-    return None if found is None else restricted_devices(name, variables.get(name), found)
+    return None if devices is None else restricted_devices(name, variables.get(name), devices)
 
 
 def usual_isolation(platform: Platform) -> Isolation:

@@ -297,8 +297,8 @@ def _take_devices(
     """Take free devices, or return the claims that prevent it."""
     groups, size = shape
     with folder_lock(folder, pause):
-        found = claims_in(folder)
-        others = [each for each in found if each.alive]
+        claims = claims_in(folder)
+        others = [each for each in claims if each.alive]
         exclusive = [each for each in others if "exclusive" in (claim.isolation, each.isolation)]
         free = [device for device in devices if not any(set(device.parts) & set(each.holds) for each in others)]
         if exclusive or groups * size > len(free):
@@ -311,7 +311,7 @@ def _take_devices(
         os.fchmod(descriptor, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, claim.model_dump_json().encode())
-        left = [each for each in found if not (each.alive or (each.holds and set(each.holds).isdisjoint(claim.holds)))]
+        left = [each for each in claims if not (each.alive or (each.holds and set(each.holds).isdisjoint(claim.holds)))]
         for each in left:
             each.path.unlink(missing_ok=True)
         return Lease(claim, descriptor, chosen, left_over=any(each.holds for each in left))
@@ -357,16 +357,16 @@ def lease(wanted: LeaseRequest, pause: Pause, say: Callable[[str], None]) -> Ite
         MeasuringFailed: if the folder of claims cannot be used.
     """
     spec, needed = wanted.spec, devices_needed(wanted.spec)
-    found = inventory.visible_devices(spec.platform, wanted.devices or needed)
-    _check(wanted, found)
-    devices = found or []
+    visible = inventory.visible_devices(spec.platform, wanted.devices or needed)
+    _check(wanted, visible)
+    devices = visible or []
     start = wanted.first * needed % max(1, len(devices))
     claim = LeaseFile(
         name="/".join([*wanted.record.parts[-3:-1], wanted.record.stem]),
         results=str(wanted.record.absolute().parent.parent.parent),
         pid=os.getpid(),
         # with unknown devices, launches cannot be kept on different devices
-        isolation="exclusive" if found is None else wanted.isolation or inventory.usual_isolation(spec.platform),
+        isolation="exclusive" if visible is None else wanted.isolation or inventory.usual_isolation(spec.platform),
     )
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
     shape = replicas(spec), devices_per_replica(spec) if devices else 0
@@ -408,10 +408,10 @@ def _check(wanted: LeaseRequest, devices: Sequence[Device] | None) -> None:
     )
     variable = inventory.VARIABLES.get(spec.platform, "")
     named = f" ({variable}={os.environ[variable]})" if variable in os.environ else ""
-    found = f"{visible} {'is' if visible == 1 else 'are'} visible here{named}{limited}"
+    visible_text = f"{visible} {'is' if visible == 1 else 'are'} visible here{named}{limited}"
     raise DeviceError(
         "too_few_devices",
-        f"the launch needs {needed} device{'s' if needed > 1 else ''}{f' ({asks})' if asks else ''}; {found}",
+        f"the launch needs {needed} device{'s' if needed > 1 else ''}{f' ({asks})' if asks else ''}; {visible_text}",
         "set devices to what it needs, or lower what it asks for"
         if spec.platform == "cpu"
         else f"{'raise devices' if limited else 'make more visible'}, or lower what it asks for",

@@ -34,13 +34,13 @@ def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None)
         files: device files; None: those in /dev.
     """
     mapped = _MAPPED.findall(ask("-m"))
-    found = sorted((int(logic), int(physical or logic)) for logic, physical in mapped)
-    if not found:
+    numbered = sorted((int(logic), int(physical or logic)) for logic, physical in mapped)
+    if not numbered:
         present = files if files is not None else Path("/dev").glob("davinci*")
         numbers = sorted(int(match[1]) for path in present if (match := _FILE.search(path.name)))
         # A container with only some of the files still numbers them from 0.
-        found = list(enumerate(numbers))
-    return [Device(f"npu-{number}", str(logic), (f"npu-{number}",), logic) for logic, number in found] or None
+        numbered = list(enumerate(numbers))
+    return [Device(f"npu-{number}", str(logic), (f"npu-{number}",), logic) for logic, number in numbered] or None
 
 
 _CHIP = re.compile(

@@ -96,15 +96,15 @@ def overruled(parts: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> d
 
     A nested key is called `<argument>.<key>`. Arguments that are in none of the parts of the config are left out.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in asked.items():
         field = "cache_dtype" if name == "kv_cache_dtype" else name
         used = next((part[field] for part in parts if field in part), value)
         if isinstance(value, Mapping) and hasattr(used, "__dict__"):
-            found |= {f"{name}.{inner}": each for inner, each in overruled([vars(used)], value).items()}
+            values |= {f"{name}.{inner}": each for inner, each in overruled([vars(used)], value).items()}
         elif not _as_asked(value, used):
-            found[name] = _plain(used)
-    return found
+            values[name] = _plain(used)
+    return values
 
 
 def _as_asked(asked: Any, used: Any) -> bool:
@@ -266,17 +266,17 @@ def adapter_tensors_of(model: Any) -> Iterator[tuple[str, Any]]:
 def count_weights(model: Any) -> dict[str, dict[str, int]]:
     """Return the bytes of all tensors of `model` by data type, separately for linear layers with experts and others."""
     names = ("linear", "other", "linear_methods", "linear_kernels")
-    found: dict[str, Counter[str]] = {name: Counter() for name in names}
+    counts_of: dict[str, Counter[str]] = {name: Counter() for name in names}
     seen: set[int] = set()
     for name, module in model.named_modules():
         is_linear = is_linear_module(module) and not ROUTER.search(name)
         if is_linear:
-            found["linear_methods"][_method(module)] += 1
-            found["linear_kernels"].update(_kernels(module))
+            counts_of["linear_methods"][_method(module)] += 1
+            counts_of["linear_kernels"].update(_kernels(module))
         for label, held in all_tensors(module, seen) if is_linear else own_tensors(module, seen):
             counts = is_linear and not NOT_A_WEIGHT.search(label)
-            found["linear" if counts else "other"][_dtype(held)] += held.nbytes
-    return {name: dict(counts) for name, counts in found.items()}
+            counts_of["linear" if counts else "other"][_dtype(held)] += held.nbytes
+    return {name: dict(counts) for name, counts in counts_of.items()}
 
 
 def is_linear_module(module: Any) -> bool:
@@ -295,8 +295,8 @@ def _method(module: Any) -> str:
 def _kernels(module: Any) -> list[str]:
     """Return the kernel of the layer's method; empty if the method has none."""
     holders = (getattr(module, "scheme", None), getattr(module, "quant_method", None))
-    found = [getattr(holder, name, None) for holder in holders for name in ("kernel", "fp8_linear")]
-    return [type(kernel).__name__ for kernel in found if kernel is not None][:1]
+    kernels = [getattr(holder, name, None) for holder in holders for name in ("kernel", "fp8_linear")]
+    return [type(kernel).__name__ for kernel in kernels if kernel is not None][:1]
 
 
 def own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -372,8 +372,11 @@ def _device() -> dict[str, Any]:
 
     kinds = [getattr(torch, kind, None) for kind in ("cuda", "npu")]
     devices = next((kind for kind in kinds if kind is not None and kind.is_available()), None)
-    found = devices and devices.get_device_properties(devices.current_device())
-    return {"device_model": found and found.name, "device_memory_bytes": found and int(found.total_memory)}
+    properties = devices and devices.get_device_properties(devices.current_device())
+    return {
+        "device_model": properties and properties.name,
+        "device_memory_bytes": properties and int(properties.total_memory),
+    }
 
 
 def cache_held(model: Any, tokens: int) -> dict[str, Any] | None:

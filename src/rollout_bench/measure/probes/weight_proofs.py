@@ -118,11 +118,11 @@ class WeightProofs(WeightCensus):
             adapter: whether updates must change an adapter's tensors, and no others.
         """
         model = self.get_model()
-        found = {name: (proof, trained and not adapter) for name, (proof, trained) in proofs_of(model, norms).items()}
+        proofs = {name: (proof, trained and not adapter) for name, (proof, trained) in proofs_of(model, norms).items()}
         if adapter:
             held = adapter_tensors_of(model)
-            found |= {name: (proof_of(tensor), bool(tensor.count_nonzero())) for name, tensor in held}
-        return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in found.items()}
+            proofs |= {name: (proof_of(tensor), bool(tensor.count_nonzero())) for name, tensor in held}
+        return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in proofs.items()}
 
     def rollout_bench_noting(self, on: bool) -> None:
         """Take checksums while weights are loaded, or stop it: timed updates must not pay for it."""
@@ -140,7 +140,7 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
     may leave both unchanged. Near one, bf16 has no values closer than 0.004. Tokens that do not occur have no gradient.
     Workspaces are not weights and are left out.
     """
-    found: dict[str, tuple[TensorProof, bool]] = {}
+    proofs: dict[str, tuple[TensorProof, bool]] = {}
     named: Counter[str] = Counter()  # parts of a list have the same name
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -158,8 +158,8 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
                 trained = norms and label == "weight" and "Norm" in bases
             name = f"{path}.{label}"
             named[name] += 1
-            found[f"{name}#{named[name]}" if named[name] > 1 else name] = (proof, trained)
-    return found
+            proofs[f"{name}#{named[name]}" if named[name] > 1 else name] = (proof, trained)
+    return proofs
 
 
 # A worker imports this module by name before it loads weights.

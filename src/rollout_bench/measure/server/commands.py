@@ -123,11 +123,13 @@ def command_environment(prefix: str, key: str, target: Target) -> dict[str, str]
 
     Local servers bypass proxies.
     """
-    found = {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
     loopback = "127.0.0.1,localhost,::1"
     if "Authorization" in target.headers:
-        found[key] = target.headers["Authorization"].removeprefix("Bearer ")
-    return found | {name: ",".join(filter(None, [found.get(name), loopback])) for name in ("NO_PROXY", "no_proxy")}
+        environment[key] = target.headers["Authorization"].removeprefix("Bearer ")
+    return environment | {
+        name: ",".join(filter(None, [environment.get(name), loopback])) for name in ("NO_PROXY", "no_proxy")
+    }
 
 
 def _run(line: list[str], environment: dict[str, str], folder: Path, harness: str) -> CpuTimes:

@@ -90,15 +90,15 @@ def read_report(report: dict[str, Any], load: Load, offset_s: float) -> commands
     kinds = report["benchmarks"][0]["requests"]
     stats = [stat["info"] | stat for kind in ("successful", "errored", "incomplete") for stat in kinds[kind]]
     stats.sort(key=lambda stat: float(stat["settings"]["trace_duration"]))
-    found = [_outcome(stat, offset_s) for stat in stats]
+    outcomes = [_outcome(stat, offset_s) for stat in stats]
     if load.in_turn:
-        began_s = min((outcome.sent_s for outcome in found if outcome.sent_s is not None), default=0.0)
+        began_s = min((outcome.sent_s for outcome in outcomes if outcome.sent_s is not None), default=0.0)
     else:
         began_s = min((stat["scheduler_start_time"] for stat in stats), default=0.0) - offset_s + _lead_s(load)
-    for outcome, due_s in zip(found, load.due_s or (), strict=False):
+    for outcome, due_s in zip(outcomes, load.due_s or (), strict=False):
         outcome.due_s = began_s + due_s
-    ended_s = max((outcome.ended_s for outcome in found if outcome.ended_s is not None), default=began_s)
-    return began_s, ended_s - began_s, found
+    ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=began_s)
+    return began_s, ended_s - began_s, outcomes
 
 
 def _outcome(stat: dict[str, Any], offset_s: float) -> RequestOutcome:

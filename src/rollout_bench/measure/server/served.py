@@ -158,18 +158,18 @@ def opened_server(job: Job, context: EngineContext, **more: Any) -> Opened:
         gc.collect()
         gc.freeze()
     start_s = time.perf_counter()
-    found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
-    if found is not None or context.kept is None:
+    endpoint = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
+    if endpoint is not None or context.kept is None:
         context.send(PhaseBegins(phase="importing"))
         context.send(PhaseBegins(phase="initializing"))
-    if found is None and context.kept is None:
+    if endpoint is None and context.kept is None:
         context.kept = start_server(spec, job.model, adapter, **more), time.perf_counter() - start_s
-    opened, init_s = context.kept if found is None else (found, time.perf_counter() - start_s)
+    opened, init_s = context.kept if endpoint is None else (endpoint, time.perf_counter() - start_s)
     environment, flags = (
         read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),
         opened.flags,
     )
-    if found is None:
+    if endpoint is None:
         opened.serve(spec)
         flags = flags + engine_flags(spec, opened.facts)
     else:

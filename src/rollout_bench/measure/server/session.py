@@ -242,8 +242,8 @@ def identity(connection: Connection, token_ids: bool) -> Served:
         check_answer(status, text, target)
     if status == 400:  # with which many servers answer http where they speak https
         check_scheme(target.url)
-    found = parsed(text) if status == 200 else None
-    data = found.get("data") if isinstance(found, dict) else None
+    answer = parsed(text) if status == 200 else None
+    data = answer.get("data") if isinstance(answer, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     listed = {entry["id"]: entry for entry in entries if isinstance(entry.get("id"), str)}
     if listed and model not in listed:
@@ -475,8 +475,8 @@ def _prompt_logprobs(connection: Connection, ids: list[int], model: str) -> list
     body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
     status, text = connection.ask("POST", "/v1/completions", body)
     check_answer(status, text, connection.target)
-    found = json.loads(text)["choices"][0]["prompt_logprobs"][1:]
-    return [of[str(token)]["logprob"] for token, of in zip(ids[1:], found, strict=True)]
+    logprobs = json.loads(text)["choices"][0]["prompt_logprobs"][1:]
+    return [of[str(token)]["logprob"] for token, of in zip(ids[1:], logprobs, strict=True)]
 
 
 def from_workers(connection: Connection, method: str, answer_s: float = ANSWER_S, **given: Any) -> list[Any]:

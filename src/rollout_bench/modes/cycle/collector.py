@@ -12,8 +12,8 @@ class Collector(Measurement):
     def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Return the flags that need the whole launch."""
         repeats = self.spec.lora is None or self.spec.platform != "cuda"
-        found = not_finite_flags(self.proofs) or cycle_flags(*self.proofs, repeats=repeats)
-        return [*super().doubts(facts, log), *found]
+        flags = not_finite_flags(self.proofs) or cycle_flags(*self.proofs, repeats=repeats)
+        return [*super().doubts(facts, log), *flags]
 
 
 def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof, *, repeats: bool = True) -> list[Flag]:

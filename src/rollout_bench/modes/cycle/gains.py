@@ -58,13 +58,13 @@ def net_gain(own: Row, other: Row, comparison: Comparison, confidence: float) ->
     both = [(sides[0][n], sides[1][n]) for n in sorted(comparison.pairs) if all(n in side for side in sides)]
     if len(both) < MIN_PAIRS:
         return None
-    found = crossing(
+    crossings = crossing(
         [mine["cycle_s"] - theirs["cycle_s"] for mine, theirs in both],
         [_token_s(mine) - _token_s(theirs) for mine, theirs in both],
         confidence,
     )
     measured = own.values["sequence_tokens"] if comparison.verdict in FOUND else math.nan
-    return NetGain(pays=_whole(found.below, measured), loses=_whole(found.above, measured), at=found.at)
+    return NetGain(pays=_whole(crossings.below, measured), loses=_whole(crossings.above, measured), at=crossings.at)
 
 
 def _token_s(values: Mapping[str, float]) -> float:

@@ -85,8 +85,8 @@ def drift_report(results: Path, inside: Sequence[ValidExperiment], confidence: f
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
             continue
         scored = sorted(scored, key=lambda each: each.place != reference.place)
-        found = list(_drifted(reference, scored, launches, confidence, problems))
-        drifted += with_verdicts(found, confidence)
+        compared = list(_drifted(reference, scored, launches, confidence, problems))
+        drifted += with_verdicts(compared, confidence)
     return DriftReport(tuple(drifted), tuple(problems))
 
 
@@ -96,7 +96,7 @@ def _settings(each: ValidExperiment) -> DriftSpec:
 
 def _read_launches(results: Path, each: ValidExperiment, problems: list[str]) -> Launches:
     """Return launch index -> launch of an experiment; messages about unreadable files are added to `problems`."""
-    found = {}
+    launches = {}
     for record in each.experiment.records:
         assert isinstance(record, Drift), "records are read by their mode"
         path = record_path(results, each.experiment.mode, each.experiment.experiment, record.launch)
@@ -107,8 +107,8 @@ def _read_launches(results: Path, each: ValidExperiment, problems: list[str]) ->
             continue
         in_order = sorted(rows, key=lambda row: row.sequence)
         scores = {how: [row for row in in_order if row.batch == how] for how in dict.fromkeys(r.batch for r in rows)}
-        found[record.launch] = record.tokens_sha256, scores
-    return found
+        launches[record.launch] = record.tokens_sha256, scores
+    return launches
 
 
 def _drifted(
@@ -163,14 +163,14 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
     Their intervals are simultaneous by Bonferroni's inequality.
     """
     others = sum(not each.of_reference for each in drifted)
-    found = []
+    judged = []
     for each in drifted:
         floor = None if each.of_reference else floor_of(each, drifted)
         if floor is not None:
             beyond = excess_over_floor(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)
-        found.append(each)
-    return found
+        judged.append(each)
+    return judged
 
 
 def floor_of(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:

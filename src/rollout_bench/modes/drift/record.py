@@ -53,5 +53,5 @@ def read_scores(record: Path) -> tuple[Drift, list[ScoredRow]]:
     Raises:
         UserError: as in `contracts.store.read_record` and `contracts.side_files.read_sequences`.
     """
-    found = read_as(record, Drift)
-    return found, read_rows(scores_path(record), found, ScoredRow, ROWS_REMEDY)
+    drift = read_as(record, Drift)
+    return drift, read_rows(scores_path(record), drift, ScoredRow, ROWS_REMEDY)

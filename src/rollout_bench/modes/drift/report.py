@@ -28,8 +28,8 @@ def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Colu
 def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
     """Return `0.0123 [0.0119, 0.0128]`, or `0.0123 [not known]`."""
     ends = (value.value, value.low, value.high)
-    found, low, high = (number(factor * each, digits) if math.isfinite(each) else "unbounded" for each in ends)
-    return f"{found} [not known]" if math.isnan(value.low) else f"{found} [{low}, {high}]"
+    value_text, low, high = (number(factor * each, digits) if math.isfinite(each) else "unbounded" for each in ends)
+    return f"{value_text} [not known]" if math.isnan(value.low) else f"{value_text} [{low}, {high}]"
 
 
 def excess_text(one: Drifted) -> str:
@@ -66,7 +66,7 @@ SIZE: tuple[Column[Drifted], ...] = (
         "reference. This column weights all sequences equally, the other columns all tokens. In brackets: the "
         "interval over sequences, which assumes that a sequence is zero or lognormal. It is not known if fewer "
         "than two sequences differ, and unbounded above a thousand times the mean.",
-        lambda found: bounded_text(found.size),
+        lambda divergence: bounded_text(divergence.size),
     ),
     Column(
         "verdict",
@@ -77,19 +77,19 @@ SIZE: tuple[Column[Drifted], ...] = (
         verdict_text,
         words=True,
     ),
-    _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
-    _of("sd d", "Standard deviation of d.", lambda found: bounded_text(found.sd)),
-    _of("p95 |d|", "95th percentile of |d| over tokens.", lambda found: bounded_text(found.p95)),
-    _of("max |d|", "Maximum |d|.", lambda found: number(found.largest, 3)),
+    _of("mean d", "Mean of d.", lambda divergence: number(divergence.mean, 3)),
+    _of("sd d", "Standard deviation of d.", lambda divergence: bounded_text(divergence.sd)),
+    _of("p95 |d|", "95th percentile of |d| over tokens.", lambda divergence: bounded_text(divergence.p95)),
+    _of("max |d|", "Maximum |d|.", lambda divergence: number(divergence.largest, 3)),
     _of(
         "KL k1",
         "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It can be below 0.",
-        lambda found: bounded_text(found.k1),
+        lambda divergence: bounded_text(divergence.k1),
     ),
     _of(
         "KL k3",
         "Schulman's third estimate of the same KL: mean of e^d - 1 - d, never below 0.",
-        lambda found: bounded_text(found.k3),
+        lambda divergence: bounded_text(divergence.k3),
     ),
 )
 """Columns on the size of the drift."""
@@ -99,35 +99,35 @@ WEIGHTS: tuple[Column[Drifted], ...] = (
     _of(
         f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
         "Share of tokens whose ratio of probabilities e^d (quant / reference) is outside this range, in percent.",
-        lambda found: bounded_text(found.outside, 100),
+        lambda divergence: bounded_text(divergence.outside, 100),
     ),
     _of(
         f"above {CLIP:g} %",
         f"Share of tokens whose ratio is above {CLIP:g}, the usual limit of truncated importance sampling.",
-        lambda found: bounded_text(found.clipped, 100),
+        lambda divergence: bounded_text(divergence.clipped, 100),
     ),
     _of(
         "token ESS %",
         "Effective sample size of tokens, weighted by their ratios, / number of tokens, in percent.",
-        lambda found: bounded_text(found.token_ess, 100, 4),
+        lambda divergence: bounded_text(divergence.token_ess, 100, 4),
     ),
     _of(
         "sequence ESS %",
         "Effective sample size of sequences, weighted by the products of their tokens' ratios, / number of "
         "sequences, in percent.",
-        lambda found: number(100 * found.sequence_ess, 4),
+        lambda divergence: number(100 * divergence.sequence_ess, 4),
     ),
     _of(
         "same first choice %",
         "Share of tokens at whose position both engines find the same token most likely.",
-        lambda found: MISSING if found.agreement is None else bounded_text(found.agreement, 100, 4),
+        lambda divergence: MISSING if divergence.agreement is None else bounded_text(divergence.agreement, 100, 4),
     ),
     _of(
         "perplexity ratio",
         "Perplexity of the tokens under the scoring engine / perplexity under the engine that sampled them.",
-        lambda found: bounded_text(found.perplexity_ratio, digits=5),
+        lambda divergence: bounded_text(divergence.perplexity_ratio, digits=5),
     ),
-    _of("tokens", "Number of tokens of this line, over all its launches.", lambda found: count(found.tokens)),
+    _of("tokens", "Number of tokens of this line, over all its launches.", lambda divergence: count(divergence.tokens)),
 )
 """Columns on importance weights and on choices."""
 

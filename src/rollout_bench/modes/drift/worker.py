@@ -205,10 +205,10 @@ class Scorer:
             engine.add_request(names[-1], {"prompt_token_ids": token_ids}, sampling)
         if pause is not None:
             pause("resume_scheduler")
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         while engine.has_unfinished_requests():
-            found |= {output.request_id: output for output in engine.step() if output.finished}
-        return (found[name] for name in names)
+            outputs |= {output.request_id: output for output in engine.step() if output.finished}
+        return (outputs[name] for name in names)
 
 
 def read_choices(

@@ -26,20 +26,20 @@ def messages(findings: Findings) -> Chart:
 def message_shares(findings: Findings) -> Chart:
     """Chart the share of messages in a decode step over the batch size."""
     confidence = findings.collection.comparison.confidence
-    found = [(run, shares) for run in found_in(findings) if (shares := step_shares(run, confidence))]
+    shares_of_runs = [(run, shares) for run in found_in(findings) if (shares := step_shares(run, confidence))]
     lines = [
         Line(
             run.valid.name,
             [(float(share.batch), 100 * share.value) for share in shares],
             [(float(share.batch), 100 * min(share.launches), 100 * max(share.launches)) for share in shares],
         )
-        for run, shares in found
+        for run, shares in shares_of_runs
     ]
-    batches = sorted({float(share.batch) for _, shares in found for share in shares})
+    batches = sorted({float(share.batch) for _, shares in shares_of_runs for share in shares})
     marks = "Line: pickling and unpickling, mean over launches. Band: from the lowest launch to the highest."
     panel = Lines("", "sequences at once", "% of a decode step", lines, batches, "x")
     title = f"Messages take {range_of([y for line in lines for _, y in line.points], 2)} % of a decode step"
-    return Chart(title, "", marks, [panel] if lines else [], colours_of(run.valid.name for run, _ in found))
+    return Chart(title, "", marks, [panel] if lines else [], colours_of(run.valid.name for run, _ in shares_of_runs))
 
 
 DRAWINGS = {"messages": messages, "message_shares": message_shares}

@@ -99,9 +99,9 @@ def message_uses(run: MessagesRun) -> Iterator[MessageUse]:
 
 def message_of(step: MessageStep, way: Way) -> StepMessage:
     """Return one message of a step that was looked at for its contents."""
-    found: StepMessage | None = getattr(step, way)
-    assert found is not None, "a step of a contents pass has its messages"
-    return found
+    message: StepMessage | None = getattr(step, way)
+    assert message is not None, "a step of a contents pass has its messages"
+    return message
 
 
 def _median(messages: Sequence[StepMessage], value: Callable[[StepMessage], float | None]) -> float | None:

@@ -148,7 +148,7 @@ def broadcast_s(worker: Any, sizes: list[int]) -> list[float]:
     from torch import uint8, zeros
     from vllm.distributed.parallel_state import get_world_group
 
-    group, found = get_world_group(), []
+    group, medians_s = get_world_group(), []
     for size in sizes:
         content, times = zeros(size, dtype=uint8, device=group.device), []
         for _ in range(BROADCASTS):
@@ -157,8 +157,8 @@ def broadcast_s(worker: Any, sizes: list[int]) -> list[float]:
             dist.broadcast(content, src=group.ranks[0], group=group.device_group)
             content[-1].item()  # waits for the device
             times.append((monotonic_ns() - began_ns) / 1e9)
-        found.append(median(times[1:]))
-    return found
+        medians_s.append(median(times[1:]))
+    return medians_s
 
 
 def pickled_bytes() -> dict[str, int]:

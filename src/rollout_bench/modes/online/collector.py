@@ -21,20 +21,22 @@ class Collector(Measurement):
 
 def load_flags(measured: Sequence[Iteration], sequences: Sequence[SequenceRow]) -> list[Flag]:
     """Return the flags of the requests of each load; of a sweep they name their load, unless no load is valid."""
-    found: dict[str, list[Flag]] = {}
+    flags_of: dict[str, list[Flag]] = {}
     for label, iterations in grouped((it.point.label if it.point else "", it) for it in measured).items():
         counted = {iteration.index for iteration in iterations}
         rows = [row for row in sequences if row.iteration in counted]
-        found[label] = [
+        flags_of[label] = [
             *failure_flags(rows),
             *cut_flags(rows),
             *client_flags(iterations),
             *sent_late_flags(rows),
         ]
-    whole = all(any(flag.severity == "invalid" for flag in flags) for flags in found.values())
-    alone = whole or len(found) < 2
+    whole = all(any(flag.severity == "invalid" for flag in flags) for flags in flags_of.values())
+    alone = whole or len(flags_of) < 2
     return [
-        flag if alone else flag.model_copy(update={"load": label}) for label, flags in found.items() for flag in flags
+        flag if alone else flag.model_copy(update={"load": label})
+        for label, flags in flags_of.items()
+        for flag in flags
     ]
 
 

@@ -42,8 +42,8 @@ def _percentile(measure: str, percentile: int) -> Column[Latencies]:
     name = measure.removesuffix("_s").upper()
     what = "Median" if percentile == 50 else f"{percentile}th percentile of"
 
-    def cell(found: Latencies) -> str:
-        values = found.get(measure)
+    def cell(latencies: Latencies) -> str:
+        values = latencies.get(measure)
         if values is None:
             return MISSING
         text = milliseconds(values.by_launch[percentile], 3)
@@ -56,8 +56,8 @@ def _percentile(measure: str, percentile: int) -> Column[Latencies]:
     )
 
 
-def _missing_values_text(found: Latencies) -> str:
-    fewest = [found[measure].independent_by_launch for measure in SHOWN if measure in found]
+def _missing_values_text(latencies: Latencies) -> str:
+    fewest = [latencies[measure].independent_by_launch for measure in SHOWN if measure in latencies]
     return missing_text(min(fewest)) if fewest else MISSING
 
 

@@ -264,11 +264,11 @@ def _near_sizes(size: int, generating: int) -> str:
 def _near_devices(size: int, placement: PlacementSpec) -> str:
     """Return the remedy with the nearest numbers of generating devices that `size` divides."""
     below = len(placement.generating) // size * size
-    found = [number for number in (below, below + size) if number]
+    counts = [number for number in (below, below + size) if number]
     if placement.generators is not None:
-        found = [number for number in found if number < placement.devices]
+        counts = [number for number in counts if number < placement.devices]
     key = "devices" if placement.generators is None else "generators"
-    return f"placement.{key} to {' or '.join(map(str, found))}" if found else "raise placement.devices"
+    return f"placement.{key} to {' or '.join(map(str, counts))}" if counts else "raise placement.devices"
 
 
 def _no_bf16(folder: Path) -> str:

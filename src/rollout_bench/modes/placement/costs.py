@@ -126,8 +126,8 @@ def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
     that a trainer would need.
     """
     mine, theirs = _work(own), _work(other)
-    found = next((name for name in mine if mine[name] != theirs.get(name)), None)
-    return None if found is None else (found, str(mine[found]), str(theirs.get(found)))
+    differing = next((name for name in mine if mine[name] != theirs.get(name)), None)
+    return None if differing is None else (differing, str(mine[differing]), str(theirs.get(differing)))
 
 
 def _work(spec: Spec) -> dict[str, object]:
@@ -145,6 +145,6 @@ def device_table(rows: Sequence[Row]) -> pd.DataFrame:
         | {name: getattr(device, name) for name in ("rank", "generates", "trains", "sequences", "trained_sequences")}
         | {f"{each}_share": device.shares.get(each, 0.0) for each in ACTIVITIES}
         | {"idle_share": device.idle_share}
-        for row, found in ((row, placed_of(row)) for row in rows)
-        for device in (found.devices if found else ())
+        for row, step_costs in ((row, placed_of(row)) for row in rows)
+        for device in (step_costs.devices if step_costs else ())
     )

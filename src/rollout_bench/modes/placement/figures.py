@@ -24,12 +24,12 @@ ACTIVITY_COLOURS = {
 def placement(findings: Findings) -> Chart:
     """Chart the activities of each device in the step with the median time: a panel for each placement."""
     rows = rows_with(findings, "placement")
-    found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
+    typical_steps = [(row, step) for row in rows if (step := typical_step(row)) is not None]
     pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
-    longest = 1.02 * max((step.elapsed_s for _, step in found), default=0.0)
-    names = names_among([row for row, _ in found])
+    longest = 1.02 * max((step.elapsed_s for _, step in typical_steps), default=0.0)
+    names = names_among([row for row, _ in typical_steps])
     panels = []
-    for row, step in found:
+    for row, step in typical_steps:
         bars = [
             Bar(
                 f"device {rank.rank}",
@@ -46,8 +46,8 @@ def placement(findings: Findings) -> Chart:
                 (0, longest),
             )
         )
-    takes = [f"{number(step.elapsed_s, 3)} s ({names[row.experiment.place]})" for row, step in found]
-    title = _verdict([row for row, _ in found], names) or f"A step takes {first_few(takes, 3)}"
+    takes = [f"{number(step.elapsed_s, 3)} s ({names[row.experiment.place]})" for row, step in typical_steps]
+    title = _verdict([row for row, _ in typical_steps], names) or f"A step takes {first_few(takes, 3)}"
     marks = "The step with the median time of all valid launches. Blank: the device waits."
     return Chart(title, content_of(findings, rows), marks, panels, ACTIVITY_COLOURS)
 

@@ -91,9 +91,9 @@ class RankGroup:
             longest = max(int(one) for one in lengths)  # gloo requires equal shapes
             padded = torch.zeros(longest, dtype=torch.int32)
             padded[: len(sent)] = sent
-            found = [torch.empty_like(padded) for _ in range(self.size)]
-            self._host.allgather([found], [padded]).wait()
-        return [one[: int(count)].tolist() for one, count in zip(found, lengths, strict=True)]
+            received = [torch.empty_like(padded) for _ in range(self.size)]
+            self._host.allgather([received], [padded]).wait()
+        return [one[: int(count)].tolist() for one, count in zip(received, lengths, strict=True)]
 
     def add_up(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
         """Replace each tensor by the sum of all members' tensors, in buckets of `most_bytes`."""

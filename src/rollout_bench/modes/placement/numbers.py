@@ -33,7 +33,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         waited_s = sum(step.elapsed_s - step.ranks[rank].busy_s() for rank in ranks)
         return max(0.0, round(waited_s / len(ranks), 9))  # activities may add up to a rounding error more
 
-    found = {
+    columns = {
         "placed_s": step.elapsed_s,
         "placed_device_s": placement.devices * step.elapsed_s,
         "generation_s": slowest(*GENERATING),
@@ -48,7 +48,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         "gathered_bytes": step.gathered_bytes,
         "received_bytes": step.update_bytes,
     }
-    return found | ({"asleep_s": slowest(*SLEEPING)} if placement.sleep else {})
+    return columns | ({"asleep_s": slowest(*SLEEPING)} if placement.sleep else {})
 
 
 def _part(name: str, header: str, definition: str, unit: str = "s") -> Number:

@@ -44,7 +44,9 @@ ACTIVITY: Mapping[Activity, str] = {
 
 
 def _asleep(bytes_of: Callable[[AsleepMemory], int]) -> Callable[[Placed], str]:
-    return lambda found: MISSING if found.asleep is None else number(bytes_of(found.asleep) / 2**30, 3)
+    return lambda placed_step: (
+        MISSING if placed_step.asleep is None else number(bytes_of(placed_step.asleep) / 2**30, 3)
+    )
 
 
 def _percent(share: float) -> str:
@@ -113,7 +115,7 @@ ASLEEP: tuple[Column[Placed], ...] = (
         "sleep level",
         "Sleep level of an engine while its device trains. 1: it moves the weights to the host's memory; 2: it "
         "discards them. At both levels it discards the KV cache.",
-        lambda found: found.spec.sleep or MISSING,
+        lambda placed_step: placed_step.spec.sleep or MISSING,
     ),
     Column(
         "free awake GiB",
@@ -155,14 +157,14 @@ BY_DEVICE: tuple[Column[DeviceCosts], ...] = (
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the costs of a step for each placement, as text and tables; each device's activities; placement.csv."""
     rows = [row for row in findings.rows if row.experiment.mode == mode.name]
-    placements = {row.experiment.place: found for row in rows if (found := placed_of(row))}
+    placements = {row.experiment.place: placed for row in rows if (placed := placed_of(row))}
     measured = {row.experiment.place: row for row in rows if row.experiment.place in placements}
     tables = number_views(findings, mode, (STEP, PARTS, *GENERATED, *OF_LAUNCH), {STEP: LIVING})
     for title, entries in findings.entries(mode):
         known = [
-            Entry(entry.texts, found)
+            Entry(entry.texts, placed)
             for entry in entries
-            if entry.of and (found := placements.get(entry.of.experiment.place))
+            if entry.of and (placed := placements.get(entry.of.experiment.place))
         ]
         devices = [Entry(entry.texts, device) for entry in known if entry.of for device in entry.of.devices]
         asleep = [entry for entry in known if entry.of and entry.of.spec.sleep]
@@ -189,7 +191,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             placed={row.experiment.place: placement_name(_spec(row)) for row in measured.values()},
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             where=lambda row: f"{_group(row)}: " if len(groups) > 1 else "",
-            unfit=[(row, found) for row in rows for found in failed_proofs(row)],
+            unfit=[(row, placed) for row in rows for placed in failed_proofs(row)],
             most=MOST,
         ),
         tables=tables,
@@ -206,7 +208,7 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the name of each measured row in sentences: its placement, or its label where two share one."""
     known = [row for row in rows if row.experiment.records]
     named = placement_name if len({_spec(row).devices for row in known}) < 2 else name_with_devices
-    found = {row.experiment.place: (named(_spec(row)), row) for row in known}
-    alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in found.values())
+    named_rows = {row.experiment.place: (named(_spec(row)), row) for row in known}
+    alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in named_rows.values())
     by_label = max(alike.values(), default=0) > 1
-    return {place: row.label if by_label else name for place, (name, row) in found.items()}
+    return {place: row.label if by_label else name for place, (name, row) in named_rows.items()}

@@ -73,8 +73,10 @@ class ServedEngine:
     def counters(self) -> Counter[str]:
         """Return the server's own counters, by vLLM's names."""
         with self._opened.between_passes():
-            found = parse(self._opened.connection.metrics())
-        return Counter({name.removesuffix("_total"): round(n) for name, n in found.items() if name.endswith("_total")})
+            metrics = parse(self._opened.connection.metrics())
+        return Counter(
+            {name.removesuffix("_total"): round(n) for name, n in metrics.items() if name.endswith("_total")}
+        )
 
     def stop(self) -> None:
         """End the server."""

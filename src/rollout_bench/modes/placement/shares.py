@@ -42,13 +42,13 @@ def packed(trajectories: Iterable[Trajectory]) -> list[int]:
 
 def unpacked(numbers: Sequence[int]) -> list[Trajectory]:
     """Return the sequences from the `numbers` of `packed`."""
-    found, place = [], 0
+    trajectories, place = [], 0
     while place < len(numbers):
         prompt, sample, given, sampled = numbers[place : place + 4]
         outputs = place + 4 + given
         place, begin = outputs + sampled, place + 4
-        found.append(Trajectory(prompt, sample, list(numbers[begin:outputs]), list(numbers[outputs:place])))
-    return found
+        trajectories.append(Trajectory(prompt, sample, list(numbers[begin:outputs]), list(numbers[outputs:place])))
+    return trajectories
 
 
 def advantage(sample: int, samples: int) -> float:

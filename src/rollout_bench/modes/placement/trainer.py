@@ -231,10 +231,10 @@ def _unlike(folder: str, what: str) -> MeasuringFailed:
 
 def checkpoint_weights(folder: str, device: torch.device) -> list[tuple[str, torch.Tensor]]:
     """Return all tensors of a checkpoint, on `device`; raise `MeasuringFailed` if it has none."""
-    found = [(name, tensor.to(device)) for name, tensor in _tensors(folder)]
-    if not found:
+    weights = [(name, tensor.to(device)) for name, tensor in _tensors(folder)]
+    if not weights:
         raise _unlike(folder, "has no *.safetensors")
-    return found
+    return weights
 
 
 def _tensors(folder: str) -> Iterable[tuple[str, torch.Tensor]]:

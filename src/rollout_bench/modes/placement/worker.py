@@ -237,8 +237,8 @@ class GeneratingRank:
     def proof(self, weights: Weights, trainers: Mapping[str, str]) -> WeightProof:
         """Return the proof of the engine's weights; `trainers` has the checksum of each of the trainer's tensors."""
         lost = [name for name, checksum in trainers.items() if self._received.get(name) != checksum]
-        found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
-        return self.proofs.take(weights).model_copy(update=found)
+        lost_weights = {"lost": len(lost), "first_lost": next(iter(lost), None)}
+        return self.proofs.take(weights).model_copy(update=lost_weights)
 
     def iteration_event(self, released: float) -> IterationDone:
         """Return the event for its engine's share of the step, which was released at `released`.
@@ -401,8 +401,8 @@ class PlacedRank:
         generated: list[Trajectory] = []
         if self._generator is not None:
             with notes.doing("gather"):
-                found = self._generator.trajectories(wave)
-                generated = [found[place] for place in self._generator.own(self._colocated)]
+                trajectories = self._generator.trajectories(wave)
+                generated = [trajectories[place] for place in self._generator.own(self._colocated)]
         self._everyone.barrier()
         with notes.doing("gather"):
             gathered = self._everyone.gather(packed(generated))

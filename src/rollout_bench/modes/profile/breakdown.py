@@ -131,8 +131,8 @@ def unprofiled(parts: Mapping[str, float], step_us: float | None, device_clock: 
 
 
 def _per_step(sums: pd.Series, steps: int) -> dict[str, float]:
-    found = {str(category): float(value) / steps for category, value in sums.items()}
-    return dict(sorted(found.items(), key=lambda item: CATEGORIES.index(item[0])))
+    values = {str(category): float(value) / steps for category, value in sums.items()}
+    return dict(sorted(values.items(), key=lambda item: CATEGORIES.index(item[0])))
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,14 @@ def steps(findings: Findings) -> Chart:
     if not shown:
         return Chart("", "", "", (), {})
     tables = {each.table for each in shown}
-    by_phase = grouped((phase, (each, found)) for each in shown for phase, found in each.phases.items())
+    by_phase = grouped((phase, (each, breakdown_of)) for each in shown for phase, breakdown_of in each.phases.items())
     panels = []
     for phase in sorted(by_phase, key=PHASES.index):
         bars = []
-        for each, found in by_phase[phase]:
-            parts = stacked({category_word(c): found.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
+        for each, breakdown_of in by_phase[phase]:
+            parts = stacked({category_word(c): breakdown_of.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
             heading = joined(*each.table) if len(tables) > 1 else ""
-            bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(found.step_us / 1000)} ms"))
+            bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(breakdown_of.step_us / 1000)} ms"))
         panels.append(Rows(phase, "ms per step", bars))
     *_, (phase, breakdown) = shown[0].phases.items()
     first = max(CATEGORIES, key=breakdown.share)

@@ -27,22 +27,22 @@ UNSTEADY_PERCENT = 15.0
 
 def doubts(breakdown: Breakdown) -> list[Flag]:
     """Return all flags of one phase of a profile."""
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     other, ratio, cv = breakdown.traced_share(OTHER), agreement(breakdown), cv_percent(breakdown.unprofiled_s)
     if other > UNKNOWN:
         unknown = f"{100 * other:.0f} % of the step are operators that no rule knows"
-        found["other"] = f"{unknown}, over {100 * UNKNOWN:.0f} %"
+        sentences["other"] = f"{unknown}, over {100 * UNKNOWN:.0f} %"
     if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
-        found["trace_time"] = (
+        sentences["trace_time"] = (
             f"a step takes {in_sentence(breakdown.total_us / 1000)} ms in the trace, "
             f"{in_sentence(1000 * mean(breakdown.profiled_s))} ms as it was timed: "
             + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps")
         )
     if not breakdown.unprofiled_s:
-        found["untimed"] = "no step was timed without the profiler: its overhead is unknown and in all times"
+        sentences["untimed"] = "no step was timed without the profiler: its overhead is unknown and in all times"
     if cv is not None and cv >= UNSTEADY_PERCENT:
-        found["unsteady"] = f"steps vary by {cv:.0f} % without the profiler"
-    return [Flag(code=code, severity="warning", sentence=sentence) for code, sentence in found.items()]
+        sentences["unsteady"] = f"steps vary by {cv:.0f} % without the profiler"
+    return [Flag(code=code, severity="warning", sentence=sentence) for code, sentence in sentences.items()]
 
 
 def agreement(breakdown: Breakdown) -> float | None:
@@ -112,7 +112,7 @@ def profile_table(report: ProfileReport) -> pd.DataFrame:
     baselines = {profiled.place: baseline for profiled, baseline in report.pairs}
     rows = []
     for profiled in report.profiled:
-        for phase, found in profiled.phases.items():
+        for phase, breakdown in profiled.phases.items():
             other = baselines[profiled.place].phases.get(phase) if profiled.place in baselines else None
             rows += [
                 (
@@ -122,14 +122,14 @@ def profile_table(report: ProfileReport) -> pd.DataFrame:
                     profiled.quant,
                     phase,
                     change.part,
-                    found.step_us,
+                    breakdown.step_us,
                     change.own,
-                    change.own / found.step_us if found.step_us else None,
-                    found.parts.get(change.part, 0.0),
-                    found.calls.get(change.part, 0.0),
+                    change.own / breakdown.step_us if breakdown.step_us else None,
+                    breakdown.parts.get(change.part, 0.0),
+                    breakdown.calls.get(change.part, 0.0),
                     change.speedup,
                     change.saved_us if other else None,
                 )
-                for change in changes(other.scaled if other else {}, found.scaled)
+                for change in changes(other.scaled if other else {}, breakdown.scaled)
             ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -54,7 +54,7 @@ def read_profiled(
     """
     named = Counter(names_of(each.experiment) for each in inside)
     places = {names: each.place for each in inside if named[names := names_of(each.experiment)] == 1}
-    found, problems = [], []
+    experiments, problems = [], []
     for each in inside:
         experiment = each.experiment
         baseline = names_of(experiment, collection.baseline)
@@ -68,10 +68,10 @@ def read_profiled(
             reason=each.reason,
         )
         try:
-            found.append(profiled if each.reason else _with_phases(profiled, results, experiment.records[0]))
+            experiments.append(profiled if each.reason else _with_phases(profiled, results, experiment.records[0]))
         except UserError as error:
             problems.append(f"{error.problem}; {error.remedy}")
-    return found, problems
+    return experiments, problems
 
 
 def _with_phases(profiled: ProfiledExperiment, results: Path, record: Launched) -> ProfiledExperiment:

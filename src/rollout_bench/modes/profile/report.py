@@ -187,7 +187,7 @@ def change_columns(phase: Phase) -> tuple[Column[Changes], ...]:
     """Return the columns of own time, speed-up and difference in one phase."""
 
     def of(text: Callable[[Change], str]) -> Callable[[Changes], str]:
-        return lambda found: text(found[phase]) if phase in found else MISSING
+        return lambda changes: text(changes[phase]) if phase in changes else MISSING
 
     def ms(us: float, change: Change) -> str:
         return number(us / 1000, 3) if change.own or change.baseline else MISSING
@@ -240,13 +240,13 @@ def found_in(findings: Findings) -> ProfiledExperiments:
 
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables and notes of all profiles, with unreadable profiles at the top, and profile.csv."""
-    found = found_in(findings)
-    report, tables = found.report, profile_views(findings)
+    results = found_in(findings)
+    report, tables = results.report, profile_views(findings)
     return SummaryPart(
         tables=tables,
         sections=profile_notes(report) if report.profiled else [],
         definitions=definitions("Definitions, profile", tables),
-        warnings=[Section("Profiles that can't be read", found.problems)] if found.problems else [],
+        warnings=[Section("Profiles that can't be read", results.problems)] if results.problems else [],
         files={"profile.csv": profile_table(report)} if report.profiled or report.left_out else {},
     )
 
@@ -256,12 +256,12 @@ def profile_views(findings: Findings) -> list[View]:
     report = found_in(findings).report
     tables: list[View] = []
     beside = list(dict.fromkeys(each.table for each in report.profiled))
-    found = [(each, breakdown) for each in report.profiled for breakdown in each.phases.values()]
+    steps = [(each, breakdown) for each in report.profiled for breakdown in each.phases.values()]
     # the quantizations of a phase side by side
-    found.sort(key=lambda pair: (beside.index(pair[0].table), PHASES.index(pair[1].phase)))
+    steps.sort(key=lambda pair: (beside.index(pair[0].table), PHASES.index(pair[1].phase)))
     for platform in dict.fromkeys(each.platform for each in report.profiled):
         title = f"profile, {platform}"
-        entries = [Entry(_texts(findings, each), step) for each, step in found if each.platform == platform]
+        entries = [Entry(_texts(findings, each), step) for each, step in steps if each.platform == platform]
         entries += [Entry(_texts(findings, each, each.reason)) for each in report.left_out if each.platform == platform]
         shown = shown_categories([entry.of for entry in entries if entry.of])
         rest = [category for category in CATEGORIES if category not in shown]
@@ -278,9 +278,9 @@ def _texts(findings: Findings, of: ProfiledExperiment, empty_because: str = "") 
     return names | {"launches": findings.launches.get(of.place, "")}
 
 
-def shown_categories(found: Sequence[Breakdown]) -> list[str]:
+def shown_categories(breakdowns: Sequence[Breakdown]) -> list[str]:
     """Return the categories with separate columns, in their order."""
-    greatest = {category: max(breakdown.share(category) for breakdown in found) for category in CATEGORIES}
+    greatest = {category: max(breakdown.share(category) for breakdown in breakdowns) for category in CATEGORIES}
     candidates = [category for category in CATEGORIES if category != HOST_GAP and greatest[category] >= SMALL]
     most = sorted(candidates, key=lambda category: -greatest[category])[:MOST_CATEGORIES]
     return [category for category in CATEGORIES if category in most or category == HOST_GAP]
@@ -339,15 +339,15 @@ def profile_notes(report: ProfileReport) -> list[Section]:
     """Return the non-empty sections below the tables of `profile_views`."""
     profiles = [_values_of_profile(each) for each in report.profiled]
     links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
-    found = sections(f"{MODE.name}/report", profiles=profiles, named_operators=_UNKNOWN_NAMES)
-    return [replace(section, links=links) if section.kind == "links" else section for section in found]
+    texts = sections(f"{MODE.name}/report", profiles=profiles, named_operators=_UNKNOWN_NAMES)
+    return [replace(section, links=links) if section.kind == "links" else section for section in texts]
 
 
 def _values_of_profile(profiled: ProfiledExperiment) -> dict[str, Any]:
     def operators(step: Breakdown) -> list[tuple[str, float]]:
         """Return operators without a rule, with their share of the step in percent; empty unless they need a flag."""
-        found = step.unknown if step.traced_share(OTHER) > UNKNOWN else ()
-        return [(operator_word(name), 100 * share) for name, share in found]
+        shares = step.unknown if step.traced_share(OTHER) > UNKNOWN else ()
+        return [(operator_word(name), 100 * share) for name, share in shares]
 
     return {
         "name": title_of(profiled, profiled.quant),

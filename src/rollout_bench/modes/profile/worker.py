@@ -76,15 +76,15 @@ class Traces:
         Raises:
             MeasuringFailed: if there is no trace, or a trace is torn or empty.
         """
-        found = [path for path in sorted(self.written.iterdir()) if ENDING in path.name or path.name.endswith(ASCEND)]
-        if not found:
+        paths = [path for path in sorted(self.written.iterdir()) if ENDING in path.name or path.name.endswith(ASCEND)]
+        if not paths:
             raise MeasuringFailed(
                 "no_trace",
                 f"the profiler was stopped and wrote no trace of {phase}",
                 "look for 'profiler' in the log; free some space, and check that this torch was built with kineto",
             )
         kept = []
-        for number, path in enumerate(found):
+        for number, path in enumerate(paths):
             in_name = RANK.search(path.name)
             rank = int(in_name[1]) if in_name else number
             ascend = path.name.endswith(ASCEND)

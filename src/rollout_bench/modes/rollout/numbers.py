@@ -16,7 +16,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
     if (router := iteration.of(RouterUse)) is None:
         return {}
     parts = iteration.replicas or []
-    found = {
+    columns = {
         "handing_out_s": router.handing_out_s,
         "decide_s": router.decide_s,
         "decisions": router.decisions,
@@ -27,8 +27,8 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         **_thrown_away(iteration),
     }
     if iteration.cached_prompt_tokens is not None:
-        found |= {"cached_tokens": iteration.cached_prompt_tokens, "prompt_tokens": iteration.prompt_tokens}
-    return found
+        columns |= {"cached_tokens": iteration.cached_prompt_tokens, "prompt_tokens": iteration.prompt_tokens}
+    return columns
 
 
 def _sum(parts: Sequence[ReplicaPass | Surplus], field: str) -> dict[str, float]:
@@ -41,12 +41,12 @@ def _turn_sums(iteration: Iteration) -> dict[str, float]:
     uses = [use.model_dump() for part in iteration.replicas or () if (use := part.of(TurnsUse))]
     if not uses:
         return {}
-    found = {name: sum(use[name] for use in uses) for name in uses[0]}
+    sums = {name: sum(use[name] for use in uses) for name in uses[0]}
     return {
-        **found,
+        **sums,
         "generated_sequences": (made := iteration.sequences + _thrown_away(iteration).get("dropped", 0)),
-        "tools": found["answers"] - made,
-        "sequence_s": found["answer_s"] + found["tool_s"],
+        "tools": sums["answers"] - made,
+        "sequence_s": sums["answer_s"] + sums["tool_s"],
         "engines_s": len(uses) * iteration.elapsed_s,
     }
 

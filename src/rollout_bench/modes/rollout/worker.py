@@ -163,12 +163,12 @@ def surplus_of(every: Sequence[Trajectory], dropped: Sequence[int], drain_s: flo
         drain_s: seconds.
         goes_on: whether unfinished ones go on in the next step, so that none is thrown away.
     """
-    found = [one for one in every if one.word.id in dropped]
-    thrown_away = [] if goes_on else found
+    unneeded = [one for one in every if one.word.id in dropped]
+    thrown_away = [] if goes_on else unneeded
     again = [one.row for one in every if one.word.made and one.row.output_tokens]
     return Surplus(
         sequences=len(thrown_away),
-        aborted=sum(one.aborted for one in found),
+        aborted=sum(one.aborted for one in unneeded),
         output_tokens=sum(one.row.output_tokens for one in thrown_away),
         drain_s=drain_s,
         again_tokens=sum(row.prompt_tokens - (row.cached_prompt_tokens or 0) for row in again) if goes_on else None,

@@ -12,7 +12,7 @@ def more_of(records: Sequence[Record]) -> dict[str, Any]:
     """Return the statistics of the phases of the starts of `records`."""
     courses = [course for record in records if (course := start_phases(record)) is not None]
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
-    found = {
+    start = {
         "phases": known_statistics({name: ([course.phase_s(name) for course in courses], "s") for name in phases}),
         **known_statistics(
             {
@@ -22,4 +22,4 @@ def more_of(records: Sequence[Record]) -> dict[str, Any]:
             }
         ),
     }
-    return {"engine_start": found if courses else None}
+    return {"engine_start": start if courses else None}

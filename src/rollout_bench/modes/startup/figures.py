@@ -43,9 +43,9 @@ def _mean_phases(row: Row) -> Iterator[StartPhase]:
     """Yield each phase with its means over the valid launches that had it."""
     courses = [course for record in row.experiment.records if record.valid and (course := start_phases(record))]
     for name in PHASE:
-        if found := [phase for course in courses if (phase := course.phase(name))]:
+        if phases := [phase for course in courses if (phase := course.phase(name))]:
             parts = ("began_s", "ended_s", "elapsed_s")
-            yield StartPhase(name=name, **{part: mean([getattr(each, part) for each in found]) for part in parts})
+            yield StartPhase(name=name, **{part: mean([getattr(each, part) for each in phases]) for part in parts})
 
 
 def _seconds(seconds: float) -> str:

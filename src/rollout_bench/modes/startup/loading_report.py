@@ -134,10 +134,10 @@ def _sleep_wake(record: Record) -> Iterator[dict[str, Any]]:
 
 
 def _category(course: StartCourse, title: str, phases: Iterable[PhaseName]) -> dict[str, Any]:
-    found: dict[str, Any] = {"title": title, "elapsed": _own_s(course, phases)}
+    category: dict[str, Any] = {"title": title, "elapsed": _own_s(course, phases)}
     if title == "Pytorch Compilation":
-        found["categories"] = [_category(course, inner, inner_phases) for inner, inner_phases in COMPILATION]
-    return found
+        category["categories"] = [_category(course, inner, inner_phases) for inner, inner_phases in COMPILATION]
+    return category
 
 
 def _own_s(course: StartCourse, phases: Iterable[PhaseName]) -> float:

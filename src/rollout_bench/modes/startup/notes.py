@@ -46,8 +46,8 @@ class TimedLines(logging.Formatter):
 def read_notes(path: Path) -> list[StartNote]:
     """Return the notes of lines that begin or end a phase, by time; empty if there are none."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    found = [LINE.fullmatch(line) for line in lines if NOTED.search(line)]
-    return sorted(StartNote(float(note[1]), int(note[2]), note[3]) for note in found if note)
+    matches = [LINE.fullmatch(line) for line in lines if NOTED.search(line)]
+    return sorted(StartNote(float(note[1]), int(note[2]), note[3]) for note in matches if note)
 
 
 def logging_configuration(notes: Path) -> str:

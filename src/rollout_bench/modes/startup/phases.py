@@ -165,5 +165,5 @@ def _first_time(notes: Sequence[StartNote], pattern: str, since: float = 0.0) ->
 
 
 def _seconds(note: StartNote) -> float | None:
-    found = SECONDS.search(note.text) or re.search(r"(?:time:|finished in|GiB and) ([0-9.]+) s", note.text)
-    return None if found is None else float(found[1])
+    match = SECONDS.search(note.text) or re.search(r"(?:time:|finished in|GiB and) ([0-9.]+) s", note.text)
+    return None if match is None else float(match[1])

@@ -57,8 +57,8 @@ class StartCourse(Strict):
 
     def phase_s(self, name: PhaseName) -> float | None:
         """Return the seconds of the phase `name`; None if it did not occur."""
-        found = self.phase(name)
-        return None if found is None else found.elapsed_s
+        phase = self.phase(name)
+        return None if phase is None else phase.elapsed_s
 
 
 STARTUP = {"course": (StartCourse, "Phases of the start. Null except in mode startup.")}

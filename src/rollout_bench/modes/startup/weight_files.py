@@ -44,8 +44,8 @@ def weight_files(model: str, load_format: StartFormat) -> list[Path]:
     if folder is None:
         return []
     patterns = (MISTRAL, *WEIGHTS) if load_format == "auto" else WEIGHTS
-    found = ([file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in patterns)
-    pattern, files = next(filter(itemgetter(1), zip(patterns, found, strict=True)), ("", []))
+    files_of = ([file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in patterns)
+    pattern, files = next(filter(itemgetter(1), zip(patterns, files_of, strict=True)), ("", []))
     # there may be no index, or one that vLLM refuses
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         named = set(json.loads((folder / INDEXES[pattern]).read_bytes())["weight_map"].values())

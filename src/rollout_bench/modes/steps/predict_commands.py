@@ -89,18 +89,18 @@ def predict(argv: Sequence[str]) -> int:
 
     First measure a calibration: rollout-bench run --configfile config/steps.yaml
     """
-    found, _ = _predicted("predict", argv, predict.__doc__)
-    _print_table(found)
-    chart = chart_of(found)
+    predicted, _ = _predicted("predict", argv, predict.__doc__)
+    _print_table(predicted)
+    chart = chart_of(predicted)
     with figure_settings():
         write_whole(FIGURE, image(draw(chart)))
     _print_line(f"{FIGURE}: {chart.title}")
     return 0
 
 
-def chart_of(found: Sequence[Predicted]) -> Chart:
+def chart_of(experiments: Sequence[Predicted]) -> Chart:
     """Chart predicted steps over the length of their sequences, with intervals, and measured ones."""
-    order = sorted(found, key=lambda each: each.made.length)
+    order = sorted(experiments, key=lambda each: each.made.length)
     kinds = grouped((_label(each.made), each) for each in order)
     lines = [
         Line(
@@ -112,7 +112,7 @@ def chart_of(found: Sequence[Predicted]) -> Chart:
         )
         for label, predicted in kinds.items()
     ]
-    steps_s, lengths = [each.made.step.value for each in found], [each.made.length for each in found]
+    steps_s, lengths = [each.made.step.value for each in experiments], [each.made.length for each in experiments]
     title = f"A step of {range_of(lengths, 3)} output tokens a sequence takes {range_of(steps_s, 3)} s"
     panel = Lines("", "output tokens of a sequence, mean", "s", lines)
     return Chart(title, "", MARKS, [panel], colours_of(kinds))
@@ -127,14 +127,16 @@ def _label(made: Prediction) -> str:
 
 def recommend(argv: Sequence[str]) -> int:
     """Name the settings with each workload's shortest predicted step, and write the config that confirms them."""
-    found, made = _predicted("recommend", argv, recommend.__doc__)
-    _print_table(found)
+    predicted, made = _predicted("recommend", argv, recommend.__doc__)
+    _print_table(predicted)
     bounds = made.config.prediction
     drifts = _drifts_nats() if bounds.drift_nats is not None else []
-    broken = {each.name: broken_bounds(each, bounds, drifts) for each in found}
-    allowed = [each for each in found if not broken[each.name]]
+    broken = {each.name: broken_bounds(each, bounds, drifts) for each in predicted}
+    allowed = [each for each in predicted if not broken[each.name]]
     if not allowed:
-        raise UserError(f"{found[0].name}: {broken[found[0].name]}", "raise the bound in prediction, or add settings")
+        raise UserError(
+            f"{predicted[0].name}: {broken[predicted[0].name]}", "raise the bound in prediction, or add settings"
+        )
     kept: list[Predicted] = []
     for candidates in grouped(
         ((each.made.spec.model.name, each.made.spec.workload.name), each) for each in allowed
@@ -147,7 +149,7 @@ def recommend(argv: Sequence[str]) -> int:
                 f"{'tied with it' if tied else 'worse'}: {each.name}: {_text(ratio)}x its {cost}: {_steps(each, best)}"
             )
         kept += [best, *[each for each, (_, tied) in rest if tied]]
-    for each in (each for each in found if each not in allowed):
+    for each in (each for each in predicted if each not in allowed):
         _print_line(f"left out: {each.name}: {broken[each.name]}")
     baseline = made.config.baseline.axes.get("setting")
     settings = [each.made.spec.axes["setting"] or "default" for each in kept]
@@ -163,8 +165,8 @@ def recommend(argv: Sequence[str]) -> int:
     return 0
 
 
-def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted, tuple[Expected, bool]]]]:
-    """Return the best of `found`, and the others in order, each with its cost / the best's and whether they are tied.
+def ranked(candidates: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted, tuple[Expected, bool]]]]:
+    """Return the best candidate, and the others in order, each with its cost / the best's and whether they are tied.
 
     The cost is the time of a step, or its device-seconds if numbers of devices differ. Predictions from one calibration
     share its draws, so that its errors cancel in the ratio. One is tied if it may be the best: its cost exceeds the
@@ -172,8 +174,8 @@ def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted,
     the draws' logarithms. So the true best is among best and ties with this chance, however many settings there are
     (multiple comparisons with the best: J. C. Hsu, Multiple Comparisons, 1996, chapter 4).
     """
-    costs = {each.name: _costs(each, found) for each in found}
-    order = sorted(found, key=lambda each: costs[each.name][0])
+    costs = {each.name: _costs(each, candidates) for each in candidates}
+    order = sorted(candidates, key=lambda each: costs[each.name][0])
     best, *others = order
     value, draws = costs[best.name]
     logs = np.log([costs[each.name][1] for each in order])
@@ -187,8 +189,8 @@ def ranked(found: Sequence[Predicted]) -> tuple[Predicted, list[tuple[Predicted,
     return best, rest
 
 
-def _by_device(found: Sequence[Predicted]) -> bool:
-    return len({each.made.devices for each in found}) > 1
+def _by_device(candidates: Sequence[Predicted]) -> bool:
+    return len({each.made.devices for each in candidates}) > 1
 
 
 def _costs(each: Predicted, among: Sequence[Predicted]) -> tuple[float, Any]:
@@ -237,7 +239,7 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
     _, state, engine = planned_call(command, argv, purpose)
     made = state.schedule
     known = calibrations(RESULTS)
-    found = []
+    predicted = []
     with Replays(engine.python) as replays:
         predictor = Predictor(replays)
         for each in (one for one in made.matrix.experiments if one.spec.mode in PREDICTED):
@@ -252,12 +254,15 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
                     "calibrate further (steps.context_tokens, max_num_seqs), or set prediction: {extrapolate: true}",
                 )
             mean_s = mean([*measured_s.values()]) if measured_s else None
-            found.append(Predicted(each.spec.title, prediction, mean_s, _transitions_s(each.spec)))
-    if not found:
+            predicted.append(Predicted(each.spec.title, prediction, mean_s, _transitions_s(each.spec)))
+    if not predicted:
         modes = ", ".join(PREDICTED)
         raise UserError(f"modes: {modes} is not among them", f"name it: --config modes=[{modes}]")
-    keep(RESULTS, (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in found)))
-    if any(each.made.launches == 1 for each in found):
+    keep(
+        RESULTS,
+        (Forecast(spec=m.spec, step_s=m.step, extrapolated=bool(m.beyond)) for m in (f.made for f in predicted)),
+    )
+    if any(each.made.launches == 1 for each in predicted):
         _print_line(
             "intervals: a calibration has one launch, so they lack the spread between starts; add launches: --config "
             f"modes=[{MODE.name}] launches=3"
@@ -267,7 +272,7 @@ def _predicted(command: str, argv: Sequence[str], purpose: str | None) -> tuple[
             f"fit: half of {len(model.kinds)} kinds of steps are predicted within {percent(model.error(0.5))} by the "
             f"others, 90 % within {percent(model.error(0.9))}; worst, {percent(model.worst.error)}: {model.worst.name}"
         )
-    return found, made
+    return predicted, made
 
 
 def _measured_s(spec: Spec) -> dict[int, float]:
@@ -301,14 +306,14 @@ def _text(shown: Expected) -> str:
     return f"{number(shown.value)} [{number(shown.low)}, {number(shown.high)}]"
 
 
-def _print_table(found: Sequence[Predicted]) -> None:
+def _print_table(predicted: Sequence[Predicted]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("experiment", overflow="fold")
-    whole = ["with transition s"] if any(each.whole for each in found) else []
+    whole = ["with transition s"] if any(each.whole for each in predicted) else []
     times = [f"t{each} s" for each in TIMES]
     for heading in ("step s", *whole, "output tok/s", *times, "preempted", "KV peak %", *BESIDE):
         table.add_column(heading, justify="right")
-    for each in found:
+    for each in predicted:
         made = each.made
         measured = [MISSING] * len(BESIDE)
         if each.measured_s is not None:
@@ -326,7 +331,7 @@ def _print_table(found: Sequence[Predicted]) -> None:
             *measured,
         )
     _console().print(table)
-    judged = [each for each in found if each.measured_s is not None]
+    judged = [each for each in predicted if each.measured_s is not None]
     if judged:
         held = sum(each.held for each in judged)
         _print_line(f"the interval held the measured time of {held} of {several(len(judged), 'experiment')}")

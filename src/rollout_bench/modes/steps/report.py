@@ -53,31 +53,35 @@ class Calibrated:
 
 COLUMNS: tuple[Column[Calibrated], ...] = (
     LAUNCHES,
-    Column("timed steps", "Number of measured steps.", lambda found: count(len(found.rows))),
-    Column("decode ms, 1", "A decode step of one sequence; median.", lambda found: number(found.decode_ms(1), 3)),
-    Column("batch", "Most sequences that decoded at once.", lambda found: count(found.most)),
+    Column("timed steps", "Number of measured steps.", lambda calibration: count(len(calibration.rows))),
+    Column(
+        "decode ms, 1",
+        "A decode step of one sequence; median.",
+        lambda calibration: number(calibration.decode_ms(1), 3),
+    ),
+    Column("batch", "Most sequences that decoded at once.", lambda calibration: count(calibration.most)),
     Column(
         "decode ms, batch",
         "A decode step of that many sequences; median.",
-        lambda found: number(found.decode_ms(found.most), 3),
+        lambda calibration: number(calibration.decode_ms(calibration.most), 3),
     ),
     Column(
         "prefill tok/s",
         "Prompt tokens per second in the largest steps without decoding sequences.",
-        lambda found: number(found.prefill_tokens_per_s),
+        lambda calibration: number(calibration.prefill_tokens_per_s),
     ),
     Column(
         "error p50 %",
         "Error of predicted times of a kind of steps that was left out of the fit: median over kinds, each a batch "
         "size or a number of prompt tokens.",
-        lambda found: number(100 * found.model.error(0.5), 3),
+        lambda calibration: number(100 * calibration.model.error(0.5), 3),
     ),
     Column(
         "error p90 %",
         "Its 90th percentile.",
-        lambda found: number(100 * found.model.error(0.9), 3),
+        lambda calibration: number(100 * calibration.model.error(0.9), 3),
     ),
-    Column("worst", "The kind with the largest error.", lambda found: found.model.worst.name, words=True),
+    Column("worst", "The kind with the largest error.", lambda calibration: calibration.model.worst.name, words=True),
 )
 
 
@@ -108,9 +112,9 @@ def _calibrated(results: Path, inside: Sequence[ValidExperiment], problems: list
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the answer and the table."""
     nothing: tuple[list[Calibrated], list[str]] = [], []
-    found, problems = findings.results_of_mode(mode.name, nothing)
+    calibrated, problems = findings.results_of_mode(mode.name, nothing)
     warnings = [Section("Calibrations that can't be read", tuple(problems))] if problems else []
-    platforms = dict.fromkeys(each.valid.experiment.platform for each in found)
+    platforms = dict.fromkeys(each.valid.experiment.platform for each in calibrated)
     tables = [
         view(
             "Steps: ",
@@ -118,7 +122,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             COLUMNS,
             [
                 Entry(findings.texts_of(each.valid), each)
-                for each in found
+                for each in calibrated
                 if each.valid.experiment.platform == platform
             ],
         )
@@ -126,7 +130,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     ]
     return SummaryPart(
         tables=tables,
-        answers=sections(f"{mode.name}/report", found=found, most=LARGEST_ERROR),
+        answers=sections(f"{mode.name}/report", found=calibrated, most=LARGEST_ERROR),
         definitions=definitions("Definitions, steps", tables),
         warnings=warnings,
     )

@@ -113,5 +113,5 @@ class Passes:
         while llm_engine.has_unfinished_requests():
             llm_engine.step()
         lines = self._place.read_text().splitlines()
-        found: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
-        return [{"elapsed_s": step.pop("elapsed_ns") / 1e9, **step} for step in found]
+        steps: list[dict[str, Any]] = [step for line in lines for step in json.loads(line)]
+        return [{"elapsed_s": step.pop("elapsed_ns") / 1e9, **step} for step in steps]

@@ -74,11 +74,11 @@ def categorise(events: pd.DataFrame, platform: str) -> pd.DataFrame:
     chosen = rule_sets()[platform]
     texts = list(zip(events["name"], events["path"], events["dtypes"], strict=True))
     of_rules = {each: _by_rule(*each, chosen) for each in set(texts)}
-    found = events.assign(category=[of_rules[each] for each in texts])
-    rows = found[(found["where"] == DEVICE) & (found["step"] != OUTSIDE)]
-    found.loc[rows.index, "category"] = _with_runs(rows, chosen)
-    found.loc[(found["where"] == STEP) | (found["category"] == ""), "category"] = "other"
-    return found
+    categorised = events.assign(category=[of_rules[each] for each in texts])
+    rows = categorised[(categorised["where"] == DEVICE) & (categorised["step"] != OUTSIDE)]
+    categorised.loc[rows.index, "category"] = _with_runs(rows, chosen)
+    categorised.loc[(categorised["where"] == STEP) | (categorised["category"] == ""), "category"] = "other"
+    return categorised
 
 
 def _by_rule(name: str, path: str, dtypes: str, chosen: RuleSet) -> str:

@@ -24,8 +24,8 @@ _OLDER_STEP = re.compile(r"execute_new_(\d+)_cached_(\d+)")
 
 def phase_of(name: str) -> Phase | None:
     """Return the phase of the step that an annotation of this name opens, None if it opens none."""
-    found = _STEP.fullmatch(name) or _OLDER_STEP.fullmatch(name)
-    prompts, decoding = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = _STEP.fullmatch(name) or _OLDER_STEP.fullmatch(name)
+    prompts, decoding = (int(match[1]), int(match[2])) if match else (0, 0)
     if not prompts:
         return "decode" if decoding else None
     return "mixed" if decoding else "prefill"

@@ -54,8 +54,8 @@ def calibrations(results: Path) -> list[Calibration]:
     Raises:
         UserError: a record or its side file is damaged.
     """
-    found = (read_steps(path) for path in sorted(results.glob(f"{MODE.name}/[!.]*/launch-*.json")))
-    valid = [(record.key, (record, rows)) for record, rows in found if record.valid]
+    records = (read_steps(path) for path in sorted(results.glob(f"{MODE.name}/[!.]*/launch-*.json")))
+    valid = [(record.key, (record, rows)) for record, rows in records if record.valid]
     return [
         Calibration(tuple(record for record, _ in each), tuple(tuple(rows) for _, rows in each))
         for each in grouped(valid).values()

@@ -404,7 +404,7 @@ def _cell_weights(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array
     the host decides, and with none; before a prefill it decides. The smallest mean error wins, in which a pause counts
     as 50 %.
     """
-    found: list[tuple[float, int, Array, NDArray[np.bool_]]] = []
+    candidates: list[tuple[float, int, Array, NDArray[np.bool_]]] = []
     decodes = cells.work.decodes
     launching = cells.following.prefill_tokens > 0
     for limit in (0, *np.geomspace(2, max(2, decodes.max()), 7)) if overlapped else (0,):
@@ -414,11 +414,13 @@ def _cell_weights(cells: _Cells, sides: _Sides, overlapped: bool) -> tuple[Array
             weights = cells.steps * trust
             coefficients = _solved(cells, sides, weights, hosted)
             errors = np.abs(_times(*sides, *coefficients) / cells.median_s - 1)
-            found.append((float(np.average(np.minimum(errors, 0.5), weights=cells.steps)), len(found), weights, hosted))
+            candidates.append(
+                (float(np.average(np.minimum(errors, 0.5), weights=cells.steps)), len(candidates), weights, hosted)
+            )
             usual = 1.48 * np.median(errors) + 1e-6
             trust = np.minimum(1, 2 * usual / np.maximum(errors, usual))
             hosted = overlapped & (sides[1] @ coefficients[1] > sides[0] @ coefficients[0])
-    return min(found)[2:]
+    return min(candidates)[2:]
 
 
 def _pauses(cells: _Cells, sides: _Sides, coefficients: _Sides, weights: Array) -> float:
