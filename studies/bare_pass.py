@@ -1,7 +1,7 @@
 """One pass of rollout-bench's own worker without what looks after it: no supervisor, no guardian, no readings.
 
-Called by fidelity.py, one process a pass. The worker is `rollout_bench.measure.engine.worker.work`, with orders that
-are there before it asks, and a file that takes its events. Nothing else is imported that a launch's worker has not.
+Called by fidelity.py, one process a pass. It calls the worker of mode offline as a launch does, with orders that exist
+before the worker waits for them, and a file that takes its events. It imports what a launch's worker imports.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import tempfile
 from pathlib import Path
 
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import read_spec
-from rollout_bench.measure.engine.worker import work
+from rollout_bench.measure.engine.worker import context_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job, parse
 
 ORDERS = 1000
@@ -30,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     job = Job(spec=read_spec(arguments.spec), model=arguments.model, launch=arguments.launch, timeout_s=600)
     with tempfile.TemporaryFile() as events:
-        work(job, events.fileno(), io.BytesIO(b"go\n" * ORDERS))
+        MODES[job.spec.mode].worker.get()(job, context_of(events.fileno(), io.BytesIO(b"go\n" * ORDERS), None))
         events.seek(0)
         sent = [parse(line.rstrip(b"\n")) for line in events]
     passes = [event.iteration for event in sent if isinstance(event, IterationDone)]

@@ -200,7 +200,9 @@ def invalid_at(folder: Path, label: str, *asked: float) -> Summary:
 
 def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: Path):
     answer = invalid_at(tmp_path, "16 req/s", 2, 8, 16).answers[0]
-    assert answer.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), answer.lead
+    assert answer.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), (
+        answer.lead
+    )
     why = "bf16 at 16 req/s is invalid and in no number: the sender of the requests was too busy (generator_bound)."
     assert why in answer.items
     assert "Next: measure rates below 16 req/s, whose launches are invalid:" in answer.items
