@@ -300,7 +300,7 @@ def test_the_real_engine_s_words_are_known(category: str, answers: dict[str, Any
 def test_the_engine_refuses_a_quant_in_the_words_planned(name: str, answers: dict[str, Any]) -> None:
     said = answers["refused"][name]
     assert said is not None, "the engine took it"
-    assert REFUSED_HERE[name].said in said
+    assert REFUSED_HERE[name].message in said
     assert diagnose(said, "").category == "unsupported_quantization"
 
 

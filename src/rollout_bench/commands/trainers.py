@@ -160,7 +160,7 @@ def _options(
         script = in_script(Path(options.file), overrides)
         options = parser.parse_intermixed_args(script.words, options)
         options.overrides += [word for word in overrides if not VARIABLE.fullmatch(word)]
-        options.from_script, options.starts_main = script.told, script.starts_main
+        options.from_script, options.starts_main = script.assigned_line, script.starts_main
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
     options.one_engine = options.measured in ("engine", "cycle")

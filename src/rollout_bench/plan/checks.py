@@ -113,10 +113,10 @@ def check_model_base_can_be_written(folder: Path) -> None:
     Raises:
         UserError: it is not writable.
     """
-    there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
+    parent = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK) or parent.absolute().is_relative_to("/proc"):
         raise UserError(
-            f"config: model_base: {folder}: synthetic models can't be built there: {there} can't be written",
+            f"config: model_base: {folder}: synthetic models can't be built there: {parent} can't be written",
             "set model_base to a folder that you may write",
         )
 
@@ -494,7 +494,7 @@ def check_lengths(
     wanted, put_in = prompt_tokens + output_tokens, "prompt" if workload.turns is None else "prompt and tool"
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     if isinstance(limit, int) and wanted > limit:
-        places = (place for place, own in engine_args_in(config) if own.get("max_model_len") == limit)
+        places = (place for place, engine_args in engine_args_in(config) if engine_args.get("max_model_len") == limit)
         place = next(places, "engine_args")
         raise UserError(
             f"config: {place}.max_model_len: {prompt_tokens} {put_in} + {output_tokens} output tokens = {wanted} of "
@@ -667,7 +667,7 @@ def _has_experts(spec: Spec, model: Path) -> bool | None:
     return any("expert" in name and value not in ("0", "unknown") for name, value in flat(shape)) if shape else None
 
 
-def check_devices_here(specs: Iterable[Spec], there: int) -> None:
+def check_devices_here(specs: Iterable[Spec], available: int) -> None:
     """Check that this machine has enough devices for each launch.
 
     Args:
@@ -678,17 +678,17 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         UserError: a launch needs more.
     """
     for spec in specs:
-        own, sizes = spec.mode_spec, {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
-        if own.devices_shared is not None:
-            sizes = {own.devices_key: own.devices_shared}
+        mode_spec, sizes = spec.mode_spec, {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
+        if mode_spec.devices_shared is not None:
+            sizes = {mode_spec.devices_key: mode_spec.devices_shared}
         needed, largest = math.prod(sizes.values()), max(sizes, key=lambda name: sizes[name])
-        several = own.replicas_key != SIZE and replicas(spec) > 1  # with fewer engines, each would have more work
+        several = mode_spec.replicas_key != SIZE and replicas(spec) > 1  # with fewer engines, each would have more work
         one = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
         planning_of(spec.mode).check_here(spec)
-        if spec.endpoint is None and needed > there:
+        if spec.endpoint is None and needed > available:
             raise UserError(
-                f"config: {own.replicas_key if several else largest}: a launch of {spec.model.name} needs "
-                f"{needed} {'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
+                f"config: {mode_spec.replicas_key if several else largest}: a launch of {spec.model.name} needs "
+                f"{needed} {'cores' if spec.platform == 'cpu' else 'devices'}, and there are {available} here",
                 f"{one if several else f'lower {largest}'}, or plan for the cluster that has them "
                 "(--profile profiles/slurm)",
             )

@@ -123,8 +123,8 @@ class ComparisonSettings(Strict):
     def _of_their_modes(cls, metrics: dict[str, list[MetricName]]) -> dict[str, list[MetricName]]:
         for mode, names in metrics.items():
             for name in names:
-                if (own := NUMBERS[name].mode) not in ("", mode):
-                    raise ValueError(f"{mode}: {name!r} is of mode {own} alone: name it there")
+                if (number_mode := NUMBERS[name].mode) not in ("", mode):
+                    raise ValueError(f"{mode}: {name!r} is of mode {number_mode} alone: name it there")
         return metrics
 
     def metrics_of(self, mode: str) -> list[MetricName]:

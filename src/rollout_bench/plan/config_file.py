@@ -279,7 +279,7 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
     return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
-def _accepted(read: Mapping[str, Any], place: tuple[int | str, ...], value: Any) -> bool:
+def _is_accepted(read: Mapping[str, Any], place: tuple[int | str, ...], value: Any) -> bool:
     """Return whether the config `read` has no error at `place` if `value` stands there."""
     changed = copy.deepcopy(dict(read))
     inner: Any = changed
@@ -304,7 +304,7 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     if {"headers", "environment", "secrets", "api_key_env"} & set(place):  # where a secret may stand
         return None
     for meant in values_meant(place[-1], value, read):
-        if meant != value and not without_secrets(meant, of_config)[1] and _accepted(read, place, meant):
+        if meant != value and not without_secrets(meant, of_config)[1] and _is_accepted(read, place, meant):
             shown = json.dumps(meant, ensure_ascii=False) if isinstance(meant, str | None) else flow(meant)
             which = "; CUDA_VISIBLE_DEVICES of your shell says which" if place[-1] == "devices" and meant else ""
             return f"write {place[-1]}: {shown}{which}"
@@ -340,7 +340,7 @@ def _of_unnamed(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
     if not below or not isinstance(held, Mapping):
         return None
     inner = {key: value for key, value in held.items() if key in known}
-    if below[0] not in inner or not _accepted(
+    if below[0] not in inner or not _is_accepted(
         {**read, section: {key: value for key, value in held.items() if key not in known}}, (section, name), inner
     ):
         return None
@@ -397,7 +397,7 @@ def _of_error(error: ErrorDetails) -> UserError:
     # Without the alternatives of the value's type.
     parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
-    reference = _takes(parts)
+    reference = _accepted_values_text(parts)
     if glued := re.match(r"[^,=\[{]*,\s*([a-z_]+)=", value) if isinstance(value, str) else None:
         apart = str(value).replace(",", " ") if glued[1] in Config.model_fields else ""
         reference = f"write keys apart: --config {parts[0]}={apart}" if apart else reference
@@ -506,9 +506,9 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
     if kind == "value_error" and message.startswith("is the single value"):
         return f"{where}: {message}", f"write {parts[-1]}: [{','.join(_NAMES.findall(str(value)))}]"
     if kind == "value_error" and (
-        said := re.fullmatch(r"(.+?)[:;] ((?:did you mean|end|keep|known:|put|set|use|write) .+)", message)
+        sentence := re.fullmatch(r"(.+?)[:;] ((?:did you mean|end|keep|known:|put|set|use|write) .+)", message)
     ):
-        return f"{where}: {said[1]}", said[2]
+        return f"{where}: {sentence[1]}", sentence[2]
     if kind == "value_error":
         auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
         return f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference
@@ -517,7 +517,7 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
     return f"{where}: {shown} {message}", reference
 
 
-def _takes(parts: Sequence[int | str]) -> str:
+def _accepted_values_text(parts: Sequence[int | str]) -> str:
     """Return what the key at `parts`, or the nearest documented key above it, takes."""
     documented = [(key.path.replace("[]", "").split("."), key) for key in keys_of(Config)]
     for end in range(len(parts), 0, -1):

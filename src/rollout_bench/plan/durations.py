@@ -83,14 +83,14 @@ def _cost_at_loads(spec: Spec, points: Sequence[LoadPoint], cost: Cost, record: 
     """
     shorter = record.spec.workload.longest_pair[1] / spec.workload.longest_pair[1]
     answered = [
-        (None if each.point is None else _at_once(each.point), shorter * each.sequences / each.elapsed_s)
+        (None if each.point is None else _simultaneous_requests(each.point), shorter * each.sequences / each.elapsed_s)
         for each in record.iterations
     ]
     if not any(rate for _, rate in answered):
         return None
     passes_s = []
     for point in points:
-        alike = [rate for at_once, rate in answered if at_once is not None and at_once == _at_once(point)]
+        alike = [rate for at_once, rate in answered if at_once is not None and at_once == _simultaneous_requests(point)]
         most = max(alike, default=0.0) or max(rate for _, rate in answered)
         passes_s.append(max(_least_s(spec, point), _requests(spec, point) / most))
     counted_s = spec.measuring.iterations * sum(passes_s)
@@ -99,7 +99,7 @@ def _cost_at_loads(spec: Spec, points: Sequence[LoadPoint], cost: Cost, record: 
     return Cost(cost.start_s, max(0.0, cost.rest_s - ran_s) + warm_s + counted_s, counted_s)
 
 
-def _at_once(point: LoadPoint) -> float | None:
+def _simultaneous_requests(point: LoadPoint) -> float | None:
     """Return how many requests a load sends at once; None if they arrive at a rate."""
     return point.weight[1] if point.request_rate == "inf" else None
 

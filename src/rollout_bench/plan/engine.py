@@ -117,7 +117,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
             return probe_engine(beside, is_needed=is_needed)
         python = sys.executable
     else:
-        found = _look_elsewhere(python)
+        found = _facts_of_other_python(python)
     if found["name"] is None or found["version"] is None:
         if not is_needed:
             return InstalledEngine("", "", {}, frozenset(), python, found["harnesses"])
@@ -145,7 +145,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
     )
 
 
-def _look_elsewhere(python: str) -> dict[str, Any]:
+def _facts_of_other_python(python: str) -> dict[str, Any]:
     """Return what another interpreter finds, or found earlier if nothing has changed there since.
 
     Not kept is the answer of a script that starts an interpreter, since it may start another one next time, one with
@@ -184,8 +184,8 @@ def ask(python: str) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or answer.keys() != {"executable", "watched", "found"}:
-        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output that it should give"])[-1]
-        raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy)
+        last_line = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output that it should give"])[-1]
+        raise UserError(f"engine.python: {python} is no Python that works: {last_line}", remedy)
     return answer
 
 

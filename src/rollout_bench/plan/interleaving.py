@@ -36,8 +36,8 @@ class ComparedGroup:
         every = [_names(experiment.spec) for experiment in self.members]
         differing = [axis for axis in every[0] if len({names[axis] for names in every}) > 1]
         shared = [name for axis, name in every[0].items() if axis not in differing and name != DEFAULT_SETTING]
-        own = [" ".join(names[axis] for axis in differing) for names in every]
-        return f"{' '.join(shared)}: {', '.join(own)}"
+        differing_names = [" ".join(names[axis] for axis in differing) for names in every]
+        return f"{' '.join(shared)}: {', '.join(differing_names)}"
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def too_large(comparison: ComparedGroup, platform: Platform, memory: MachineMemo
         taken = sum(memory.taken(experiment) for experiment in comparison.members)
     except MemoryUnknownError as error:
         return f"the memory that its engines take is not known, since {error}", error.remedy
-    there = memory.there(platform)
-    if taken <= there:
+    available = memory.available(platform)
+    if taken <= available:
         return None
     engines = len(comparison.members)
     used = f"{engines} engines take {memory.words(platform, taken)}"
-    return f"{used}, and there is {memory.words(platform, there)}", memory.remedy(platform, engines)
+    return f"{used}, and there is {memory.words(platform, available)}", memory.remedy(platform, engines)
 
 
 def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:

@@ -77,14 +77,14 @@ def joined_lines(state: ResultsState, scans: Mapping[str, RecordScan]) -> Iterat
     for group in state.schedule.interleaving.groups:
         new = [e for e in group.members if not any(r in scans or has_failed(state.path(r)) for r in records[e.name])]
         found = [record for e in group.members for record in records[e.name] if record in scans]
-        there = [record for record in found if not scans[record].is_transient]  # others are measured again anyway
-        if new and there:
+        kept = [record for record in found if not scans[record].is_transient]  # others are measured again anyway
+        if new and kept:
             names = first_few([with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in new])
             whole = cost_of(state, (record for e in group.members for record in records[e.name]))
             alone = cost_of(state, (record for e in new for record in records[e.name]))
             yield (
                 f"{names}: to compare it with the others, engines alternate, so theirs too are measured again"
-                f" ({several(len(there), 'launch')}; {whole}); --config interleave=false keeps them, and gives"
+                f" ({several(len(kept), 'launch')}; {whole}); --config interleave=false keeps them, and gives"
                 f" {names} numbers without a verdict ({alone})"
             )
 

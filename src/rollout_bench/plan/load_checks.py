@@ -114,7 +114,7 @@ def _turns(found: Sequence[Entry]) -> Turns | None:
 
 
 def _group(found: Sequence[Entry]) -> int:
-    runs = [(number, len(list(own))) for number, own in itertools.groupby(prompt_numbers(found))]
+    runs = [(number, len(list(run))) for number, run in itertools.groupby(prompt_numbers(found))]
     are_whole = len(runs) == len({number for number, _ in runs})
     sizes = {size for _, size in runs}
     return sizes.pop() if are_whole and len(sizes) == 1 else 0

@@ -150,7 +150,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     if config.endpoints:
         check_online(config, engine)
     settings = {
-        name: _under(config, name, engine) for name in dict.fromkeys(itertools.chain.from_iterable(names.values()))
+        name: _at_setting(config, name, engine) for name in dict.fromkeys(itertools.chain.from_iterable(names.values()))
     }
     for mode in config.modes:
         planning_of(mode).check_all([settings[name] for name in names[mode]])
@@ -180,7 +180,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     return Matrix(platform, experiments, skipped, [*idle, alone] if alone else idle)
 
 
-def _under(config: Config, setting: str, engine: InstalledEngine) -> Config:
+def _at_setting(config: Config, setting: str, engine: InstalledEngine) -> Config:
     """Return the config under a setting, checked for every mode.
 
     Raises:
@@ -288,8 +288,8 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], conf
         if quant is None or one is reference:
             found.append(one)
         elif reference is not None:
-            own = spec.mode_spec.model_copy(update={"reference": reference.name})
-            spec = spec.model_copy(update={MODES[spec.mode].settings: own})
+            mode_spec = spec.mode_spec.model_copy(update={"reference": reference.name})
+            spec = spec.model_copy(update={MODES[spec.mode].settings: mode_spec})
             found.append(replace(one, spec=spec, name=spec.experiment()))
         else:
             reason = f"the reference of {spec.mode}, {quant} under the default setting, is not measured"
@@ -354,7 +354,7 @@ def _experiment(
         args.pop(SIZE, None)
     args = planning.args(config, args)
     requests = load_spec(config, workload, engine) if of_mode.has_loads else planning.load(config)
-    own = {of_mode.settings: planning.mode_spec(config, args, platform)} if of_mode.settings else {}
+    mode_settings = {of_mode.settings: planning.mode_spec(config, args, platform)} if of_mode.settings else {}
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -375,19 +375,19 @@ def _experiment(
         load=requests,
         lora=config.lora,
         setting=setting,
-        **own,
+        **mode_settings,
     )
-    return _checked(config, spec, load)
+    return _checked_experiment(config, spec, load)
 
 
-def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
+def _checked_experiment(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     planning, model = planning_of(spec.mode), spec.model
     check_data_parallel(config, spec)
     for mode in MODES.values():
         planning_of(mode).check_other(config, spec)
     planning.check_spec(config, spec)
     checkpoint = _checkpoint(config, spec)
-    path = _explicit(checkpoint.folder) if checkpoint else _located(config, model.weights or "")
+    path = _explicit(checkpoint.folder) if checkpoint else _weights_path(config, model.weights or "")
     if Path(path).is_file():
         raise UserError(
             f"config: model_settings.{model.name}.weights: {path}: is a file", "name the folder that holds config.json"
@@ -450,8 +450,8 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:
-        own = f"name its weights: model_settings.{model}.weights.{quant}"
-        raise UnmeasurableError(str(error), f"leave {quant} out of quants for {model}, or {own}") from None
+        naming = f"name its weights: model_settings.{model}.weights.{quant}"
+        raise UnmeasurableError(str(error), f"leave {quant} out of quants for {model}, or {naming}") from None
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 
@@ -466,7 +466,7 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
     return Checkpoint(spec.model.synthetic, spec.quant.weights_format, config_only, str(folder))
 
 
-def _located(config: Config, weights: str) -> str:
+def _weights_path(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
     return _explicit(os.path.normpath(Path(config.model_base) / Path(weights).expanduser()))

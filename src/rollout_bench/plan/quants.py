@@ -115,11 +115,11 @@ class Refusal(NamedTuple):
 
     Attributes:
         engine_args: arguments that select it.
-        said: the engine's message.
+        message: the engine's words.
     """
 
     engine_args: dict[str, Any]
-    said: str
+    message: str
 
 
 REFUSED: dict[Platform, dict[str, Refusal]] = {
@@ -144,7 +144,7 @@ def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
     refusal = REFUSED.get(platform, {}).get(name)
     if refusal is None:
         return f"{name} is not known on {platform}", define
-    return f"vLLM refused {name} on {platform}: {refusal.said}", f"where it runs {define}"
+    return f"vLLM refused {name} on {platform}: {refusal.message}", f"where it runs {define}"
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
@@ -159,8 +159,8 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
         return built_in
     quant = built_in or _quant("own")
     engine_args = {**quant.engine_args, **changes.engine_args}
-    own = {"engine_args": engine_args, "moe": quant.moe or bool(changes.engine_args)}
-    changed = changes.model_dump(exclude_none=True) | own
+    replaced = {"engine_args": engine_args, "moe": quant.moe or bool(changes.engine_args)}
+    changed = changes.model_dump(exclude_none=True) | replaced
     if quant.kv_cache_dtype is not None:
         changed = {"kv_cache_dtype": engine_args.get(CACHE_ARGUMENT)} | changed
     if changes.weights_format is not None:
@@ -257,8 +257,8 @@ def confounders(
 
 def _engine_facts(spec: Spec) -> dict[str, str]:
     engine = spec.engine
-    told = {"multiprocess": engine.multiprocess, "variables": engine.environment, "args": engine.args}
-    return dict(flat(told))
+    facts = {"multiprocess": engine.multiprocess, "variables": engine.environment, "args": engine.args}
+    return dict(flat(facts))
 
 
 def _follows_from_quant(fact: str, spec: Spec) -> bool:
@@ -274,7 +274,7 @@ def _follows_from_quant(fact: str, spec: Spec) -> bool:
 
 def confounders_text(found: Mapping[str, tuple[str, str]]) -> str:
     """Return confounders for a sentence: `load_format dummy / auto, max_num_seqs 1 / 64`."""
-    return ", ".join(f"{fact.partition('.')[2] or fact} {own} / {other}" for fact, (own, other) in found.items())
+    return ", ".join(f"{fact.partition('.')[2] or fact} {value} / {other}" for fact, (value, other) in found.items())
 
 
 def sizes_set(spec: Spec) -> dict[str, str]:

@@ -54,11 +54,11 @@ def of_unsound_blocks(state: ResultsState, scans: Mapping[str, RecordScan]) -> s
     found: set[str] = set()
     for block in state.schedule.blocks:
         records = {launch.record for launch in block.launches}
-        there = {record: scans[record] for record in records & scans.keys()}
-        lost = there and any(not has_failed(state.path(record)) for record in records - there.keys())
-        mixed = len(there) == len(records) and len({scan.block for scan in there.values()}) > 1
-        if lost or mixed or any(scan.is_transient for scan in there.values()):
-            found |= there.keys()
+        block_scans = {record: scans[record] for record in records & scans.keys()}
+        lost = block_scans and any(not has_failed(state.path(record)) for record in records - block_scans.keys())
+        mixed = len(block_scans) == len(records) and len({scan.block for scan in block_scans.values()}) > 1
+        if lost or mixed or any(scan.is_transient for scan in block_scans.values()):
+            found |= block_scans.keys()
     return found
 
 

@@ -101,25 +101,20 @@ class OnlineLoad(Traffic):
         return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
     @model_validator(mode="after")
-    def _one_load_or_several(self) -> "OnlineLoad":
-        said = " and ".join(f"{length} of {key}" for key, length in self._load_counts.items())
+    def _check_loads(self) -> "OnlineLoad":
+        lengths = " and ".join(f"{length} of {key}" for key, length in self._load_counts.items())
         if len(set(self._load_counts.values())) > 1:  # before the points, which need equal lengths
-            raise ValueError(
-                f"has lists of different lengths, {said}: write equally many values of each, or one value for all loads"
-            )
+            remedy = "write equally many values of each, or one value for all loads"
+            raise ValueError(f"has lists of different lengths, {lengths}: {remedy}")
+        if self.burstiness != 1.0 and not any(isinstance(point.request_rate, float) for point in self.points):
+            raise ValueError("burstiness needs a request_rate: set request_rate, or leave burstiness out")
         timed = [point for point in self.points if point.duration_s is not None]
-        rows = {
-            "burstiness needs a request_rate: set request_rate, or leave burstiness out": self.burstiness != 1.0
-            and not any(isinstance(point.request_rate, float) for point in self.points),
-            "duration_s has no effect if all requests are sent simultaneously: set request_rate or a concurrency": any(
-                point.request_rate == "inf" and point.concurrency is None for point in timed
-            ),
-            "has duration_s and requests, but each sets when sending ends: keep one": any(
-                point.requests is not None for point in timed
-            ),
-        }
-        for problem in (problem for problem, holds in rows.items() if holds):
-            raise ValueError(problem)
+        if any(point.request_rate == "inf" and point.concurrency is None for point in timed):
+            raise ValueError(
+                "duration_s has no effect if all requests are sent simultaneously: set request_rate or a concurrency"
+            )
+        if any(point.requests is not None for point in timed):
+            raise ValueError("has duration_s and requests, but each sets when sending ends: keep one")
         return self
 
 

@@ -44,9 +44,9 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
         UserError: a selected setting or the baseline's is undefined, a key exists neither in the engine nor in a
             workload, or a value cannot be part of a name.
     """
-    own = config.setting_settings
+    defined = config.setting_settings
     swept: dict[str, Partial] = {}
-    if DEFAULT_SETTING in own:
+    if DEFAULT_SETTING in defined:
         raise UserError(
             f"config: setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
@@ -57,20 +57,20 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
         sweep = {key: values for key, values in config.sweep.items() if key.partition(".")[0] not in sections}
         made[mode] = {}
         for name, setting in _swept(config, sweep, engine):
-            if name in own or name in made[mode] or swept.get(name, setting) != setting:
+            if name in defined or name in made[mode] or swept.get(name, setting) != setting:
                 raise UserError(
                     f"config: sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already",
                     "rename or leave out one of them",
                 )
             made[mode][name] = swept[name] = setting
-    known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
-    for name, setting in own.items():
+    known: dict[str, Partial] = {DEFAULT_SETTING: {}, **defined, **swept}
+    for name, setting in defined.items():
         _check(config, name, setting, engine)
     named = [*(("settings", name) for name in config.settings or []), ("baseline.setting", config.baseline.setting)]
-    if config.settings is None and own:
+    if config.settings is None and defined:
         raise UserError(
-            f"config: setting_settings: {', '.join(own)}: defined but not selected",
-            f"write settings: [{', '.join([DEFAULT_SETTING, *own, *swept])}]",
+            f"config: setting_settings: {', '.join(defined)}: defined but not selected",
+            f"write settings: [{', '.join([DEFAULT_SETTING, *defined, *swept])}]",
         )
     for where, setting_name in named:
         if setting_name is not None and setting_name not in known:
@@ -106,7 +106,7 @@ def under_setting(config: Config, name: str) -> Config:
         return config
     of_all = {key: value for key, value in setting.items() if key not in ("engine_args", "workload")}
     models = {model: {"engine_args": setting.get("engine_args", {})} for model in config.models}
-    content = _merged(config.model_dump(exclude_unset=True), {**of_all, "model_settings": models})
+    content = _merged_mappings(config.model_dump(exclude_unset=True), {**of_all, "model_settings": models})
     loads = content["workload_settings"]
     changed = {workload: {**loads[workload], **setting.get("workload", {})} for workload in config.workloads}
     # problems of other settings do not matter here
@@ -128,7 +128,7 @@ def _check(config: Config, name: str, setting: Partial, engine: InstalledEngine)
         problem = "is the same under every setting" if key in Config.model_fields else "there is no such key"
         raise UserError(f"config: {where}.{key}: {problem}", _in_setting(config, name, key, setting[key], engine))
     changes = {key: value for key, value in setting.items() if key != "workload"}
-    _valid(_merged(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
+    _valid(_merged_mappings(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
     for key in setting.get("engine", {}):
         if f"engine.{key}" not in PARTS:
             raise UserError(f"config: {where}.engine.{key}: is the same under every setting", did_you_mean(key, PARTS))
@@ -180,10 +180,10 @@ def _valid(content: dict[str, Any], place: tuple[str, ...] = ()) -> Config:
         raise as_user_error(error.errors(), place) from None
 
 
-def _merged(below: Any, above: Any) -> Any:
+def _merged_mappings(below: Any, above: Any) -> Any:
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: _merged_mappings(below.get(key), value) for key, value in above.items()}}
 
 
 def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:

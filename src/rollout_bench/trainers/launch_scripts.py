@@ -78,12 +78,12 @@ class ScriptWords:
 
     Attributes:
         words: words of the command line of from-verl or from-trl.
-        told: a line about values that the script assigns to variables; empty without such values.
+        assigned_line: a line about values that the script assigns to variables; empty without such values.
         starts_main: whether the training is verl's own main_ppo, not a recipe's.
     """
 
     words: list[str]
-    told: str
+    assigned_line: str
     starts_main: bool = False
 
 
@@ -158,13 +158,13 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     file = [values for name, values in options if name == "config"]
     registry = KeyRegistry.of("TRL", "grpo")
     _check_names(script, options, registry)
-    told = _assigned_line(script, [(name, word) for name, words in options for word in words], registry, overrides)
+    line = _assigned_line(script, [(name, word) for name, words in options for word in words], registry, overrides)
     read = [
         *(["--trainer", kind] if kind == "rloo" else []),
-        *(str(_found(script, values[0].text)) for values in file[-1:] if values),
+        *(str(_file_named(script, values[0].text)) for values in file[-1:] if values),
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
-    return ScriptWords(read, told)
+    return ScriptWords(read, line)
 
 
 def _trainer_of(script: Path, program: str) -> str:
@@ -175,13 +175,13 @@ def _trainer_of(script: Path, program: str) -> str:
     """
     name = Path(program.removesuffix(".py").replace(".", "/")).name.lower()
     parts = set(re.split(r"[^a-z]+", name))
-    said = next((kind for kind in ("grpo", "rloo") if kind in parts), "")
-    if "async" in parts or (not said and any(map(_OTHER_TRAININGS.fullmatch, parts))):
+    trainer = next((kind for kind in ("grpo", "rloo") if kind in parts), "")
+    if "async" in parts or (not trainer and any(map(_OTHER_TRAININGS.fullmatch, parts))):
         raise UserError(
             f"{script}: {program}: is by its name no training with GRPO or RLOO, and others generate by other rules",
             "give the script of a GRPO or RLOO training; if this one is, give its YAML, and num_processes=N",
         )
-    return said
+    return trainer
 
 
 def _processes(launch: Mapping[str, list[Word]], on_node: str, nodes: str) -> list[Word]:
@@ -253,7 +253,7 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
 
     Variables among `overrides` have their value from there, as `NAME=VALUE bash script` gives it.
     """
-    found, unread = _with_sourced(script, 0)
+    found, unread = _commands_with_sourced_files(script, 0)
     given = [word.partition("=") for word in overrides if VARIABLE.fullmatch(word)]
     text = read_text(script, "shell script", "")
     for name, *_ in given:
@@ -262,9 +262,10 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
     found = [*commands("\n".join(f"{name}={shlex.quote(value)}" for name, _, value in given)), *found]
     begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]
     if unread:
-        told = ", ".join(unread)
+        lost = ", ".join(unread)
         print(
-            f"{script}: warning: {told}: not found beside it, so no ${{NAME:-default}} has its default", file=sys.stderr
+            f"{script}: warning: {lost}: not found beside it, so no ${{NAME:-default}} has its default",
+            file=sys.stderr,
         )
     return with_values(found, max(begun, default=-1), takes_defaults=not unread)
 
@@ -273,7 +274,7 @@ _DEEPEST = 4
 """Files that source one another, at most."""
 
 
-def _with_sourced(script: Path, depth: int) -> tuple[list[Command], list[str]]:
+def _commands_with_sourced_files(script: Path, depth: int) -> tuple[list[Command], list[str]]:
     """Return the commands of a script and of what it sources beside it, and the names of what is not found there.
 
     Files by an absolute path, such as an environment's activate, are taken to assign nothing that matters.
@@ -286,7 +287,7 @@ def _with_sourced(script: Path, depth: int) -> tuple[list[Command], list[str]]:
         if not name or name.startswith(("/", "~")):
             found.append(command)
         elif depth < _DEEPEST and beside.is_file():
-            more, missing = _with_sourced(beside, depth + 1)
+            more, missing = _commands_with_sourced_files(beside, depth + 1)
             found += more
             unread += missing
         else:
@@ -345,17 +346,17 @@ def _assigned_line(
     Raises:
         UserError: if a variable without such a value is that of a key, which is not among the user's overrides.
     """
-    own = {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found}
+    overridden = {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found}
     inert = {name for name, _ in named if registry.find(name).is_inert}
     inert |= {name for name, _ in named if registry.find(name).influence is Influence.UNKNOWN and name != "config"}
-    matters = [(name, word) for name, word in named if name not in own | inert]
+    matters = [(name, word) for name, word in named if name not in overridden | inert]
     unknown = {name: word.variable for name, word in matters if word.variable}
     if unknown:
-        told = ", ".join(f"{name} ({variable})" for name, variable in unknown.items())
+        names = ", ".join(f"{name} ({variable})" for name, variable in unknown.items())
         files = "write the name of its file in the script, and " if "config" in unknown else ""
         added = " ".join(f"{name}=VALUE" for name in unknown if name != "config")
         remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
-        raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {told}", remedy)
+        raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {names}", remedy)
     taken = dict.fromkeys(one for _, word in matters for one in word.taken)
     shown = [f"{one.partition('=')[0]}=..." if may_be_secret(*one.split("=", 1)) else one for one in taken]
     return f"Values of variables, none from the environment: {', '.join(shown)}." if taken else ""
@@ -369,7 +370,7 @@ def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyReg
         return [f"++{positive}=false" if is_off else f"++{name}=true"]
     if any(word.variable for word in values):
         return [f"++{name}=null"]
-    texts = [str(_found(script, word.text)) if name in _FILES else word.text for word in values]
+    texts = [str(_file_named(script, word.text)) if name in _FILES else word.text for word in values]
     written = _as_yaml(texts[0]) if len(texts) == 1 else json.dumps(texts)
     return [*([f"++{name}=null"] if written.startswith("{") else []), f"++{name}={written}"]
 
@@ -382,7 +383,7 @@ def _as_yaml(text: str) -> str:
         return json.dumps(text)
 
 
-def _found(script: Path, name: str) -> Path:
+def _file_named(script: Path, name: str) -> Path:
     """Return a file that the script names, as seen from here, or else beside the script."""
     beside = script.parent / name
     return beside if not Path(name).exists() and beside.exists() else Path(name)

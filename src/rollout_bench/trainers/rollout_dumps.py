@@ -68,7 +68,7 @@ class _Row(BaseModel):
         return begin + end, calls + more
 
 
-def traced(
+def workload_and_trace(
     dumps: Path,
     file: Path | None,
     model: tuple[str, bool],

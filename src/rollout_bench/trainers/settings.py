@@ -258,7 +258,7 @@ NOT_THERE = object()
 """Value of a key that is missing, or written as `???`. None can't be used, because null is a value."""
 
 
-def _read(path: Path, trainer: str) -> dict[str, Any]:
+def _read_yaml(path: Path, trainer: str) -> dict[str, Any]:
     """Return the settings in a YAML file. TRL takes the last value of a duplicate key, with a warning here."""
     twice: list[str] | None = [] if trainer == "TRL" else None
     remedy = f"give the YAML that {trainer} is started with"
@@ -276,8 +276,8 @@ def _check_parts(name: str, content: Mapping[str, Any], registry: KeyRegistry) -
     listed = content.get("defaults")
     entries = [one if isinstance(one, dict) else {"": one} for one in (listed if isinstance(listed, list) else ())]
     for group, part in (item for entry in entries for item in entry.items()):
-        own = registry.parts.get(str(group).strip("/").partition("@")[0])
-        if own is not None and part not in own:
+        parts = registry.parts.get(str(group).strip("/").partition("@")[0])
+        if parts is not None and part not in parts:
             raise UserError(
                 f"{name}: defaults: lays the file over {part}, which is none of {registry.trainer}'s own",
                 f"add --cfg job to {registry.trainer}'s command, and use the YAML that it prints",
@@ -381,13 +381,13 @@ class TrainerFile:
         if "=" in name and OVERRIDE.fullmatch(name) and not Path(name).exists():
             name, content, overrides = COMMAND_LINE, {}, [*words]
         else:
-            content = _read(Path(name), registry.trainer)
+            content = _read_yaml(Path(name), registry.trainer)
             _check_parts(name, content, registry)
             paths = [path for path, _ in _leaves(content)]
             registry.check_own(name, paths)
             keys = [registry.find(path) for path in paths]
-            own = {key.path for key in keys if key.influence in (Influence.HONOURED, Influence.UNSUPPORTED)}
-            if foreign and own.issubset(registry.shared):
+            known = {key.path for key in keys if key.influence in (Influence.HONOURED, Influence.UNSUPPORTED)}
+            if foreign and known.issubset(registry.shared):
                 raise UserError(f"{name}: has no key for {registry.trainer}'s generation", foreign)
         laid = filter(None, map(OVERRIDE.fullmatch, overrides))
         registry.check_own(name, [word["path"] for word in laid if word["sign"] != "~"])
@@ -397,8 +397,8 @@ class TrainerFile:
             for place in overrides:
                 _lay_over(found.tree, place, registry)
         except OmegaConfBaseException as error:
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"{place}: OmegaConf can't read it: {said}", "correct it") from None
+            cause = str(error).strip().splitlines()[0]
+            raise UserError(f"{place}: OmegaConf can't read it: {cause}", "correct it") from None
         found._check()
         return found
 
@@ -438,9 +438,9 @@ class TrainerFile:
         except MissingMandatoryValue:
             raise self._missing(path) from None
         except OmegaConfBaseException as error:
-            said = str(error).strip().splitlines()[0]
+            cause = str(error).strip().splitlines()[0]
             raise UserError(
-                f"{self.name}: {path}: its interpolation can't be resolved: {said}",
+                f"{self.name}: {path}: its interpolation can't be resolved: {cause}",
                 f"add {path}=VALUE to the command, or give the whole of {self.registry.trainer}'s YAML",
             ) from None
 
@@ -527,10 +527,10 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
         elif influence is Influence.NEUTRAL and written:
             reason = "not read with these settings" if key.path in unread else "switched off, or as it is measured"
             groups[influence][reason].append(key.path)
-    return "\n".join(_section(influence, entries) for influence, entries in groups.items() if any(entries.values()))
+    return "\n".join(_group_text(influence, entries) for influence, entries in groups.items() if any(entries.values()))
 
 
-def _section(influence: Influence, entries: dict[str, list[str]]) -> str:
+def _group_text(influence: Influence, entries: dict[str, list[str]]) -> str:
     lines = [f"{influence.value}:"]
     for says, paths in entries.items():
         if influence in (Influence.HONOURED, Influence.UNSUPPORTED):

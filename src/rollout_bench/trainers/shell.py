@@ -121,11 +121,11 @@ class Command:
     def assigned(self) -> set[str]:
         """Names of variables that the command may change."""
         texts = [word.text for word in self.words]
-        own = texts[_opened(texts)[1] :]
-        begins = "((" in self.before or next((text for text in own if not _ASSIGNMENT.match(text)), "") in _CHANGING
-        kept = own if own[:1] and own[0] in _NAMING else takewhile(_ASSIGNMENT.match, own)
+        words = texts[_blocks_opened(texts)[1] :]
+        begins = "((" in self.before or next((text for text in words if not _ASSIGNMENT.match(text)), "") in _CHANGING
+        kept = words if words[:1] and words[0] in _NAMING else takewhile(_ASSIGNMENT.match, words)
         named = {found[1] for found in map(_ASSIGNMENT.match, kept) if found}
-        named |= {name for text in own for name in re.findall(rf"^{_NAME}", text) if begins}
+        named |= {name for text in words for name in re.findall(rf"^{_NAME}", text) if begins}
         return named | {found[1] for text in texts for found in _SET_IF_MISSING.finditer(text)}
 
     @property
@@ -162,7 +162,7 @@ def commands(script: str) -> list[Command]:
         pieces, open_word = [], False
         if kind == "end" and text:
             _end(found, text)
-    return _nested(found)
+    return _nested_commands(found)
 
 
 def _begins_array(word: Word, end: str) -> bool:
@@ -187,7 +187,7 @@ def _pieces(kind: str, text: str) -> list[Piece]:
     ]
 
 
-def _nested(found: Sequence[tuple[str, list[Word]]]) -> list[Command]:
+def _nested_commands(found: Sequence[tuple[str, list[Word]]]) -> list[Command]:
     """Return the commands of what stands before each and its words; the last has no words."""
     made, subshells = [], 0
     for (before, words), (after, _) in pairwise(found):
@@ -196,7 +196,7 @@ def _nested(found: Sequence[tuple[str, list[Word]]]) -> list[Command]:
     return made
 
 
-def _opened(words: Sequence[str]) -> tuple[int, int]:
+def _blocks_opened(words: Sequence[str]) -> tuple[int, int]:
     """Return the number of blocks that a command opens, below 0 if it closes them, and the place of its own words."""
     opened = 0
     for place, word in enumerate(words):
@@ -298,20 +298,20 @@ class _Script:
             if word in ("case", "for", "select"):
                 break
             place += 1
-        own = replace(command, words=command.words[place:])
+        followed = replace(command, words=command.words[place:])
         runs = self._runs
-        if not own.words or runs is False:
+        if not followed.words or runs is False:
             return []
-        is_plain = own.is_plain
-        filled = [one for word in own.words for one in self._filled(word, splits=not is_plain)]
+        is_plain = followed.is_plain
+        filled = [one for word in followed.words for one in self._expanded(word, splits=not is_plain)]
         if self._blocks and self._blocks[-1].is_asking and self._blocks[-1].kind == "if":
-            joined = re.search(r"(&&|\|\|)\n*$", own.before)
+            joined = re.search(r"(&&|\|\|)\n*$", followed.before)
             test = None if is_negated else _outcome(filled)
             self._blocks[-1].tests.append((joined[1] if joined and self._blocks[-1].tests else "", test))
         if is_plain and runs:
             self._assign(filled)
         else:
-            self._forget(own, filled)
+            self._forget(followed, filled)
         return filled
 
     def _is_pattern(self, command: Command) -> bool:
@@ -336,7 +336,7 @@ class _Script:
         if word == "if":
             blocks.append(_Block("if"))
         elif word == "case":
-            value = [one.text for one in self._filled(rest[1], splits=False) if not one.variable] if rest[1:] else []
+            value = [one.text for one in self._expanded(rest[1], splits=False) if not one.variable] if rest[1:] else []
             blocks.append(_Block("case", value=value[0] if value else None))
         elif word == "elif" and blocks:
             blocks[-1].is_asking = True
@@ -384,10 +384,10 @@ class _Script:
         self._known.pop(name, None)
         self._unclear.add(name)
 
-    def _filled(self, word: Word, *, splits: bool) -> list[Word]:
+    def _expanded(self, word: Word, *, splits: bool) -> list[Word]:
         """Return the word with the values of variables; `splits`: several words for a bare one with spaces."""
         if word.elements is not None:
-            inner = [one for element in word.elements for one in self._filled(element, splits=True)]
+            inner = [one for element in word.elements for one in self._expanded(element, splits=True)]
             return [replace(word, elements=tuple(inner))]
         if len(word.pieces) == 1 and (found := _ALL.fullmatch(word.text)) and found[1] in self._arrays:
             elements = self._arrays[found[1]]
@@ -413,7 +413,7 @@ class _Script:
     def _value(self, text: str) -> tuple[str | None, list[str]]:
         """Return the value of a variable or a calculation, None if it is unknown, and NAME=value of what it takes."""
         if found := _ARITHMETIC.fullmatch(text):
-            return self._calculated(found[1])
+            return self._value_of_expression(found[1])
         found = _REFERENCE.fullmatch(text)
         name = (found[1] or found[2]) if found else ""
         if found is None or name in self._unclear | self._never:
@@ -427,11 +427,11 @@ class _Script:
     def _text(self, default: str) -> str | None:
         """Return the text that a default stands for."""
         parts = commands(default)
-        words = [one for part in parts for word in part.words for one in self._filled(word, splits=False)]
+        words = [one for part in parts for word in part.words for one in self._expanded(word, splits=False)]
         is_known = len(parts) < 2 and not any(word.variable or word.elements is not None for word in words)
         return " ".join(word.text for word in words) if is_known else None
 
-    def _calculated(self, expression: str) -> tuple[str | None, list[str]]:
+    def _value_of_expression(self, expression: str) -> tuple[str | None, list[str]]:
         taken: list[str] = []
 
         def value(found: re.Match[str]) -> str:

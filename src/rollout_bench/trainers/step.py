@@ -223,8 +223,8 @@ class MadeConfig:
         other = others.get(self.config["platform"])
         if other is None or self.config["quants"] != ["bf16"]:
             return self
-        told = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
-        return replace(self, head=(*self.head, told), config=self.config | {"quants": ["bf16", other]})
+        note = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
+        return replace(self, head=(*self.head, note), config=self.config | {"quants": ["bf16", other]})
 
     def yaml(self, command: str) -> str:
         """Return the YAML file: the explanation as comments, then the config."""

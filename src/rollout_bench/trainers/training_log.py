@@ -117,7 +117,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
         whole = whole.get("log_history", [whole])
     if not isinstance(whole, list):
         whole = [
-            _json(line) or _of_console(line, f"--log {path}: line {n}") for n, line in enumerate(text.splitlines(), 1)
+            _json(line) or _from_console(line, f"--log {path}: line {n}") for n, line in enumerate(text.splitlines(), 1)
         ]
     entries = [
         {**entry, **(data if isinstance(data := entry.get("data"), dict) else {})}
@@ -127,7 +127,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
     return [{name: number for name, value in one.items() if (number := finite(value)) is not None} for one in entries]
 
 
-def _of_console(line: str, where: str) -> dict[str, str]:
+def _from_console(line: str, where: str) -> dict[str, str]:
     """Return the numbers on a line of the console; raise `UserError` for a part of a step, whose rest is elsewhere."""
     is_part = "timing_s/" in line and not re.search(r"(?<![\w/])step:\d", line)
     if is_part or (re.match(r"\s*\{['\"]", line) and "}" not in line):

@@ -8,7 +8,7 @@ from typing import Any
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.core.yaml_files import read_mapping
-from rollout_bench.trainers.rollout_dumps import traced
+from rollout_bench.trainers.rollout_dumps import workload_and_trace
 from rollout_bench.trainers.settings import NOT_THERE, TrainerFile, account, mapping
 from rollout_bench.trainers.step import (
     FOUND,
@@ -81,7 +81,7 @@ def trl_config(
         *(() if settings.get("accelerate_config") else ("num_processes",)),
         *(() if dumps or any(map(settings.get, LONGEST[mode])) else ("max_prompt_length",)),
     )
-    step, own = _step(settings, mode)
+    step, step_args = _step(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
     passed_on = settings.engine_args(_unread(settings, mode))
@@ -102,8 +102,8 @@ def trl_config(
         "workload_settings": {
             WORKLOAD: {
                 **lengths,
-                **{name: _sampled(settings, name) for name in ("temperature", "top_p", "top_k")},
-                "engine_args": _engine_args(settings, mode, own, longest),
+                **{name: _sampling_parameter(settings, name) for name in ("temperature", "top_p", "top_k")},
+                "engine_args": _engine_args(settings, mode, step_args, longest),
             }
         },
     }
@@ -129,8 +129,8 @@ def _prompts_of_rest(settings: TrainerFile, mode: str, prompt: int) -> tuple[str
 def trl_cycle(settings: TrainerFile, made: MadeConfig) -> MadeConfig:
     """Return the config of one engine's whole step; `made` is the config of its generation."""
     sleeps = _mode(settings) == "colocate" and settings.get("vllm_enable_sleep_mode")
-    told = account(settings, _unread(settings, _mode(settings), WHOLE_STEP))
-    return cycle(made, told, None if sleeps else "none", settings.name)
+    account_lines = account(settings, _unread(settings, _mode(settings), WHOLE_STEP))
+    return cycle(made, account_lines, None if sleeps else "none", settings.name)
 
 
 def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = None) -> MadeConfig:
@@ -162,8 +162,8 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         account(settings, _unread(settings, *LONGEST, WHOLE_STEP)),
         settings.name,
         {
-            where: _engine_args(settings, mode, own, _lengths(settings, mode, max(prompts))[-1])
-            for where, mode, own in (("colocated", "colocate", colocated), ("server", "server", server))
+            where: _engine_args(settings, mode, step_args, _lengths(settings, mode, max(prompts))[-1])
+            for where, mode, step_args in (("colocated", "colocate", colocated), ("server", "server", server))
         },
         trl_time(log, processes, updates, waves) if log else None,
         devices=devices,
@@ -223,9 +223,9 @@ def _unread(settings: TrainerFile, *runs: str) -> set[str]:
     return {key.path for key in settings.registry.keys.values() if key.run not in ("", *runs)} | lacking
 
 
-def _engine_args(settings: TrainerFile, mode: str, own: Mapping[str, Any], longest: int) -> dict[str, Any]:
+def _engine_args(settings: TrainerFile, mode: str, step_args: Mapping[str, Any], longest: int) -> dict[str, Any]:
     passed_on = settings.engine_args(_unread(settings, mode))
-    return {**own, "max_model_len": longest, "logprobs_mode": "processed_logprobs", **passed_on}
+    return {**step_args, "max_model_len": longest, "logprobs_mode": "processed_logprobs", **passed_on}
 
 
 def _dealt(step: TrainerStep) -> str:
@@ -238,7 +238,7 @@ def _dealt(step: TrainerStep) -> str:
     )
 
 
-def _sampled(settings: TrainerFile, name: str, key: str = "") -> Any:
+def _sampling_parameter(settings: TrainerFile, name: str, key: str = "") -> Any:
     """Return a sampling parameter: generation_kwargs override `key`, by default the key of the same name."""
     overriding = settings.get(f"generation_kwargs.{name}")
     return settings.get(key or name) if overriding is None else overriding
@@ -302,9 +302,9 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
     is_one = mode == "colocate" and settings.get("vllm_tp")
     among = devices or processes
     tensor = among if is_one else settings.get(f"{at}tensor_parallel_size")
-    own = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
+    step_args = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
     if mode == "server":
-        return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
+        return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), step_args
     if among % tensor:
         raise UserError(
             f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {among} processes",
@@ -318,8 +318,8 @@ def _step(settings: TrainerFile, mode: str, devices: int | None = None) -> tuple
             " engine over several nodes cannot be measured, also not with --one-engine",
             f"set it to {node} or less; on a machine with more devices, correct num_machines in accelerate's file",
         )
-    own |= {"max_num_seqs": per_device * steps * tensor, "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS}
-    return TrainerStep(prompts, samples, among // tensor, "runs"), own
+    step_args |= {"max_num_seqs": per_device * steps * tensor, "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS}
+    return TrainerStep(prompts, samples, among // tensor, "runs"), step_args
 
 
 def _load(
@@ -329,8 +329,8 @@ def _load(
     if dumps is None:
         prompt, answer, longest = _lengths(settings, mode, 0)
         return part.workload(prompt) | {"prompt_tokens": prompt, "output_tokens": answer}, longest, []
-    keys, lines = traced(
-        dumps, file, model, _sampled(settings, "max_tokens", "max_completion_length"), part, spread=False
+    keys, lines = workload_and_trace(
+        dumps, file, model, _sampling_parameter(settings, "max_tokens", "max_completion_length"), part, spread=False
     )
     return keys, _lengths(settings, mode, max(line["prompt_tokens"] for line in lines))[-1], lines
 
@@ -343,7 +343,7 @@ def _lengths(settings: TrainerFile, mode: str, recorded: int) -> tuple[int, int,
     Raises:
         UserError: if the length of prompts is unknown, or the maximum leaves no tokens for them.
     """
-    answer = _sampled(settings, "max_tokens", "max_completion_length")
+    answer = _sampling_parameter(settings, "max_tokens", "max_completion_length")
     most, name = next(((value, name) for name in LONGEST[mode] if (value := settings.get(name))), (None, ""))
     prompt = max(settings.get("max_prompt_length") or 0, recorded)
     if most is not None and most <= answer:

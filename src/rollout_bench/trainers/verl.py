@@ -9,7 +9,7 @@ from typing import Any
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
-from rollout_bench.trainers.rollout_dumps import traced
+from rollout_bench.trainers.rollout_dumps import workload_and_trace
 from rollout_bench.trainers.settings import Influence, TrainerFile, account
 from rollout_bench.trainers.step import (
     FOUND,
@@ -101,7 +101,7 @@ def verl_config(
         lines: list[dict[str, int]] = []
     else:
         model, room = (place, settings.get(f"{MODEL}trust_remote_code")), settings.get(f"{ROLLOUT}max_model_len")
-        lengths, lines = traced(dumps, file, model, longest, part, one_engine and step.engines > 1, room)
+        lengths, lines = workload_and_trace(dumps, file, model, longest, part, one_engine and step.engines > 1, room)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     workload["engine_args"] = engine_args
     name, device = model_name(path), settings.get("trainer.device")
@@ -271,8 +271,8 @@ def _unread(settings: TrainerFile) -> set[str]:
     unread = {f"{place}{name}" for place in places for name in ("nnodes", "n_gpus_per_node")}
     unread -= {*_device_keys(settings)}
     sections = [ROLLOUT, MODEL]
-    own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's key defaults to the model's
-    unread |= {f"{one}mtp.enable_rollout" for one in sections if one != own or not settings.get(f"{one}mtp.enable")}
+    section = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's key defaults to the model's
+    unread |= {f"{one}mtp.enable_rollout" for one in sections if one != section or not settings.get(f"{one}mtp.enable")}
     used = _adapter_keys(settings)
     unread |= {f"{MODEL}{name}" for keys in ADAPTERS if keys != used for name in keys}
     return unread | ({f"{MODEL}lora.fully_sharded_loras"} if used is None else set())
@@ -294,9 +294,9 @@ def _step(settings: TrainerFile, saved: bool) -> tuple[TrainerStep, int]:
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
     tensor, data, pipeline = sizes.values()
     if devices % (tensor * data * pipeline):
-        said = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+        sizes_text = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
         raise UserError(
-            f"{settings.name}: {ROLLOUT}{said} does not divide the {devices} devices",
+            f"{settings.name}: {ROLLOUT}{sizes_text} does not divide the {devices} devices",
             f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
         )
     node = settings.get(per_node, needed=True)
@@ -321,7 +321,7 @@ def _lengths(settings: TrainerFile) -> tuple[int, int, int]:
         UserError: if max_model_len leaves no tokens for an answer.
     """
     keys = {f"{ROLLOUT}{name}_length": f"data.max_{name}_length" for name in ("prompt", "response")}
-    prompt, answer = (settings.get(own if settings.has(own) else followed) for own, followed in keys.items())
+    prompt, answer = (settings.get(key if settings.has(key) else followed) for key, followed in keys.items())
     most = settings.get(f"{ROLLOUT}max_model_len")
     if most is not None and most <= prompt:
         raise UserError(
@@ -345,20 +345,20 @@ def _own_argument(name: str, value: Any, where: str) -> Any:
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     written = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
     lost = settings.registry.keys[f"{ROLLOUT}engine_kwargs.vllm"].left_out
-    own = {
+    from_keys = {
         name: _own_argument(name, value, settings.name)
         for name, value in written.items()
         if not any(value is one for one in lost)
     }
-    check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
+    check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", from_keys)
     for key, name in {**SIZES, "dtype": "dtype", "quantization": "quantization"}.items():
-        if own.get(name) is not None:
+        if from_keys.get(name) is not None:
             decided = "how many engines share a step" if key in SIZES else "which quants are measured"
             raise UserError(
                 f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides {decided}",
                 f"take it out, and set {ROLLOUT}{key}",
             )
-    arguments = settings.engine_args() | {name: value for name, value in own.items() if value is not None}
+    arguments = settings.engine_args() | {name: value for name, value in from_keys.items() if value is not None}
     arguments.pop("enable_expert_parallel", None)
     if settings.get(EXPERTS) > 1 and settings.get(f"{ROLLOUT}data_parallel_size") == 1:
         arguments["enable_expert_parallel"] = True

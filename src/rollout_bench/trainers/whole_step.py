@@ -21,8 +21,8 @@ SHARDED, WHOLE = " sharded by FSDP2", " whole on each device (placement.strategy
 
 def trained_whole(made: MadeConfig) -> MadeConfig:
     """Return the config of a placement whose settings train an adapter, with what the stand-in does instead."""
-    told = "The settings train an adapter; the stand-in trains the whole model, which takes more time and memory."
-    return replace(made, head=(*made.head, told))
+    note = "The settings train an adapter; the stand-in trains the whole model, which takes more time and memory."
+    return replace(made, head=(*made.head, note))
 
 
 OF_WHOLE_STEPS = " --cycle and --placement measure what lies between steps."
@@ -147,8 +147,8 @@ def _trained_model(place: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             "download it, and name its folder as the model; or name one of Qwen2.5, Qwen3 or Llama 3, whose shapes are"
             " known",
         ) from None
-    told = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
-    return {"weights": None, "synthetic": synthetic}, (told,)  # None: also over a config.yaml that names the weights
+    note = f"Weights: random, in the shape of {name}, because the trainer reads a folder: name yours as the model."
+    return {"weights": None, "synthetic": synthetic}, (note,)  # None: also over a config.yaml that names the weights
 
 
 def _check_bf16(quant: str, file: str) -> None:

@@ -116,9 +116,9 @@ def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
     assert machine_memory.available_bytes(tmp_path) > GIB // 8
 
 
-def plan_of(overlay: str, there: float = math.inf) -> Schedule:
+def plan_of(overlay: str, total: float = math.inf) -> Schedule:
     config, matrix = matrix_of(overlay)
-    return schedule(config, matrix, 7, interleaving(config, matrix, Rooms(there), on_cluster=False))
+    return schedule(config, matrix, 7, interleaving(config, matrix, Rooms(total), on_cluster=False))
 
 
 @given(
@@ -127,13 +127,13 @@ def plan_of(overlay: str, there: float = math.inf) -> Schedule:
     modes=st.sampled_from(["[offline]", "[offline, online]"]),
     launches=st.integers(1, 4),
     interleave=st.sampled_from(["auto", "true", "false"]),
-    there=st.sampled_from([1.5, 2.5, math.inf]),
+    total=st.sampled_from([1.5, 2.5, math.inf]),
     missing=st.randoms(use_true_random=False),
 )
-def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, interleave, there, missing):
+def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, interleave, total, missing):
     overlay = TWO_OF_ALL + f"models: {models}\nquants: [{', '.join(quants)}]\nmodes: {modes}\nlaunches: {launches}\n"
     try:
-        plan = plan_of(overlay.replace("models: [a, b]\n", "", 1) + f"interleave: {interleave}", there)
+        plan = plan_of(overlay.replace("models: [a, b]\n", "", 1) + f"interleave: {interleave}", total)
     except UserError:
         assert interleave == "true"
         return

@@ -45,79 +45,83 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Environment:
+def installed(tmp_path: Path) -> Environment:
     """Return an environment with vLLM 0.30.0."""
     made = Environment(tmp_path / "engine")
     made.install("0.30.0")
     return made
 
 
-def test_an_unchanged_environment_is_asked_once(there: Environment, asked: list[str]):
-    assert [there.version, there.version, asked] == ["0.30.0", "0.30.0", [there.python]]
+def test_an_unchanged_environment_is_asked_once(installed: Environment, asked: list[str]):
+    assert [installed.version, installed.version, asked] == ["0.30.0", "0.30.0", [installed.python]]
 
 
-def _upgrade(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (there.packages / "vllm-0.30.0.dist-info").rename(aside)
-    there.install("0.31.0")
+def _upgrade(installed: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (installed.packages / "vllm-0.30.0.dist-info").rename(aside)
+    installed.install("0.31.0")
 
 
-def _rewrite_metadata(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metadata = there.packages / "vllm-0.30.0.dist-info" / "METADATA"
+def _rewrite_metadata(installed: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = installed.packages / "vllm-0.30.0.dist-info" / "METADATA"
     metadata.write_text(metadata.read_text().replace("0.30.0", "0.31.0"))
 
 
-def _extend_path(there: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there.install("0.31.0", aside)
+def _extend_path(installed: Environment, aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed.install("0.31.0", aside)
     monkeypatch.setenv("PYTHONPATH", str(aside))
 
 
 @pytest.mark.parametrize("change", [_upgrade, _rewrite_metadata, _extend_path])
 def test_another_engine_there_is_noticed(
-    there: Environment, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+    installed: Environment,
+    asked: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[..., None],
 ):
-    assert there.version == "0.30.0"
-    change(there, tmp_path / "aside", monkeypatch)
-    assert (there.version, len(asked)) == ("0.31.0", 2)
+    assert installed.version == "0.30.0"
+    change(installed, tmp_path / "aside", monkeypatch)
+    assert (installed.version, len(asked)) == ("0.31.0", 2)
 
 
 def test_a_changed_path_file_is_noticed(tmp_path: Path, asked: list[str]):
-    there, sources = Environment(tmp_path / "engine"), [tmp_path / "one", tmp_path / "other"]
+    installed, sources = Environment(tmp_path / "engine"), [tmp_path / "one", tmp_path / "other"]
     for version, folder in zip(("0.30.0", "0.31.0"), sources, strict=True):
-        there.install(version, folder)
-    link = there.packages / "vllm.pth"
+        installed.install(version, folder)
+    link = installed.packages / "vllm.pth"
     link.write_text(f"{sources[0]}\n")
-    assert there.version == "0.30.0"
+    assert installed.version == "0.30.0"
     link.write_text(f"{sources[1]}\n")  # in place, as an editable installation may
-    assert there.version == "0.31.0"
+    assert installed.version == "0.31.0"
 
 
-def test_an_installation_and_a_removal_are_noticed(there: Environment, asked: list[str], tmp_path: Path):
-    assert there.version == "0.30.0"
-    harness = there.packages / "guidellm-0.8.1.dist-info"
+def test_an_installation_and_a_removal_are_noticed(installed: Environment, asked: list[str], tmp_path: Path):
+    assert installed.version == "0.30.0"
+    harness = installed.packages / "guidellm-0.8.1.dist-info"
     harness.mkdir()
     (harness / "METADATA").write_text("Metadata-Version: 2.1\nName: guidellm\nVersion: 0.8.1\n")
-    assert probe_engine(there.python).harnesses == {"guidellm": "0.8.1"}
+    assert probe_engine(installed.python).harnesses == {"guidellm": "0.8.1"}
     harness.rename(tmp_path / "gone")
-    assert probe_engine(there.python).harnesses == {}
-    (there.packages / "vllm-0.30.0.dist-info").rename(tmp_path / "gone too")
+    assert probe_engine(installed.python).harnesses == {}
+    (installed.packages / "vllm-0.30.0.dist-info").rename(tmp_path / "gone too")
     with pytest.raises(UserError, match="there is no vLLM"):
-        probe_engine(there.python)
+        probe_engine(installed.python)
 
 
-def test_a_script_that_starts_an_interpreter_is_always_asked(there: Environment, asked: list[str], tmp_path: Path):
+def test_a_script_that_starts_an_interpreter_is_always_asked(installed: Environment, asked: list[str], tmp_path: Path):
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nexec {there.python} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {installed.python} "$@"\n')
     script.chmod(0o755)
     assert [probe_engine(str(script)).version for _ in range(2)] == ["0.30.0"] * 2
     assert asked == [str(script)] * 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"asked": 1, "watched": {}, "found": 1}'])
-def test_a_damaged_answer_is_asked_for_again(there: Environment, asked: list[str], tmp_path: Path, content: str):
-    assert there.version == "0.30.0"
+def test_a_damaged_answer_is_asked_for_again(installed: Environment, asked: list[str], tmp_path: Path, content: str):
+    assert installed.version == "0.30.0"
     (kept,) = tmp_path.glob("engine-*.json")
     kept.write_text(content)
-    assert (there.version, len(asked)) == ("0.30.0", 2)
+    assert (installed.version, len(asked)) == ("0.30.0", 2)
 
 
 def commit(folder: Path) -> None:
@@ -126,26 +130,26 @@ def commit(folder: Path) -> None:
         subprocess.run([*git, *words], check=True)
 
 
-def test_an_editable_source_is_asked_again_and_told_with_its_changes(there: Environment, tmp_path: Path):
+def test_an_editable_source_is_asked_again_and_told_with_its_changes(installed: Environment, tmp_path: Path):
     source = tmp_path / "source"
     (source / "vllm").mkdir(parents=True)
     (source / "vllm" / "__init__.py").touch()
     commit(source)
-    said = {"url": source.as_uri(), "dir_info": {"editable": True}}
-    (there.packages / "vllm-0.30.0.dist-info" / "direct_url.json").write_text(json.dumps(said))
-    (there.packages / "source.pth").write_text(str(source))
-    plain = there.version
+    origin = {"url": source.as_uri(), "dir_info": {"editable": True}}
+    (installed.packages / "vllm-0.30.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+    (installed.packages / "source.pth").write_text(str(source))
+    plain = installed.version
     assert re.fullmatch(r"0\.30\.0 \(editable, git [0-9a-f]{7,}\)", plain)
     (source / "vllm" / "__init__.py").write_text("faster = True")
-    assert re.fullmatch(re.escape(plain[:-1]) + r", changed [0-9a-f]{8}\)", there.version)
+    assert re.fullmatch(re.escape(plain[:-1]) + r", changed [0-9a-f]{8}\)", installed.version)
 
 
 def test_another_vllm_on_the_path_is_not_measured_as_the_installed_one(
-    there: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     stray = tmp_path / "src" / "vllm"
     stray.mkdir(parents=True)
     (stray / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(stray.parent))
     with pytest.raises(UserError, match=rf"imports vLLM from {stray}, not the installed vllm 0\.30\.0"):
-        probe_engine(there.python)
+        probe_engine(installed.python)

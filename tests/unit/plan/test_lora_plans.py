@@ -62,6 +62,6 @@ def test_ranks_are_swept() -> None:
 def test_adapters_that_get_no_verdict_on_a_cpu_are_told(is_eager: bool) -> None:
     adapter = {"lora": {"rank": 8}, "quants": ["bf16"]}
     compiled = {"workload_settings": {"demo": {"engine_args": {"enforce_eager": is_eager}}}}
-    said = adapter_lines(planned.planned({**adapter, **compiled}))
-    assert len(said) == (0 if is_eager else 1)
+    lines = adapter_lines(planned.planned({**adapter, **compiled}))
+    assert len(lines) == (0 if is_eager else 1)
     assert adapter_lines(planned.planned({**adapter, **compiled, "engine_args": {"enforce_eager": True}})) == []

@@ -148,9 +148,9 @@ def test_weights_of_another_quantization_are_refused(
     Path("models/tiny-llama/config.json").write_text(json.dumps(config))
     with contextlib.suppress(SystemExit):
         plan(named=f"models: [own], quants: [{quant}], model_settings: {{own: {{weights: {{{quant}: tiny-llama}}}}}}")
-    said = capsys.readouterr().err
-    assert (words or "") in said
-    assert (said == "") == (words is None)
+    printed = capsys.readouterr().err
+    assert (words or "") in printed
+    assert (printed == "") == (words is None)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_the_cost_of_further_rates_is_known_from_the_answers_to_earlier_ones(tmp
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "words"),
     [
         ("platform: cuda\nlaunches: 3\nquants: [bf16, fp8]", "usually 2 to 24 min"),
         ("endpoints: {mine: {url: 'http://127.0.0.1:8000/v1', model: m}}\nmodels: []\nmodes: [online]\nlaunches: 2\n"
@@ -137,9 +137,9 @@ def test_the_cost_of_further_rates_is_known_from_the_answers_to_earlier_ones(tmp
          "online: {request_rate: 2}}}", "at least 18 min, longer"),
     ],
 )  # fmt: skip
-def test_a_first_plan_says_what_it_usually_costs(overlay: str, said: str, tmp_path: Path) -> None:
+def test_a_first_plan_says_what_it_usually_costs(overlay: str, words: str, tmp_path: Path) -> None:
     plan = plan_of(overlay)
-    assert cost_of(ResultsState(plan, tmp_path), plan.by_record).startswith(said)
+    assert cost_of(ResultsState(plan, tmp_path), plan.by_record).startswith(words)
 
 
 def test_a_cost_includes_device_hours_where_devices_are_held() -> None:

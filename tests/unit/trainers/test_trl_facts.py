@@ -119,7 +119,7 @@ def test_every_value_is_trls_or_refused_with_a_reason(version: str):
             made = trl_config(settings, trainer=row["trainer"])
         except UserError as error:
             refused += "refused" not in row
-            if "refused" not in row and not any(said in str(error) and may(row) for said, may in REFUSED.items()):
+            if "refused" not in row and not any(message in str(error) and may(row) for message, may in REFUSED.items()):
                 wrong.append((row["settings"], str(error)))
             continue
         if "refused" in row:
@@ -128,10 +128,10 @@ def test_every_value_is_trls_or_refused_with_a_reason(version: str):
         held += 1
         values = compared(made.config, row, version)
         wrong += [(row["settings"], name, both) for name, both in values.items() if both[0] != both[1]]
-        told = made.account.partition("not supported:")[2].partition("\nwithout")[0]
+        listed = made.account.partition("not supported:")[2].partition("\nwithout")[0]
         for name, words_of in TOLD.items():
             if name in row["sampling"] and row["sampling"][name] not in NEUTRAL.get(name, ()):
-                wrong += [] if any(word in told for word in words_of) else [(row["settings"], name, "is not told")]
+                wrong += [] if any(word in listed for word in words_of) else [(row["settings"], name, "is not told")]
         if made.config["quants"] == ["bf16"]:
             sleeps = "sleep 2" in row.get("events", ())
             awake = "cycle" in trl_cycle(settings, made).config

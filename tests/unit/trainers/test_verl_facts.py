@@ -124,8 +124,8 @@ def test_every_value_is_verls_or_refused_with_a_reason(version: str):
             ("calculate_log_probs", row["sampling"]["logprobs"] == 0),
             ("ignore_eos", row["sampling"].get("ignore_eos", False)),
         ):
-            told = made.account.split("not supported:")[1].split("\nwithout")[0]
-            if not measured and f"rollout.{key} = " not in told:
+            listed = made.account.split("not supported:")[1].split("\nwithout")[0]
+            if not measured and f"rollout.{key} = " not in listed:
                 wrong.append((row["words"], key, "differs, and is not told"))
     assert not wrong, "\n".join(map(str, wrong[:20]))
     assert held > 100

@@ -125,9 +125,9 @@ def test_verl_s_training_is_the_median_of_later_steps(tmp_path: Path):
         for step, data in zip(["1", "\nstep:2", "\nstep:3", "\nstep:4"], steps, strict=True)
     )
     for content in (as_json, "Starting\n" + on_console):
-        train_s, told = verl_time(written(tmp_path, content), devices=8)
+        train_s, note = verl_time(written(tmp_path, content), devices=8)
         assert train_s == 8 * (1.0 + 1.5 + 0.5 + 9.0)
-        assert "(old_log_prob + ref + adv + update_actor, median of 3 steps after the first)" in told
+        assert "(old_log_prob + ref + adv + update_actor, median of 3 steps after the first)" in note
 
 
 HISTORY = [{"loss": 0.1, "step": step, "step_time": took} for step, took in enumerate([90.0, 20.0, 30.0, 22.0], 1)]
@@ -145,9 +145,9 @@ HISTORY = [{"loss": 0.1, "step": step, "step_time": took} for step, took in enum
     ids=["trainer_state", "list", "lines", "wandb", "console"],
 )
 def test_trl_s_training_is_the_median_of_later_steps(tmp_path: Path, content: str):
-    train_s, told = trl_time(written(tmp_path, content), devices=4, updates=1)
+    train_s, note = trl_time(written(tmp_path, content), devices=4, updates=1)
     assert train_s == 4 * 22.0
-    assert "too long by the generation in it" in told
+    assert "too long by the generation in it" in note
 
 
 STEP = "(TaskRunner pid=7) step:{} - timing_s/old_log_prob:3.0 - timing_s/ref:2.0 - timing_s/update_actor:20.0"
@@ -187,8 +187,8 @@ def test_a_csv_of_wandb_holds_the_steps_of_one_run(tmp_path: Path):
 
 def test_trl_s_generation_is_no_training(tmp_path: Path):
     path = written(tmp_path, json.dumps([*HISTORY, *({GENERATE: took} for took in (9.0, 10.0, 11.0))]))
-    train_s, told = trl_time(path, devices=4, updates=1)
-    assert (train_s, told.endswith("without GRPOTrainer.vLLM.generate).")) == (4 * 12.0, True)
+    train_s, note = trl_time(path, devices=4, updates=1)
+    assert (train_s, note.endswith("without GRPOTrainer.vLLM.generate).")) == (4 * 12.0, True)
     assert trl_time(path, devices=1, updates=2)[0] == 2 * 24.0 - 10.0  # the mean, as only one of two generates
 
 
@@ -203,8 +203,8 @@ def test_each_generation_of_a_step_is_subtracted(tmp_path: Path, capsys: pytest.
 
 
 def test_a_whole_run_gives_the_time_of_its_steps(tmp_path: Path):
-    train_s, told = trl_time(written(tmp_path, json.dumps([{"train_runtime": 400.0, "step": 8}])), devices=2, updates=1)
-    assert (train_s, "(train_runtime / steps, " in told) == (100.0, True)
+    train_s, note = trl_time(written(tmp_path, json.dumps([{"train_runtime": 400.0, "step": 8}])), devices=2, updates=1)
+    assert (train_s, "(train_runtime / steps, " in note) == (100.0, True)
 
 
 def test_the_time_of_a_log_is_planned_and_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -97,11 +97,13 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
     if types and len(types) != layers:
         raise MemoryUnknownError(f"its config.json has {layers} layers and {len(types)} layer_types", BY_CONFIG)
     experts = experts_in(config)
-    own = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
+    size = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
     matrices = 2 if config.get("plain_mlp") else 3
     whole = _whole_layers(config, layers)
     return Architecture(
-        linear=layers * hidden * (2 * head_dim * (heads + key_value_heads) + matrices * size_in(config, own) * experts),
+        linear=layers
+        * hidden
+        * (2 * head_dim * (heads + key_value_heads) + matrices * size_in(config, size) * experts),
         plain=hidden * vocabulary * (1 if config.get("tie_word_embeddings") else 2),
         key_value_heads=key_value_heads,
         head_dim=head_dim,
@@ -159,8 +161,8 @@ def size_in(config: Mapping[str, Any], key: str) -> int:
     """
     value = config.get(key)
     if type(value) is not int or value < 1:
-        said = f"no {key}" if value is None else f"no size as {key}: {value_text(value)}"
-        raise MemoryUnknownError(f"its config.json has {said}", BY_CONFIG)
+        problem = f"no {key}" if value is None else f"no size as {key}: {value_text(value)}"
+        raise MemoryUnknownError(f"its config.json has {problem}", BY_CONFIG)
     return value
 
 
@@ -199,8 +201,8 @@ def too_long(spec: Spec, model_path: str) -> UserError | None:
 
     A model that stretches its positions (rope scaling), or whose file is not here, is not judged.
     """
-    asked, own = spec.engine.args.get("max_model_len"), Path(model_path).expanduser() / "config.json"
-    file = own if own.is_file() else cached_config(model_path) if spec.model.is_on_hub else None
+    asked, config_file = spec.engine.args.get("max_model_len"), Path(model_path).expanduser() / "config.json"
+    file = config_file if config_file.is_file() else cached_config(model_path) if spec.model.is_on_hub else None
     if not isinstance(asked, int) or file is None or ALLOWED in spec.engine.environment:
         return None
     try:
@@ -285,8 +287,8 @@ def bits_of(spec: Spec) -> float:
         return BITS[spec.quant.weights_format]
     names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
     if len(names) != 1 or not names <= BYTES.keys():
-        said = f"{spec.quant.name} does not say how many bits a weight has"
-        raise MemoryUnknownError(said, BY_FILES)
+        problem = f"{spec.quant.name} does not say how many bits a weight has"
+        raise MemoryUnknownError(problem, BY_FILES)
     return 8 * BYTES[names.pop()]
 
 

@@ -155,8 +155,8 @@ class Fit:
     def lacks(self) -> float:
         """Bytes by which something exceeds its room; if negative, all fits and this much is left."""
         taken = max(self.needed, 0.0 if self.cache is not None else self.share * self.device)
-        there = (taken + self.trainer, 0.0) if self.beside else (self.needed, self.trainer)
-        return max(self.needed - self.share * self.device, *(amount - self.device for amount in there))
+        amounts = (taken + self.trainer, 0.0) if self.beside else (self.needed, self.trainer)
+        return max(self.needed - self.share * self.device, *(amount - self.device for amount in amounts))
 
 
 def fit_of(spec: Spec, path: str, device_bytes: float, tensor: int | None = None) -> Fit | None:
@@ -212,12 +212,12 @@ def lacking_memory(experiment: Experiment, device_bytes: float, device: str) -> 
     if fit.lacks <= 0:
         return None
     sizes = {**fit.parts, "trainer" if fit.beside else "trainer on a device of its own": fit.trainer}
-    told = ", ".join(f"{number(size / 1e9, 3)} GB {what}" for what, size in sizes.items() if size)
+    sizes_text = ", ".join(f"{number(size / 1e9, 3)} GB {what}" for what, size in sizes.items() if size)
     room, is_set = f"{device} has {number(device_bytes / 1e9, 3)} GB", fit.cache is not None
     share = f"{fit.share:g} is {number(fit.share * device_bytes / 1e9, 3)}"
     room += "" if is_set else f", of which gpu_memory_utilization {share}"
     return UserError(
-        f"config: {spec.title} ({spec.mode}) does not fit by {number(fit.lacks / 1e9, 3)} GB: {told}; {room}",
+        f"config: {spec.title} ({spec.mode}) does not fit by {number(fit.lacks / 1e9, 3)} GB: {sizes_text}; {room}",
         _remedy(experiment, fit),
     )
 
@@ -256,31 +256,31 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
         device_bytes: memory of this machine's device; None if it has none, then the typical ones count.
         device: its name.
     """
-    own = [e for e in experiments if e.spec.platform == "cuda"]
+    on_cuda = [e for e in experiments if e.spec.platform == "cuda"]
     unknown = {}
-    for experiment in own:
+    for experiment in on_cuda:
         try:
             weights_held(experiment.spec, experiment.model_path)
         except MemoryUnknownError as reason:
             model = experiment.spec.model.name
             unknown[model] = f"memory: of {model} not known, since {reason}; {reason.remedy}"
     yield from unknown.values()
-    for name, there in ({device: device_bytes} if device_bytes else TYPICAL_BYTES).items():
-        fits = [(fit.lacks, e) for e in own if (fit := fit_of(e.spec, e.model_path, there)) is not None]
-        wrong = [error for _, e in fits if (error := lacking_memory(e, there, name)) is not None]
+    for name, memory in ({device: device_bytes} if device_bytes else TYPICAL_BYTES).items():
+        fits = [(fit.lacks, e) for e in on_cuda if (fit := fit_of(e.spec, e.model_path, memory)) is not None]
+        wrong = [error for _, e in fits if (error := lacking_memory(e, memory, name)) is not None]
         if len(fits) > len(wrong):
             every = "both" if len(fits) == 2 else f"all {len(fits)}"
             whole = f"{every} experiments fit" if not wrong else f"{len(fits) - len(wrong)} of {len(fits)} fit"
             _, tightest = max(((lacks, e) for lacks, e in fits if lacks <= 0), key=itemgetter(0))
-            told = whole if len(fits) > 1 else "it fits"
-            yield f"memory: {name} ({number(there / 1e9, 3)} GB): {told}{_cache_words(tightest, there)}"
+            verdict = whole if len(fits) > 1 else "it fits"
+            yield f"memory: {name} ({number(memory / 1e9, 3)} GB): {verdict}{_cache_words(tightest, memory)}"
         yield from (f"memory: {error.problem.removeprefix('config: ')}; {error.remedy}" for error in wrong)
 
 
-def _cache_words(tightest: Experiment, there: float) -> str:
+def _cache_words(tightest: Experiment, memory: float) -> str:
     """Return what the KV cache of the tightest experiment holds, and what the trainer beside it leaves."""
     spec, path = tightest.spec, tightest.model_path
-    held, asked, fit = full_sequences(spec, path, there), concurrent_sequences(spec), fit_of(spec, path, there)
+    held, asked, fit = full_sequences(spec, path, memory), concurrent_sequences(spec), fit_of(spec, path, memory)
     share = f"gpu_memory_utilization {utilization(spec):g}"
     words = ""
     if held is not None:
@@ -302,8 +302,8 @@ def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, de
     """
     for experiment in experiments:
         on_cpu = experiment.spec.platform == "cpu"
-        there = device_bytes if not on_cpu else machine_bytes() if set_cache_bytes(experiment.spec) else node_bytes()
-        problem = None if there is None else lacking_memory(experiment, there, "this machine" if on_cpu else device)
+        memory = device_bytes if not on_cpu else machine_bytes() if set_cache_bytes(experiment.spec) else node_bytes()
+        problem = None if memory is None else lacking_memory(experiment, memory, "this machine" if on_cpu else device)
         if problem is not None:
             raise problem
 
@@ -340,7 +340,7 @@ class MachineMemory:
         weights = (1 + WORKING_SHARE) * weights_held(spec, experiment.model_path)
         return weights + ranks * (cache + WORKING_BYTES) + processes * OWN_BYTES
 
-    def there(self, platform: Platform) -> float:
+    def available(self, platform: Platform) -> float:
         """Return the memory for all engines together: on CPU `MOST_AVAILABLE` of the currently available memory."""
         if platform != "cpu":
             return MOST_UTILIZATION
