@@ -24,7 +24,7 @@ SETTINGS = {
     "iterations": 3,
     "model_settings": {"tiny": {"weights": {"bf16": "tiny"}}},
     "workload_settings": {"small": WORKLOAD},
-    "engine_args": {"load_format": "dummy"},
+    "engine_args": {"load_format": "dummy", "gpu_memory_utilization": 0.5},
 }
 
 

@@ -38,7 +38,11 @@ def make(folder: Path, *packages: str) -> None:
     with _alone():
         if python.exists() and stamp.exists() and stamp.read_text() == wanted:
             return
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            problem = f"setup: {folder} cannot be made in {Path.cwd()}: {error.strerror}"
+            raise UserError(problem, "work in a folder that you may write to") from None
         if any(folder.iterdir()) and not stamp.exists():
             raise UserError(f"setup: {folder} is not one that this command made", "move it away and run it again")
         stamp.write_text("unfinished\n")

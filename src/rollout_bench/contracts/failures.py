@@ -66,7 +66,8 @@ class RecordScan:
     """The facts in a record that decide whether its launch is measured again.
 
     Args:
-        is_transient: whether the record is damaged, or invalid for a reason that another launch need not repeat.
+        is_transient: whether the record is damaged, or invalid for a reason that another launch need not repeat. Where
+            only a load of a sweep is invalid, the others stand, and it would be so again.
         block: id of its block; None if it was measured alone.
         model_files: fingerprints of the model's files; empty if there are none.
     """
@@ -87,7 +88,7 @@ def scan_record(record: Path) -> RecordScan | None:
         return RecordScan(False, None, {})
     if content is None:
         return None
-    codes = set(_INVALID.findall(content))
+    codes = {found[1] for found in _INVALID.finditer(content) if not found[2]}
     is_transient = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
     block, files = _BLOCK.search(content), _FILES.search(content)
     return RecordScan(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
@@ -101,7 +102,9 @@ def _mapping_at(content: str, place: int) -> dict[str, str]:
     return value if isinstance(value, dict) else {}
 
 
-_INVALID = re.compile(r'"code":\s*"(\w+)",\s*"severity":\s*"invalid"')
+_INVALID = re.compile(
+    r'"code":\s*"(\w+)",\s*"severity":\s*"invalid",\s*"sentence":\s*"(?:[^"\\]|\\.)*"(,\s*"load":\s*")?'
+)
 _BLOCK = re.compile(r'"block":\s*{\s*"id":\s*"(\w+)"')
 _FILES = re.compile(r'"model_files":\s*')
 

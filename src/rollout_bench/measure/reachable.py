@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 from rollout_bench.contracts.load import Places
 from rollout_bench.core.errors import UserError
@@ -29,6 +30,8 @@ def problems_of(places: Places) -> Iterator[UserError]:
             yield error
     if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):
         return  # another hub, whose models the engine loads with another library
+    if find_spec("huggingface_hub") is None:
+        return  # no vLLM is there either, which is told of by itself
     for model in places.hub:
         if (problem := _hub_problem(model)) is not None:
             yield problem

@@ -18,6 +18,7 @@ from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     ModelSpec,
+    Platform,
     Spec,
     WorkloadSpec,
     devices_needed,
@@ -570,13 +571,15 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             )
 
 
-def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode) -> None:
-    """Check that a mode measures adapters, and that no argument says what `lora` says.
+def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode, platform: Platform, weights_format: str) -> None:
+    """Check that a mode and an engine have adapters, and that no argument says what `lora` says.
 
     Raises:
-        UnmeasurableError: the mode does not measure adapters.
+        UnmeasurableError: the mode does not measure adapters, or vLLM has none for weights of this format.
         UserError: an argument follows from `lora`.
     """
+    if (platform, weights_format) == ("cpu", "compressed-tensors-w8a8"):  # vLLM 0.32, tried
+        raise UnmeasurableError("vLLM on a CPU has no adapters for w8a8 weights", "leave w8a8 or lora out")
     if not mode.loras:
         *first, last = sorted(each.name for each in MODES.values() if each.loras)
         names = f"{', '.join(first)} and {last}"

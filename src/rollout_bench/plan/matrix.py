@@ -346,7 +346,7 @@ def _experiment(
         **settings.engine_args,
     }
     if config.lora is not None:
-        check_lora(config.lora, args, of_mode)
+        check_lora(config.lora, args, of_mode, platform, scheme.weights_format)
         args |= config.lora.engine_args
     check_cache(quant, scheme, args)
     check_lengths(config, model, load.spec, load.longest, args, source)

@@ -441,10 +441,11 @@ def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
         for row in loads:
             invalid = [one for one in row.launches if one.launch in partly and not one.valid]
             if invalid:
-                codes = sorted({code for one in invalid for code in invalid_codes(one.flags)})
-                why = ", ".join(f"{MEANINGS.get(code, code)} ({code})" for code in codes)
+                flags = {flag.code: flag for one in invalid for flag in one.flags if flag.severity == "invalid"}
+                why = "; ".join(f"{code}: {flag.sentence.rstrip('.')}" for code, flag in sorted(flags.items()))
                 times = f" in {len(invalid)} of {several(len(row.launches), 'launch')}" if len(row.launches) > 1 else ""
-                yield f"{row.label} at {row.experiment.point_label} is invalid{times} and in no number: {why}."
+                name = row.experiment.model if row.label == UNKNOWN else row.label
+                yield f"{name} at {row.experiment.point_label} is invalid{times} and in no number ({why})."
 
 
 def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:

@@ -164,6 +164,18 @@ def _met(row: Row, slo: Slo) -> State:
     return "keeps up" if low >= slo.attainment else "falls behind" if high < slo.attainment else "undecided"
 
 
+def _served(row: Row, kept_up: State, slo: Slo) -> State:
+    """Return whether a server serves a load within the limits: it meets them, and is not seen to fall behind.
+
+    Where that it keeps up is not proven, passes must be long enough to show if it did not.
+    """
+    met = _met(row, slo)
+    if "falls behind" in (met, kept_up):
+        return "falls behind"
+    seems_to = not _is_short(row) and row.values.get("kept_up_share", 0.0) >= KEPT_UP
+    return "keeps up" if met == "keeps up" and (kept_up == "keeps up" or seems_to) else "undecided"
+
+
 class _Rates:
     """The loads of an experiment at a rate, at least one of them valid, and which of them its server serves.
 
@@ -183,15 +195,7 @@ class _Rates:
         self.states = self.kept_up
         self._slo = slo
         if self.has_limits:
-            both = [{kept, _met(row, slo)} for row, kept in zip(self.rated, self.kept_up, strict=True)]
-            self.states = [
-                "falls behind"
-                if "falls behind" in load_states
-                else "undecided"
-                if "undecided" in load_states
-                else "keeps up"
-                for load_states in both
-            ]
+            self.states = [_served(row, kept, slo) for row, kept in zip(self.rated, self.kept_up, strict=True)]
 
     @property
     def best(self) -> Row:
@@ -208,9 +212,9 @@ class _Rates:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
         if not self.has_limits:
             return f"{self._keeping_up()}{self._undecided_loads()}"
-        is_decided = short or (self.kept_up == self.states and "falls behind" not in self.states)
+        is_same = self.kept_up == self.states and "falls behind" not in self.states
         return f"{self._limits_sentence()}{self._undecided_loads()}" + (
-            "" if is_decided else f"; it {self._keeping_up()}"
+            "" if short or is_same else f"; it {self._keeping_up()}"
         )
 
     def _keeping_up(self) -> str:
@@ -220,7 +224,7 @@ class _Rates:
         if kept and behind:
             return f"keeps up with {_load(kept)}, not with {_number(behind)}{answers}"
         if kept:
-            return f"keeps up with {_load(kept)}{self._highest(kept, self.kept_up)}"
+            return f"keeps up with {_load(kept)}{self._highest(kept)}"
         return f"does not keep up with {_load(behind)}{answers}" if behind else "is not shown to keep up"
 
     def _limits_sentence(self) -> str:
@@ -234,12 +238,12 @@ class _Rates:
                 f"meets {limits_text} at {_load(kept)}{_met_share(kept)}, not at {_number(behind)}{_met_share(behind)}"
             )
         if kept:
-            return f"meets {limits_text} at {_load(kept)}{_met_share(kept)}{self._highest(kept, self.states)}"
+            return f"keeps up with {_load(kept)} and meets {limits_text} there{_met_share(kept)}{self._highest(kept)}"
         if behind:
             return f"does not meet {limits_text} at {_load(behind)}{_met_share(behind)}"
         return f"is not shown to meet {limits_text}"
 
-    def _highest(self, kept: Row, states: Sequence[State]) -> str:
+    def _highest(self, kept: Row) -> str:
         """Return that no higher rate than that of `kept` was asked, or that those have no valid result."""
         over = [row for row in self.invalid if _asked_rate(row) > _asked_rate(kept)]
         if over:
@@ -302,7 +306,7 @@ def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
         return f"answers {tokens} with {_load(best)}{of}{': ' * bool(details)}{details}"
     rates = _Rates(every, slo)
     details = _at(rates.best, latencies)
-    where = f"; at {_load(rates.best)}" if details and len(rates.rated) > 1 else ""
+    where = f"; at {_load(rates.best)}" if details and len(rates.rated) + len(rates.invalid) > 1 else ""
     return f"{rates.sentence()}{where}{': ' * bool(details)}{details}"
 
 

@@ -79,7 +79,7 @@ def test_a_setting_of_the_command_line_is_that_of_a_file() -> None:
     of_line = merged_with({"settings": ["default", "s"], **typed})
     found, wanted = (expand(read_config(of_line, typed), ENGINE), expand(read_config(of_file), ENGINE))
     assert [e.name for e in found.experiments] == [e.name for e in wanted.experiments]
-    assert len(found.experiments) == 6
+    assert len(found.experiments) == 5, "vLLM on a CPU has no adapters for w8a8"
 
 
 def test_a_setting_leaves_out_loads_its_harness_cannot_send():

@@ -62,7 +62,13 @@ HIGHEST, LOWER = "raise the rate until the limits are missed", "measure lower ra
             "measure rates between 2 and 12",
         ),
         (500, (2, 8.8, 12), 256, r"not at 12 \(.*\); 8.8 req/s is undecided: 128", "send more requests at 8.8 req/s"),
-        (500, (2, 4), 256, r"at 4 req/s \(100 %\), the highest rate that was asked; at 4 req/s: TTFT", HIGHEST),
+        (
+            500,
+            (2, 4),
+            256,
+            r"with 4 req/s and meets .* there \(100 %\), the highest rate that was asked; at 4",
+            HIGHEST,
+        ),
         (40, (4, 12), 256, r"does not meet .* at 4 req/s \(0 %\); it keeps up with 4 req/s, not with 12", LOWER),
         (500, (2, 8.8), 16, r"is not shown to meet .*; 2, 8.8 req/s are undecided", "send more requests"),
     ],
@@ -203,7 +209,7 @@ def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: 
     assert answer.lead.startswith("bf16 keeps up with 8 req/s; 16 req/s has no valid result; at 8 req/s: TTFT"), (
         answer.lead
     )
-    why = "bf16 at 16 req/s is invalid and in no number: the sender of the requests was too busy (generator_bound)."
+    why = "bf16 at 16 req/s is invalid and in no number (generator_bound: Too busy)."
     assert why in answer.items
     assert "Next: measure rates below 16 req/s, whose launches are invalid:" in answer.items
     assert "request_rate: [8, 9.5, 11, 13], requests: [128," in answer.command
