@@ -1,12 +1,13 @@
 """Make the plan of a Snakemake call from the merged config, with all checks that come before the first launch."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
@@ -194,8 +195,18 @@ def _with_notes(plan: Schedule, given: Any, device: _Device) -> Schedule:
 
 def override(key: str, value: object) -> str:
     """Return the word KEY=VALUE that gives this value after `--config`, as `value_of` reads it."""
-    is_plain = isinstance(value, str | int | float)
-    return f"{key}={value if is_plain else '' if value is None else json.dumps(value)}"
+    if value is None or isinstance(value, str | int | float):
+        return f"{key}={'' if value is None else value}"
+    # below a key Snakemake reads all values as texts
+    flow = yaml.dump(value, Dumper=_AsTyped, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return f"{key}={flow.strip()}"
+
+
+class _AsTyped(yaml.SafeDumper):
+    """Writes texts that look like numbers without quotes."""
+
+
+_AsTyped.yaml_implicit_resolvers = {}
 
 
 def measured_again(state: ResultsState) -> ResultsState:
