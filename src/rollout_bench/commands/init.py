@@ -17,9 +17,13 @@ from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.llmd.loads import mode_of_harness
 from rollout_bench.measure.reachable import problems_of
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 
 _URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
+
+_UNNAMED = "MODEL"
+"""Name of a model until the server says its own."""
 
 _SERVERS = ("openai", "server", "sglang", "tensorrt-llm", "tgi", "trtllm", "url", "vllm")
 """What a user may call a server that is up."""
@@ -44,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
+    _check_kind_given(argv)
     options, trainers = parser.parse_known_args(argv)
     kind, *words = options.source
     if kind in ("verl", "trl"):
@@ -56,23 +61,61 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
     _check_absent(CONFIG)
     text = SOURCES[kind](words)
-    config = read_config(yaml.safe_load(text))
-    for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
-        if isinstance(problem, MeasuringFailed) and problem.instead:
-            url, model = words
-            meant = [url, problem.instead[0]] if problem.category == "wrong_model" else [problem.instead[0], model]
-            place = "" if url in problem.problem else f"{url}: "
-            raise UserError(f"{place}{problem.problem}", f"write --from endpoint {shlex.join(meant)}")
-        print(f"not asked for its models: {problem.problem}", file=sys.stderr)
+    try:
+        config = read_config(yaml.safe_load(text))
+    except UserError as error:
+        address = re.fullmatch(r"(?:write|did you mean) (https?://[^\s?]+)\??", error.remedy)
+        if address is None or kind != "endpoint":
+            raise
+        raise UserError(error.problem, _as_endpoint(address[1], *(words[1:] or ["MODEL"]))) from None
+    if kind == "endpoint":
+        _ask(config, words)
     return _write(CONFIG, text, "")
+
+
+def _check_kind_given(argv: Sequence[str]) -> None:
+    """Refuse a source without --from, also as options of other programs."""
+    options = [word for word in argv if word.partition("=")[0] in ("--base-url", "--model", "--url")]
+    words = [word.rpartition("=")[2] for word in argv if word not in options or "=" in word]
+    is_source = bool(words) and (words[0] in (*SOURCES, "example", *_SERVERS) or _URL.match(words[0]) is not None)
+    if "--from" not in argv and (options or is_source):
+        remedy = f"write --from {shlex.join(words)}" if words and words[0] in (*SOURCES, "example") else _meant(words)
+        raise UserError("rollout-bench init: the source stands after --from", remedy)
+
+
+def _ask(config: Config, words: Sequence[str]) -> None:
+    """Ask the server of a config for the model that `words` name, URL and model; without a model name one it has."""
+    for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
+        if isinstance(problem, MeasuringFailed):
+            _refuse_place(problem, *words)
+        if len(words) == 2:
+            print(f"not asked for its models: {problem.problem}", file=sys.stderr)
+    _expected_words(words, "URL", "MODEL")
+
+
+def _refuse_place(problem: MeasuringFailed, url: str, model: str = "") -> None:
+    """Raise the error of a server that is up, and has not what it is to be asked for; None for other problems."""
+    place = "" if url in problem.problem else f"{url}: "
+    if problem.instead and problem.category != "wrong_model":
+        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], model or "MODEL"))
+    if problem.instead:
+        lacking = problem.problem if model else f"which model? The server has {', '.join(problem.instead[:5])}"
+        raise UserError(f"{place}{lacking}", _as_endpoint(url, problem.instead[0]))
+    if problem.category == "wrong_model":
+        raise UserError(f"{place}{problem.problem}", problem.remedy)
+
+
+def _as_endpoint(url: str, model: str) -> str:
+    return f"write --from endpoint {shlex.join([url, model])}"
 
 
 def _meant(source: Sequence[str]) -> str:
     """Return the remedy for words that begin with no kind of source."""
+    source = source or [""]
     servers, files = ([word for word in source if form.search(word)] for form in (_URL, _SCRIPT))
     if servers:
         model = next((word for word in source[1:] if word not in servers), "MODEL")
-        return f"write --from endpoint {shlex.quote(servers[0])} {shlex.quote(model)}"
+        return _as_endpoint(servers[0], model)
     if files:
         return f"say whose it is: --from verl {shlex.quote(files[0])}, or --from trl {shlex.quote(files[0])}"
     if source[0] in _SERVERS:
@@ -110,6 +153,11 @@ def _demo(words: Sequence[str]) -> str:
 def _llmd(words: Sequence[str]) -> str:
     (profile,) = _expected_words(words, "HARNESS/PROFILE")
     harness, _, path = profile.partition("/")
+    if not path:
+        files = sorted((home() / CONFIGS / "llm-d").glob("*/*"))
+        found = [file.parent.name for file in files if file.name.partition(".")[0] == profile]
+        meant = f"{found[0]}/{profile}" if found else "HARNESS/PROFILE"
+        raise UserError(f"--from llm-d {profile}: names no harness and profile", f"write --from llm-d {meant}")
     demo = yaml.safe_load((home() / CONFIGS / CONFIG).read_text())
     kept = {key: demo[key] for key in ("models", "model_settings")}
     load = {"profile": {"harness": harness, "path": path}}
@@ -120,7 +168,9 @@ def _llmd(words: Sequence[str]) -> str:
 
 
 def _endpoint(words: Sequence[str]) -> str:
-    url, model = _expected_words(words, "URL", "MODEL")
+    url, model = _expected_words([*words, _UNNAMED] if len(words) == 1 else words, "URL", "MODEL")
+    if _URL.match(model) and not _URL.match(url):
+        raise UserError(f"--from endpoint {url} {model}: the URL stands first", _as_endpoint(model, url))
     example = (home() / CONFIGS / "endpoint.yaml").read_text().replace(" --configfile config/endpoint.yaml", "")
     for key, value, given in (("url", "http://127.0.0.1:8000/v1", url), ("model", "my-model", model)):
         example = example.replace(f"{key}: {value}", f"{key}: {json.dumps(given, ensure_ascii=False)}")

@@ -27,9 +27,9 @@ from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, first_few, several
+from rollout_bench.core.yaml_files import flow
 from rollout_bench.llmd.profiled import profile_lines
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
-from rollout_bench.plan.config_file import flow
 from rollout_bench.plan.lines import cost_in_words
 from rollout_bench.plan.matrix import adapter_lines, caveat_lines, differing_lines
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Span

@@ -130,7 +130,23 @@ def _plain(value: str) -> str:
     return value
 
 
+def without_variable(value: str) -> str:
+    """Check that no part of a path is a variable, as in $HOME/models.
+
+    Raises:
+        ValueError: one is.
+    """
+    if re.search(r"(?:^|/)\$\{?[A-Za-z_]", value):
+        meant = re.sub(r"^\$(HOME|\{HOME\})(?=/|$)", "~", value)
+        raise ValueError(
+            f"{value!r} has a variable, and none is expanded: "
+            + (f"write {meant}" if "$" not in meant else "write the path itself, or ~ for the home folder")
+        )
+    return value
+
+
 def _home(value: str) -> str:
+    without_variable(value)
     try:
         return str(Path(value).expanduser())
     except RuntimeError:

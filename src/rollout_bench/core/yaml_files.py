@@ -182,3 +182,13 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
         inner = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
         counted[id(node)] = 1 + sum(_values(value, counted) for value in inner)
     return counted[id(node)]
+
+
+LONGEST_LINE = 10_000
+"""Characters after which YAML breaks a line; no remedy is longer."""
+
+
+def flow(value: Any) -> str:
+    """Return a value in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=LONGEST_LINE, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

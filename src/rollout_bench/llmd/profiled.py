@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from rollout_bench.contracts.fields import AUTO, Args, Strict, Text
+from rollout_bench.contracts.fields import AUTO, Args, Strict, Text, without_variable
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.keys import SERVED, STARTED, Meaning
@@ -33,7 +33,7 @@ class WorkloadProfile(Strict):
     """A workload profile of llm-d-benchmark that defines the load of a workload."""
 
     harness: Text = Field(description=f"Harness of the profile: {', '.join(HARNESSES)}.")
-    path: Text = Field(
+    path: Annotated[Text, AfterValidator(without_variable)] = Field(
         description=(
             "The file: a path, absolute or relative to snakemake's working folder, or the name of a file in "
             "config/llm-d/<harness>/, with or without its ending."

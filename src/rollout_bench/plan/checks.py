@@ -5,14 +5,17 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rollout_bench.checkpoints.formats import layer_tensors
-from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape
 from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.engine_memory import USUAL_UTILIZATION
-from rollout_bench.contracts.fields import HUB_ID, flat
+from rollout_bench.contracts.fields import HUB_ID, flat, without_variable
 from rollout_bench.contracts.lora import ENGINE_ARGS, Lora
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES
@@ -30,9 +33,10 @@ from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.model_files import config_in, is_whole, tensor_names
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
-from rollout_bench.core.yaml_files import SPACE_AFTER_COLON
+from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.meant import count_meant
 from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import known_quants
 
@@ -129,15 +133,16 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
     """
     if (folder / "config.json").is_file():
         return None
+    named = "the model's weights" if Path(written).expanduser().is_absolute() else "model_base, or the model's weights"
     if folder.is_dir():
-        return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
+        return UserError(f"{folder}: no model there: it has no config.json", f"set {named}")
     hub_id = re.sub("^((hf|huggingface):/*|https?://[^/]+/)", "", written)
     on_hub = f"did you mean 'hub:{hub_id}'?" if re.fullmatch(HUB_ID, hub_id) else ""
     is_here = bool(written) and (Path(written) / "config.json").is_file()
     here = f"names are below model_base: write '{os.path.normpath(Path(written).absolute())}'" if is_here else ""
     return UserError(
         f"{folder}: no model there: no such folder",
-        here or did_you_mean_folder(folder) or on_hub or "set model_base, or the model's weights",
+        here or did_you_mean_folder(folder) or on_hub or f"set {named}",
     )
 
 
@@ -329,6 +334,9 @@ def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
     if kind == "mode" and name in _OTHER_MODES:
         return f"did you mean '{_OTHER_MODES[name]}'?"
     define, close = _DEFINED.get(kind, "").replace("NAME", name), near_miss(name, known)
+    if kind == "model" and name in PRESETS:
+        built = flow({name: {"synthetic": {"preset": name}}})
+        return f"for random weights of that shape write model_settings: {built}; {define}"
     if kind == "model" and close and not alike(name, close) and near_miss(name, known, MISSPELT) is None:
         return define.removeprefix("or ")
     remedy = did_you_mean(name, known)
@@ -387,6 +395,19 @@ _KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 """Type of an argument of vLLM -> what a config has there."""
 
 
+def check_path(where: str, value: str) -> None:
+    """Check that the path at `where` has no variable.
+
+    Raises:
+        UserError: it has one.
+    """
+    try:
+        without_variable(value)
+    except ValueError as error:
+        problem, _, remedy = str(error).rpartition(": ")
+        raise UserError(f"config: {where}: {problem}", remedy) from None
+
+
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
     """Check the value of the argument `name` at `where`.
 
@@ -415,8 +436,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         raise UserError(
             f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
         )
+    if isinstance(value, str):
+        check_path(where, value)
     _check_number(where, name, value)
     _check_accepted(engine, where, name, value)
+    _check_mapping(engine, where, name, value)
     if _deeper_than(DEEPEST_ARG, value):
         raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:
@@ -440,7 +464,8 @@ def _instead_of_arg(name: str, engine: InstalledEngine) -> str:
 def _check_number(where: str, name: str, value: Any) -> None:
     count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
     if name in MOST and (not count or value < 1):
-        raise UserError(f"config: {where}: {value!r} is not a count", "give a whole number from 1 up")
+        remedy = _written_as_number(name, value) or "give a whole number from 1 up"
+        raise UserError(f"config: {where}: {value!r} is not a count", remedy)
     if count and abs(value) > most:
         raise UserError(f"config: {where}: is larger than any engine accepts", f"give a whole number up to {most:,}")
     if name == "block_size" and count and value not in SMALL_BLOCKS and value % BLOCK:
@@ -464,8 +489,54 @@ def _check_accepted(engine: InstalledEngine, where: str, name: str, value: Any) 
     if kind != "":
         raise UserError(
             f"config: {where}: {engine.name} {engine.version} does not accept {value_text(value)}",
-            f"write {_KINDS.get(kind)}",
+            _written_as_number(name, value) or f"write {_KINDS.get(kind)}",
         )
+
+
+def _written_as_number(name: str, value: Any) -> str:
+    """Return the remedy for a count with a unit, as 4k or 256MB; nothing for other values."""
+    number = count_meant(value) if isinstance(value, str) else None
+    return f"write {name}: {number}" if number else ""
+
+
+_USUAL_SPECULATION = {"method": "ngram", "num_speculative_tokens": 3}
+
+
+def _check_mapping(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
+    """Check the value of an argument that the engine takes as a mapping, and the keys in it, as far as it says them."""
+    keys = engine.mapping(name)
+    if keys is None or _deeper_than(DEEPEST_ARG, value):
+        return
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"config: {where}: {value_text(value)} is no mapping", f"write {name}: {flow(_as_mapping(name, value))}"
+        )
+    for key in value if keys else ():
+        if str(key).replace("-", "_") not in keys:
+            problem = f"config: {where}.{key}: {engine.name} {engine.version} has no such key there"
+            raise UserError(problem, did_you_mean(str(key), keys))
+
+
+def _as_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return the mapping that is meant by the `value` of the argument `name`, which is none."""
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        return {key: inner for one in value for key, inner in one.items()}
+    if isinstance(value, list) and len(value) == 1:
+        return _as_mapping(name, value[0])
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            if isinstance(read := yaml.safe_load(value), Mapping):
+                return read
+    is_text, is_number = isinstance(value, str), isinstance(value, int) and not isinstance(value, bool)
+    if name == "speculative_config":
+        key = "num_speculative_tokens" if is_number else "model" if is_text and "/" in value else "method"
+        rest = {"num_speculative_tokens": 3} if key == "model" else _USUAL_SPECULATION
+        return {**rest, key: value} if is_text or is_number else rest
+    if name == "compilation_config" and (is_text or is_number):
+        return {"mode" if is_number else "cudagraph_mode": value}
+    if name == "kv_transfer_config" and is_text:
+        return {"kv_connector": value, "kv_role": "kv_both"}
+    return {"KEY": "VALUE"}
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -19,16 +18,13 @@ from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.options import PLATFORMS
 from rollout_bench.core.secrets import looks_secret, of_config, secret_words, without_secrets
-from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, read_mapping
+from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import BOUNDS, KEY_OF, hub_name, model_of_the_hub, values_meant
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import PACING, OnlineLoad
-
-LONGEST_LINE = 10_000
-"""Characters after which YAML breaks a line; no remedy is longer."""
 
 _OTHER_NAMES = {
     **PLATFORMS,
@@ -309,12 +305,6 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
             which = "; CUDA_VISIBLE_DEVICES of your shell says which" if place[-1] == "devices" and meant else ""
             return f"write {place[-1]}: {shown}{which}"
     return None
-
-
-def flow(value: Any) -> str:
-    """Return a value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=LONGEST_LINE, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -> UserError:

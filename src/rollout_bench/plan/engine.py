@@ -1,6 +1,7 @@
 """The engine of a Python interpreter and its arguments, without importing the engine, which would take 10 s."""
 
 import ast
+import builtins
 import functools
 import hashlib
 import json
@@ -57,6 +58,21 @@ class InstalledEngine:
         except (LookupError, OSError, SyntaxError):
             return [], True
         return [value for value in values if value is not str], bool(self.plugins) or str in values
+
+    def mapping(self, argument: str) -> frozenset[str] | None:
+        """Return the keys of an argument that takes a mapping alone; empty if they are unknown, None for others."""
+        if self.folder is None:
+            return None
+        try:
+            tree = _tree(self.folder / "engine" / "arg_utils.py")
+            types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
+            keys = _mapping_keys(types[0], tree, self.folder.parent) if types else None
+        except (LookupError, OSError, SyntaxError):
+            return None
+        if keys == set():  # dict[str, Any] of which the engine makes SpeculativeConfig(**speculative_config)
+            with suppress(LookupError, OSError, SyntaxError):
+                keys = _mapping_keys(ast.Name(argument.title().replace("_", "")), tree, self.folder.parent)
+        return None if keys is None else frozenset() if self.plugins else frozenset(keys)
 
     @functools.cached_property
     def variables(self) -> frozenset[str]:
@@ -200,9 +216,57 @@ def _engine_fields(tree: ast.Module) -> list[Any]:
         item
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"
-        for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+        for item in _fields(node)
+        if not item.target.id.startswith("_")
     ]
+
+
+def _fields(node: ast.ClassDef) -> list[Any]:
+    return [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+
+
+def _mapping_keys(node: ast.expr, tree: ast.Module, packages: Path) -> set[str] | None:
+    """Return the keys of a type of mappings alone, or of classes that are made of them; empty if any key is one.
+
+    None and functions, which no config can have, are passed over.
+
+    Args:
+        node: the type.
+        tree: the module that it stands in.
+        packages: the folder from which modules are imported.
+
+    Returns:
+        None if the type admits other values.
+
+    Raises:
+        LookupError: the type is unknown.
+    """
+    match node:
+        case ast.Constant(value=str(text)):
+            return _mapping_keys(ast.parse(text, mode="eval").body, tree, packages)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            parts = [part for part in (left, right) if not _is_never_written(part)]
+            found = [_mapping_keys(part, tree, packages) for part in parts]
+            sets = [keys for keys in found if keys is not None]
+            if not sets or len(sets) < len(found):
+                return None
+            return set().union(*sets) if all(sets) else set()
+        case ast.Name(id="dict") | ast.Subscript(value=ast.Name(id="dict")):
+            return set()
+        case ast.Name(id=name) if not hasattr(builtins, name):
+            match _definition(name, tree, packages):
+                case ast.ClassDef(decorator_list=[_, *_], bases=bases) as made, _:
+                    return set() if bases else {field.target.id for field in _fields(made) if field.target.id[0] != "_"}
+                case ast.expr() as value, module:
+                    return _mapping_keys(value, module, packages)
+    return None
+
+
+def _is_never_written(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=None) | ast.Subscript(value=ast.Name(id="Callable")):
+            return True
+    return False
 
 
 def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
@@ -230,20 +294,29 @@ def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
         case ast.Name(id="str"):
             return [str]
         case ast.Name(id=name):
-            return _named_literals(name, tree, packages)
+            value, module = _definition(name, tree, packages)
+            if isinstance(value, ast.expr):
+                return _literals(value, module, packages)
     raise LookupError(ast.unparse(node))
 
 
-def _named_literals(name: str, tree: ast.Module, packages: Path) -> list[Any]:
+def _definition(name: str, tree: ast.Module, packages: Path) -> tuple[ast.expr | ast.ClassDef, ast.Module]:
+    """Return what a name of a module is, a value or a class, and the module that defines it.
+
+    Raises:
+        LookupError: the module neither defines nor imports it.
+    """
     for node in (*tree.body, *_for_type_checking(tree)):
         match node:
             case ast.Assign(targets=[ast.Name(id=known)], value=value) if known == name:
-                return _literals(value, tree, packages)
+                return value, tree
+            case ast.ClassDef(name=known) if known == name:
+                return node, tree
             case ast.ImportFrom(module=str(module), names=names, level=0):
                 place = packages.joinpath(*module.split("."))
                 file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
                 for original in (one.name for one in names if name == (one.asname or one.name)):
-                    return _named_literals(original, _tree(file), packages)
+                    return _definition(original, _tree(file), packages)
     raise LookupError(name)
 
 

@@ -133,6 +133,17 @@ def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
         yield None
 
 
+_BYTES = {f"{unit}{end}": 1024 ** (n + 1) if end == "iB" else 1000 ** (n + 1)
+          for n, unit in enumerate("KMGT") for end in ("B", "iB")}  # fmt: skip
+
+
+def count_meant(text: str) -> int | None:
+    """Return the count that a number with its suffix or its bytes means, as 4k or 256MB; None for other texts."""
+    found = re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]+)", text.strip())
+    factor = {**_FACTORS, "g": 1000**3, "G": 1024**3, **_BYTES}.get(found[2]) if found else None
+    return int(float(found[1]) * factor) if found and factor else None
+
+
 def _of_numbers(key: str, text: str) -> Iterator[Any]:
     """Yield what a number with its unit, several numbers, or the bounds of lengths mean."""
     if number := re.fullmatch(rf"({_NUMBER}) ?([A-Za-z/]+)", text):

@@ -14,6 +14,10 @@ from rollout_bench.core.secrets import looks_secret, may_be_secret
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
 
 
+def _above_v1(address: str) -> str:
+    return re.sub(r"(/v1)?(/chat)?(/completions|/models)?/?$", "", address, flags=re.IGNORECASE)
+
+
 def _url(value: str) -> str:
     if "@" in value:  # first, and without the value: it may hold a secret
         raise ValueError(
@@ -27,9 +31,11 @@ def _url(value: str) -> str:
     except ValueError as error:
         raise ValueError(f"{value!r} is no address: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or re.search(r"\s", value):
-        raise ValueError(f"{value!r} is no address: write http://HOST:PORT/v1 or https://HOST/v1")
+        is_bare = re.fullmatch(r"([\w.-]+:[1-9]\d*|\[[\da-f:]+\]:[1-9]\d*|localhost)(/[\w./-]*)?", value)
+        meant = f"http://{_above_v1(value)}/v1" if is_bare else "http://HOST:PORT/v1 or https://HOST/v1"
+        raise ValueError(f"{value!r} is no address: write {meant}")
     if not parts.path.rstrip("/").endswith("/v1"):
-        above = re.sub(r"(/v1)?(/chat)?(/completions|/models)?/?$", "", value)
+        above = _above_v1(value)
         raise ValueError(f"{value!r} does not end in /v1: did you mean {above}/v1?")
     return value.rstrip("/")
 

@@ -8,6 +8,7 @@ from rollout_bench.contracts.load import EndpointSpec, LoadSpec
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec, is_local
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.checks import check_path
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.planning import planning_of
@@ -90,6 +91,7 @@ def _check_harness(harness: str, engine: InstalledEngine) -> None:
 def _check_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint) -> None:
     harness, command = config.harness, COMMANDS.get(config.harness)
     named = endpoint.tokenizer or ""
+    check_path(f"endpoints.{name}.tokenizer", named)
     folder = Path(named).expanduser()
     # pods have other folders, and another machine may have folders that this one lacks
     is_known = is_local(named) and "/" in named and (folder.parent.is_dir() or not folder.is_absolute())

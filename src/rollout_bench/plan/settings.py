@@ -16,10 +16,10 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.core.secrets import of_config, without_secrets
-from rollout_bench.core.yaml_files import packaged
+from rollout_bench.core.yaml_files import flow, packaged
 from rollout_bench.plan.checks import alike, check_engine_arg, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
-from rollout_bench.plan.config_file import NAMED, OTHER_KEYS, as_user_error, at_place, flow
+from rollout_bench.plan.config_file import NAMED, OTHER_KEYS, as_user_error, at_place
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.meant import KEY_OF
 from rollout_bench.plan.serving import PACING, OnlineLoad

@@ -107,6 +107,30 @@ def test_a_wrong_source_is_refused_in_two_lines(tmp_path: Path, words: list[str]
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["--from", "endpoint", "org/m", "http://127.0.0.1:9/v1"], "endpoint http://127.0.0.1:9/v1 org/m"),
+        (["--from", "endpoint", "127.0.0.1:9", "org/m"], "endpoint http://127.0.0.1:9/v1 org/m"),
+        (["--from", "endpoint", "http://127.0.0.1:9/V1", "m"], "endpoint http://127.0.0.1:9/v1 m"),
+        (["endpoint", "http://127.0.0.1:9/v1", "m"], "endpoint http://127.0.0.1:9/v1 m"),
+        (["--url", "http://127.0.0.1:9/v1", "--model", "m"], "endpoint http://127.0.0.1:9/v1 m"),
+        (["--base-url=http://127.0.0.1:9/v1", "--model=m"], "endpoint http://127.0.0.1:9/v1 m"),
+        (["http://127.0.0.1:9/v1", "m"], "endpoint http://127.0.0.1:9/v1 m"),
+        (["--from", "llm-d", "sanity_concurrent"], "llm-d guidellm/sanity_concurrent"),
+        (["example", "online"], "example online"),
+    ],
+)
+def test_the_command_that_was_meant_can_be_typed(
+    words: list[str], typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        init.main(words)
+    assert raised.value.remedy == f"write --from {typed}"
+    assert init.main(["--from", *typed.split()]) == 0
+
+
 class OfOneModel(BaseHTTPRequestHandler):
     """A server that lists the model tiny."""
 
@@ -116,6 +140,13 @@ class OfOneModel(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class WithoutAnApi(BaseHTTPRequestHandler):
+    """A server that answers each request with 501."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -138,6 +169,26 @@ def test_a_server_that_is_up_is_asked_for_its_models(tmp_path: Path, url: str) -
     assert not (tmp_path / "config.yaml").exists(), "the right name can be typed then"
     done = run(tmp_path, "--from", "endpoint", url, "tiny", main=init.main)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_servers_models_are_named_with_the_command(tmp_path: Path, url: str) -> None:
+    refused = run(tmp_path, "--from", "endpoint", url, main=init.main)
+    assert refused.stderr.splitlines() == [
+        f"{url}: which model? The server has tiny",
+        f"  -> write --from endpoint {url} tiny",
+    ]
+
+
+def test_a_server_without_an_api_gets_no_config(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WithoutAnApi) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1"
+        refused = run(tmp_path, "--from", "endpoint", address, "m", main=init.main)
+        server.shutdown()
+    first, second = refused.stderr.splitlines()
+    assert first == f"{address}: there is no completions API at this address: /v1/completions answers 501"
+    assert second.startswith("  -> correct the url")
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_a_server_that_speaks_http_is_not_written_with_https(tmp_path: Path, url: str) -> None:

@@ -249,6 +249,8 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     if listed and model not in listed:
         cause = f"the server has no model '{model}', but {target.quoted(', '.join(list(listed)[:5]))}"
         raise MeasuringFailed("wrong_model", cause, "name one of these in model", list(map(target.quoted, listed)))
+    if not isinstance(data, list):
+        _check_has_api(connection)
     entry = listed.get(model, {})
     version = connection.json("GET", "/version")
     meta = entry.get("meta")  # llama.cpp's
@@ -259,6 +261,22 @@ def identity(connection: Connection, token_ids: bool) -> Served:
         max_model_len=longest if type(longest) is int and longest > 0 else None,
         owned_by=_server_value(target, entry, "owned_by"),
         token_ids=token_ids,
+    )
+
+
+COMPLETING = "/v1/completions", "/v1/chat/completions"
+
+
+def _check_has_api(connection: Connection) -> None:
+    """Raise `MeasuringFailed` if no completion can be asked for: an API refuses a request of nothing in other words."""
+    absent = {path: connection.ask("POST", path, {})[0] for path in COMPLETING}
+    if not {*absent.values()} <= {404, 405, 501}:
+        return
+    url = connection.target.url
+    raise MeasuringFailed(
+        "wrong_model",
+        f"{url}: there is no completions API at this address: {COMPLETING[0]} answers {absent[COMPLETING[0]]}",
+        "correct the url: it ends in /v1, above /v1/models and /v1/completions of an OpenAI-compatible server",
     )
 
 
