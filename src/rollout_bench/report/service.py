@@ -265,7 +265,7 @@ class _Rates:
         names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
         needed = {_number(row): _requests_needed(row, self.rated[0]) for row in rows}
         each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
-        return f"; {names}: {', '.join(each)} would tell"
+        return f"; {names}: {', '.join(each)} are likely to tell"
 
 
 def _ends(rated: Sequence[Row], states: Sequence[State]) -> tuple[Row | None, Row | None]:
