@@ -449,8 +449,8 @@ def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a sentence on each warning that some loads of a sweep have and others do not, with what follows from it."""
-    loads = [row for row in rows if row.experiment.part and row.used]
+    """Yield a sentence on each warning of some loads of a server, with what follows from it."""
+    loads = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
     codes = [{flag.code for launch in row.used for flag in launch.flags} for row in loads]
     for code in sorted(set[str]().union(*codes) - shared_flags(loads)):
         if code in FLAGS and FLAGS[code].if_all:

@@ -279,7 +279,8 @@ def _each_flag(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
         row, first, flag = equal_flags[0]
         if len({other.sentence for _, _, other in equal_flags}) > 1:
             flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
-        yield row.whole_name, ", ".join(dict.fromkeys(str(launch) for _, launch, _ in equal_flags)), flag
+        where = f" at {flag.load}" if flag.load else ""
+        yield f"{row.whole_name}{where}", ", ".join(dict.fromkeys(str(launch) for _, launch, _ in equal_flags)), flag
 
 
 def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:
