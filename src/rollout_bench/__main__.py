@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,6 +48,9 @@ def dispatch(words: Sequence[str]) -> int:
     """
     word, *argv = words or ["--help"]
     if word.startswith("-"):
+        if command := next((other for other in argv if other in COMMANDS), None):
+            others = [other for other in words if other != command]
+            raise UserError(f"{word}: the command stands first", f"write {NAME} {shlex.join([command, *others])}")
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:

@@ -114,7 +114,7 @@ def test_a_clone_sharing_results_of_a_run_is_refused(tmp_path: Path):
         done = shares.snakemake("results/summary.md")
     assert done.returncode == 1
     message = f"{results}: another workflow is running that writes its results there\n"
-    message += "  -> wait until it ends, or work in a clone that has a folder results/ of its own\n"
+    message += "  -> wait until it ends, or work in another folder\n"
     assert message in done.stdout
     assert "Traceback" not in done.stdout
     assert not runs.records

@@ -19,6 +19,9 @@ class Parser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         if choice := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             message, unknown, known = choice[1], choice[2], re.findall(r"[^', ]+", choice[3])
+        places = {one.dest: one.metavar for one in self._actions if not one.option_strings}
+        if (place := unknown.removeprefix("--")) in places:
+            raise UserError(f"{self.prog}: {message}", f"leave {unknown} out: {places[place]} stands alone", status=2)
         other = PLATFORMS.get(unknown)
         close = other if other in known else near_miss(unknown, known)
         listed = f"known: {', '.join(known)}" if choice else f"`{self.prog} --help` lists the arguments"

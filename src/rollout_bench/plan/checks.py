@@ -133,16 +133,17 @@ def absent_model(folder: Path, written: str = "") -> UserError | None:
     """
     if (folder / "config.json").is_file():
         return None
-    named = "the model's weights" if Path(written).expanduser().is_absolute() else "model_base, or the model's weights"
+    is_absolute = Path(written).expanduser().is_absolute()
+    remedy = "correct the model's weights" if is_absolute else "set model_base, or the model's weights"
     if folder.is_dir():
-        return UserError(f"{folder}: no model there: it has no config.json", f"set {named}")
+        return UserError(f"{folder}: no model there: it has no config.json", remedy)
     hub_id = re.sub("^((hf|huggingface):/*|https?://[^/]+/)", "", written)
     on_hub = f"did you mean 'hub:{hub_id}'?" if re.fullmatch(HUB_ID, hub_id) else ""
     is_here = bool(written) and (Path(written) / "config.json").is_file()
     here = f"names are below model_base: write '{os.path.normpath(Path(written).absolute())}'" if is_here else ""
     return UserError(
         f"{folder}: no model there: no such folder",
-        here or did_you_mean_folder(folder) or on_hub or f"set {named}",
+        here or did_you_mean_folder(folder) or on_hub or remedy,
     )
 
 
@@ -456,6 +457,8 @@ def _instead_of_arg(name: str, engine: InstalledEngine) -> str:
     """Return the remedy for an argument that the engine lacks."""
     if name in SHORT:
         return f"did you mean '{SHORT[name]}'?"
+    if name == "disable_mm_preprocessor_cache" and "mm_processor_cache_gb" in engine.arguments:
+        return "write mm_processor_cache_gb: 0"
     if ":" in name:
         return SPACE_AFTER_COLON
     return did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out"

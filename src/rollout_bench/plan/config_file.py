@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.fields import LONGEST_NAME, name_made_of
+from rollout_bench.contracts.fields import LONGEST_NAME, name_made_of, typed
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
@@ -46,24 +46,32 @@ OTHER_KEYS = {
     "api_base": "url",
     "base_url": "url",
     "batch_size": "prompts",
+    "best_of": "samples_per_prompt",
     "device": "platform",
     "engines": "replicas",
     "env": "environment",
     "gpus": "devices",
     **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
+    **dict.fromkeys(("max_prompt_length", "random_input_len"), "prompt_tokens"),
     "lora_alpha": "alpha",
     "lora_rank": "rank",
     **dict.fromkeys(("max_concurrency", "users"), "concurrency"),
+    **dict.fromkeys(("max_response_length", "random_output_len"), "output_tokens"),
+    "max_requests": "requests",
+    "max_seconds": "duration_s",
     **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
+    "percentile": "attainment",
     "qps": "request_rate",
     "r": "rank",
     "rps": "request_rate",
     "runs": "launches",
     "samples": "samples_per_prompt",
+    "target": "url",
     "target_modules": "targets",
+    "train_batch_size": "prompts",
     "vllm_args": "engine_args",
     "warmup": "warmup_iterations",
     **BOUNDS,
@@ -86,6 +94,20 @@ NAMED = {
 
 _PLACES = ("checkpoint", "folder", "hub", "model", "path", "repo")
 """What others call the place of a model's weights."""
+
+_PARAMETERS = ("data", "sampling", "sampling_params")
+"""What others call a mapping with the lengths of a workload, or how its tokens are sampled."""
+
+_PROFILES = {
+    "async": {"request_rate": [1, 2, 4, 8]},
+    "concurrent": {"concurrency": [1, 2, 4, 8]},
+    "constant": {"request_rate": [1, 2, 4, 8]},
+    "poisson": {"request_rate": [1, 2, 4, 8]},
+    "sweep": {"request_rate": [1, 2, 4, 8]},
+    "synchronous": {"concurrency": 1},
+    "throughput": {"request_rate": "inf"},
+}
+"""Profiles of guidellm -> loads as they are written here."""
 
 RESULTS_FOLDERS = ("out", "output", "output_dir", "result", "results", "results_dir")
 _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
@@ -478,6 +500,8 @@ def _of_one_word(place: tuple[int | str, ...], value: Any) -> str:
         return f"write {place[-1]}: {{{_weights(value)}}}"
     if place[-1:] == ("weights",) and isinstance(value, str):
         return f"name the quantization that they are: weights: {{bf16: '{value}'}}"
+    if place[:1] == ("workload_settings",) and place[-1] == "profile" and str(value) in _PROFILES:
+        return f"write online: {flow(_PROFILES[str(value)])}"
     if place == ("baseline",) and isinstance(value, str | None):
         return "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting"
     return ""
@@ -577,8 +601,9 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
         return remedy
     key = str(location[-1])
     known = _known_keys(location[:-1])
-    other = OTHER_KEYS.get(key, key)
-    key = other if location[:-1] == () or other in known else key
+    other = OTHER_KEYS.get(key.replace("-", "_"), key)
+    is_load = location[0] == "workload_settings" and other in OnlineLoad.model_fields
+    key = other if location[:-1] == () or other in known or is_load else key
     if ":" in key:
         return SPACE_AFTER_COLON
     if "=" in key:
@@ -588,7 +613,8 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
-        return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
+        below = "workload_settings.<name>" + ("" if key == "online" else ".online")
+        return f"write it below {below}{'' if key == location[-1] else f': {key}: ...'}"
     if key in _ENGINE_ARGS and key not in known:
         return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"
     if location[:-1] == () and key in WorkloadSettings.model_fields:
@@ -606,9 +632,21 @@ def _of_others(place: tuple[int | str, ...], key: str, value: Any) -> str:
     """Return the remedy for a `key` at `place` whose nearest spelling misleads; nothing for others."""
     if place[:-1] == ("model_settings",) and key in _PLACES and isinstance(value, str):
         return f"write {_weights(value, is_on_hub=key in ('hub', 'repo'))}"
+    if place[:1] == ("workload_settings",) and len(place) == 2 and key in _PARAMETERS and (load := _load_in(value)):
+        return f"write {place[-1]}: {flow(load)}"
     if place == ("comparison",) and key in MODES:
         return f"write comparison: {{metrics: {flow({key: value})}}}"
     return "did you mean 'quant'?" if place == ("baseline",) and key == "quantization" else ""
+
+
+def _load_in(value: Any) -> Mapping[str, Any]:
+    """Return the keys of a workload that `value` has by the names of others, as a mapping or name=number,...."""
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in re.split(r"[,; ]+", value.strip())]
+        value = {name: int(number) for name, _, number in pairs if number.isdecimal()}
+    found = value.items() if isinstance(value, Mapping) else ()
+    named = {OTHER_KEYS.get(str(key), str(key)): inner for key, inner in found}
+    return {key: typed(inner) for key, inner in named.items() if key in WorkloadSettings.model_fields}
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

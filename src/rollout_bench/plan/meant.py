@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.contracts.fields import HUB_ID, name_made_of
+from rollout_bench.contracts.fields import HUB_ID, name_made_of, typed
 from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.numbers import share_meant
@@ -80,6 +80,8 @@ def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]
         yield from _of_text(key, value, read)
     if isinstance(value, float) and math.isfinite(value):
         yield math.ceil(value)
+    if key == "request_rate" and typed(value) == 0 and value is not False:
+        yield "inf"
     if share := share_meant(value):
         yield float(share)
     if isinstance(value, list):
@@ -100,6 +102,8 @@ def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]
 
 def _of_list(key: str, value: list[Any], read: Mapping[str, Any]) -> Iterator[Any]:
     yield list({repr(one): one for one in value}.values())
+    if len(value) == 1:
+        yield typed(value[0])  # text on the command line
     if all(isinstance(one, Mapping) for one in value):
         yield {name: inner for one in value for name, inner in one.items()}
     if key == "devices":
@@ -129,6 +133,8 @@ def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
         yield f"hub:{path}"
     if word in _UNLIMITED:
         yield "inf"
+    if key == "temperature" and word in ("argmax", "greedy"):
+        yield 0
     if word in ("all", "none", "max", "null", "default", *_UNLIMITED):
         yield None
 
@@ -156,4 +162,7 @@ def _of_numbers(key: str, text: str) -> Iterator[Any]:
         numbers = [_shortest(float(each)) for each in re.split("[,; ]+", text)]
         yield len(numbers) if key == "devices" else numbers
     if ends := re.fullmatch(r"(\d+) ?(?:-|to|\.\.) ?(\d+)", text):
-        yield {"distribution": "uniform", "low": int(ends[1]), "high": int(ends[2])}
+        low, high = int(ends[1]), int(ends[2])
+        yield {"distribution": "uniform", "low": low, "high": high}
+        if 0 < low < high:  # loads, each twice as high as the one before
+            yield [*(low << step for step in range((high // low).bit_length()) if low << step < high), high]

@@ -93,7 +93,7 @@ def conclusion_of(series: Sequence[Entry]) -> str:
     if fall is None:
         if len(series) == 1:
             return "not judged, with one session of B: the same launches compared again are no further one"
-        return f"not shown to be worse than before, in {len(series)} entries"
+        return f"not shown to be worse than before, in {len(series)} sessions"
     first = series[fall.first].gate
     value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))
     before = f"the mean of the {fall.first} before it"

@@ -19,14 +19,18 @@ from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
-from rollout_bench.plan.config import Config
+from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
+    NAMED,
+    OTHER_KEYS,
     RESULTS_ELSEWHERE,
     RESULTS_FOLDERS,
     check_config_file,
     check_selection,
+    models_in,
     read_config,
 )
+from rollout_bench.plan.serving import OnlineLoad
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
@@ -169,6 +173,8 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         read_config({name: value_of(value)}, {name: value})
     if not _KEY.fullmatch(key):
         top, *below = name.split(".")
+        if load := _of_load(top, below, value):
+            raise UserError(f"--config {entry}: {key!r} is no key", f"write --config 'workload_settings={load}'")
         nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
         listed = "docs/reference/config.csv lists the keys"
         remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
@@ -184,6 +190,20 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         whole = next((part for part in parts if not _open_brackets(part)), None)
         if whole is not None:
             raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+
+
+def _of_load(top: str, below: Sequence[str], value: str) -> str:
+    """Return the mapping of workloads that a path of keys means, as rollout.n does; empty if it means another key."""
+    field = Config.model_fields.get(top)
+    known = {key for model in models_in(field.annotation) for key in model.model_fields} if field else set()
+    meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
+    if not below or top in NAMED or top == "sweep" or below[0] in known:
+        return ""
+    file = config_file("config.yaml")
+    name = next(iter(load(file).get("workloads") or ["demo"]))
+    if meant in WorkloadSettings.model_fields:
+        return f"{{{name}: {{{meant}: {value}}}}}"
+    return f"{{{name}: {{online: {{{meant}: {value}}}}}}}" if meant in OnlineLoad.model_fields else ""
 
 
 def _meant(place: int, entries: Sequence[str]) -> str:
@@ -318,12 +338,16 @@ def with_shipped(words: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     follows = False
-    for word in words:
+    for place, word in enumerate(words):
         option, equals, file = word.partition("=")
         if word.startswith("-"):
             follows = option in ("--configfile", "--configfiles")
             found.append(f"{option}={config_file(file)}" if follows and equals else word)
         else:
+            if follows and word.startswith("results/") and not os.path.exists(word):  # noqa: PTH110 (as typed)
+                others = [*words[:place], *words[place + 1 :]]
+                typed = shlex.join([word, *others])
+                raise UserError(f"{word}: is a target, and stands among the config files", f"put it first: {typed}")
             found.append(str(config_file(word)) if follows else word)
     return found
 

@@ -17,7 +17,7 @@ HELD: list[contextlib.ExitStack] = []
 def hold_results(results: Path) -> None:
     """Lock the folder `results`, so that the run begins; raise `UserError` if another run holds it."""
     lock = contextlib.ExitStack()
-    lock.enter_context(locked(results, "wait until it ends, or work in a clone that has a folder results/ of its own"))
+    lock.enter_context(locked(results, "wait until it ends, or work in another folder"))
     HELD.append(lock)
 
 

@@ -42,8 +42,11 @@ def start(at_start: ResultsState, engine: InstalledEngine, workflow: Any) -> Non
     """Begin the run of a call that measures something, as Snakemake's onstart."""
     _refuse_jobs_here(at_start.schedule, workflow)
     if not workflow.touch and workflow.resource_settings.nodes is None:  # the nodes of a cluster may reach other places
-        for problem in problems_here(at_start, engine):
-            raise problem
+        problems = list(problems_here(at_start, engine))
+        for problem in problems[:-1]:
+            print(problem, file=sys.stderr, flush=True)
+        if problems:
+            raise problems[-1]
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
     internals.ask_again_after_silence_of_slurm()

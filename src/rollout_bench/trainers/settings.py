@@ -262,6 +262,8 @@ def _read_yaml(path: Path, trainer: str) -> dict[str, Any]:
     """Return the settings in a YAML file. TRL takes the last value of a duplicate key, with a warning here."""
     twice: list[str] | None = [] if trainer == "TRL" else None
     remedy = f"give the YAML that {trainer} is started with"
+    if path.suffix == ".py":
+        raise UserError(f"{path}: is Python, which is not read", f"{remedy}, or the shell script that starts it")
     content = read_mapping(path, f"settings of {trainer}", remedy, twice=twice)
     if twice:
         print(

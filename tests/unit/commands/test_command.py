@@ -31,6 +31,12 @@ def test_a_misspelt_sub_command_names_the_one_that_was_meant() -> None:
     )
 
 
+def test_options_before_the_command_and_an_option_for_its_file_are_moved() -> None:
+    first, file = run("--config", "launches=3", "plan"), run("from-verl", "--file", "training.yaml")
+    assert first.stderr == ("--config: the command stands first\n  -> write rollout-bench plan --config launches=3\n")
+    assert file.stderr.endswith("  -> leave --file out: FILE stands alone\n")
+
+
 def test_help_has_each_command_in_a_group_with_an_example_and_hides_internal_ones() -> None:
     titles, shown, examples = [], [], []
     for line in run("--help").stdout.partition("exit\n\n")[2].splitlines():

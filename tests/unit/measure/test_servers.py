@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from launching import online_spec
 from stub_server import DEEP, FIRST_KIND, GZIP, KINDS, OK, Stub, running_stub
 
+from rollout_bench.contracts.load import EndpointSpec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import server as own
 from rollout_bench.measure.server import server_metrics
@@ -26,6 +27,7 @@ from rollout_bench.measure.server.session import (
     Connection,
     check_answer,
     connection_errors,
+    headers_of,
     identity,
     start_server,
     took_token_ids,
@@ -302,6 +304,22 @@ def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
     with pytest.raises(MeasuringFailed) as raised:
         check_answer(500, message, target)
     assert "sk-" not in raised.value.problem.lower()
+
+
+@pytest.mark.parametrize(
+    ("sent", "remedy"), [({}, "api_key_env: SERVER_KEY"), ({"Authorization": "Bearer x"}, "it was sent")]
+)
+def test_a_key_that_was_sent_is_not_asked_for_again(sent: dict[str, str], remedy: str):
+    with pytest.raises(MeasuringFailed) as raised:
+        check_answer(401, "no", Target("http://x/v1", "stub", sent, True, {}))
+    assert remedy in raised.value.remedy
+
+
+def test_a_key_after_bearer_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SERVER_KEY", "Bearer sk-x")
+    with pytest.raises(MeasuringFailed, match="SERVER_KEY has Bearer before the key") as raised:
+        headers_of(EndpointSpec(url="http://x/v1", model="m", api_key_env="SERVER_KEY"))
+    assert "sk-x" not in str(raised.value)
 
 
 def test_an_error_of_the_protocol_does_not_quote_the_key(answering: Answering):

@@ -199,6 +199,21 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "'workload_settings.demo.prompts' is no key",
             "write --config 'workload_settings={demo: {prompts: 8}}'",
         ),
+        (
+            ["--config", "rollout.n=8"],
+            "'rollout.n' is no key",
+            "write --config 'workload_settings={demo: {samples_per_prompt: 8}}'",
+        ),
+        (
+            ["--config", "online.rps=8"],
+            "'online.rps' is no key",
+            "write --config 'workload_settings={demo: {online: {request_rate: 8}}}'",
+        ),
+        (
+            ["--configfile", "one.yaml", "results/summary.md"],
+            "results/summary.md: is a target, and stands among the config files",
+            "put it first: results/summary.md --configfile one.yaml",
+        ),
         (["--config", "modes={}"], "--config modes: is empty", "modes: [...]"),
         (["--config", "none.such=8"], "'none.such' is no key", "docs/reference/config.csv lists the keys"),
         (["--config", "launches=", "2"], "--config 2: is not name=value", "without spaces around ="),

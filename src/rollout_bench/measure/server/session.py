@@ -216,9 +216,10 @@ def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
     message = target.quoted(server_message(None, None, text), 200)
     if status in (401, 403):
         cause = f"the server refuses the key: {status} {message}"
-        return MeasuringFailed(
-            "wrong_key", cause, "export the key in the variable that api_key_env names, as api_key_env: SERVER_KEY does"
-        )
+        remedy = "export the key in the variable that api_key_env names, as api_key_env: SERVER_KEY does"
+        if "Authorization" in target.headers:
+            remedy = "it was sent as exported: export the one that this server knows, or correct the url"
+        return MeasuringFailed("wrong_key", cause, remedy)
     if status == 404:
         cause = f"a completion of the model '{target.model}' was answered with 404: {message or 'no text'}"
         return MeasuringFailed("wrong_model", cause, "name a model that GET /v1/models lists, or correct the url")
@@ -292,7 +293,11 @@ def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
     Raises:
         MeasuringFailed: if a variable is not set.
     """
-    key = {} if endpoint.api_key_env is None else {"Authorization": f"Bearer {_variable(endpoint.api_key_env)}"}
+    name = endpoint.api_key_env
+    key = {} if name is None else {"Authorization": f"Bearer {_variable(name)}"}
+    if name is not None and key["Authorization"].startswith("Bearer Bearer "):
+        cause = f"the environment variable {name} has Bearer before the key, which is put there anyway"
+        raise MeasuringFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
     filled = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
     return filled | key
 
