@@ -30,7 +30,7 @@ def problems_of(places: Places) -> Iterator[UserError]:
             yield error
     if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):
         return  # another hub, whose models the engine loads with another library
-    if find_spec("huggingface_hub") is None:
+    if places.hub and find_spec("huggingface_hub") is None:
         return  # no vLLM is there either, which is told of by itself
     for model in places.hub:
         if (problem := _hub_problem(model)) is not None:

@@ -194,7 +194,7 @@ def test_a_server_that_answers_no_more_at_twice_the_rate_falls_behind(tmp_path: 
     assert lead.startswith(
         "bf16 is not shown to keep up; 2, 4 req/s are undecided (answered: at least 68 %, at least 52 %)"
     ), lead
-    assert re.search(r": \d+ requests or more at 2, \d+ requests or more at 4 are likely to tell; at 2 req/s", lead), lead
+    assert re.search(r": \d+ requests or more at 2, \d+ requests or more at 4 are likely", lead), lead
 
 
 def invalid_at(folder: Path, label: str, *asked: float) -> Summary:
