@@ -116,7 +116,7 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
 REFUSED_HERE = {
     name: refusal
     for name, refusal in REFUSED["cpu"].items()
-    if not (" AMX " in refusal.said and "amx_tile" in Path("/proc/cpuinfo").read_text())
+    if not (" AMX " in refusal.message and "amx_tile" in Path("/proc/cpuinfo").read_text())
 }
 """Quants that the plan leaves out with the engine's words, but for those that this processor could have."""
 
