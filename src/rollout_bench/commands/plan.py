@@ -215,13 +215,14 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
 
 def compared_lines(plan: PlanFile) -> list[str]:
     """Return a line with what is compared with the baseline, by its names on the baseline's axes."""
-    there = {(e.mode, *names_of(e)): e for e in plan.experiments if MODES[e.mode].metrics}
-    found: dict[str, list[str]] = defaultdict(list)
-    for e in there.values():
-        other = there.get((e.mode, *names_of(e, plan.baseline)), e)
+    selected = {(e.mode, *names_of(e)): e for e in plan.experiments if MODES[e.mode].metrics}
+    compared: dict[str, list[str]] = defaultdict(list)
+    for e in selected.values():
+        other = selected.get((e.mode, *names_of(e, plan.baseline)), e)
         own, theirs = (" ".join(_names_on(plan.baseline, each)) for each in (e, other))
-        found[theirs] += [own] if other is not e and own not in found[theirs] else []
-    return [f"compared: {first_few(names)} with {theirs}" for theirs, names in found.items() if names]
+        if own not in compared[theirs] and other is not e:
+            compared[theirs].append(own)
+    return [f"compared: {first_few(names)} with {theirs}" for theirs, names in compared.items() if names]
 
 
 def _names_on(axes: Iterable[str], e: PlannedExperiment) -> list[str]:

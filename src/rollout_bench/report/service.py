@@ -81,7 +81,7 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
                 sent=_requests_of_pass(row),
                 needed=_requests_needed(row, rated[0]),
             )
-            for row, state, kept in zip(rated, rates.states, rates.kept_up, strict=True)
+            for row, state, kept in zip(rates.rated, rates.states, rates.kept_up, strict=True)
         ],
         min((_asked_rate(row) for row in rates.invalid), default=math.inf),
         until="the limits are missed" if rates.has_limits else "the server falls behind",
@@ -229,9 +229,7 @@ class _Rates:
 
     def _limits_sentence(self) -> str:
         kept, behind = _ends(self.rated, self.states)
-        limits = " and ".join(
-            f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in self._slo.named.items()
-        )
+        limits = " and ".join(_limits_of(self._slo))
         limits_text = f"the limits ({limits} for {plain_percent(self._slo.attainment)} of the requests)"
         if kept and behind:
             return (
@@ -345,8 +343,11 @@ def _percentiles(row: Row, latencies: Latencies) -> Iterator[str]:
 
 def _within(row: Row, slo: Slo) -> str:
     share = row.values.get("within_limits_share")
-    limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in slo.named.items())
-    return "" if share is None else f"{100 * share:.0f} % of requests met the limits ({limits})"
+    return "" if share is None else f"{100 * share:.0f} % of requests met the limits ({', '.join(_limits_of(slo))})"
+
+
+def _limits_of(slo: Slo) -> list[str]:
+    return [f"{name.removesuffix('_ms').upper()} {limit:.6g} ms" for name, limit in slo.named.items()]
 
 
 def _point(row: Row) -> LoadPoint:

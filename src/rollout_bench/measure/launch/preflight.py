@@ -164,8 +164,10 @@ def _lacks_memory(spec: Spec) -> Cause | None:
 
     It wants its share of the memory to be free, unless its KV cache has a size.
     """
+    if spec.platform != "cpu" or set_cache_bytes(spec) is not None:
+        return None
     taken, free = utilization(spec) * node_bytes(), available_bytes()
-    if spec.platform != "cpu" or set_cache_bytes(spec) is not None or taken <= free:
+    if taken <= free:
         return None
     share = f"{100 * utilization(spec):.0f} % of this machine's memory"
     return Cause(
