@@ -152,7 +152,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         tests = gate.gate_outcomes(made, limits)
         launches = gate.launches_of_b(tests, arguments.until_decided)
         if launches > min(test.used[0] for test in tests):
-            _measure(arguments.b, run_arguments(f"launches={launches}", made.findings.collection))
+            _measure(arguments.b, run_arguments([f"launches={launches}"], made.findings.collection))
             made = compare()
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())

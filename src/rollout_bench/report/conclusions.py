@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -508,42 +509,46 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     launches = max(len(row.launches) for row in rows)
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):
-        command = _command(f"launches={max(launches, MIN_PAIRS) + 1}", collection)
+        command = _command([f"launches={max(launches, MIN_PAIRS) + 1}"], collection)
         return f"measure {MIN_PAIRS + 1} launches or more: {MIN_PAIRS} give an interval, but a wide one", command
     widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
     if not widths:
         step, changed = next_rates(rows, collection.slo)
-        settings = yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
+        words = [f"{key}={_flow(value)}" for key, value in changed.items()]
         flags = chain.from_iterable(launch.flags for row in rows for launch in row.used)
         if step and any(flag.code == "generator_bound" for flag in flags):
             step = f"free the sender's cores, or ask from another machine, then {step}"
-        return step, _command(f"workload_settings={settings}", collection) if step else ""
+        return step, _command(words, collection) if step else ""
     half = math.expm1(max(widths) / 2)
     step = (
         f"{4 * launches} launches in place of {launches} would narrow the intervals to about {percent(half)} or less on"
         " each side"
     )
-    return step, _command(f"launches={4 * launches}", collection)
+    return step, _command([f"launches={4 * launches}"], collection)
 
 
-def _command(change: str, collection: ResultSet) -> str:
-    return f"rollout-bench {shlex.join(run_arguments(change, collection))}"
+def _flow(value: Any) -> str:
+    """Return a value as YAML in a line."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).removesuffix("...\n").strip()
 
 
-def run_arguments(change: str, collection: ResultSet) -> list[str]:
-    """Return the words of the command that measures with `change`, and else as the first call."""
+def _command(changes: Sequence[str], collection: ResultSet) -> str:
+    return f"rollout-bench {shlex.join(run_arguments(changes, collection))}"
+
+
+def run_arguments(changes: Sequence[str], collection: ResultSet) -> list[str]:
+    """Return the words of the command that measures with `changes`, each KEY=VALUE, and else as the first call."""
     # of a kit the plan has the paths in it, which a reader's folder lacks
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
-    key, _, value = change.partition("=")
-    changed = _places(value)
+    changed = {key: _places(value) for key, _, value in (change.partition("=") for change in changes)}
     kept = []
     for word in collection.overrides:
-        earlier, _, values = word.partition("=")
+        key, _, value = word.partition("=")
         # an earlier value of the same key stays if it has settings that the new one leaves as they are
-        if earlier != key or not _places(values) <= changed:
+        if not _places(value) <= changed.get(key, set()):
             kept.append(word)
-    return ["run", *files, "--config", *kept, change]
+    return ["run", *files, "--config", *kept, *changes]
 
 
 def _places(text: str) -> set[str]:

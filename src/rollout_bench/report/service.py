@@ -16,7 +16,7 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number, plain_percent
 from rollout_bench.core.saturation import BEHIND, FAR, KEEPS
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.sweeps import RatedLoad, State, kept_count, more_requests, next_loads
+from rollout_bench.report.sweeps import TIMES, RatedLoad, State, kept_count, more_requests, next_loads
 
 Latencies = Mapping[str, Mapping[str, Distribution]]
 """Distributions of requests, by the place of a row and by measure."""
@@ -59,7 +59,7 @@ def rate_lines(rows: Sequence[Row], slo: Slo) -> list[str]:
 
 
 def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
-    """Return what finds the highest rate that a server serves, and the change of its workload's settings.
+    """Return what finds the highest rate that a server serves, and the keys of a config that it changes.
 
     Both are empty where the rates tell it within a quarter, and where no load of `rows` has a rate or a file has the
     requests.
@@ -79,7 +79,7 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
                 state=state,
                 most=rates.most if kept == "falls behind" else None,
                 sent=_requests_of_pass(row),
-                needed=_requests_needed(row, rated[0]),
+                needed=_requests_of_pass(row) if rates.iterations_needed(row) else _requests_needed(row, rated[0]),
             )
             for row, state, kept in zip(rates.rated, rates.states, rates.kept_up, strict=True)
         ],
@@ -99,7 +99,13 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
     if limits:  # a list in the config has one for each of its loads
         changed["concurrency"] = [max(limits)] * len(asked)
     prompts = max(load.prompts, math.ceil(max(loads.values()) / load.samples_per_prompt))
-    return step, {load.name: {"prompts": prompts, "online": changed}}
+    settings = {"workload_settings": {load.name: {"prompts": prompts, "online": changed}}}
+    iterations = max(map(rates.iterations_needed, rates.undecided), default=0)
+    return (
+        (f"{step}, in {iterations} iterations", {"iterations": iterations, **settings})
+        if iterations
+        else (step, settings)
+    )
 
 
 def state_of(row: Row) -> State:
@@ -154,9 +160,12 @@ def _is_short(row: Row) -> bool:
     return any(launch.too_short for launch in row.used)
 
 
-def _met(row: Row, slo: Slo) -> State:
-    """Return whether the share `slo.attainment` of the requests of a load, or more, met the limits."""
-    worth = sum(launch.independent for launch in row.used)
+def _met(row: Row, slo: Slo, times: int = 1) -> State:
+    """Return whether the share `slo.attainment` of the requests of a load, or more, met the limits.
+
+    With `times` it is what so many times the iterations would show, if as many of their requests met them.
+    """
+    worth = times * sum(launch.independent for launch in row.used)
     share = row.values.get("within_limits_share")
     if share is None or not worth:
         return "undecided"
@@ -208,6 +217,28 @@ class _Rates:
         known = [_sustained(row) for row in self.rated if _shows_most(row)]
         return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
 
+    @property
+    def undecided(self) -> list[Row]:
+        """The loads at the edge that are not known to be served, or not to be."""
+        limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
+        return [
+            self.rated[place] for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"
+        ]
+
+    def iterations_needed(self, row: Row) -> int:
+        """Return how many iterations are likely to tell whether a load meets the limits.
+
+        It is 0 where more requests in each iteration tell as much: where iterations do not differ, or where it is not
+        known either whether the server keeps up.
+        """
+        kept_up = self.kept_up[self.rated.index(row)]
+        requests = sum(len(launch.passes) for launch in row.used) * _requests_of_pass(row)
+        worth = sum(launch.independent for launch in row.used)
+        if not self.has_limits or kept_up != "keeps up" or 2 * worth >= requests:
+            return 0
+        decides = (times for times in range(2, TIMES) if _met(row, self._slo, times) != "undecided")
+        return next(decides, TIMES) * row.used[0].record.spec.measuring.iterations
+
     def sentence(self, short: bool = False) -> str:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
         if not self.has_limits:
@@ -251,19 +282,19 @@ class _Rates:
 
     def _undecided_loads(self) -> str:
         """Return which loads at the edge are undecided, the answered share of each, and what would decide it."""
-        limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
-        rows = [
-            self.rated[place] for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"
-        ]
+        rows = self.undecided
         if not rows:
             return ""
         shares = [row.values.get("kept_up_share", 1.0) for row in rows]
         shares_text = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
         answered = f" (answered: {', '.join(shares_text)})" if min(shares) < KEPT_UP else ""
         names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
-        needed = {_number(row): _requests_needed(row, self.rated[0]) for row in rows}
-        each = [f"{count} requests or more{f' at {name}' * (len(rows) > 1)}" for name, count in needed.items()]
+        each = [f"{self._needed(row)} or more{f' at {_number(row)}' * (len(rows) > 1)}" for row in rows]
         return f"; {names}: {', '.join(each)} are likely to tell"
+
+    def _needed(self, row: Row) -> str:
+        iterations = self.iterations_needed(row)
+        return f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests"
 
 
 def _ends(rated: Sequence[Row], states: Sequence[State]) -> tuple[Row | None, Row | None]:

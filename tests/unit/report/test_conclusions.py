@@ -116,7 +116,7 @@ def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: 
     save(tmp_path, make_record(make_spec()))
     word = override("asked", value)
     found = replace(collect(tmp_path, None), files=("mine.yaml",), overrides=(word, "launches=2"))
-    assert run_arguments("launches=6", found) == ["run", "--configfile", "mine.yaml", "--config", word, "launches=6"]
+    assert run_arguments(["launches=6"], found) == ["run", "--configfile", "mine.yaml", "--config", word, "launches=6"]
     assert value_of(word.partition("=")[2]) == value
     assert '"' not in word
     assert "'" not in word

@@ -145,6 +145,23 @@ def test_passes_that_are_too_short_to_tell_are_no_limit_and_ask_for_more_request
     assert min(needed) > 64, "the same requests would tell no more"
 
 
+def test_passes_that_differ_ask_for_more_of_them_and_not_for_more_requests(tmp_path: Path):
+    spec = make_online_spec(points=rates(4, 30))
+    for launch, late in enumerate([(6,), (7, 10)]):  # passes at 4 req/s whose requests wait for a while
+        record, rows = make_online(spec, launch, iterations=8)
+        moved = [
+            row.model_copy(update={"first_token_s": row.first_token_s + 0.3, "last_token_s": row.last_token_s + 0.3})
+            if row.iteration in late
+            else row
+            for row in rows
+        ]
+        save(tmp_path, (record, moved))
+    answer = summary_of(tmp_path, replace(collect(tmp_path, None), slo=Slo(ttft_ms=200))).answers[0]
+    assert "4 req/s is undecided: 12 iterations or more are likely to tell" in answer.lead
+    assert " iterations=12 'workload_settings={" in answer.command
+    assert "send more requests at 4 req/s, and measure lower rates, in 12 iterations" in answer.items[-1]
+
+
 def test_a_sender_that_was_too_busy_is_freed_before_more_is_sent(tmp_path: Path):
     busy = Flag(code="generator_bound", severity="warning", sentence="What sends the requests used 90 % of a core.")
     for launch in range(2):
