@@ -28,6 +28,7 @@ def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: P
     workspace.wait_until(run, lambda: len(stand_in.starts(workspace.path)) >= 3)
     run.send_signal(signal.SIGTERM)
     assert run.wait(timeout=DEADLINE_S) == interrupts.TERMINATED
+    assert workspace.output.count("no further launch is started; one that has begun may finish") == 1
     assert "INCOMPLETE" in workspace.output
     assert "Error" not in workspace.output
     results = workspace.path / "results"

@@ -33,6 +33,8 @@ def heed_interrupts() -> None:
     def note(number: int, frame: FrameType | None) -> None:
         if not _seen:
             _seen.append(number)
+            # not print: the signal may have come amid one
+            os.write(2, b"SIGTERM: no further launch is started; one that has begun may finish (Ctrl-C ends it)\n")
         if callable(starts_no_more):
             starts_no_more(number, frame)
 
