@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         metavar=("KIND", "WHAT"),
         help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
         "`from-trl`: the trainer's settings; "
-        "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL MODEL: a server that is up; "
+        "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL [MODEL]: a server that is up; "
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         raise UserError(error.problem, _as_endpoint(address[1], *(words[1:] or ["MODEL"]))) from None
     if kind == "endpoint":
-        _ask(config, words)
+        text = _endpoint(_ask(config, words))
     return _write(CONFIG, text, "")
 
 
@@ -83,21 +83,23 @@ def _check_kind_given(argv: Sequence[str]) -> None:
         raise UserError("rollout-bench init: the source stands after --from", remedy)
 
 
-def _ask(config: Config, words: Sequence[str]) -> None:
-    """Ask the server of a config for the model that `words` name, URL and model; without a model name one it has."""
+def _ask(config: Config, words: Sequence[str]) -> Sequence[str]:
+    """Ask the server of a config for the model that `words` name, URL and model; return them with its only model."""
     for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
         if isinstance(problem, MeasuringFailed):
+            if len(words) == 1 and problem.category == "wrong_model" and len(problem.instead) == 1:
+                return [*words, *problem.instead]
             _refuse_place(problem, *words)
         if len(words) == 2:
             print(f"not asked for its models: {problem.problem}", file=sys.stderr)
-    _expected_words(words, "URL", "MODEL")
+    return _expected_words(words, "URL", "MODEL")
 
 
 def _refuse_place(problem: MeasuringFailed, url: str, model: str = "") -> None:
     """Raise the error of a server that is up, and has not what it is to be asked for; None for other problems."""
     place = "" if url in problem.problem else f"{url}: "
     if problem.instead and problem.category != "wrong_model":
-        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], model or "MODEL"))
+        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], model or _UNNAMED))
     if problem.instead:
         lacking = problem.problem if model else f"which model? The server has {', '.join(problem.instead[:5])}"
         raise UserError(f"{place}{lacking}", _as_endpoint(url, problem.instead[0]))

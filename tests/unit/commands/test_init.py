@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -131,11 +132,13 @@ def test_the_command_that_was_meant_can_be_typed(
     assert init.main(["--from", *typed.split()]) == 0
 
 
-class OfOneModel(BaseHTTPRequestHandler):
-    """A server that lists the model tiny."""
+class WithModels(BaseHTTPRequestHandler):
+    """A server that lists its models."""
+
+    models: ClassVar = ["tiny"]
 
     def do_GET(self) -> None:
-        content = json.dumps({"data": [{"id": "tiny"}]}).encode()
+        content = json.dumps({"data": [{"id": name} for name in self.models]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -154,7 +157,7 @@ class WithoutAnApi(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), OfOneModel) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WithModels) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
@@ -171,12 +174,17 @@ def test_a_server_that_is_up_is_asked_for_its_models(tmp_path: Path, url: str) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_servers_models_are_named_with_the_command(tmp_path: Path, url: str) -> None:
+def test_the_only_model_of_a_server_needs_no_name_and_one_of_several_does(tmp_path: Path, url: str) -> None:
+    WithModels.models = ["tiny", "small"]
     refused = run(tmp_path, "--from", "endpoint", url, main=init.main)
     assert refused.stderr.splitlines() == [
-        f"{url}: which model? The server has tiny",
+        f"{url}: which model? The server has tiny, small",
         f"  -> write --from endpoint {url} tiny",
     ]
+    WithModels.models = ["tiny"]
+    done = run(tmp_path, "--from", "endpoint", url, main=init.main)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["endpoints"]["mine"]["model"] == "tiny"
 
 
 def test_a_server_without_an_api_gets_no_config(tmp_path: Path) -> None:
