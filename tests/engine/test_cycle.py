@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from launching import HAS_AMX, SETTINGS, Launching, tiny_spec, with_adapter
+from launching import HAS_AMX, SETTINGS, W8A8, Launching, tiny_spec, with_adapter
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
@@ -24,15 +24,7 @@ QUANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"name": "w8a16", "weights_format": "bf16", "linear_dtypes": ["int8"], "linear_method": "(?i)torchao"},
         W8A16,
     ),
-    "w8a8": (
-        {
-            "name": "w8a8",
-            "weights_format": "compressed-tensors-w8a8",
-            "linear_dtypes": ["int8"],
-            "linear_method": "(?i)w8a8",
-        },
-        {},
-    ),
+    "w8a8": (W8A8, {}),
 }
 """Name -> the quantization, and its engine arguments."""
 

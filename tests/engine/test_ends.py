@@ -82,7 +82,7 @@ def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path
     content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
     content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
     content["engine"]["args"]["max_model_len"] = 2_048
-    launch = Launching(tmp_path, Spec.model_validate(content), plainly=True)
+    launch = Launching(tmp_path, Spec.model_validate(content), plainly=True, forks_core=True)
     launch.wait_for("initializing")
     first = launch.child("guardian")
     first.kill()

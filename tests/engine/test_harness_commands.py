@@ -7,12 +7,15 @@ import dataclasses
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from launching import FORKED, SETTINGS, TINY_MODEL, environment, online_spec
+from forked_programs import ForkedProgram
+from launching import SETTINGS, TINY_MODEL, online_spec, program_environment, starter_of_tests
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
@@ -20,6 +23,7 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
+from rollout_bench.measure.server import server
 from rollout_bench.measure.server.session import Opened, PromptText, start_server
 from rollout_bench.modes.online.worker import LoadPasses
 
@@ -46,12 +50,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
     (model / "config.json").write_text(json.dumps(TINY_MODEL))
     write_tokenizer(model, 2048, 2048)
     (model / "chat_template.jinja").write_text(TEMPLATE)
+    popen = partial(ForkedProgram, starter_of_tests())  # its core is a fork, too, as on GPUs
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in SPEC.engine.environment.items():
+        for name, value in (program_environment() | SPEC.engine.environment).items():
             patch.setenv(name, value)
-        patch.setenv("VLLM_TARGET_DEVICE", "cpu")
-        patch.setenv("PYTHONPATH", environment(FORKED.parent)["PYTHONPATH"])  # the core is a fork, as on GPUs
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no worker beside the core
+        patch.setattr(server, "subprocess", SimpleNamespace(Popen=popen, DEVNULL=None))
         opened = start_server(SPEC, str(model))
         yield opened, model
         opened.stop()

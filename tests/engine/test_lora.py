@@ -1,14 +1,11 @@
 """LoRA on the real engine: an adapter acts in each pass, and does in float32 what merged weights do."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from launching import SETTINGS, Launching, online_spec, tiny_spec, with_adapter
+from launching import SETTINGS, Launching, online_spec, run_program, tiny_spec, with_adapter
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
@@ -90,14 +87,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     plain = tiny_spec()
     plain = plain.model_copy(update={"engine": plain.engine.model_copy(update={"args": args})})
     spec = with_adapter(plain, rank=8)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, model, spec.model_dump_json()],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **SETTINGS["engine"]["environment"], "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-    )
-    line = next((line for line in done.stdout.splitlines() if line.startswith("SAID ")), None)
-    assert line is not None, done.stderr[-3000:]
+    said = run_program(PROGRAM, str(model), spec.model_dump_json(), folder=model.parent)
+    line = next(line for line in said.splitlines() if line.startswith("SAID "))
     return json.loads(line.removeprefix("SAID "))
 
 

@@ -28,7 +28,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     promised = {"kv_cache_dtype": "bfloat16"}
     in_core = {"multiprocess": False}
     spec = online_spec({"points": points}, workload={"prompts": 8}, quant=promised, engine=in_core)
-    launch = Launching(tmp_path_factory.mktemp("online"), spec, is_second=True)
+    launch = Launching(tmp_path_factory.mktemp("online"), spec, is_second=True, plainly=True)
     launch.wait_for(f"{spec.workload.name} .*iteration 1/")
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]

@@ -1,14 +1,17 @@
 """Mode profile on the real engine: traces and step times of two quants, and no throughput."""
 
+import functools
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import HAS_AMX, Launching, online_spec
-from workspace import TINY, Workspace
+from launching import HAS_AMX, SETTINGS, W8A8, Launching, online_spec, tiny_spec
 
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched, traces_path
 from rollout_bench.modes.profile.profiles import without_other_phases
@@ -22,30 +25,38 @@ pytestmark = pytest.mark.engine
 STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Return a workspace in which two quants were profiled."""
-    overlay = {**TINY, "modes": ["profile"], "profile": {"steps": STEPS}}
-    workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace", overlay).with_forked_engines()
-    done = workspace.snakemake()
-    assert done.returncode == 0, done.stdout
-    return workspace
+QUANTS = {"bf16": SETTINGS["quant"], "w8a8": W8A8}
 
-
-def profile_of(measured: Workspace, quant: str) -> tuple[Path, Profile]:
-    """Return the record of a quant, and where it lies."""
-    (path,) = measured.path.glob(f"results/profile/*_{quant}_*/launch-0.json")
-    return path, read_launched(path, "profile")
+Profiled = tuple[Path, Profile]
+"""A record, and where it lies."""
 
 
 @pytest.fixture(scope="module")
-def done(measured: Workspace) -> tuple[Path, Profile]:
-    return profile_of(measured, "bf16")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Profiled]:
+    """Return the profile of a quant, made once."""
+
+    @functools.cache
+    def profile(quant: str) -> Profiled:
+        folder = tmp_path_factory.mktemp("profile")
+        load = {"prompts": 2, "prompt_tokens": 16, "output_tokens": 8}
+        content = tiny_spec(quant=QUANTS[quant], workload=load).model_dump(mode="json")
+        spec = Spec.model_validate({**content, "mode": "profile", "profile": {"steps": STEPS}})
+        build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), spec.quant.weights_format, folder / "model")
+        launch = Launching(folder, spec, model=folder / "model")
+        assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+        return launch.out, read_launched(launch.out, "profile")
+
+    return profile
 
 
-@pytest.mark.parametrize("quant", ["bf16", "w8a8"])
-def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
-    path, record = profile_of(measured, quant)
+@pytest.fixture(scope="module")
+def done(measured: Callable[[str], Profiled]) -> Profiled:
+    return measured("bf16")
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_what_the_time_of_a_step_went_to_is_known(measured: Callable[[str], Profiled], quant: str):
+    path, record = measured(quant)
     events = without_other_phases(read_traces(traces_path(path), record), record)
     times = step_times(categorise(events, "cpu"))
     for phase in ("prefill", "decode"):
@@ -61,7 +72,7 @@ def events(path: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_each_phase_has_steps_with_and_without_the_profiler(done: tuple[Path, Profile]):
+def test_each_phase_has_steps_with_and_without_the_profiler(done: Profiled):
     _, record = done
     windows = [(step.phase, step.profiled) for step in record.steps]
     each = [False] * STEPS + [True] * STEPS + [False] * STEPS
@@ -74,7 +85,7 @@ def test_each_phase_has_steps_with_and_without_the_profiler(done: tuple[Path, Pr
     assert all(step.tokens > 16 and step.sequences >= 2 for step in prefill)
 
 
-def test_the_traces_are_whole_and_mark_each_step(done: tuple[Path, Profile]):
+def test_the_traces_are_whole_and_mark_each_step(done: Profiled):
     path, record = done
     assert [(trace.name, trace.phase, trace.rank) for trace in record.traces] == [
         ("prefill.rank0.trace.json.gz", "prefill", 0),
@@ -90,7 +101,7 @@ def test_the_traces_are_whole_and_mark_each_step(done: tuple[Path, Profile]):
         assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in found if event["ph"] == "X")
 
 
-def test_the_traced_steps_last_as_long_as_the_record_says(done: tuple[Path, Profile]):
+def test_the_traced_steps_last_as_long_as_the_record_says(done: Profiled):
     path, record = done
     pairs = list[tuple[float, float]]()
     for trace in record.traces:

@@ -2,16 +2,13 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from launching import TINY_MODEL
+from launching import TINY_MODEL, run_program
 from samples.online import Server, make_online, make_online_spec
 
 from rollout_bench.analysis.timed.service import requests_of, service_of
@@ -25,9 +22,9 @@ from rollout_bench.plan.serving import Slo
 
 pytestmark = pytest.mark.engine
 
-# One process says all: importing vLLM costs more than many tiny engines.
+# One process says all: a start costs more than many tiny engines.
 PROGRAM = """
-import gc, json, sys
+import gc, json
 from vllm import LLM, SamplingParams
 from vllm.benchmarks.lib.endpoint_request_func import RequestFuncOutput
 from vllm.benchmarks.serve import calculate_metrics
@@ -70,7 +67,7 @@ def metrics(outputs, elapsed_s, slos):
     found = [calculate_metrics([], outputs, elapsed_s, None, [50, 99], slo)[0] for slo in slos]
     return [{name: float(getattr(each, name)) for name in names} for each in found]
 
-asked, answers = json.load(sys.stdin), {}
+asked, answers = json.load(open("asked.json")), {}
 answers["metrics"] = metrics(**asked["metrics"])
 for question in (generated, refused):
     found = answers[question.__name__] = {}
@@ -78,7 +75,7 @@ for question in (generated, refused):
         gc.freeze()  # or collecting garbage, as a start does twice, goes through all that is imported
         found[name] = question(arguments)
         cleanup_dist_env_and_memory()
-json.dump(answers, open(sys.argv[1], "w"))
+open("answers.json", "w").write(json.dumps(answers))
 """
 
 AVX512 = "avx512f" in Path("/proc/cpuinfo").read_text()
@@ -142,22 +139,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory, requests: tuple[list[Seque
     """Return what vLLM says to each question, all in one process."""
     directory = tmp_path_factory.mktemp("vllm")
     asked = {"generated": engines(directory), "refused": attempts(directory), "metrics": measurable(*requests)}
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "OMP_NUM_THREADS": "1",
-        "TORCHDYNAMO_DISABLE": "1",  # or the first log-probability compiles for 8 s what counts ranks
-        "VLLM_TARGET_DEVICE": "cpu",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "HF_HUB_OFFLINE": "1",
-        "TMPDIR": str(directory),
-    }
-    line = [sys.executable, "-c", PROGRAM, str(directory / "answers.json")]
-    done = subprocess.run(
-        line, input=json.dumps(asked), env=environment, cwd=directory, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    (directory / "asked.json").write_text(json.dumps(asked))
+    run_program(PROGRAM, folder=directory)
     found: dict[str, Any] = json.loads((directory / "answers.json").read_text())
     return found
 
