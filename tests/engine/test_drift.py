@@ -11,7 +11,9 @@ import yaml
 from launching import Launching
 from workspace import TINY, Workspace
 
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.lora import adapter_tensors
 from rollout_bench.modes.drift.record import Drift, ScoredRow, read_scores
 from rollout_bench.modes.drift.settings import DriftSpec
 
@@ -112,11 +114,58 @@ def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measure
     assert _farthest(*zip(*again, strict=True)) > 1e-3  # bf16 gives the same tokens something else
 
 
-def _by_transformers(model: Path, sampled: Sequence[ScoredRow]) -> list[list[float]]:
-    """Return what transformers gives the tokens, in float32 with its plainest attention, one sequence at a time."""
+def test_an_adapter_merged_in_float32_is_the_one_kept_apart_and_bf16_drifts_from_both(tmp_path: Path):
+    """config/lora-drift.yaml: transformers, with the adapter added to its weights, says what has to come out."""
+    workspace = Workspace(tmp_path / "workspace").with_forked_engines()
+    (workspace.path / "tiny.yaml").write_text(yaml.safe_dump({**TINY_DRIFT, "quants": ["fp32", "bf16"]}))
+    done = workspace.snakemake("--configfile", "config/lora-drift.yaml", "tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    records, given = {}, {}
+    for path in workspace.path.glob("results/drift/*/launch-0.json"):
+        record, rows = read_scores(path)
+        name = record.spec.quant.name, record.spec.setting
+        records[name], given[name] = record, {batch: _logprobs(rows, batch) for batch in BATCHES}
+        if name == ("fp32", None):
+            sampled = [row for row in rows if row.batch is None]
+    assert len(records) == 4
+    for record in records.values():
+        adapter = record.engine.adapter
+        assert adapter is not None
+        assert adapter.held_values == adapter.values
+        assert adapter.logprob_difference > 0.01
+        assert not [flag for flag in record.validity if flag.severity == "invalid"]
+    model, lora = _model(workspace, "bf16"), records["fp32", None].spec.lora
+    assert lora is not None
+    exact = _by_transformers(model, sampled, lora)
+    assert _farthest(_by_transformers(model, sampled), exact) > 0.05  # the adapter acts
+    for batch in BATCHES:
+        assert _farthest(given["fp32", None][batch], exact) < 1e-4
+        assert _farthest(given["fp32", "apart"][batch], exact) < 1e-4
+        for name in (("bf16", None), ("bf16", "apart")):
+            assert 1e-3 < _farthest(given[name][batch], exact) < 0.05
+        assert _farthest(given["bf16", None][batch], given["bf16", "apart"][batch]) > 1e-3
+    assert "Merging the adapter, qwen3-30m bf16 policy against bf16 apart: " in (
+        (workspace.path / "results/summary.md").read_text()
+    )
+
+
+def _logprobs(rows: Sequence[ScoredRow], batch: int) -> list[list[float]]:
+    return [row.logprobs for row in rows if row.batch == batch]
+
+
+def _by_transformers(model: Path, sampled: Sequence[ScoredRow], lora: Lora | None = None) -> list[list[float]]:
+    """Return what transformers gives the tokens, in float32 with its plainest attention, one sequence at a time.
+
+    `lora`: an adapter that is added to the weights.
+    """
     from transformers import AutoModelForCausalLM  # seconds, and not in each process that collects this test
 
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
+    tensors = adapter_tensors(str(model), lora) if lora else {}
+    for name, module in loaded.named_modules():
+        halves = [tensors.get(f"base_model.model.{name}.lora_{half}.weight") for half in "BA"]
+        if lora is not None and halves[0] is not None and halves[1] is not None:
+            module.weight.data += lora.scale * halves[0].float() @ halves[1].float()
     found = []
     for row in sampled:
         ids = torch.tensor([*(row.prompt_token_ids or ()), *(row.token_ids or ())])

@@ -40,8 +40,8 @@ spec = Spec.model_validate_json(text)
 census = "rollout_bench.measure.probes.loaded_weights.WeightCensus"
 llm = LLM(model=model, skip_tokenizer_init=True, worker_extension_cls=census, **spec.engine.args)
 request, sizes = made.adapter_request(spec, model)
-engine = LoadedEngine(spec, llm, request)
-facts = engine.adapter_facts(sizes)
+engine = LoadedEngine(spec, llm)
+facts = engine.take_adapter(request, sizes)
 
 ids = made.probe_prompt(engine.vocabulary, engine.context_tokens)
 base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
@@ -69,8 +69,8 @@ zero = Path(tempfile.mkdtemp())
 save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, zero / "adapter_model.safetensors")
 (zero / "adapter_config.json").write_text((Path(request.lora_path) / "adapter_config.json").read_text())
 llm.llm_engine.remove_lora(made.NUMBER)
-engine.adapter = type(request)(made.NAME, made.NUMBER + 1, str(zero))
-without = engine.adapter_facts(sizes)
+engine.adapter = None
+without = engine.take_adapter(type(request)(made.NAME, made.NUMBER + 1, str(zero)), sizes)
 print("SAID", json.dumps({
     "facts": facts.model_dump(), "without": without.model_dump(), "ranks": get_args(MaxLoRARanks),
     "from_merged": float((merged - torch.tensor(apart)).abs().max()),

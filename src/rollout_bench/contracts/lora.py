@@ -1,4 +1,4 @@
-"""LoRA: an adapter that the engine keeps apart from the model's weights, as trainers send one after each step."""
+"""LoRA: an adapter that trainers send after each step, kept apart from the model's weights or merged into them."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -44,6 +44,13 @@ class Lora(Strict):
         "rank, as verl sets it.",
     )
     fully_sharded: bool = Field(False, description="Whether tensor parallelism also divides the adapter's first half.")
+    how: Literal["adapter", "merged"] = Field(
+        "adapter",
+        description="adapter: the engine keeps it apart from the weights; merged: it is added to them, in the data "
+        "type of the engine, before the first request. Only mode drift measures merged weights: they are as fast as "
+        "those without an adapter.",
+        exclude_if=lambda how: how == "adapter",  # keys of experiments from before
+    )
 
     @model_validator(mode="after")
     def _has_room(self) -> "Lora":
@@ -65,7 +72,9 @@ class Lora(Strict):
 
     @property
     def engine_args(self) -> dict[str, Any]:
-        """Arguments of vLLM with which verl starts an engine for one adapter."""
+        """Arguments of vLLM with which verl starts an engine for one adapter; none for merged weights."""
+        if self.how == "merged":
+            return {}
         sharded = {"fully_sharded_loras": True} if self.fully_sharded else {}
         return {"enable_lora": True, "max_loras": 1, "max_lora_rank": self.room, **sharded}
 

@@ -65,6 +65,7 @@ class Mode:
             interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
             time window. A launch that traces a step once has no iterations to alternate.
         loras: whether its requests can name an adapter.
+        merges: whether it also measures an adapter that is merged into the weights.
         is_predicted: whether steps of a calibration predict its iterations.
         shares: whether launches leave the engine as it was, so that it can measure another workload afterwards.
         metrics: default metrics of comparisons; none for modes that compare otherwise.
@@ -108,6 +109,7 @@ class Mode:
     data_parallel: Literal["all", "one", "refused"] = "refused"
     interleaves: bool = False
     loras: bool = False
+    merges: bool = False
     is_predicted: bool = False
     shares: bool = False
     metrics: tuple[str, ...] = ()

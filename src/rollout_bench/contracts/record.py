@@ -322,7 +322,9 @@ class AdapterFacts(Strict):
     tensors: int = Field(ge=1, description="Number of its tensors.")
     values: int = Field(ge=1, description="Number of all values in them.")
     bytes: int = Field(ge=1, description="Their size.")
-    held_values: int = Field(ge=0, description="Values other than zero that the layers of all workers hold for it.")
+    held_values: int = Field(
+        ge=0, description="Values other than zero that the layers of all workers hold for it, or that were merged."
+    )
     room_bytes: int | None = absent(
         "Memory that the layers of all workers keep for an adapter of max_rank. Null if unknown.", ge=0
     )

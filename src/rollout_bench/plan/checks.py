@@ -649,7 +649,7 @@ def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode, platform: Platfo
     """Check that a mode and an engine have adapters, and that no argument says what `lora` says.
 
     Raises:
-        UnmeasurableError: the mode does not measure adapters, or vLLM has none for weights of this format.
+        UnmeasurableError: the mode does not measure adapters, or not merged ones, or weights of this format have none.
         UserError: an argument follows from `lora`.
     """
     if (platform, weights_format) == ("cpu", "compressed-tensors-w8a8"):  # vLLM 0.32, tried
@@ -659,6 +659,16 @@ def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode, platform: Platfo
         names = f"{', '.join(first)} and {last}"
         problem = f"mode {mode.name} does not measure adapters (lora)"
         raise UnmeasurableError(problem, f"measure them in modes {names}, or leave lora out")
+    if lora.how == "merged" and not mode.merges:
+        problem = f"mode {mode.name} measures no merged adapter, which is as fast as the model without one"
+        modes = " or ".join(each.name for each in MODES.values() if each.merges)
+        raise UnmeasurableError(problem, f"measure the model without lora, or set modes: [{modes}]")
+    if lora.how == "merged" and weights_format != "bf16":
+        problem = f"an adapter is merged into bf16 weights, and not into those of a checkpoint in {weights_format}"
+        raise UnmeasurableError(problem, "set lora.how: adapter, or leave this quantization out of quants")
+    if lora.how == "adapter" and platform == "cuda" and args.get("dtype") in ("float32", "float"):
+        problem = "vLLM's kernels of adapters on a GPU take no float32"
+        raise UnmeasurableError(problem, "set lora.how: merged, or another dtype")
     for name in ENGINE_ARGS:
         if name in args:
             key = {"max_lora_rank": "max_rank", "fully_sharded_loras": "fully_sharded"}.get(name)

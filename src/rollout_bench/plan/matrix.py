@@ -259,7 +259,7 @@ def adapter_lines(matrix: Matrix) -> list[str]:
     slow = [
         spec.title
         for spec in (experiment.spec for experiment in matrix.experiments)
-        if spec.lora is not None and spec.platform == "cpu" and not spec.engine.args.get("enforce_eager")
+        if spec.engine.args.get("enable_lora") and spec.platform == "cpu" and not spec.engine.args.get("enforce_eager")
     ]
     why = "vLLM on a CPU compiles no model with an adapter: ratios get verdicts only with enforce_eager on both sides"
     return [f"lora: {why} -> engine_args: {{enforce_eager: true}} ({first_few(slow)})"] if slow else []

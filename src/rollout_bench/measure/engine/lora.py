@@ -63,6 +63,18 @@ def linear_layers(model: str, *, trust_remote_code: bool) -> Iterator[tuple[str,
             yield name, module.in_features, module.out_features
 
 
+def adapted_layers(spec: Spec, model: str) -> list[str]:
+    """Return the last parts of the names of the layers that the adapter of `spec` is of.
+
+    Raises:
+        MeasuringFailed: transformers has no such model.
+    """
+    assert spec.lora is not None, "the spec has an adapter"
+    code = bool(spec.engine.args.get("trust_remote_code"))
+    layers = (name for name, _, _ in linear_layers(model, trust_remote_code=code) if spec.lora.is_target(name))
+    return sorted({name.rpartition(".")[2] for name in layers})
+
+
 def _random(name: str, *shape: int) -> "torch.Tensor":
     import torch
 

@@ -181,13 +181,28 @@ class LoadedEngine:
         ranks = self.llm.collective_rpc("rollout_bench_census")
         send_ready(job, context, start, init_s, ranks, self._config, adapter)
 
-    def adapter_facts(self, sizes: dict[str, int]) -> AdapterFacts:
-        """Return what shows that the adapter acts; `sizes` are those of its files."""
+    def take_adapter(self, request: Any, sizes: dict[str, int]) -> AdapterFacts:
+        """Keep an adapter apart, or merge it, as the spec has it; return what shows that it acts.
+
+        Args:
+            request: vLLM's LoRARequest for it.
+            sizes: those of its files.
+        """
+        lora = self._spec.lora
+        assert lora is not None, "the spec has an adapter"
+        base = self._probed()
+        if lora.how == "merged":
+            where = {"folder": request.lora_path, "scale": lora.scale}
+            held = self.llm.collective_rpc("rollout_bench_merge", kwargs=where)[:1]  # each rank reads the whole model
+            return adapter_facts(sizes, held, base, self._probed())
+        self.adapter = request
+        adapted = self._probed()  # before that vLLM has not read it
+        return adapter_facts(sizes, self.llm.collective_rpc("rollout_bench_adapter"), base, adapted)
+
+    def _probed(self) -> list[float]:
+        """Return the log probability of each token of the probe but the first."""
         prompt, asked = probe_of(self._config.model_config)
-        answers = (self.llm.generate([prompt], asked, use_tqdm=False, **named)[0] for named in ({}, self.naming))
-        base, adapted = map(prompt_logprobs, answers)
-        held = self.llm.collective_rpc("rollout_bench_adapter")
-        return adapter_facts(sizes, held, base, adapted)
+        return prompt_logprobs(self.llm.generate([prompt], asked, use_tqdm=False, **self.naming)[0])
 
     def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:
         """Generate one iteration.
@@ -423,9 +438,9 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
         init_s = time.perf_counter() - start.began
-        made, sizes = (None, {}) if job.spec.lora is None else adapter_request(job.spec, job.model)
-        facts = LoadedEngine(job.spec, llm, made).adapter_facts(sizes) if made else None
-        context.kept = llm, start, init_s, made, facts
+        engine = LoadedEngine(job.spec, llm)
+        facts = None if job.spec.lora is None else engine.take_adapter(*adapter_request(job.spec, job.model))
+        context.kept = llm, start, init_s, engine.adapter, facts
     llm, start, init_s, made, facts = context.kept
     engine = LoadedEngine(job.spec, llm, made)
     engine.send_ready(job, context, start, init_s, facts)

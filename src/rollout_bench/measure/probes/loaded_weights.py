@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
@@ -210,8 +211,11 @@ _HALVES = "lora_a_stacked", "lora_b_stacked"
 class WeightCensus:
     """Worker extension of vLLM."""
 
-    get_model: Any  # the worker's own
+    get_model: Any  # the worker's own, as the others here
     vllm_config: Any
+    model_config: Any
+    load_config: Any
+    reload_weights: Any
 
     def rollout_bench_census(self) -> dict[str, Any]:
         """Return the weights and facts of this rank.
@@ -231,6 +235,42 @@ class WeightCensus:
         tensors = [tensor for _, tensor in adapter_tensors_of(self.get_model())]
         values = sum(int(tensor.count_nonzero()) for tensor in tensors)
         return {"values": values, "bytes": sum(tensor.nbytes for tensor in tensors)}
+
+    def rollout_bench_merge(self, folder: str, scale: float) -> dict[str, int]:
+        """Add an adapter to the weights of the loaded checkpoint, and load these, as PEFT does: in the engine's dtype.
+
+        Args:
+            folder: the adapter, in PEFT's format.
+            scale: factor of its output.
+
+        Returns:
+            values: those of the adapter that are not zero and were added; bytes: 0, for it has no memory of its own.
+        """
+        from safetensors.torch import load_file
+
+        tensors, added = load_file(Path(folder) / "adapter_model.safetensors"), 0
+        dtype = self.model_config.dtype
+
+        def merged() -> Iterator[tuple[str, Any]]:
+            nonlocal added
+            for name, weight in self.checkpoint():
+                where = f"base_model.model.{name.removesuffix('.weight')}"
+                first, second = (tensors.get(f"{where}.lora_{half}.weight") for half in "AB")
+                if first is not None and second is not None:
+                    weight = weight.to(dtype) + scale * (second.to(dtype) @ first.to(dtype))
+                    added += int(first.count_nonzero() + second.count_nonzero())
+                yield name, weight
+
+        self.reload_weights(weights_iterator=merged())
+        return {"values": added, "bytes": 0}
+
+    def checkpoint(self) -> Iterator[tuple[str, Any]]:
+        """Yield name and tensor of the loaded checkpoint, read by vLLM's own loader."""
+        from vllm.model_executor.model_loader import get_model_loader
+
+        loader: Any = get_model_loader(self.load_config)
+        read: Iterator[tuple[str, Any]] = loader.get_all_weights(self.model_config, self.get_model())
+        return read
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.

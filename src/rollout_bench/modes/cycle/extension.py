@@ -37,13 +37,10 @@ class WeightTransfer(TypedDict):
 class TrainerStandIn(WeightProofs):
     """Worker extension of vLLM for a cycle: proofs, and the trainer's weights."""
 
-    reload_weights: Any  # the worker's own, as the others here
-    add_lora: Any
+    add_lora: Any  # the worker's own, as the others here
     remove_lora: Any
     model_runner: Any
     device: Any
-    load_config: Any
-    model_config: Any
 
     def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str) -> int:
         """Make both sets of the trainer's weights; return their bytes.
@@ -146,11 +143,7 @@ class TrainerStandIn(WeightProofs):
 
     def _read(self) -> Named:
         """Return the tensors of the loaded checkpoint, read by vLLM's own loader."""
-        from vllm.model_executor.model_loader import get_model_loader
-
-        loader: Any = get_model_loader(self.load_config)
-        read = loader.get_all_weights(self.model_config, self.get_model())
-        return [(name, tensor.cpu().clone()) for name, tensor in read]
+        return [(name, tensor.cpu().clone()) for name, tensor in self.checkpoint()]
 
     def rollout_bench_device_free(self) -> int | None:
         """Return the free memory of this rank's device, in bytes; None on cpu."""

@@ -1,5 +1,6 @@
 """The plan of drift: the reference that samples the tokens, and room for them."""
 
+from collections.abc import Collection
 from typing import Any
 
 from rollout_bench.contracts.load import longest
@@ -37,6 +38,15 @@ class DriftPlanning(Planning):
                 f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts "
                 f"{drift.prompts}",
                 "raise drift.prompts, or leave that batch out",
+            )
+
+    def check_all(self, configs: Collection[Config]) -> None:
+        """Check that all have the same adapter, apart or merged, or none."""
+        loras = [config.lora for config in configs]
+        if len({None if lora is None else (lora.rank, lora.scale, str(lora.targets)) for lora in loras}) > 1:
+            raise UserError(
+                "config: lora: differs among settings, so drift would compare different models",
+                "write lora once, at the top, and in setting_settings only lora.how, or leave drift out of modes",
             )
 
     def check_spec(self, config: Config, spec: Spec) -> None:

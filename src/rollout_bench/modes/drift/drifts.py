@@ -12,6 +12,7 @@ import numpy as np
 
 from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess_over_floor
 from rollout_bench.analysis.timed.experiments import ValidExperiment
+from rollout_bench.contracts.lora import ENGINE_ARGS
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
@@ -171,6 +172,45 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
             each = replace(each, beyond=beyond)
         judged.append(each)
     return judged
+
+
+@dataclass(frozen=True)
+class Merging:
+    """An adapter merged into the weights of an engine, against one that the same engine keeps apart.
+
+    Attributes:
+        merged, apart: both, scored with the same batch.
+        more: mean |d| of the merged one, minus that of the other, in nats.
+    """
+
+    merged: Drifted
+    apart: Drifted
+    more: Bounded
+
+
+def mergings(drifted: Sequence[Drifted], confidence: float) -> Iterator[Merging]:
+    """Yield each merging, with the batch with which the merged one drifts most."""
+    others = [one for one in drifted if not one.of_reference]
+    for alike in grouped((_but_lora(one), one) for one in others).values():
+        apart = {one.batch: one for one in alike if _how(one) == "adapter"}
+        merged = [one for one in alike if _how(one) == "merged" and one.batch in apart]
+        if merged:
+            most = max(merged, key=lambda one: one.found.size.value)
+            other = apart[most.batch]
+            yield Merging(most, other, excess_over_floor(most.log_ratios, other.log_ratios, confidence))
+
+
+def _how(one: Drifted) -> str | None:
+    lora = one.valid.experiment.records[0].spec.lora
+    return None if lora is None else lora.how
+
+
+def _but_lora(one: Drifted) -> str:
+    """Return the key of an experiment's spec without its adapter."""
+    spec = one.valid.experiment.records[0].spec
+    args = {name: value for name, value in spec.engine.args.items() if name not in ENGINE_ARGS}
+    engine = spec.engine.model_copy(update={"args": args})
+    return spec.model_copy(update={"setting": None, "lora": None, "engine": engine}).key()
 
 
 def floor_of(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:

@@ -15,7 +15,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, count, number
 from rollout_bench.modes.drift import MODE
-from rollout_bench.modes.drift.drifts import Drifted, DriftReport, drift_report, floor_of
+from rollout_bench.modes.drift.drifts import Drifted, DriftReport, drift_report, floor_of, mergings
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
@@ -165,6 +165,7 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     texts = sections(
         f"{mode.name}/report",
         largest=largest,
+        mergings=list(mergings(report.drifted, findings.collection.comparison.confidence)),
         alone=not largest,
         bounded=bounded_text,
         excess=excess_text,

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.lora import adapted_layers
 from rollout_bench.measure.engine.vllm import LoadedEngine, load_engine, source_of
 from rollout_bench.measure.launch.protocol import (
     AwaitTurn,
@@ -46,7 +47,7 @@ def measure(job: Job, context: EngineContext) -> None:
         MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.of(DriftSpec)
-    scorer = Scorer(load_engine(job, context, logprobs_mode=LOGPROBS_MODE), context.await_turn)
+    scorer = Scorer(load_engine(job, context, logprobs_mode=LOGPROBS_MODE, **_adapted(job)), context.await_turn)
     context.send(PhaseBegins(phase="measuring"))
     if job.reference is not None:
         sequences = sampled_by(Path(job.reference))
@@ -60,6 +61,15 @@ def measure(job: Job, context: EngineContext) -> None:
         rows = scorer.score(sequences, batch)
         context.send(IterationEnds())
         context.send(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
+
+
+def _adapted(job: Job) -> dict[str, Any]:
+    """Return the argument that keeps vLLM on a CPU from giving the output head an adapter, which has none here.
+
+    Its adapter of a head (vLLM 0.32) takes a token of each sequence, and fails at those of prompts.
+    """
+    apart = job.spec.lora is not None and job.spec.lora.how == "adapter"
+    return {"lora_target_modules": adapted_layers(job.spec, job.model)} if apart and job.spec.platform == "cpu" else {}
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
@@ -202,7 +212,7 @@ class Scorer:
         for token_ids, sampling in requests:
             names.append(f"scored-{self._asked}")
             self._asked += 1
-            engine.add_request(names[-1], {"prompt_token_ids": token_ids}, sampling)
+            engine.add_request(names[-1], {"prompt_token_ids": token_ids}, sampling, **self._engine.naming)
         if pause is not None:
             pause("resume_scheduler")
         outputs: dict[str, Any] = {}

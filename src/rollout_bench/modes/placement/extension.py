@@ -29,7 +29,7 @@ class WeightTaker(WeightProofs):
     def rollout_bench_take(self, weights: Tensors) -> dict[str, str]:
         """Load `weights` through vLLM's own worker; return name -> checksum of each, if checksums are taken now."""
         received: dict[str, str] = {}
-        self.reload_weights(weights_iterator=_noted(weights, received))  # type: ignore[attr-defined]
+        self.reload_weights(weights_iterator=_noted(weights, received))
         return received
 
 
