@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from forked_programs import ForkedProgram
-from launching import SETTINGS, TINY_MODEL, online_spec, program_environment, starter_of_tests
+from launching import SETTINGS, TINY_MODEL, online_spec
+from needing_vllm import program_environment, starter_of_tests
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from launching import SETTINGS, Launching, online_spec, run_program, tiny_spec, with_adapter
+from launching import SETTINGS, Launching, online_spec, tiny_spec, with_adapter
+from needing_vllm import run_program
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from launching import TINY_MODEL, run_program
+from launching import TINY_MODEL
+from needing_vllm import run_program
 from samples.online import Server, make_online, make_online_spec
 
 from rollout_bench.analysis.timed.service import requests_of, service_of
