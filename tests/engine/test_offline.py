@@ -26,7 +26,7 @@ OVERLAY = {
     "interleave": True,
     "iterations": 8,
     "workloads": ["short", "equal"],
-    "engine_args": {"max_model_len": 256},
+    "engine_args": {"max_model_len": 256, "cudagraph_metrics": True},
     "workload_settings": {
         "equal": TINY["workload_settings"]["short"],
         "short": {
@@ -71,6 +71,17 @@ def rows(measured: Workspace, records: dict[str, Record]) -> dict[str, list[Sequ
 
 def test_each_quant_has_a_record_without_own_flags(records: dict[str, Record]):
     assert {name: own_flags(record) for name, record in records.items()} == {"bf16": [], "w8a8": []}
+
+
+def test_steps_that_decode_are_counted_as_the_engine_says(
+    records: dict[str, Record], rows: dict[str, list[SequenceRow]]
+) -> None:
+    for name, record in records.items():
+        for iteration in record.iterations:
+            longest = max(row.output_tokens for row in rows[name] if row.iteration == iteration.index)
+            assert iteration.graphs.decode_steps == longest - 1, "the first tokens come of the prompts' step"
+            assert (iteration.graphs.in_graphs, iteration.graphs.largest) == (0, 0), "a CPU has no graphs"
+            assert iteration.graphs.most_outside <= iteration.sequences
 
 
 def test_an_engine_measures_the_next_workload_after_the_first(measured: Workspace):

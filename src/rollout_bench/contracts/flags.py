@@ -137,6 +137,14 @@ _SHARED = (
         if_all="the speeds are those of a KV cache that is too small for the load",
     ),
     FlagKind(
+        "decode_outside_graphs",
+        "W",
+        found="decode steps ran outside of captured graphs",
+        raised_if="5 % of decode steps, where the engine captures graphs",
+        remedy="lower `max_num_seqs`, or raise `max_cudagraph_capture_size` in `compilation_config` to it",
+        if_all="the speeds are those of steps that are started kernel by kernel",
+    ),
+    FlagKind(
         "prompts_repeated",
         "W",
         found="requests repeated an earlier prompt",

@@ -441,6 +441,26 @@ class Drafting(Strict):
         )
 
 
+class GraphUse(Strict):
+    """Steps of one iteration that only decode, and those in a captured graph, from the engine's own statistics."""
+
+    decode_steps: int = Field(ge=0, description="Steps that only decode: in which no prompt is computed.")
+    in_graphs: int = Field(ge=0, description="Those of them that ran in a captured graph.")
+    tokens: int = Field(ge=0, description="Tokens of the steps in graphs.")
+    padded_tokens: int = Field(ge=0, description="Tokens that these graphs are made for.")
+    most_outside: int = Field(ge=0, description="Most tokens of a decode step outside of graphs; 0 without such steps.")
+    largest: int = Field(ge=0, description="Tokens of the largest captured graph; 0 if the engine captures none.")
+
+    @classmethod
+    def together(cls, parts: Sequence["GraphUse | None"]) -> "GraphUse | None":
+        """Return the sums of the counts of `parts`, and their largest sizes; None if any of them is unknown."""
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts):
+            return None
+        sums = {name: sum(getattr(part, name) for part in known) for name in cls.model_fields}
+        return cls(**sums | {size: max(getattr(part, size) for part in known) for size in ("most_outside", "largest")})
+
+
 MOST_TOKENS = 10**12
 """Bound of the tokens of an iteration: no engine generates as many in a year."""
 
@@ -512,6 +532,9 @@ class _Iteration(_WithParts):
     drafting: Drafting | None = absent(
         "Speculative decoding. Null if the engine has none or its counters were not read, as in placements; "
         "behind a server the values are the server's counters."
+    )
+    graphs: GraphUse | None = absent(
+        "Decode steps in captured graphs. Null where the engine does not say it, as on a CPU and behind a server."
     )
     witness: Witness | None = absent(
         "Tokens and time from other sources, which `rollout-bench check --deep` compares. Null in earlier records, "

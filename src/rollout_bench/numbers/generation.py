@@ -6,6 +6,7 @@ THROUGHPUT = "Throughput"
 RATES = "Rates"
 ENERGY = "Energy"
 DRAFTING = "Speculative decoding"
+GRAPHS = "Captured graphs"
 
 GENERATION = (
     Number(
@@ -194,6 +195,31 @@ DRAFTS = (
         numerator="accepted_tokens",
         denominator="output_tokens",
         table=DRAFTING,
+        factor=100,
+        digits=3,
+    ),
+)
+
+GRAPHS_USED = (
+    Number(
+        name="decode_in_graphs_share",
+        unit="share",
+        header="in graphs %",
+        definition="Share of the decode steps that ran in a captured graph. Other steps are started kernel by kernel.",
+        numerator="graph_steps",
+        denominator="decode_steps",
+        table=GRAPHS,
+        factor=100,
+        digits=3,
+    ),
+    Number(
+        name="graph_padding_share",
+        unit="share",
+        header="padding %",
+        definition="Share of padding in the tokens that these graphs compute: each graph has a fixed number of them.",
+        numerator="padding_tokens",
+        denominator="padded_tokens",
+        table=GRAPHS,
         factor=100,
         digits=3,
     ),

@@ -28,6 +28,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
         | columns_of_replicas(iteration)
         | (dict(of_mode.get()(iteration, record.spec)) if of_mode else {})
         | _drafted(iteration)
+        | _in_graphs(iteration)
         | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)
     ]
@@ -41,6 +42,17 @@ def _drafted(iteration: Iteration) -> dict[str, float]:
         "draft_tokens": done.draft_tokens,
         "accepted_tokens": done.accepted_tokens,
         "tokens_of_drafts": done.drafts + done.accepted_tokens,
+    }
+
+
+def _in_graphs(iteration: Iteration) -> dict[str, float]:
+    if (done := iteration.graphs) is None:
+        return {}
+    return {
+        "decode_steps": done.decode_steps,
+        "graph_steps": done.in_graphs,
+        "padded_tokens": done.padded_tokens,
+        "padding_tokens": done.padded_tokens - done.tokens,
     }
 
 

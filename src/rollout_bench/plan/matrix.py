@@ -21,6 +21,7 @@ from rollout_bench.contracts.spec import (
     Platform,
     QuantSpec,
     Spec,
+    replicas,
     uncompared,
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, printable
@@ -263,6 +264,38 @@ def adapter_lines(matrix: Matrix) -> list[str]:
     ]
     why = "vLLM on a CPU compiles no model with an adapter: ratios get verdicts only with enforce_eager on both sides"
     return [f"lora: {why} -> engine_args: {{enforce_eager: true}} ({first_few(slow)})"] if slow else []
+
+
+LARGEST_GRAPH = 512
+"""Tokens of the largest graph that vLLM captures if nothing else is set (`VllmConfig._set_cudagraph_sizes`); on a
+Blackwell GPU of a data centre it is 1,024."""
+
+
+def graph_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each size of decode steps above the largest graph that their engines capture."""
+    found: dict[tuple[int, int, bool], list[str]] = {}
+    for spec in (experiment.spec for experiment in matrix.experiments):
+        args = spec.engine.args
+        compilation, sequences = args.get("compilation_config") or {}, args.get("max_num_seqs")
+        is_eager = args.get("enforce_eager") or compilation.get("cudagraph_mode") == "NONE"
+        if spec.platform == "cpu" or is_eager or sequences is None or spec.endpoint is not None:
+            continue
+        sizes = args.get("cudagraph_capture_sizes") or compilation.get("cudagraph_capture_sizes")
+        largest = max(sizes) if sizes else compilation.get("max_cudagraph_capture_size") or LARGEST_GRAPH
+        most = -(-spec.workload.prompts * spec.workload.samples_per_prompt // replicas(spec))
+        drafted = (args.get("speculative_config") or {}).get("num_speculative_tokens") or 0
+        tokens = min(sequences, most) * (1 + drafted)
+        if tokens > largest:
+            found.setdefault((tokens, largest, bool(sizes)), []).append(spec.title)
+    lines = []
+    for (tokens, largest, is_listed), titles in found.items():
+        larger = f"compilation_config: {{max_cudagraph_capture_size: {tokens}}}"
+        remedy = f"add {tokens} to cudagraph_capture_sizes" if is_listed else f"engine_args: {{{larger}}}"
+        lines.append(
+            f"graphs: decoding has up to {tokens} tokens a step, and the largest captured graph {largest}; "
+            f"larger steps run without one -> {remedy} ({first_few(titles)})"
+        )
+    return lines
 
 
 def _with_references(experiments: list[Experiment], skipped: list[Skipped], config: Config) -> list[Experiment]:

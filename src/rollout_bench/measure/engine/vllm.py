@@ -17,7 +17,14 @@ from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, Se
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
-from rollout_bench.measure.launch.flags import engine_flags, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.engine.step_statistics import StepStatLogger
+from rollout_bench.measure.launch.flags import (
+    engine_flags,
+    graph_flags,
+    preempted_flags,
+    prefix_cache_flags,
+    token_flags,
+)
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationDone, Job, PhaseBegins, Ready, SendEvent
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.loaded_weights import (
@@ -72,6 +79,7 @@ def pass_event(
         *token_flags(workload, asked, iteration, rows),
         *prefix_cache_flags(asked, iteration, rows),
         *preempted_flags(iteration.index, preemptions),
+        *graph_flags(iteration),
     ]
     return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=began)
 
@@ -117,6 +125,8 @@ def arguments(spec: Spec) -> dict[str, Any]:
     if spec.platform == "cpu":
         note_packed_weights()
     defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
+    if spec.platform != "cpu":  # which captures no graphs
+        defaults["cudagraph_metrics"] = True
     # the supervisor starts each replica as a separate engine
     return defaults | {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
 
@@ -155,10 +165,11 @@ class LoadedEngine:
         spec: the spec of the launch.
         llm: vLLM's `LLM`, or an object with the same methods.
         adapter: vLLM's LoRARequest that each request names; None without an adapter.
+        statistics: statistics of its steps; None if nothing collects them.
     """
 
-    def __init__(self, spec: Spec, llm: Any, adapter: Any = None) -> None:
-        self.llm, self.adapter = llm, adapter
+    def __init__(self, spec: Spec, llm: Any, adapter: Any = None, statistics: StepStatLogger | None = None) -> None:
+        self.llm, self.adapter, self._statistics = llm, adapter, statistics
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.vocabulary = int(self._config.model_config.get_vocab_size())
@@ -218,6 +229,8 @@ class LoadedEngine:
         sampling = self.sampling_of([request.output_tokens for request in sent])
         self.reset_prefix_cache()
         before = self.counters()
+        if self._statistics:
+            self._statistics.begin()
         gc.collect()
         wait()
         raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
@@ -239,6 +252,7 @@ class LoadedEngine:
             cached_prompt_tokens=cached_of(rows, risen.get("vllm:prefix_cache_hits")),
             output_tokens=sum(row.output_tokens for row in rows),
             drafting=drafting_of(risen) if drafts(self._spec) else None,
+            graphs=self._statistics.graphs if self._statistics else None,
             witness=Witness(prompt_tokens=risen[PROMPT], output_tokens=risen[OUTPUT], raw_s=raw_s),
         )
         return Generated(began, iteration, rows, dict(risen))
@@ -438,11 +452,13 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
         init_s = time.perf_counter() - start.began
+        statistics = StepStatLogger(llm.llm_engine.vllm_config)
+        llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
         engine = LoadedEngine(job.spec, llm)
         facts = None if job.spec.lora is None else engine.take_adapter(*adapter_request(job.spec, job.model))
-        context.kept = llm, start, init_s, engine.adapter, facts
-    llm, start, init_s, made, facts = context.kept
-    engine = LoadedEngine(job.spec, llm, made)
+        context.kept = llm, start, init_s, engine.adapter, facts, statistics
+    llm, start, init_s, made, facts, statistics = context.kept
+    engine = LoadedEngine(job.spec, llm, made, statistics)
     engine.send_ready(job, context, start, init_s, facts)
     return engine
 

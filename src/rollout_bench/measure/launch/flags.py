@@ -13,6 +13,7 @@ from typing import Any
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
+from rollout_bench.core.numbers import number
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -195,6 +196,24 @@ def preempted_flags(index: int, preemptions: int) -> list[Flag]:
     return [Flag(code="preemptions", severity="warning", sentence=sentence)]
 
 
+IN_GRAPHS = 0.95
+"""Share of decode steps in captured graphs from which on an iteration has no flag."""
+
+
+def graph_flags(iteration: Iteration) -> list[Flag]:
+    """Return a flag if an engine that captures graphs ran many decode steps of an iteration outside of them."""
+    use = iteration.graphs
+    if iteration.warmup or use is None or not use.largest or use.in_graphs >= IN_GRAPHS * use.decode_steps:
+        return []
+    outside = use.decode_steps - use.in_graphs
+    sentence = (
+        f"Iteration {iteration.index}: {outside} of {use.decode_steps} decode steps "
+        f"({number(100 * outside / use.decode_steps, 2)} %) ran outside of captured graphs. They had up to "
+        f"{use.most_outside} tokens; the largest graph is for {use.largest}."
+    )
+    return [Flag(code="decode_outside_graphs", severity="warning", sentence=sentence)]
+
+
 def repeated_flags(iteration: Iteration, sent: Sequence[tuple[int, int]]) -> list[Flag]:
     """Return a flag if requests of a pass repeated prompts of its earlier requests.
 
@@ -206,8 +225,8 @@ def repeated_flags(iteration: Iteration, sent: Sequence[tuple[int, int]]) -> lis
     if not again or iteration.warmup or iteration.cached_prompt_tokens == 0:  # None: the server does not say
         return []
     sentence = (
-        f"Iteration {iteration.index}: {again} of {len(sent)} requests ({100 * again / len(sent):.2g} %) repeated an "
-        "earlier prompt, which the server may have answered from its prefix cache."
+        f"Iteration {iteration.index}: {again} of {len(sent)} requests ({number(100 * again / len(sent), 2)} %) "
+        "repeated an earlier prompt, which the server may have answered from its prefix cache."
     )
     return [Flag(code="prompts_repeated", severity="warning", sentence=sentence)]
 

@@ -12,6 +12,7 @@ from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
     Flag,
+    GraphUse,
     Iteration,
     ReplicaPass,
     ReplicaStart,
@@ -80,8 +81,11 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
         if of.replicas is None:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     first = passes[0].iteration
-    drafting = Drafting.together([done.iteration.drafting for done in passes])
-    iteration = merged_iteration(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
+    sums = {
+        "drafting": Drafting.together([done.iteration.drafting for done in passes]),
+        "graphs": GraphUse.together([done.iteration.graphs for done in passes]),
+    }
+    iteration = merged_iteration(first.index, first.warmup, parts).model_copy(update=sums)
     flags = _numbered_flags(done.flags for done in passes)
     return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=release)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.core.mappings import grouped
+from rollout_bench.core.numbers import number
 from rollout_bench.measure.launch.flags import LATE_P99_S, client_flags, invalid
 from rollout_bench.measure.launch.recorder import Measurement
 
@@ -52,7 +53,9 @@ def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     often, times = errors.most_common(1)[0]
     failed = errors.total()
     share = failed / len(rows)
-    sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
+    sentence = (
+        f"{failed} of {len(rows)} measured requests failed ({number(100 * share, 2)} %), {times} of them with: {often}"
+    )
     return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
 
 
@@ -65,7 +68,9 @@ def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     cut = sum(row.cut_s is not None for row in rows)
     if not cut or cut <= CUT_SHARE * len(rows):
         return []
-    share = f"{cut} of {len(rows)} measured requests were cut at the end of the time ({100 * cut / len(rows):.2g} %)"
+    share = (
+        f"{cut} of {len(rows)} measured requests were cut at the end of the time ({number(100 * cut / len(rows), 2)} %)"
+    )
     if not any(row.complete for row in rows):
         return [invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
     sentence = (

@@ -12,6 +12,7 @@ from typing import Any
 from rollout_bench.contracts.record import AdapterFacts, Drafting
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
+from rollout_bench.measure.engine.step_statistics import StepStatLogger
 from rollout_bench.measure.engine.vllm import (
     EngineStart,
     arguments,
@@ -41,57 +42,6 @@ def ended_of(number: int, outputs: Sequence[Any]) -> Ended:
         completion.logprobs = None  # many objects, which later collections would look through
     reason = outputs[-1].outputs[0].finish_reason
     return Ended(id=number, token_ids=token_ids, logprobs=logprobs or None, finish_reason=reason)
-
-
-class StepStatLogger:
-    """Statistics of an engine after each of its steps: a stat logger for vLLM.
-
-    It does not inherit from vLLM's base class, which cannot be imported before the engine's start is timed.
-    """
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Reset all statistics."""
-        self.preemptions = self.peak_running = 0
-        self.kv_cache_peak = 0.0
-        self.drafting: Drafting | None = None
-        """Counts of speculative decoding; None if nothing was drafted."""
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        """Add vLLM's statistics of one step."""
-        if iteration_stats is not None:
-            self.preemptions += iteration_stats.num_preempted_reqs
-        if scheduler_stats is None:
-            return
-        self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
-        self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
-        drafted = _drafted(scheduler_stats)
-        if drafted is not None:
-            self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
-
-    def log_engine_initialized(self) -> None:
-        """Do nothing."""
-
-    def log(self) -> None:
-        """Do nothing."""
-
-    def record_sleep_state(self, *_: Any, **__: Any) -> None:
-        """Do nothing."""
-
-
-def _drafted(scheduler_stats: Any) -> Drafting | None:
-    """Return the draft counts of one step; None if it verified no drafts."""
-    stats = scheduler_stats.spec_decoding_stats
-    if stats is None:
-        return None
-    return Drafting(
-        drafts=stats.num_drafts,
-        draft_tokens=stats.num_draft_tokens,
-        accepted_tokens=stats.num_accepted_tokens,
-        accepted_by_position=list(stats.num_accepted_tokens_per_pos),
-    )
 
 
 AGAIN_S = 0.02
@@ -186,17 +136,22 @@ async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> Asyn
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        looks = StepStatLogger()
+        loggers = list[StepStatLogger]()
+
+        def logger(config: Any, index: int) -> StepStatLogger:
+            loggers.append(StepStatLogger(config))
+            return loggers[-1]
+
         # the context sets the number of tokens in a step: a server's value, as in verl
         engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(model=job.model, **arguments(job.spec)),
             usage_context=UsageContext.OPENAI_API_SERVER,
-            stat_loggers=[lambda config, index: looks],
+            stat_loggers=[logger],
         )
         init_s = time.perf_counter() - start.began
         ranks = await engine.collective_rpc("rollout_bench_census")
         adapter, facts = (None, None) if job.spec.lora is None else await _with_adapter(engine, job)
-        kept.opened = engine, looks, start, init_s, ranks, adapter, facts
+        kept.opened = engine, loggers[0], start, init_s, ranks, adapter, facts
         # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
         gc.collect()
         gc.freeze()

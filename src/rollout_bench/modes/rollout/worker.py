@@ -11,7 +11,7 @@ from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
-from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.flags import graph_flags, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -139,11 +139,14 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
     ).model_copy(update=fields)
-    iteration = merged_iteration(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
+    iteration = merged_iteration(index, warmup, [part]).model_copy(
+        update={"drafting": entry.drafting(), "graphs": looks.graphs}
+    )
     flags = [
         *turn_flags(workload, [one for one in kept if not one.aborted], iteration),
         *first_flags(every, iteration),
         *preempted_flags(index, looks.preemptions),
+        *graph_flags(iteration),
         *logprob_flags(index, results),
     ]
     return IterationDone(

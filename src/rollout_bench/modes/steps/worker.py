@@ -12,6 +12,7 @@ from typing import Any
 
 from rollout_bench.contracts.steps import StepRow
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.step_statistics import captured_sizes
 from rollout_bench.measure.engine.vllm import LoadedEngine, load_engine
 from rollout_bench.measure.launch.protocol import AwaitTurn, IterationEnds, Job, PhaseBegins
 from rollout_bench.modes.steps.events import EngineLimits, StepsObserved
@@ -50,13 +51,12 @@ def measure(job: Job, context: EngineContext) -> None:
 def limits_of(engine: LoadedEngine, context_tokens: int | None) -> tuple[Limits, dict[str, Any]]:
     """Return the bounds of an engine's passes, and the fields of the record on its scheduler."""
     config: Any = engine.llm.llm_engine.vllm_config
-    cache, scheduler, compilation = config.cache_config, config.scheduler_config, config.compilation_config
+    cache, scheduler = config.cache_config, config.scheduler_config
     longest = config.model_config.max_model_len
-    graphs = [] if config.model_config.enforce_eager else compilation.cudagraph_capture_sizes or []
     facts = {
         "kv_blocks": cache.num_gpu_blocks,
         "block_tokens": cache.block_size,
-        "captured_sizes": sorted(graphs),
+        "captured_sizes": captured_sizes(config),
         "max_num_seqs": scheduler.max_num_seqs,
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "context_tokens": min(context_tokens or longest, longest),
