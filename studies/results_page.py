@@ -35,6 +35,7 @@ from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
+from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.messages.links import message_runs, step_shares
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
@@ -120,6 +121,13 @@ class Pack:
     def by_setting(self, quant: str, settings: Sequence[str]) -> list[Ratio]:
         """Return the ratios of a quantization by setting."""
         return [self.ratio(quant=quant, setting=setting) for setting in settings]
+
+    def pays_to(self, setting: str, baseline: str) -> int | None:
+        """Return up to how many output tokens of a sequence a setting's whole step is shorter, as in its summary."""
+        confidence = 1 - (1 - SETTINGS.confidence) / (len(self._rows) - 1)
+        own, base = self.row(setting=setting), self.row(setting=baseline)
+        gain = net_gain(own, base, own.comparisons["whole_step_s"], confidence)
+        return gain.pays.last if gain and gain.pays else None
 
     def farthest(self, model: str) -> float:
         """Return the largest distance of a model's intervals from 1, in per cent."""
