@@ -63,9 +63,11 @@ OTHER_KEYS = {
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
+    "num_prompts": "prompts",
     "percentile": "attainment",
     "qps": "request_rate",
     "r": "rank",
+    "rate": "request_rate",
     "rps": "request_rate",
     "runs": "launches",
     "samples": "samples_per_prompt",
@@ -123,6 +125,18 @@ RESULTS_ELSEWHERE = (
     "leave it out: results lie in results/ beside config.yaml; for others work in another folder, with a config.yaml"
 )
 """Remedy for a name of the folder of the results."""
+
+_AT_THE_TOP = {
+    "api_key": "name its variable: endpoints: {<name>: {api_key_env: ...}}; a config must not contain keys",
+    **dict.fromkeys(("env", "environment"), "write it below engine: engine: {environment: {NAME: value}}"),
+    **dict.fromkeys(("dir", "directory", "folder", *RESULTS_FOLDERS), RESULTS_ELSEWHERE),
+    **dict.fromkeys(_FILES, "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"),
+    **{
+        key: f"a file of a trainer's: `rollout-bench from-{trainer} FILE` makes a config of it"
+        for key, trainer in _OF_TRAINERS.items()
+    },
+}
+"""Unknown keys at the top of a config -> the remedy, whatever their value."""
 
 _ENGINE_ARGS = (
     "max_model_len",
@@ -572,23 +586,21 @@ def _weights(text: str, is_on_hub: bool = False) -> str:
 
 def _at_the_top(key: str, value: Any) -> str:
     """Return the remedy for an unknown key at the top of a config, if it is none of a workload; else nothing."""
+    if remedy := _AT_THE_TOP.get("api_key" if secret_words(key) else key):
+        return remedy
+    if key in _PARAMETERS and (load := _load_in(value)):
+        return f"write it below workload_settings: workload_settings: {{<name>: {flow(load)}}}"
     if key in ("quantization", "quant") and isinstance(value, str):
         return f"write quants: [{', '.join(dict.fromkeys(['bf16', value]))}]"
-    if key in ("env", "environment"):
-        return "write it below engine: engine: {environment: {NAME: value}}"
-    if key in ("dir", "directory", "folder", *RESULTS_FOLDERS):
-        return RESULTS_ELSEWHERE
-    if key in _OF_TRAINERS:
-        return f"a file of a trainer's: `rollout-bench from-{_OF_TRAINERS[key]} FILE` makes a config of it"
-    if key in _FILES:
-        return "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"
     if OTHER_KEYS.get(key) in Config.model_fields:
         return f"did you mean '{OTHER_KEYS[key]}'?"
     if isinstance(value, Mapping) and value:
         for section in ("workload_settings", "model_settings", "endpoints", "quant_settings", "setting_settings"):
             if value.keys() <= _keys_below(section):
                 return f"write it below {section}: {section}: {flow({key: _shown(value)})}"
-    paths = [one.path for one in keys_of(Config) if one.path.rpartition(".")[2] == key and "[]" not in one.path]
+    key = OTHER_KEYS.get(key, key)
+    named = [one.path for one in keys_of(Config) if one.path.rpartition(".")[2] == key and "[]" not in one.path]
+    paths = [path for path in named if path.partition(".")[0] not in ("model_settings", "setting_settings")] or named
     if len(paths) != 1 or paths[0].startswith("workload_settings"):
         return ""
     above = paths[0].split(".")[:-1]
