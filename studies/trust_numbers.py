@@ -181,10 +181,10 @@ def size(model: str) -> str:
 
 
 class OnGpu:
-    """Tables of one configuration under three names, a pack of each H200: of nine launches, on the second of six."""
+    """Tables of one configuration under three names, a pack of each H200, of five to nine launches."""
 
     def __init__(self) -> None:
-        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in (1, 2, 3, 4, 5)]
+        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in range(1, 7)]
         self.tables, _, *later = self.packs
         self.later = [table for pack in later for table in pack]
         self.every = [table for pack in self.packs for table in pack]
@@ -207,7 +207,7 @@ class OnGpu:
 
     def reach(self, model: str) -> str:
         """Return how far intervals of a model with nine launches reach above the ratio, in per cent."""
-        nine = [one for one in [*self.tables, *self.later] if one.model == model]
+        nine = [one for one in self.every if one.model == model and len(one.logs) == 9]
         found = [NUMBER.findall(text) for one in nine for text in self.ratios(one)]
         return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
 
