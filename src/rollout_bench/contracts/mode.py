@@ -65,6 +65,7 @@ class Mode:
             interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
             time window. A launch that traces a step once has no iterations to alternate.
         loras: whether its requests can name an adapter.
+        without_loras: why its requests cannot, if users may expect it.
         merges: whether it also measures an adapter that is merged into the weights.
         is_predicted: whether steps of a calibration predict its iterations.
         shares: whether launches leave the engine as it was, so that it can measure another workload afterwards.
@@ -109,6 +110,7 @@ class Mode:
     data_parallel: Literal["all", "one", "refused"] = "refused"
     interleaves: bool = False
     loras: bool = False
+    without_loras: str = ""
     merges: bool = False
     is_predicted: bool = False
     shares: bool = False

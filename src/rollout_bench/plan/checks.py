@@ -657,7 +657,8 @@ def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode, platform: Platfo
     if not mode.loras:
         *first, last = sorted(each.name for each in MODES.values() if each.loras)
         names = f"{', '.join(first)} and {last}"
-        problem = f"mode {mode.name} does not measure adapters (lora)"
+        why = f": {mode.without_loras}" if mode.without_loras else ""
+        problem = f"mode {mode.name} does not measure adapters (lora){why}"
         raise UnmeasurableError(problem, f"measure them in modes {names}, or leave lora out")
     if lora.how == "merged" and not mode.merges:
         problem = f"mode {mode.name} measures no merged adapter, which is as fast as the model without one"

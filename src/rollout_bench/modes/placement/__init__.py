@@ -10,6 +10,7 @@ MODE = Mode(
     metrics=("placed_step_s",),
     by_device="placed_device_s",
     settings="placement",
+    without_loras="its trainer trains and sends all weights; mode cycle measures the update of an adapter alone",
     figures=("placement", "iterations"),
     section=Lazy(f"{__name__}.settings:SECTION"),
     spec=Lazy(f"{__name__}.settings:OWN"),
