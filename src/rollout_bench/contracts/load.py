@@ -24,7 +24,7 @@ KEPT_UP = 0.95
 
 
 PAUSE_S = 1.0
-"""Pause of a launch between two of its loads, in seconds."""
+"""Pause of a launch between two of its loads, in seconds, if nothing else is set."""
 
 
 class _Bounded(Strict):
@@ -279,6 +279,17 @@ class Traffic(Strict):
         "Requested endpoint. completions, or null: /v1/completions; chat: /v1/chat/completions, with the "
         "prompt as text in one message of the user, to which the server's chat template adds."
     )
+    request_timeout_s: Duration | None = absent(
+        "Seconds after which a request is given up that has no whole answer; it has failed. Null: none is given up."
+    )
+    pause_s: Annotated[Number, Field(ge=0, le=86_400)] | None = absent(
+        f"Seconds from the end of a load to the start of the next one. Null: {PAUSE_S:g}."
+    )
+
+    @property
+    def between_loads_s(self) -> float:
+        """Pause of a launch between two of its loads, in seconds."""
+        return PAUSE_S if self.pause_s is None else self.pause_s
 
 
 class LoadSpec(Traffic):

@@ -191,7 +191,7 @@ class Keys:
         try:
             reader = partial(translated_value, row) if not isinstance(row["take"], str) else self._readers[row["take"]]
             found = row.get("default") if value is None else reader(value)
-            if "most" in row and found > row["most"]:
+            if "most" in row and found is not None and found > row["most"]:
                 raise ValueError(f"{row['most']:g} or less")
         except ValueError as error:
             beside = "; several loads are written beside it, as online: {request_rate: [1, 2]}"

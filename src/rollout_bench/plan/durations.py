@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_bench.contracts.load import PAUSE_S, LoadPoint
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec, replicas, start_of
@@ -94,7 +94,8 @@ def _cost_at_loads(spec: Spec, points: Sequence[LoadPoint], cost: Cost, record: 
         most = max(alike, default=0.0) or max(rate for _, rate in answered)
         passes_s.append(max(_least_s(spec, point), _requests(spec, point) / most))
     counted_s = spec.measuring.iterations * sum(passes_s)
-    warm_s = spec.measuring.warmup_iterations * sum(passes_s) + (len(points) - 1) * PAUSE_S
+    between_s = spec.load.between_loads_s if spec.load else 0.0
+    warm_s = spec.measuring.warmup_iterations * sum(passes_s) + (len(points) - 1) * between_s
     ran_s = sum(each.elapsed_s for each in record.iterations)
     return Cost(cost.start_s, max(0.0, cost.rest_s - ran_s) + warm_s + counted_s, counted_s)
 
@@ -117,7 +118,7 @@ def loads_s(spec: Spec) -> float:
         return 0.0
     held_s = sum(_least_s(spec, point) for point in spec.load.points)
     held_s *= measuring.warmup_iterations + measuring.iterations
-    return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
+    return held_s and held_s + (len(spec.load.points) - 1) * spec.load.between_loads_s
 
 
 def usual_s(spec: Spec) -> Span | None:

@@ -179,6 +179,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"config: {where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
             f"{other} duration_s out",
         )
+    if command and online.request_timeout_s is not None:
+        raise UserError(
+            f"config: {where}.online.request_timeout_s: rollout-bench supports {command} without a limit of a request",
+            f"{other} request_timeout_s out",
+        )
     if config.harness == "vllm-bench" and any(point.request_rate == "trace" for point in online.points):
         raise UserError(
             f"config: {where}.online.request_rate: {command} draws the times of its requests itself, and takes no "

@@ -59,9 +59,9 @@ def test_every_llmd_profile_is_read_or_refused_by_its_key(
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("guide_optimized-baseline_1", "{load.request_timeout: null, load.interval: null}"),
+        ("guide_optimized-baseline_1", "{}"),
         ("guide_kimi-k3-h100_1", "{}"),
-        ("sanity_random", "{load.request_timeout: null}"),
+        ("sanity_random", "{}"),
         ("shared_prefix_synthetic_heavy", "{}"),
     ],
 )

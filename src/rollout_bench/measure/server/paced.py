@@ -148,7 +148,8 @@ class _Generator:
         self._sent.append((number, outcome))
         async with self._limit:
             if time.monotonic() < self._until_s:
-                await send(session, self._target.asked_at, headers, self._questions[number[0]], outcome)
+                question, timeout_s = self._questions[number[0]], self._load.request_timeout_s
+                await send(session, self._target.asked_at, headers, question, outcome, timeout_s)
         return outcome
 
 

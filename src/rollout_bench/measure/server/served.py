@@ -56,6 +56,7 @@ def prepare(
         duration_s=point.duration_s,
         request_rate=None if isinstance(point.request_rate, str) else point.request_rate,
         burstiness=spec.burstiness,
+        request_timeout_s=spec.request_timeout_s,
         seed=zlib.crc32(label.encode()),
     )
     if spec.harness in HARNESSES:

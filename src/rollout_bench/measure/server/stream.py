@@ -138,6 +138,7 @@ class Load:
         request_rate: requests per second, for load generators that draw their own times; None: see `due_s`.
         burstiness: shape of the gaps that such a load generator draws.
         seed: seed of its draws.
+        request_timeout_s: time after which a request without a whole answer is given up; None: none is.
     """
 
     requests: Sequence[Request]
@@ -149,6 +150,7 @@ class Load:
     request_rate: float | None = None
     burstiness: Burstiness = "constant"
     seed: int = 0
+    request_timeout_s: float | None = None
 
     @property
     def in_turn(self) -> bool:
@@ -346,12 +348,17 @@ async def send(
     headers: dict[str, str],
     question: Question,
     outcome: RequestOutcome,
+    timeout_s: float | None = None,
 ) -> None:
-    """Send `question` and fill `outcome`; failures of server or network are stored there, not raised."""
+    """Send `question` and fill `outcome`; failures of server or network are stored there, not raised.
+
+    One is that the answer is not whole after `timeout_s` seconds, which close the connection.
+    """
+    options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": outcome}
+    if timeout_s is not None:
+        options["timeout"] = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with session.post(
-            url, data=question.body, headers=headers, allow_redirects=False, trace_request_ctx=outcome
-        ) as response:
+        async with session.post(url, data=question.body, headers=headers, **options) as response:
             outcome.status = response.status
             if (refused := await refusal(response)) is not None:
                 raise Unusable(server_message(response.status, response.reason, refused))
@@ -359,7 +366,8 @@ async def send(
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        outcome.error = in_words(error)
+        is_given_up = timeout_s is not None and isinstance(error, TimeoutError)
+        outcome.error = f"no whole answer in {timeout_s:g} s (request_timeout_s)" if is_given_up else in_words(error)
     outcome.ended_s = time.monotonic()
 
 

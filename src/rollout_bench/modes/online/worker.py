@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
+from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Flag, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
@@ -37,7 +37,7 @@ def measure(job: Job, context: EngineContext) -> None:
     first = 0
     for number, point in enumerate(load.points):
         if number:
-            time.sleep(PAUSE_S)
+            time.sleep(load.between_loads_s)
         for index, warmup in passes(spec.measuring, context.send, first):
             try:
                 context.send(sent.send(point, index, warmup))

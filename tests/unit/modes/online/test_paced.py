@@ -4,9 +4,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from samples.online import make_online_spec
 from stub_server import Stub, running_stub
 
 from rollout_bench.contracts.load import LoadPoint
@@ -16,6 +18,7 @@ from rollout_bench.measure.server.paced import prepare
 from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import WORDS, Load, LoadPass, RequestOutcome, Target
 from rollout_bench.modes.online.collector import cut_flags
+from rollout_bench.plan.durations import loads_s
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]
@@ -43,13 +46,26 @@ def send(stub: Stub) -> Send:
         tokens: int = 4,
         due_s: Sequence[float] | None = None,
         concurrency: int | None = None,
+        request_timeout_s: float | None = None,
     ) -> LoadPass:
         target = Target(f"{stub.url}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True})
         sending = None if due_s is None else len(due_s)
         load = Load(asked(count, tokens), [PROMPT] * count, due_s, concurrency, sending, duration_s)
+        load = replace(load, request_timeout_s=request_timeout_s)
         return prepare(load, target)()
 
     return sent
+
+
+def test_a_request_without_a_whole_answer_in_its_time_has_failed_and_ends_at_the_server(send: Send, stub: Stub):
+    done = send(2, None, tokens=5000, due_s=[0.0, 0.1], request_timeout_s=0.5)  # which would take 100 s
+    assert {outcome.error for outcome in done.outcomes} == {"no whole answer in 0.5 s (request_timeout_s)"}
+    assert all(0.4 < outcome.ended_s - outcome.due_s < 60 for outcome in done.outcomes)
+    deadline = time.monotonic() + 60
+    while [one["end"] for one in stub.truth()["requests"]] != ["left"] * 2:  # a moment after the client
+        assert time.monotonic() < deadline
+    whole = send(1, None, due_s=[0.0], request_timeout_s=60.0).outcomes
+    assert [(outcome.error, outcome.output_tokens) for outcome in whole] == [(None, 4)]
 
 
 def test_requests_to_a_server_that_has_gone_say_so_in_words(stub: Stub):
@@ -151,3 +167,9 @@ def test_many_cut_requests_are_flagged_and_all_cut_is_invalid():
         (flag,) = cut_flags(cut)
         assert (flag.code, flag.severity) == ("cut_at_end", severity)
         assert words in flag.sentence
+
+
+def test_a_pause_between_loads_counts_in_the_time_of_a_launch():
+    points = [LoadPoint(request_rate=rate, duration_s=10.0) for rate in (1.0, 2.0, 4.0)]
+    usual, long = (loads_s(make_online_spec(points=points, **more)) for more in ({}, {"pause_s": 30.0}))
+    assert long - usual == 2 * 29
