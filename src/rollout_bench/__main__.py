@@ -22,6 +22,18 @@ def all_commands() -> dict[str, str]:
     return {**COMMANDS, **{name: place for group in all_groups().values() for name, (place, _, _) in group.items()}}
 
 
+class _Version(argparse.Action):
+    """Prints the versions that a bug report needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # not at the top: --help need not wait for pydantic
+        from rollout_bench.contracts.record import SCHEMA_VERSION
+        from rollout_bench.contracts.spec import MEASUREMENT_VERSION
+
+        print(f"{NAME} {__version__} (measurement_version {MEASUREMENT_VERSION}, schema_version {SCHEMA_VERSION})")
+        parser.exit()
+
+
 def parser() -> Parser:
     """Return the parser of the options before a sub-command."""
     lines = []
@@ -36,7 +48,7 @@ def parser() -> Parser:
         epilog="\n".join(lines).strip("\n"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of program and records")
     return parser
 
 

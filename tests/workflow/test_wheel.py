@@ -18,13 +18,13 @@ from rollout_bench.core.installed import python_of
 
 
 class Installed:
-    """The wheel, built and installed apart from the clone, and an empty folder to work in."""
+    """The wheel, built of the sdist, installed apart from the clone, and an empty folder to work in."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._site = folder / "work", folder / "site-packages"
         self.folder.mkdir()
         uv = Path(sys.executable).with_name("uv")
-        build = [uv, "build", "--wheel", "--no-build-isolation", "--quiet", "--out-dir", folder, REPOSITORY]
+        build = [uv, "build", "--no-build-isolation", "--quiet", "--out-dir", folder, REPOSITORY]
         subprocess.run(build, check=True, env={**os.environ, "VIRTUAL_ENV": sys.prefix})
         self.wheel = folder / f"rollout_bench-{__version__}-py3-none-any.whl"
         install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--target", self._site, self.wheel]
@@ -57,6 +57,10 @@ def test_the_wheel_has_the_version_and_every_file(installed: Installed):
     shared = {name for name in packed if name.startswith("rollout_bench/share/")}
     assert packed - shared == {path.relative_to(sources).as_posix() for path in files}
     assert "rollout_bench/share/workflow/rules/measure.smk" in shared
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        described = wheel.read(f"rollout_bench-{__version__}.dist-info/METADATA").decode()
+    assert described.endswith((REPOSITORY / "README.md").read_text())
+    assert installed.bench("--version").stdout.startswith(f"rollout-bench {__version__} (measurement_version ")
     remedy = installed.bench("plan", "--config", "=1").stdout.splitlines()[1]
     page = remedy.removeprefix("  -> ").partition(" ")[0]
     assert page.endswith("share/docs/reference/config.csv"), "a page that is named is there"
