@@ -48,7 +48,7 @@ def parser() -> Parser:
         epilog="\n".join(lines).strip("\n"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of program and records")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of program and records and exit")
     return parser
 
 
