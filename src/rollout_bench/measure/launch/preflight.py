@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -159,6 +160,10 @@ def _lacks_loader(spec: Spec) -> Cause | None:
     )
 
 
+FREED_S = 10.0
+"""Time in which memory may become free, in seconds: that of an engine that ends, or of a program of a moment."""
+
+
 def _lacks_memory(spec: Spec) -> Cause | None:
     """Return the cause for which vLLM on a CPU would end at its start, after it was imported; else None.
 
@@ -166,7 +171,9 @@ def _lacks_memory(spec: Spec) -> Cause | None:
     """
     if spec.platform != "cpu" or set_cache_bytes(spec) is not None:
         return None
-    taken, free = utilization(spec) * node_bytes(), available_bytes()
+    taken, until = utilization(spec) * node_bytes(), time.monotonic() + FREED_S
+    while taken > (free := available_bytes()) and time.monotonic() < until:
+        time.sleep(0.5)
     if taken <= free:
         return None
     share = f"{100 * utilization(spec):.0f} % of this machine's memory"
