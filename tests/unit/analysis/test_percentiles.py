@@ -12,6 +12,7 @@ from rollout_bench.analysis.stats.percentiles import (
     interval_ranks,
     percentile_interval,
     samples_needed,
+    share_limits,
 )
 from rollout_bench.analysis.timed.latencies import more_for, provable
 
@@ -85,3 +86,19 @@ def test_grouped_values_give_the_interval_of_one_per_group() -> None:
     low, high = interval_ranks(100, 0.9)
     whole = percentile_interval(np.arange(3200.0), 0.9, independent=100)
     assert (whole.low, whole.high) == (32 * (low - 1), 32 * high - 1)  # the ends take in whole groups
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "confidence"), [(0, 20, 0.95), (17, 20, 0.95), (180, 200, 0.8), (20, 20, 0.99)]
+)
+def test_limits_of_a_share_are_those_of_clopper_and_pearson(hits: int, trials: int, confidence: float):
+    both_sides = stats.binomtest(hits, trials).proportion_ci(2 * confidence - 1, method="exact")
+    assert share_limits(hits / trials, trials, confidence, confidence) == pytest.approx(tuple(both_sides))
+
+
+def test_the_worth_of_grouped_values_follows_from_their_analysis_of_variance():
+    groups = np.random.default_rng(5).normal(size=(6, 8)) + 0.8 * np.arange(6)[:, None]
+    between_over_within = stats.f_oneway(*groups).statistic
+    correlation = (between_over_within - 1) / (between_over_within + 8 - 1)
+    worth = effective_samples(groups.ravel(), np.repeat(np.arange(6), 8))
+    assert worth == pytest.approx(48 / (1 + (8 - 1) * correlation))
