@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -28,6 +27,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import uncompared
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
+from rollout_bench.core.yaml_files import flow
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import confounders_text
 from rollout_bench.report.prose import Section, few_names
@@ -514,7 +514,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
     if not widths:
         step, changed = next_rates(rows, collection.slo)
-        words = [f"{key}={_flow(value)}" for key, value in changed.items()]
+        words = [f"{key}={flow(value)}" for key, value in changed.items()]
         flags = chain.from_iterable(launch.flags for row in rows for launch in row.used)
         if step and any(flag.code == "generator_bound" for flag in flags):
             step = f"free the sender's cores, or ask from another machine, then {step}"
@@ -525,11 +525,6 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
         " each side"
     )
     return step, _command([f"launches={4 * launches}"], collection)
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML in a line."""
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).removesuffix("...\n").strip()
 
 
 def _command(changes: Sequence[str], collection: ResultSet) -> str:
@@ -546,7 +541,7 @@ def run_arguments(changes: Sequence[str], collection: ResultSet) -> list[str]:
     for word in collection.overrides:
         key, _, value = word.partition("=")
         # an earlier value of the same key stays if it has settings that the new one leaves as they are
-        if not _places(value) <= changed.get(key, set()):
+        if key not in changed or not _places(value) <= changed[key]:
             kept.append(word)
     return ["run", *files, "--config", *kept, *changes]
 

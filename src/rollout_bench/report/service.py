@@ -79,9 +79,11 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
                 state=state,
                 most=rates.most if kept == "falls behind" else None,
                 sent=_requests_of_pass(row),
-                needed=_requests_of_pass(row) if rates.iterations_needed(row) else _requests_needed(row, rated[0]),
+                needed=_requests_of_pass(row) if iterations else _requests_needed(row, rated[0]),
             )
-            for row, state, kept in zip(rates.rated, rates.states, rates.kept_up, strict=True)
+            for row, state, kept, iterations in zip(
+                rates.rated, rates.states, rates.kept_up, rates.iterations, strict=True
+            )
         ],
         min((_asked_rate(row) for row in rates.invalid), default=math.inf),
         until="the limits are missed" if rates.has_limits else "the server falls behind",
@@ -100,12 +102,10 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
         changed["concurrency"] = [max(limits)] * len(asked)
     prompts = max(load.prompts, math.ceil(max(loads.values()) / load.samples_per_prompt))
     settings = {"workload_settings": {load.name: {"prompts": prompts, "online": changed}}}
-    iterations = max(map(rates.iterations_needed, rates.undecided), default=0)
-    return (
-        (f"{step}, in {iterations} iterations", {"iterations": iterations, **settings})
-        if iterations
-        else (step, settings)
-    )
+    iterations = max((rates.iterations[place] for place in rates.undecided), default=0)
+    if not iterations:
+        return step, settings
+    return f"{step}, in {iterations} iterations", {"iterations": iterations, **settings}
 
 
 def state_of(row: Row) -> State:
@@ -173,6 +173,15 @@ def _met(row: Row, slo: Slo, times: int = 1) -> State:
     return "keeps up" if low >= slo.attainment else "falls behind" if high < slo.attainment else "undecided"
 
 
+def _iterations_needed(row: Row, slo: Slo) -> int:
+    """Return how many iterations are likely to tell whether a load meets the limits; 0 where they do not differ."""
+    requests = sum(len(launch.passes) for launch in row.used) * _requests_of_pass(row)
+    if 2 * sum(launch.independent for launch in row.used) >= requests:
+        return 0
+    decides = (times for times in range(2, TIMES) if _met(row, slo, times) != "undecided")
+    return next(decides, TIMES) * row.used[0].record.spec.measuring.iterations
+
+
 def _served(row: Row, kept_up: State, slo: Slo) -> State:
     """Return whether a server serves a load within the limits: it meets them, and is not seen to fall behind.
 
@@ -194,6 +203,8 @@ class _Rates:
         kept_up: whether the server keeps up with each of `rated`.
         has_limits: whether limits decide, too.
         states: whether the server serves each of `rated`: it keeps up, and meets the limits if there are any.
+        iterations: how many iterations are likely to tell it for each of `rated`; 0 where more requests in each tell as
+            much.
     """
 
     def __init__(self, rows: Sequence[Row], slo: Slo) -> None:
@@ -202,9 +213,12 @@ class _Rates:
         self.kept_up = _kept_up(self.rated)
         self.has_limits = any("within_limits_share" in row.values for row in self.rated)
         self.states = self.kept_up
+        self.iterations = [0] * len(self.rated)
         self._slo = slo
         if self.has_limits:
-            self.states = [_served(row, kept, slo) for row, kept in zip(self.rated, self.kept_up, strict=True)]
+            pairs = [*zip(self.rated, self.kept_up, strict=True)]
+            self.states = [_served(row, kept, slo) for row, kept in pairs]
+            self.iterations = [_iterations_needed(row, slo) if kept == "keeps up" else 0 for row, kept in pairs]
 
     @property
     def best(self) -> Row:
@@ -218,26 +232,10 @@ class _Rates:
         return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
 
     @property
-    def undecided(self) -> list[Row]:
-        """The loads at the edge that are not known to be served, or not to be."""
+    def undecided(self) -> list[int]:
+        """Places of the loads at the edge that are not known to be served, or not to be."""
         limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
-        return [
-            self.rated[place] for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"
-        ]
-
-    def iterations_needed(self, row: Row) -> int:
-        """Return how many iterations are likely to tell whether a load meets the limits.
-
-        It is 0 where more requests in each iteration tell as much: where iterations do not differ, or where it is not
-        known either whether the server keeps up.
-        """
-        kept_up = self.kept_up[self.rated.index(row)]
-        requests = sum(len(launch.passes) for launch in row.used) * _requests_of_pass(row)
-        worth = sum(launch.independent for launch in row.used)
-        if not self.has_limits or kept_up != "keeps up" or 2 * worth >= requests:
-            return 0
-        decides = (times for times in range(2, TIMES) if _met(row, self._slo, times) != "undecided")
-        return next(decides, TIMES) * row.used[0].record.spec.measuring.iterations
+        return [place for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"]
 
     def sentence(self, short: bool = False) -> str:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""
@@ -282,19 +280,19 @@ class _Rates:
 
     def _undecided_loads(self) -> str:
         """Return which loads at the edge are undecided, the answered share of each, and what would decide it."""
-        rows = self.undecided
+        rows = [self.rated[place] for place in self.undecided]
         if not rows:
             return ""
         shares = [row.values.get("kept_up_share", 1.0) for row in rows]
         shares_text = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
         answered = f" (answered: {', '.join(shares_text)})" if min(shares) < KEPT_UP else ""
         names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
-        each = [f"{self._needed(row)} or more{f' at {_number(row)}' * (len(rows) > 1)}" for row in rows]
+        each = [
+            (f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests")
+            + f" or more{f' at {_number(row)}' * (len(rows) > 1)}"
+            for row, iterations in zip(rows, (self.iterations[place] for place in self.undecided), strict=True)
+        ]
         return f"; {names}: {', '.join(each)} are likely to tell"
-
-    def _needed(self, row: Row) -> str:
-        iterations = self.iterations_needed(row)
-        return f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests"
 
 
 def _ends(rated: Sequence[Row], states: Sequence[State]) -> tuple[Row | None, Row | None]:

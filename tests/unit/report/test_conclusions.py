@@ -111,7 +111,7 @@ def test_a_launch_of_several_loads_is_in_doubt_once(tmp_path: Path, invalid: boo
     assert doubts == ([invalid_doubt] if invalid else [])
 
 
-@pytest.mark.parametrize("value", [6, 0.5, True, None, "auto", ["bf16", "w8a8"], {"demo": {"prompts": "16"}}])
+@pytest.mark.parametrize("value", [6, 0.5, True, None, "auto", ["bf16", "w8a8"], {}, {"demo": {"prompts": "16"}}])
 def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: object, tmp_path: Path) -> None:
     save(tmp_path, make_record(make_spec()))
     word = override("asked", value)

@@ -3,7 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from rollout_bench.contracts.record import Drafting, GraphUse
+from rollout_bench.contracts.record import GraphUse
+
+DRAFTS = "vllm:spec_decode_num_"
+"""Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
 
 
 def captured_sizes(config: Any) -> list[int]:
@@ -33,8 +36,8 @@ class StepStatLogger:
         """Reset all statistics."""
         self.preemptions = self.peak_running = 0
         self.kv_cache_peak = 0.0
-        self.drafting: Drafting | None = None
-        """Counts of speculative decoding; None if nothing was drafted."""
+        self.drafted: Counter[str] = Counter()
+        """Counts of speculative decoding, by the names of vLLM's counters and `:POSITION`."""
         self._decoded: Counter[tuple[int, int, bool]] = Counter()
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
@@ -45,9 +48,11 @@ class StepStatLogger:
             return
         self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
         self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
-        drafted = _drafted(scheduler_stats)
-        if drafted is not None:
-            self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
+        if (drafts := scheduler_stats.spec_decoding_stats) is not None:
+            for name in ("drafts", "draft_tokens", "accepted_tokens"):
+                self.drafted[f"{DRAFTS}{name}"] += getattr(drafts, f"num_{name}")
+            for place, accepted in enumerate(drafts.num_accepted_tokens_per_pos):
+                self.drafted[f"{DRAFTS}accepted_tokens_per_pos:{place}"] += accepted
         if iteration_stats is not None and not iteration_stats.num_prompt_tokens:
             self._count_decoding(scheduler_stats)
 
@@ -87,16 +92,3 @@ class StepStatLogger:
 
     def record_sleep_state(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
-
-
-def _drafted(scheduler_stats: Any) -> Drafting | None:
-    """Return the draft counts of one step; None if it verified no drafts."""
-    stats = scheduler_stats.spec_decoding_stats
-    if stats is None:
-        return None
-    return Drafting(
-        drafts=stats.num_drafts,
-        draft_tokens=stats.num_draft_tokens,
-        accepted_tokens=stats.num_accepted_tokens,
-        accepted_by_position=list(stats.num_accepted_tokens_per_pos),
-    )

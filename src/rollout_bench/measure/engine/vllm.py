@@ -17,7 +17,7 @@ from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, Se
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
-from rollout_bench.measure.engine.step_statistics import StepStatLogger
+from rollout_bench.measure.engine.step_statistics import DRAFTS, StepStatLogger
 from rollout_bench.measure.launch.flags import (
     engine_flags,
     graph_flags,
@@ -92,9 +92,6 @@ def source_of(job: Job, vocabulary: int) -> Source:
     part = ReplicaPart(job.replica, replicas(job.spec))
     return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")), part)
 
-
-DRAFTS = "vllm:spec_decode_num_"
-"""Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
 
 PREEMPTIONS = "vllm:num_preemptions"
 """vLLM's counter of preempted sequences."""
@@ -452,8 +449,10 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
         init_s = time.perf_counter() - start.began
-        statistics = StepStatLogger(llm.llm_engine.vllm_config)
-        llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
+        config, statistics = llm.llm_engine.vllm_config, None
+        if config.observability_config.cudagraph_metrics:
+            statistics = StepStatLogger(config)
+            llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
         engine = LoadedEngine(job.spec, llm)
         facts = None if job.spec.lora is None else engine.take_adapter(*adapter_request(job.spec, job.model))
         context.kept = llm, start, init_s, engine.adapter, facts, statistics

@@ -6,7 +6,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from rollout_bench.contracts.record import Drafting, ServerUse
-from rollout_bench.measure.engine.vllm import DRAFTS, drafting_of
+from rollout_bench.measure.engine.step_statistics import DRAFTS
+from rollout_bench.measure.engine.vllm import drafting_of
 
 MEANS = {
     "ttft_mean_s": "vllm:time_to_first_token_seconds",

@@ -354,11 +354,11 @@ async def send(
 
     One is that the answer is not whole after `timeout_s` seconds, which close the connection.
     """
-    options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": outcome}
-    if timeout_s is not None:
-        options["timeout"] = aiohttp.ClientTimeout(total=timeout_s)
+    limit = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with session.post(url, data=question.body, headers=headers, **options) as response:
+        async with session.post(
+            url, data=question.body, headers=headers, timeout=limit, allow_redirects=False, trace_request_ctx=outcome
+        ) as response:
             outcome.status = response.status
             if (refused := await refusal(response)) is not None:
                 raise Unusable(server_message(response.status, response.reason, refused))

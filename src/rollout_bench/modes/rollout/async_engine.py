@@ -92,7 +92,7 @@ class AsyncEntry:
 
     def drafting(self) -> Drafting | None:
         """Return the draft counts since the start of the step; None without speculative decoding."""
-        return (self.looks.drafting or drafting_of({})) if self._drafts else None
+        return drafting_of(self.looks.drafted) if self._drafts else None
 
     async def reset(self) -> None:
         """Clear the prefix cache before a step, and the mark that the last step had enough sequences.
