@@ -7,9 +7,10 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
+from rollout_bench.contracts.load import Turns
 from rollout_bench.contracts.record import CacheFacts, Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.store import sequences_path
+from rollout_bench.contracts.store import read_record, sequences_path
 
 pytestmark = pytest.mark.engine
 
@@ -28,7 +29,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     promised = {"kv_cache_dtype": "bfloat16"}
     in_core = {"multiprocess": False}
     spec = online_spec({"points": points}, workload={"prompts": 8}, quant=promised, engine=in_core)
-    launch = Launching(tmp_path_factory.mktemp("online"), spec, is_second=True, plainly=True)
+    talk = {"turns": Turns(count=3, tool_ms=50, tool_tokens=20), "prompts": 3, "prompt_tokens": 120}
+    talking = {"load": online_spec({"points": [{"concurrency": 2}]}).load}
+    folder = tmp_path_factory.mktemp("online")
+    launch = Launching(folder, spec, is_second=True, first=talk, first_own=talking, plainly=True)
     launch.wait_for(f"{spec.workload.name} .*iteration 1/")
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]
@@ -96,6 +100,18 @@ def test_the_points_of_a_sweep_share_one_server(record: Record, rows: list[Seque
 def test_one_server_serves_two_workloads(done: tuple[Launching, dict[str, Any]], record: Record) -> None:
     assert len(record.after or ()) == 1
     assert done[0].log_text().count("An earlier launch started the engine") == 1
+
+
+def test_a_turn_of_a_conversation_repeats_the_engine_s_own_answer(done: tuple[Launching, dict[str, Any]]) -> None:
+    path = done[0].first_out
+    record = read_record(path)
+    rows = read_sequences(sequences_path(path), record)
+    assert not own_flags(record)
+    # a block of the cache has 128 tokens, 120 of the first prompt and 8 of its answer: another answer would find none
+    turns = {(row.turn, row.prompt_tokens, row.output_tokens, row.cached_prompt_tokens) for row in rows}
+    assert turns == {(1, 120, 16, 0), (2, 156, 16, 128), (3, 192, 16, 128)}
+    assert {it.requests for it in record.iterations} == {3 * 2 * 3}
+    assert {it.cached_prompt_tokens for it in record.iterations} == {2 * 128 * 3 * 2}
 
 
 def test_the_server_s_own_counts_agree_with_the_client_s(record: Record) -> None:

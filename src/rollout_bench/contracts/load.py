@@ -110,18 +110,20 @@ MOST_TURNS = 1_000
 
 
 class Turns(Strict):
-    """Turns of each sequence, as of agents: after every answer but the last, a tool runs and adds to the context."""
+    """Turns of each sequence: after every answer but the last, a tool or a user takes time and adds to the context."""
 
     count: Annotated[Length, AfterValidator(_few)] = Field(
         description="Answers of a sequence, each of output_tokens: a number, or a distribution."
     )
     tool_ms: Length = Field(
         description=(
-            "Milliseconds from an answer until the tool's result, while the sequence needs no engine: a number, or a "
-            "distribution, with its bounds in milliseconds."
+            "Milliseconds from an answer until the tool's result, or the user's next words, while the sequence needs "
+            "no engine: a number, or a distribution, with its bounds in milliseconds."
         )
     )
-    tool_tokens: Length = Field(description="Tokens of the tool's result: a number, or a distribution.")
+    tool_tokens: Length = Field(
+        description="Tokens of the tool's result, or of the user's words: a number, or a distribution."
+    )
 
 
 class SharedPrefix(Strict):

@@ -715,6 +715,9 @@ class SequenceRow(Strict):
         "Time of the cut at the end of the load's duration: the request neither failed nor is complete. Null otherwise."
     )
     replica: int | None = absent("The replica that generated it. Null for a single replica.", ge=0)
+    turn: int | None = absent(
+        "Position of the request in its conversation, from 1. Null without conversations behind a server.", ge=1
+    )
     digest: str | None = absent(
         ("First 8 hex digits of SHA-256 over its tokens, as JSON without spaces. Null if the tokens were not kept."),
         pattern="^[0-9a-f]{8}$",

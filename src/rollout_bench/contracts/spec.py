@@ -143,8 +143,9 @@ class Workload(Strict):
         "What this load leaves out of the one that it stands for, in words; plan, record and summary say it."
     )
     turns: Turns | None = absent(
-        "Turns of each sequence, with a tool between: {count: 3, tool_ms: 500, tool_tokens: 64}. Only mode rollout has "
-        "them. Null: one answer."
+        "Turns of each sequence, with a tool between: {count: 3, tool_ms: 500, tool_tokens: 64}, in modes rollout and "
+        "online. Online, they are the conversations of users: each turn is a request, which repeats prompt and answer "
+        "of the one before; concurrency, request_rate and requests count conversations. Null: one answer."
     )
 
     @property

@@ -255,6 +255,15 @@ def caveat_lines(matrix: Matrix) -> list[str]:
     return [f"workload {name}: {printable(caveat)}" for name, caveat in loads.items() if caveat]
 
 
+def conversation_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each workload whose sequences are conversations with a server."""
+    loads = {one.spec.workload.name: one.spec.workload for one in matrix.experiments if one.spec.load is not None}
+    turns = {name: load.turns.count for name, load in loads.items() if load.turns is not None}
+    counts = {name: str(of) if isinstance(of, int) else f"{of.low} to {of.high}" for name, of in turns.items()}
+    how = "each a request that repeats the last one and its answer; a load counts conversations"
+    return [f"workload {name}: conversations of {count} turns, {how}" for name, count in counts.items()]
+
+
 def adapter_lines(matrix: Matrix) -> list[str]:
     """Return a line on adapters that no comparison on a CPU gives a verdict on."""
     slow = [
@@ -437,7 +446,8 @@ def _as_text(config: Config, mode: str, workload: str) -> int:
     """Return the additional tokens of prompts sent as text, which may become longer than drawn: a quarter and 32."""
     settings = config.workload_settings[workload]
     as_text = MODES[mode].has_loads and settings.online.as_text
-    return longest(settings.prompt_tokens) // 4 + 32 if as_text else 0
+    sent = longest(settings.prompt_tokens) if settings.turns is None else sum(settings.longest_pair)
+    return sent // 4 + 32 if as_text else 0
 
 
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:

@@ -11,6 +11,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.plan.checks import check_path
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.serving import Endpoint
 
@@ -178,6 +179,12 @@ def check_can_be_sent(config: Config, name: str) -> None:
         raise UserError(
             f"config: {where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
             f"{other} duration_s out",
+        )
+    facts = None if command is None else facts_of(load)
+    if command and (load.turns is not None or (facts is not None and facts.turns is not None)):
+        raise UserError(
+            f"config: {where}.turns: rollout-bench supports {command} with single requests only",
+            f"{other} turns out",
         )
     if command and online.request_timeout_s is not None:
         raise UserError(

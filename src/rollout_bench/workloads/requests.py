@@ -182,6 +182,7 @@ class Request:
         arrival_s: arrival time in seconds after the start of the iteration, if a trace has one.
         further: its turns after the first answer.
         made: last tokens of the prompt, which an earlier step generated.
+        turn: position in its conversation, from 1, of a request to a server; None without conversations.
     """
 
     prompt: int
@@ -191,6 +192,7 @@ class Request:
     arrival_s: float | None = None
     further: tuple[Turn, ...] = ()
     made: int = 0
+    turn: int | None = None
 
 
 def drawn_turns(workload: WorkloadSpec, label: str, count: int) -> list[tuple[TurnLengths, ...]]:

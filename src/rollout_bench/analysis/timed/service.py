@@ -30,6 +30,8 @@ class Requests:
 
     Times are seconds after the request's iteration began, NaN if unknown. Without a server only the engine's times are
     known. `prompt` is the index of the prompt in its iteration. `has_tools` says whether tools ran between its tokens.
+    `cached_tokens` are those of the prompt that a server's prefix cache had, NaN if unknown. `is_begun_by_load` says
+    whether the load sets the time of a request; that of a conversation's further turn follows from the one before.
     `cut_s` is the time at which a request was cut because the duration of its load was over; such a request neither
     failed nor succeeded. `itl_s` [g] are the inter-token latencies of successful requests: the times between
     consecutive pieces of an answer. `gap_of` [g] is the position of each gap's request.
@@ -47,6 +49,8 @@ class Requests:
     failed: NDArray[np.bool_]
     cut_s: Array
     has_tools: NDArray[np.bool_]
+    cached_tokens: Array
+    is_begun_by_load: NDArray[np.bool_]
     itl_s: Array
     gap_of: Indices
 
@@ -120,6 +124,8 @@ def requests_of(rows: Sequence[SequenceRow]) -> Requests:
         failed=np.array([row.failed for row in rows], dtype=bool),
         cut_s=np.array([row.cut_s for row in rows], dtype=float),
         has_tools=np.array([len(row.turns or ()) > 1 for row in rows], dtype=bool),
+        cached_tokens=np.array([row.cached_prompt_tokens for row in rows], dtype=float),
+        is_begun_by_load=np.array([row.turn in (None, 1) for row in rows], dtype=bool),
         itl_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
     )
@@ -130,11 +136,12 @@ def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, floa
 
     A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
     it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
-    because nobody waits for their last sequence, and partial rollouts, whose steps have parts of sequences.
+    because nobody waits for their last sequence, partial rollouts, whose steps have parts of sequences, and users'
+    conversations, whose turns are requests.
     """
-    if getattr(record.spec.mode_spec, "partial", None):
-        return {}
     workload = record.spec.workload
+    if getattr(record.spec.mode_spec, "partial", None) or (record.spec.load is not None and workload.turns is not None):
+        return {}
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
     begins_s = np.where(np.isnan(requests.scheduled_s), requests.sent_s, requests.scheduled_s)
     anatomies = {}
@@ -240,6 +247,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "send_delay_s": _mean(delays),
         "send_delay_most_s": float(delays.max()) if delays.size else None,
         "tokens_per_piece": _tokens_per_piece(requests),
+        "prompt_cached_share": _cached_share(requests),
     }
     known = {name: value for name, value in numbers.items() if value is not None}
     return Service(
@@ -313,17 +321,21 @@ def most_at_once(requests: Requests) -> int:
 
 
 def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
+    begun = requests.is_begun_by_load
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
-    good = np.isfinite(requests.e2el_s)
-    cut = int(np.isfinite(requests.cut_s).sum())
-    first_s = requests.first_s[good]
-    return Arrivals(
-        due_s, due_s[good], requests.last_s[good], elapsed_s, cut, first_s if np.isfinite(first_s).all() else None
-    )
+    good = np.isfinite(requests.e2el_s) & begun
+    cut = int((np.isfinite(requests.cut_s) & begun).sum())
+    first_s, known = requests.first_s[good], bool(np.isfinite(requests.first_s[good]).all())
+    return Arrivals(due_s[begun], due_s[good], requests.last_s[good], elapsed_s, cut, first_s if known else None)
 
 
 def _mean(values: Array) -> float | None:
     return float(values.mean()) if values.size else None
+
+
+def _cached_share(requests: Requests) -> float | None:
+    known = np.isfinite(requests.cached_tokens) & requests.good
+    return float(requests.cached_tokens[known].sum() / requests.prompt_tokens[known].sum()) if known.any() else None
 
 
 def _tokens_per_piece(requests: Requests) -> float | None:

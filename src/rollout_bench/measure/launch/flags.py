@@ -321,11 +321,11 @@ def token_flags(
     workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
 ) -> list[Flag]:
     """Return a flag if the tokens of `iteration` differ in number or length from the requests in `asked`."""
-    wanted = {(request.prompt, request.sample): request for request in asked}
+    wanted = {(request.prompt, request.sample, request.turn): request for request in asked}
     problems = []
     if len(rows) != len(asked):
         problems.append(f"{len(rows)} sequences instead of {len(asked)}")
-    named = [(row, (row.prompt, row.sample)) for row in rows]
+    named = [(row, (row.prompt, row.sample, row.turn)) for row in rows]
     pairs = [(row, wanted[name]) for row, name in named if name in wanted]
     prompts = [(row.prompt_tokens, len(request.prompt_token_ids)) for row, request in pairs]
     if wrong := [pair for pair in prompts if pair[0] != pair[1]]:

@@ -33,7 +33,13 @@ HARNESSES: dict[str, commands.Harness] = {
 
 
 def prepare(
-    spec: LoadSpec, requests: Sequence[Request], prompts: Sequence[Prompt], point: LoadPoint, target: Target, label: str
+    spec: LoadSpec,
+    requests: Sequence[Request],
+    prompts: Sequence[Prompt],
+    point: LoadPoint,
+    target: Target,
+    label: str,
+    said: Sequence[Sequence[Prompt]] = (),
 ) -> Callable[[], LoadPass]:
     """Prepare one pass; return a function that sends it.
 
@@ -44,6 +50,7 @@ def prepare(
         point: the load.
         target: the server.
         label: seeds the arrival times.
+        said: for each request, the user's part of its further turns; empty without conversations.
     """
     due_s = _due_s(spec, requests, point, label)
     most = None if point.duration_s is not None else len(requests)
@@ -58,6 +65,7 @@ def prepare(
         burstiness=spec.burstiness,
         request_timeout_s=spec.request_timeout_s,
         seed=zlib.crc32(label.encode()),
+        said=said,
     )
     if spec.harness in HARNESSES:
         return commands.prepare(HARNESSES[spec.harness], load, target)
@@ -124,6 +132,8 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         iteration=index,
         prompt=request.prompt,
         sample=request.sample,
+        turn=request.turn,
+        cached_prompt_tokens=outcome.cached_tokens,
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
         output_tokens=0
         if cut and not outcome.counted

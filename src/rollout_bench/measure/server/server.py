@@ -41,7 +41,11 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | N
     """
     load = spec.load
     assert load is not None, "an online spec has a load"
-    ours = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS}
+    ours = {
+        "skip_tokenizer_init": load.token_ids,
+        "worker_extension_cls": CENSUS,
+        "enable_prompt_tokens_details": True,  # so that an answer says how many of its prompt's tokens were cached
+    }
     given: dict[str, Any] = {**ours, **spec.engine.args, **more}
     needs_template = load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model)))
     return [

@@ -381,6 +381,11 @@ class Opened:
         ids = [request.prompt_token_ids for request in requests]
         return [*ids] if self.text is None else [self.text.of(each) for each in ids]
 
+    def said(self, requests: Sequence[Request]) -> list[list[Prompt]]:
+        """Return the user's part of each further turn of each request, as the server receives it."""
+        ids = [[turn.tool_token_ids for turn in request.further] for request in requests]
+        return [[each if self.text is None else self.text.of(each) for each in turns] for turns in ids]
+
     def serve(self, spec: Spec) -> None:
         """Ask a server started here for the workload of `spec` from now on."""
         self.target.body.clear()
@@ -541,7 +546,7 @@ def open_endpoint(spec: Spec) -> Opened:
                 check_answer(status, answer, target)
             if status != 200:
                 refused.append((status, answer))
-            elif not token_ids or took_token_ids(answer):
+            elif not token_ids or (took_token_ids(answer) and (spec.workload.turns is None or counts_tokens(answer))):
                 vocabulary = vocabulary_of(connection, text.vocabulary) if token_ids else text.vocabulary
                 return _opened_server(
                     connection, served, body is full, vocabulary, text if not token_ids else None, answer
@@ -597,11 +602,16 @@ def vocabulary_of(connection: Connection, most: int) -> int:
     return tried[first - 1]
 
 
+def counts_tokens(answer: str) -> bool:
+    """Return whether the answer has the token ids that were generated."""
+    return any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
+
+
 def _opened_server(
     connection: Connection, served: Served, full: bool, vocabulary: int, text: PromptText | None, answer: str
 ) -> Opened:
     token_ids = text is None
-    counts = any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
+    counts = counts_tokens(answer)
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
     codes = {"prompts_as_text": not token_ids, "plain_sampling": not full, "tokens_claimed": not counts}
     facts = EngineFacts(

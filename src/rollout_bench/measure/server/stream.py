@@ -29,8 +29,8 @@ SHORTEST_SECRET = 6
 """Minimum length of a header's word that is treated as secret; shorter words, such as `true`, are too common."""
 
 
-Prompt = list[int] | str
-"""A prompt: token ids or text."""
+Prompt = list[int] | str | tuple[dict[str, str], ...]
+"""A prompt: token ids, text, or the messages of a chat that has had an answer."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,17 @@ class Target:
         body, logprobs = dict(self.body), self.body.get("logprobs")
         if self.chat and logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": logprobs}
-        asked = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        asked = {"messages": _messages(prompt)} if self.chat else {"prompt": prompt}
         return {**body, "model": self.model, "max_tokens": output_tokens, **asked}
+
+    def continued(self, prompt: Prompt, answered: "RequestOutcome", said: Prompt) -> Prompt:
+        """Return the next prompt of a conversation: the last prompt, its answer, and `said` by the user."""
+        if self.chat:
+            answer = {"role": "assistant", "content": answered.text}
+            return (*_messages(prompt), answer, *_messages(said))
+        if isinstance(prompt, list) and isinstance(said, list):
+            return [*prompt, *answered.token_ids, *said]
+        return f"{prompt}{answered.text} {said}"
 
     def quoted(self, text: str, most: int = 300) -> str:
         """Return the server's `text` as one line of at most `most` characters, with words from header values masked."""
@@ -86,6 +95,11 @@ class Target:
     def root(self) -> str:
         """Address above /v1, with /health and /metrics."""
         return self.url.removesuffix("/v1")
+
+
+def _messages(prompt: Prompt) -> tuple[dict[str, str], ...]:
+    """Return the messages of a chat; a text is the user's only one."""
+    return prompt if isinstance(prompt, tuple) else ({"role": "user", "content": str(prompt)},)
 
 
 @dataclass
@@ -106,6 +120,9 @@ class RequestOutcome:
         ended_s: time at which the answer ended or failed.
         cut_s: time at which the request was cut because the load's time was over; None if it was not cut.
         every_piece: whether `pieces_s` has every piece although the tokens of each piece are unknown.
+        cached_tokens: prompt tokens from the server's prefix cache; None if it does not report them.
+        token_ids: tokens of the answer, if the next turn of a conversation repeats them.
+        text: text of the answer, likewise.
     """
 
     due_s: float | None = None
@@ -121,11 +138,16 @@ class RequestOutcome:
     ended_s: float | None = None
     cut_s: float | None = None
     every_piece: bool = False
+    cached_tokens: int | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Load:
     """The requests of one pass, and how they are sent.
+
+    A request with further turns is the first one of a conversation, which counts as one where requests are counted.
 
     Attributes:
         requests: the requests, repeated from the first after the last.
@@ -139,6 +161,7 @@ class Load:
         burstiness: shape of the gaps that such a load generator draws.
         seed: seed of its draws.
         request_timeout_s: time after which a request without a whole answer is given up; None: none is.
+        said: for each request, the user's part of its further turns, as token ids or text; empty without conversations.
     """
 
     requests: Sequence[Request]
@@ -151,6 +174,7 @@ class Load:
     burstiness: Burstiness = "constant"
     seed: int = 0
     request_timeout_s: float | None = None
+    said: Sequence[Sequence[Prompt]] = ()
 
     @property
     def in_turn(self) -> bool:
@@ -173,6 +197,7 @@ class LoadPass:
         outcomes: one for each request, in order.
         client: cost of sending.
         sent: for each outcome, the index of its request and how often that request was sent before.
+        turns: for each outcome, its request as a turn of a conversation; empty if there are none.
     """
 
     began_s: float
@@ -180,6 +205,7 @@ class LoadPass:
     outcomes: list[RequestOutcome]
     client: ClientUse
     sent: list[tuple[int, int]]
+    turns: list[Request] = field(default_factory=list)
 
 
 ERROR_BYTES = 64 << 10
@@ -209,11 +235,13 @@ class Question:
         body: the posted body.
         output_tokens: largest allowed number of tokens in the answer.
         template_tokens: largest number of tokens that a chat template may add.
+        goes_on: whether the next turn of a conversation repeats the answer.
     """
 
     body: bytes
     output_tokens: int
     template_tokens: int = 0
+    goes_on: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -456,6 +484,9 @@ class Answer:
             tokens, outcome.counted = len(choice.token_ids), True
         else:
             tokens = 1 if choice.text or (choice.delta is not None and choice.delta.has_text) else 0
+        if self._question.goes_on:
+            outcome.token_ids += choice.token_ids or ()
+            outcome.text += choice.text or (choice.delta and choice.delta.content) or ""
         if tokens:
             outcome.pieces_s.append(now_s)
             outcome.piece_tokens.append(tokens)
@@ -480,6 +511,10 @@ class Answer:
                 return f"the server says {name}: {count}, where 0 to {limits[name]} can be"
         if outcome.prompt_tokens is None:
             outcome.prompt_tokens = claimed.get("prompt_tokens")
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        if type(cached) is int and 0 <= cached <= (outcome.prompt_tokens or 0):
+            outcome.cached_tokens = cached
         seen, outcome.output_tokens = outcome.output_tokens, claimed.get("completion_tokens", outcome.output_tokens)
         problems = {
             f"{seen} tokens came and the server says {outcome.output_tokens}": (

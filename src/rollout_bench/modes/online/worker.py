@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
-from rollout_bench.contracts.record import Flag, SequenceRow
+from rollout_bench.contracts.record import Flag, Iteration, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import passes, source_of
@@ -21,7 +21,7 @@ from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened, check_answer
 from rollout_bench.measure.server.stream import Target
-from rollout_bench.workloads.requests import Source, sent_of, with_shifted_ids
+from rollout_bench.workloads.requests import Request, Source, sent_of, with_shifted_ids
 
 
 def measure(job: Job, context: EngineContext) -> None:
@@ -93,12 +93,17 @@ class LoadPasses:
             opened.reset()
             before = opened.connection.metrics()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
-        send = prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
+        talks = spec.workload.turns is not None
+        said = opened.said(asked) if talks else ()
+        send = prepare(self.load, asked, opened.prompts(asked), point, opened.target, label, said)
         self.context.await_turn()
         done = send()
         self.context.send(IterationEnds())
         opened.check()
         asked = sent_of(asked, done.sent)
+        if done.turns:
+            turns = zip(done.turns, asked, strict=True)
+            asked = [replace(turn, sample=one.sample) for turn, one in turns]
         rows = rows_of(asked, done, index)
         self.sent[point.label] = len(rows)
         use = drafting = None
@@ -114,10 +119,20 @@ class LoadPasses:
         # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
         flags = _warnings_unless(is_own_server and self.load.token_ids, flags)
         # others may use an endpoint too, and the start of a chat template is cached for all prompts
-        flags += _warnings_unless(is_own_server and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
+        cached = first_turns_flags(asked, iteration, rows) if talks else prefix_cache_flags(asked, iteration, rows)
+        flags += _warnings_unless(is_own_server and self.load.api is None, cached)
         flags += repeated_flags(iteration, done.sent)
         flags += preempted_flags(index, (use.preemptions or 0) if use else 0)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags)
+
+
+def first_turns_flags(asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag if first turns found more in the prefix cache than they share; None if the server does not say."""
+    first = [(request, row) for request, row in zip(asked, rows, strict=True) if row.turn == 1]
+    cached = [row.cached_prompt_tokens for _, row in first]
+    known = None if None in cached else sum(tokens or 0 for tokens in cached)
+    alone = iteration.model_copy(update={"cached_prompt_tokens": known})
+    return prefix_cache_flags([request for request, _ in first], alone, [row for _, row in first])
 
 
 def _warnings_unless(certain: bool, flags: Sequence[Flag]) -> list[Flag]:

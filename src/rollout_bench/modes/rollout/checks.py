@@ -12,6 +12,9 @@ from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import facts_of
 from rollout_bench.plan.planning import Planning, planning_of, with_logprobs
 
+TURNING = ("rollout", "online")
+"""Modes whose sequences may have turns: those of agents, and the conversations of a server's users."""
+
 
 class RolloutPlanning(Planning):
     """The plan of rollouts."""
@@ -103,10 +106,10 @@ class RolloutPlanning(Planning):
                 "on in a next step",
                 "leave partial out, or give it a workload without turns",
             )
-        if spec.workload.turns is not None and spec.mode != "rollout":
+        if spec.workload.turns is not None and spec.mode not in TURNING:
             raise UserError(
                 f"config: workload_settings.{spec.workload.name}.turns: mode {spec.mode} has no turns, only "
-                "rollout has",
+                f"{' and '.join(TURNING)} have",
                 f"leave {spec.mode} out of modes, or give it a workload without turns",
             )
         if engines > 1 and spec.endpoint is None and not planning_of(spec.mode).several_engines:
