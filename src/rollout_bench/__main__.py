@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 
 from rollout_bench import __version__
-from rollout_bench.commands.groups import COMMANDS, INTERNAL, NAME, all_groups
+from rollout_bench.commands.groups import COMMANDS, INTERNAL, NAME, OTHERS, all_groups
 from rollout_bench.core.errors import UserError, did_you_mean, run_command
 from rollout_bench.core.options import Parser
 
@@ -66,7 +66,9 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
-        raise UserError(f"there is no command {word!r}", did_you_mean(word, known.keys() - INTERNAL.keys()))
+        other = OTHERS.get(word.replace("-", ""))
+        remedy = f"write {other}" if other else did_you_mean(word, known.keys() - INTERNAL.keys())
+        raise UserError(f"there is no command {word!r}", remedy)
     os.environ["PYTHONSAFEPATH"] = "1"  # of all Pythons that are started: the user's folder has no module of theirs
     module, _, function = known[word].partition(":")
     place = module if "." in module else f"rollout_bench.commands.{module}"

@@ -90,6 +90,28 @@ A module without a dot is one of `rollout_bench.commands`.
 INTERNAL = {"measure": "measure:main", "build": "build:main"}
 """Sub-command of the workflow's jobs -> module:function."""
 
+_SERVER = f"{NAME} init --from endpoint URL: it measures a server that `vllm serve MODEL` started"
+_PLAN, _RUN, _SHOW = f"{NAME} plan: it measures nothing", f"{NAME} run", f"{NAME} show"
+_AGAIN = f"{_RUN}: it keeps what is measured; to measure all again, move results/ away"
+_EXAMPLE = f"{NAME} init --from example NAME: config/README.md lists them"
+
+OTHERS = {
+    **dict.fromkeys(("bench", "benchmark", "continue", "launch", "resume", "start"), _RUN),
+    **dict.fromkeys(("clean", "rerun", "reset"), _AGAIN),
+    **dict.fromkeys(("endpoint", "server", "serve", "vllm"), _SERVER),
+    **dict.fromkeys(("config", "configure", "create", "new", "setup"), f"{NAME} init"),
+    **dict.fromkeys(("dryrun", "list", "ls", "progress", "ps", "status"), _PLAN),
+    **dict.fromkeys(("doctor", "env", "info", "test", "validate", "verify"), f"{NAME} check"),
+    **dict.fromkeys(("plot", "print", "report", "result", "results", "table"), _SHOW),
+    **dict.fromkeys(("example", "examples", "template"), _EXAMPLE),
+    "help": f"{NAME} --help",
+    "quickstart": f"{NAME} demo",
+    "summary": f"{NAME} summarise results",
+    "summarize": f"{NAME} summarise results",
+    "version": f"{NAME} --version",
+}
+"""What other programs call a command -> the command here."""
+
 COMMANDS = {**INTERNAL, **{name: place for group in GROUPS.values() for name, (place, _, _) in group.items()}}
 
 

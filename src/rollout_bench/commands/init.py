@@ -22,8 +22,13 @@ from rollout_bench.plan.config_file import read_config
 
 _URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
 
+_A_SERVER = "write the URL of a server that is up: --from endpoint http://127.0.0.1:8000/v1"
+
 _UNNAMED = "MODEL"
 """Name of a model until the server says its own."""
+
+_OPTIONS = ("--base-url", "--endpoint", "--model", "--server", "--target", "--url")
+"""Options of other programs for a server and its model."""
 
 _SERVERS = ("openai", "server", "sglang", "tensorrt-llm", "tgi", "trtllm", "url", "vllm")
 """What a user may call a server that is up."""
@@ -53,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     kind, *words = options.source
     if kind in ("verl", "trl"):
         words += trainers
+    elif kind == "endpoint" and words and len(trainers) == 2 and trainers[0] == "--model":
+        raise UserError("rollout-bench init: a model stands after the URL", _as_endpoint(words[0], trainers[1]))
     elif trainers:
         parser.error(f"unrecognized arguments: {' '.join(trainers)}")
     if kind == "example":
@@ -67,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         address = re.fullmatch(r"(?:write|did you mean) (https?://[^\s?]+)\??", error.remedy)
         if address is None or kind != "endpoint":
             raise
-        raise UserError(error.problem, _as_endpoint(address[1], *(words[1:] or ["MODEL"]))) from None
+        raise UserError(error.problem, _as_endpoint(address[1], *words[1:])) from None
     if kind == "endpoint":
         text = _endpoint(_ask(config, words))
     return _write(CONFIG, text, "")
@@ -75,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _check_kind_given(argv: Sequence[str]) -> None:
     """Refuse a source without --from, also as options of other programs."""
-    options = [word for word in argv if word.partition("=")[0] in ("--base-url", "--model", "--url")]
+    options = [word for word in argv if word.partition("=")[0] in _OPTIONS]
     words = [word.rpartition("=")[2] for word in argv if word not in options or "=" in word]
     is_source = bool(words) and (words[0] in (*SOURCES, "example", *_SERVERS) or _URL.match(words[0]) is not None)
     if "--from" not in argv and (options or is_source):
@@ -90,16 +97,21 @@ def _ask(config: Config, words: Sequence[str]) -> Sequence[str]:
             if len(words) == 1 and problem.category == "wrong_model" and len(problem.instead) == 1:
                 return [*words, *problem.instead]
             _refuse_place(problem, *words)
-        if len(words) == 2:
-            print(f"not asked for its models: {problem.problem}", file=sys.stderr)
-    return _expected_words(words, "URL", "MODEL")
+        if len(words) == 1:
+            raise UserError(
+                problem.problem, f"{problem.remedy}; or name its model too: --from endpoint {words[0]} MODEL"
+            )
+        print(f"not asked for its models: {problem.problem}", file=sys.stderr)
+    if len(words) == 1:
+        raise UserError(f"{words[0]}: does not say which models it has", _as_endpoint(*words, _UNNAMED))
+    return words
 
 
 def _refuse_place(problem: MeasuringFailed, url: str, model: str = "") -> None:
     """Raise the error of a server that is up, and has not what it is to be asked for; None for other problems."""
     place = "" if url in problem.problem else f"{url}: "
     if problem.instead and problem.category != "wrong_model":
-        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], model or _UNNAMED))
+        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], *([model] if model else [])))
     if problem.instead:
         lacking = problem.problem if model else f"which model? The server has {', '.join(problem.instead[:5])}"
         raise UserError(f"{place}{lacking}", _as_endpoint(url, problem.instead[0]))
@@ -107,8 +119,8 @@ def _refuse_place(problem: MeasuringFailed, url: str, model: str = "") -> None:
         raise UserError(f"{place}{problem.problem}", problem.remedy)
 
 
-def _as_endpoint(url: str, model: str) -> str:
-    return f"write --from endpoint {shlex.join([url, model])}"
+def _as_endpoint(url: str, *model: str) -> str:
+    return f"write --from endpoint {shlex.join([url, *model])}"
 
 
 def _meant(source: Sequence[str]) -> str:
@@ -116,12 +128,11 @@ def _meant(source: Sequence[str]) -> str:
     source = source or [""]
     servers, files = ([word for word in source if form.search(word)] for form in (_URL, _SCRIPT))
     if servers:
-        model = next((word for word in source[1:] if word not in servers), "MODEL")
-        return _as_endpoint(servers[0], model)
+        return _as_endpoint(servers[0], *[word for word in source[1:] if word not in servers][:1])
     if files:
         return f"say whose it is: --from verl {shlex.quote(files[0])}, or --from trl {shlex.quote(files[0])}"
     if source[0] in _SERVERS:
-        return "write --from endpoint URL MODEL: a server that is up"
+        return _A_SERVER
     return did_you_mean(source[0], [*SOURCES, "example"])
 
 
@@ -170,6 +181,8 @@ def _llmd(words: Sequence[str]) -> str:
 
 
 def _endpoint(words: Sequence[str]) -> str:
+    if not words:
+        raise UserError("--from endpoint: needs the URL of a server that is up", _A_SERVER)
     url, model = _expected_words([*words, _UNNAMED] if len(words) == 1 else words, "URL", "MODEL")
     if _URL.match(model) and not _URL.match(url):
         raise UserError(f"--from endpoint {url} {model}: the URL stands first", _as_endpoint(model, url))

@@ -153,14 +153,15 @@ def _options(
 ) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     options = parser.parse_intermixed_args(argv)
-    options.from_script, options.starts_main = "", False
+    options.from_script, options.environment, options.starts_main = (), {}, False
     options.command = [*parser.prog.split(), *map(_without_secret, argv)]
     if is_script(options.file):
         overrides = vars(options).pop("overrides")
         script = in_script(Path(options.file), overrides)
         options = parser.parse_intermixed_args(script.words, options)
         options.overrides += [word for word in overrides if not VARIABLE.fullmatch(word)]
-        options.from_script, options.starts_main = script.assigned_line, script.starts_main
+        options.from_script, options.environment = script.lines, script.environment
+        options.starts_main = script.starts_main
     if options.log is not None and options.measured != "placement":
         raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
     options.one_engine = options.measured in ("engine", "cycle")
@@ -191,9 +192,11 @@ def _whole_config(
         made = placement(settings, made, options.log)
     else:
         made = made.compared(WHILE_LOADING)
-    if options.from_script:
-        made = replace(made, head=(*made.head, options.from_script))
-    return made
+    if options.environment:
+        engine = made.config.get("engine") or {}
+        engine = {**engine, "environment": {**engine.get("environment", {}), **options.environment}}
+        made = replace(made, config={**made.config, "engine": engine})
+    return replace(made, head=(*made.head, *options.from_script))
 
 
 def _config_text(options: argparse.Namespace, made: MadeConfig) -> str:

@@ -18,10 +18,10 @@ _NOT_ASCII = re.compile(r"[^ -~\n\t]")
 """Characters that may be unprintable."""
 
 
-DOCS = Path(__file__).parents[1] / "share" / "docs"
-"""The pages in an installed package; a clone has them in its folder."""
+HOMES = Path(__file__).parents[1] / "share", Path(__file__).parents[3]
+"""Where the pages lie: in an installed package, or in a clone."""
 
-_PAGE = re.compile(r"(?<![\w/])docs/(?=[\w/-]+\.(?:md|csv))")
+_PAGE = re.compile(r"(?<![\w/])(?:docs/[\w/-]+\.(?:md|csv)|config/README\.md)")
 
 
 def printable(text: str, most: int = 300) -> str:
@@ -48,6 +48,12 @@ def _visible(character: re.Match[str]) -> str:
     return character[0] if character[0].isprintable() else character[0].encode("unicode_escape").decode()
 
 
+def _page_as_seen(page: re.Match[str]) -> str:
+    """Return the path of a page as it is found from this folder."""
+    places = [Path(page[0]), *(home / page[0] for home in HOMES)]
+    return str(next((place for place in places if place.exists()), page[0]))
+
+
 class UserError(Exception):
     """An error that the user can fix.
 
@@ -60,7 +66,7 @@ class UserError(Exception):
     def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
         self.status = status
         self.problem = printable(" ".join(problem.split()), _LONGEST)
-        remedy = _PAGE.sub(f"{DOCS}/", remedy) if DOCS.is_dir() else remedy
+        remedy = _PAGE.sub(_page_as_seen, remedy)
         self.remedy = printable(" ".join(remedy.split()), _LONGEST)
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 

@@ -29,6 +29,10 @@ class Parser(argparse.ArgumentParser):
         if lacking := re.fullmatch(r"the following arguments are required: (--\S+)", message):
             action = self._option_string_actions[lacking[1]]
             remedy = f"add {lacking[1]} {action.metavar or action.dest.upper()}; {listed}"
+        elif message.startswith("the following arguments are required: "):
+            names = {one: one.metavar or "|".join(one.choices or [one.dest]) for one in self._actions if one.required}
+            words = [" ".join([*one.option_strings[:1], str(name)]) for one, name in names.items()]
+            remedy = f"write {self.prog} {' '.join(words)}; {listed}"
         elif not close and unknown.startswith("--") and any(one.metavar == "KEY=VALUE" for one in self._actions):
             remedy = f"write {unknown.strip('-').replace('-', '_')}=VALUE: a trainer's keys have no dashes"
         raise UserError(f"{self.prog}: {message}", remedy, status=2)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.options import PLATFORMS
-from rollout_bench.core.secrets import looks_secret, of_config, secret_words, without_secrets
+from rollout_bench.core.secrets import looks_secret, may_be_secret, of_config, secret_words, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import SHORT, check_no_secret
@@ -50,7 +51,11 @@ OTHER_KEYS = {
     "device": "platform",
     "engines": "replicas",
     "env": "environment",
+    **dict.fromkeys(("enable_lora", "lora_modules", "lora_path", "max_loras"), "lora"),
+    "goodput": "slo",
+    "gpu": "platform",
     "gpus": "devices",
+    **dict.fromkeys(("group_size", "num_generations", "num_return_sequences", "rollout_n"), "samples_per_prompt"),
     **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
     **dict.fromkeys(("max_prompt_length", "random_input_len"), "prompt_tokens"),
     "lora_alpha": "alpha",
@@ -63,7 +68,9 @@ OTHER_KEYS = {
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
-    "num_prompts": "prompts",
+    **dict.fromkeys(("num_iterations", "num_iters"), "iterations"),
+    **dict.fromkeys(("batch", "num_prompts"), "prompts"),
+    "num_requests": "requests",
     "percentile": "attainment",
     "qps": "request_rate",
     "r": "rank",
@@ -117,7 +124,7 @@ _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", 
 
 _OF_TRAINERS = {
     **dict.fromkeys(("actor_rollout_ref", "algorithm", "critic", "reward_model", "trainer"), "verl"),
-    **dict.fromkeys(("model_name_or_path", "num_generations", "per_device_train_batch_size", "use_vllm"), "trl"),
+    **dict.fromkeys(("model_name_or_path", "per_device_train_batch_size", "use_vllm"), "trl"),
 }
 """Keys at the top of a trainer's file -> the trainer."""
 
@@ -138,7 +145,20 @@ _AT_THE_TOP = {
 }
 """Unknown keys at the top of a config -> the remedy, whatever their value."""
 
-_ENGINE_ARGS = (
+ENGINE_ARGS = (
+    "additional_config",
+    "async_scheduling",
+    "block_size",
+    "compilation_config",
+    "cudagraph_capture_sizes",
+    "disable_log_stats",
+    "distributed_executor_backend",
+    "enable_chunked_prefill",
+    "enable_expert_parallel",
+    "hf_overrides",
+    "logprobs_mode",
+    "max_cudagraph_capture_size",
+    "speculative_config",
     "max_model_len",
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -345,12 +365,32 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
 
 def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -> UserError:
     found = _of_error(error)
-    if read is not None and (named := _of_unnamed(error, read) or _of_a_name(error, read)):
+    if read is not None and (named := _of_unnamed(error, read) or _of_a_name(error, read) or _of_mean(error, read)):
         return UserError(found.problem, named)
     # a remedy that says no more than what the key takes
     is_vague = "takes: " in found.remedy or "baseline" in error["loc"] or error["type"] == "union_tag_invalid"
     meant = _meant(error, read) if read is not None and is_vague else None
     return UserError(found.problem, meant) if meant else found
+
+
+def _of_mean(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
+    """Return the remedy for log-normal lengths that are given by their mean; None for other errors.
+
+    With s^2 = ln(1 + (std / mean)^2) the median is mean * exp(-s^2 / 2): Johnson, Kotz, Balakrishnan, Continuous
+    Univariate Distributions 1, chapter 14.
+    """
+    place = _without_tags(error["loc"])
+    held = at_place(read, place[:-1])
+    if not isinstance(held, Mapping) or held.get("distribution") != "lognormal" or "mean" not in held:
+        return None
+    mean, std, sigma = (typed(held.get(key)) for key in ("mean", "std", "sigma"))
+    if isinstance(std, int | float) and isinstance(mean, int | float) and mean > 0:
+        sigma = math.sqrt(math.log1p((std / mean) ** 2))
+    if not isinstance(sigma, int | float) or not isinstance(mean, int | float):
+        return "add std, the standard deviation, so that median and sigma can be computed"
+    others = {key: value for key, value in held.items() if key not in ("mean", "std")}
+    found = {"median": round(mean * math.exp(-(sigma**2) / 2), 1), "sigma": round(sigma, 4)}
+    return f"write {place[-2]}: {flow({**others, **found})}"
 
 
 def _of_unnamed(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
@@ -586,7 +626,8 @@ def _weights(text: str, is_on_hub: bool = False) -> str:
 
 def _at_the_top(key: str, value: Any) -> str:
     """Return the remedy for an unknown key at the top of a config, if it is none of a workload; else nothing."""
-    if remedy := _AT_THE_TOP.get("api_key" if secret_words(key) else key):
+    is_secret = secret_words(key) and may_be_secret(key, str(value))
+    if remedy := _AT_THE_TOP.get("api_key" if is_secret else key):
         return remedy
     if key in _PARAMETERS and (load := _load_in(value)):
         return f"write it below workload_settings: workload_settings: {{<name>: {flow(load)}}}"
@@ -627,7 +668,7 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         below = "workload_settings.<name>" + ("" if key == "online" else ".online")
         return f"write it below {below}{'' if key == location[-1] else f': {key}: ...'}"
-    if key in _ENGINE_ARGS and key not in known:
+    if key in ENGINE_ARGS and key not in known:
         return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"
     if location[:-1] == () and key in WorkloadSettings.model_fields:
         return f"write it below workload_settings.<name>: workload_settings: {{<name>: {{{key}: ...}}}}"

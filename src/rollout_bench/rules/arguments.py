@@ -16,11 +16,13 @@ import yaml
 from snakemake.utils import update_config
 
 from rollout_bench.contracts.fields import AUTO
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
+    ENGINE_ARGS,
     NAMED,
     OTHER_KEYS,
     RESULTS_ELSEWHERE,
@@ -199,11 +201,15 @@ def _of_load(top: str, below: Sequence[str], value: str) -> str:
     meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
     if not below or top in NAMED or top == "sweep" or below[0] in known:
         return ""
-    file = config_file("config.yaml")
-    name = next(iter(load(file).get("workloads") or ["demo"]))
-    if meant in WorkloadSettings.model_fields:
-        return f"{{{name}: {{{meant}: {value}}}}}"
-    return f"{{{name}: {{online: {{{meant}: {value}}}}}}}" if meant in OnlineLoad.model_fields else ""
+    return _load_with(meant, value)
+
+
+def _load_with(key: str, value: str) -> str:
+    """Return the mapping of workloads that sets `key`; empty if no load has it."""
+    name = next(iter(load(config_file("config.yaml")).get("workloads") or ["demo"]))
+    if key in WorkloadSettings.model_fields:
+        return f"{{{name}: {{{key}: {value}}}}}"
+    return f"{{{name}: {{online: {{{key}: {value}}}}}}}" if key in OnlineLoad.model_fields else ""
 
 
 def _meant(place: int, entries: Sequence[str]) -> str:
@@ -227,6 +233,8 @@ def _refuse_option(problem: str, words: Sequence[str]) -> NoReturn:
     close = near_miss(ambiguous[1], ambiguous[2].split(", ")) if ambiguous else None
     remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
     value = _value_of(problem, words)
+    if value.endswith((".yaml", ".yml")):
+        remedy = f"write --configfile {shlex.quote(value)}"
     raise UserError(problem, f"write --config {shlex.quote(value)}" if _is_value(value) else remedy) from None
 
 
@@ -243,6 +251,9 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
         option = word.partition("=")[0]
         if f"-{option}" in known:
             raise UserError(f"{option}: Snakemake has no such option", f"write two dashes: -{option}")
+    for word in words:
+        if word.partition("=")[0] == "--mode" and (mode := _value_after(word, words)) in MODES:
+            raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
     try:
         given, others = parser.parse_known_args(list(words))
         for value, parse in ((given.cores, parse_cores), (given.jobs, parse_jobs)):
@@ -250,7 +261,7 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
                 parse(value)
     except (argparse.ArgumentError, CliException, WorkflowError) as error:
         _refuse_option(str(error), words)
-    except (ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
+    except (KeyError, ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
         _refuse_option(f"the value of an option can't be read: {error}", words)
     for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
         for profile in [profiles] if isinstance(profiles, str) else profiles or ():
@@ -264,6 +275,8 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
     for word in others:
         option = word.partition("=")[0]
         if option.startswith("-"):
+            if remedy := _below(option, word, words):
+                raise UserError(f"{option}: Snakemake has no such option", remedy)
             keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
             close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"])
             if close not in keys:
@@ -275,6 +288,20 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
             raise UserError(
                 f"{option}: {problem}", f"write `--config {meant}`" if is_key else f"did you mean `--config {meant}`?"
             )
+
+
+def _below(option: str, word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option that is no key at the top of a config, but one below it; else nothing."""
+    key, value = option.lstrip("-").replace("-", "_"), _value_after(word, words)
+    meant = OTHER_KEYS.get(key, key)
+    if key in Config.model_fields:
+        return ""
+    if re.match("https?://", value):
+        return f"write `rollout-bench init --from endpoint {shlex.quote(value)}`, which writes config.yaml"
+    if meant in ENGINE_ARGS:
+        return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
+    load = _load_with(meant, value)
+    return f"write --config {shlex.quote(f'workload_settings={load}')}" if load else ""
 
 
 def _check_profile(option: str, name: str) -> None:

@@ -1,11 +1,12 @@
 """The command that starts a training, in a shell script: its words, as the trainer gets them."""
 
+import itertools
 import json
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
+from rollout_bench.plan.checks import OWN_VARIABLES
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
 from rollout_bench.trainers.shell import Command, Piece, Word, commands, with_values
 
@@ -65,6 +67,9 @@ _FOLDER_OF_THE_SCRIPT = re.compile(r"^(\$\(.*\)|\$\{.*?\}|\$\w+)/")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 """A word of the command line that gives a variable of the script its value. No trainer has a key in capitals."""
 
+_OF_ENGINES = re.compile("(VLLM|NCCL|HCCL|PYTORCH)_.*|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF")
+"""Variables that vLLM, the libraries of its devices and torch-npu read."""
+
 _MODULE = re.compile(r"[\w.]*main[\w.]*")
 """A module that starts something."""
 
@@ -78,12 +83,14 @@ class ScriptWords:
 
     Attributes:
         words: words of the command line of from-verl or from-trl.
-        assigned_line: a line about values that the script assigns to variables; empty without such values.
+        lines: lines about the values that the script assigns to variables, and about those that it exports.
+        environment: the variables that the script gives to its engines.
         starts_main: whether the training is verl's own main_ppo, not a recipe's.
     """
 
     words: list[str]
-    assigned_line: str
+    lines: tuple[str, ...]
+    environment: Mapping[str, str]
     starts_main: bool = False
 
 
@@ -164,7 +171,7 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         *(str(_file_named(script, values[0].text)) for values in file[-1:] if values),
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
-    return ScriptWords(read, line)
+    return _script_words(read, line, found)
 
 
 def _trainer_of(script: Path, program: str) -> str:
@@ -232,7 +239,32 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         else:
             words.append(word.text)
     registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
-    return ScriptWords(words, _assigned_line(script, named, registry, overrides), module == MAIN_PPO)
+    line = _assigned_line(script, named, registry, overrides)
+    return replace(_script_words(words, line, found), starts_main=module == MAIN_PPO)
+
+
+def _script_words(words: list[str], assigned: str, found: Sequence[list[Word]]) -> ScriptWords:
+    """Return the words with the variables that the commands `found` export or have before them."""
+    given: dict[str, Word] = {}
+    for command in found:
+        texts = [word.text for word in command]
+        is_named = texts[:1] in (["export"], ["env"])
+        for word in (
+            command[is_named:] if is_named else itertools.takewhile(lambda one: VARIABLE.fullmatch(one.text), command)
+        ):
+            name = word.text.partition("=")[0]
+            if VARIABLE.fullmatch(word.text) and _OF_ENGINES.fullmatch(name) and name not in OWN_VARIABLES:
+                given[name] = word.without(f"{name}=")
+    unknown = [name for name, word in given.items() if word.variable or may_be_secret(name, word.text)]
+    environment = {name: word.text for name, word in given.items() if name not in unknown}
+    lines = [assigned]
+    if environment:
+        lines.append(
+            f"Variables that the script gives to its engines are in engine.environment: {', '.join(environment)}."
+        )
+    if unknown:
+        lines.append(f"Left out of engine.environment, since only the shell knows the value: {', '.join(unknown)}.")
+    return ScriptWords(words, tuple(filter(None, lines)), environment)
 
 
 def _without_own_file(words: Sequence[Word]) -> list[Word]:

@@ -11,8 +11,9 @@ import yaml
 from refusals import refused
 from workspace import REPOSITORY
 
-from rollout_bench.__main__ import INTERNAL, all_commands
+from rollout_bench.__main__ import INTERNAL, all_commands, dispatch
 from rollout_bench.commands import run as command_run
+from rollout_bench.commands.groups import OTHERS
 
 SOURCES = REPOSITORY / "src"
 
@@ -29,6 +30,39 @@ def test_a_misspelt_sub_command_names_the_one_that_was_meant() -> None:
         "",
         "there is no command 'comparre'\n  -> did you mean 'compare'?\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("dry-run", "write rollout-bench plan: it measures nothing"),
+        ("clean", "write rollout-bench run: it keeps what is measured; to measure all again, move results/ away"),
+        ("serve", "write rollout-bench init --from endpoint URL: it measures a server that `vllm serve MODEL` started"),
+    ],
+)
+def test_what_other_programs_call_a_command_leads_to_the_command_here(word: str, remedy: str) -> None:
+    with refused(f"there is no command '{word}'", remedy):
+        dispatch([word])
+
+
+def test_every_command_that_is_named_for_another_word_exists() -> None:
+    named = {remedy.split()[1].rstrip(":") for remedy in OTHERS.values()}
+    assert named <= {*all_commands(), "--help", "--version"}
+    assert not OTHERS.keys() & all_commands().keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["compare", "a"], "write rollout-bench compare A B; "),
+        (["history"], "write rollout-bench history FILE; "),
+        (["kit"], "write rollout-bench kit pack|run DIR; "),
+        (["export"], "write rollout-bench export RESULTS --out DIR; "),
+    ],
+)
+def test_the_whole_command_is_shown_where_words_are_missing(words: list[str], remedy: str) -> None:
+    with refused("arguments are required", remedy):
+        dispatch(words)
 
 
 def test_options_before_the_command_and_an_option_for_its_file_are_moved() -> None:

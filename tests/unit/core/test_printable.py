@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import planned
+from planned import REPOSITORY, planned
 from refusals import refused
 
-from rollout_bench.core import errors
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.measure.machine.host import relevant_variables
@@ -190,7 +189,12 @@ def test_a_name_that_only_sounds_like_a_secret_passes(name: str, value: str):
 def test_a_page_of_the_package_is_named_once_however_often_an_error_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errors, "DOCS", tmp_path)
-    first = UserError("a: is wrong", "see docs/reference/config.csv and docs/verl.md")
+    monkeypatch.chdir(tmp_path)
+    remedy = "see docs/reference/config.csv and config/README.md, not docs/none.md"
+    first = UserError("a: is wrong", remedy)
     again = UserError(f"b.yaml: {first.problem}", first.remedy)
-    assert again.remedy == f"see {tmp_path}/reference/config.csv and {tmp_path}/verl.md"
+    there = f"see {REPOSITORY}/docs/reference/config.csv and {REPOSITORY}/config/README.md, not docs/none.md"
+    assert again.remedy == there
+    (tmp_path / "docs" / "reference").mkdir(parents=True)
+    (tmp_path / "docs" / "reference" / "config.csv").touch()
+    assert UserError("a: is wrong", "see docs/reference/config.csv").remedy == "see docs/reference/config.csv"

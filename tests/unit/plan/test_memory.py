@@ -1,6 +1,7 @@
 """What a model is and needs: its architecture, and the memory of its engine."""
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from rollout_bench.plan.fit.architecture import (
 from rollout_bench.plan.fit.memory import (
     MachineMemory,
     check_fits,
+    concurrent_sequences,
     fit_lines,
+    full_sequences,
     held_bytes,
     lacking_memory,
     weights_held,
@@ -271,6 +274,17 @@ def test_a_plan_says_what_fits_which_device():
         "an H100",
         "an H200",
     }
+
+
+def test_a_plan_gives_a_size_to_a_cache_that_would_take_all_memory_of_a_cpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(KV_SPACE, raising=False)
+    unlimited = "workload_settings: {demo: {engine_args: {max_num_seqs: 64, kv_cache_memory_bytes: null}}}"
+    (line,) = fit_lines(matrix_of(unlimited)[1].experiments, None, "")
+    assert "vLLM takes 92 % of the machine's memory at each start" in line
+    enough = int(re.search("kv_cache_memory_bytes: ([0-9]+)} is enough", line)[1])
+    sized = matrix_of(unlimited.replace("null", str(enough)))[1].experiments
+    assert [*fit_lines(sized, None, "")] == []
+    assert all(full_sequences(e.spec, e.model_path, 0) >= concurrent_sequences(e.spec) for e in sized)
 
 
 def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):

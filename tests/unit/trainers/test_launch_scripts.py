@@ -412,3 +412,13 @@ def test_a_secret_of_the_script_is_not_told(verls: Made, tmp_path: Path):
     written(tmp_path, grpo_sh=f"API_KEY=8\n{GRPO_OF_VERL.replace('$TP', '$API_KEY')}")
     verls.call("grpo.sh")
     assert "none from the environment: API_KEY=...." in verls.account
+
+
+def test_variables_that_a_script_gives_to_its_engines_are_in_the_config(verls: Made, tmp_path: Path):
+    exports = "export VLLM_ATTENTION_BACKEND=FLASHINFER HF_HOME=/x NCCL_ALGO=$WHICH\nexport CUDA_VISIBLE_DEVICES=0\n"
+    script = exports + GRPO_OF_VERL.replace("$TP", "2").replace("python", "VLLM_USE_V1=1 python", 1)
+    written(tmp_path, grpo_sh=script)
+    made = verls.call("grpo.sh")
+    assert made["engine"]["environment"] == {"VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_USE_V1": "1"}
+    assert "are in engine.environment: VLLM_ATTENTION_BACKEND, VLLM_USE_V1." in verls.account
+    assert "since only the shell knows the value: NCCL_ALGO." in verls.account

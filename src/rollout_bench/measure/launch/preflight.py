@@ -180,7 +180,8 @@ def _lacks_memory(spec: Spec) -> Cause | None:
     return Cause(
         "device_memory_taken",
         f"on cpu vLLM takes {share}, {taken / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free",
-        "give the KV cache a size, --config 'engine_args={kv_cache_memory_bytes: 4294967296}', or end what else runs",
+        "end what else runs; or give the KV cache a size, --config 'engine_args={kv_cache_memory_bytes: 4294967296}':"
+        " these are other engines, all of which are measured",
     )
 
 

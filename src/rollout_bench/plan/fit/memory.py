@@ -1,7 +1,7 @@
 """The memory of a running engine, and the available memory: whether several engines can be alive simultaneously."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -251,11 +251,15 @@ TYPICAL_BYTES = {"an H100": 85e9, "an H200": 150e9}
 def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> Iterator[str]:
     """Yield sentences about what fits a CUDA device, by how much, and what does not, with a remedy.
 
+    On a CPU, a sentence about engines that take most of the memory.
+
     Args:
         experiments: the experiments of the engines.
         device_bytes: memory of this machine's device; None if it has none, then the typical ones count.
         device: its name.
     """
+    experiments = list(experiments)
+    yield from _unlimited_lines([e for e in experiments if e.spec.platform == "cpu" and e.spec.endpoint is None])
     on_cuda = [e for e in experiments if e.spec.platform == "cuda"]
     unknown = {}
     for experiment in on_cuda:
@@ -275,6 +279,22 @@ def fit_lines(experiments: Iterable[Experiment], device_bytes: float | None, dev
             verdict = whole if len(fits) > 1 else "it fits"
             yield f"memory: {name} ({number(memory / 1e9, 3)} GB): {verdict}{_cache_words(tightest, memory)}"
         yield from (f"memory: {error.problem.removeprefix('config: ')}; {error.remedy}" for error in wrong)
+
+
+def _unlimited_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
+    """Yield a sentence if vLLM on a CPU would take its share of all memory for the KV cache of some of them."""
+    unlimited = [e for e in experiments if set_cache_bytes(e.spec) is None]
+    if not unlimited:
+        return
+    share = max(utilization(e.spec) for e in unlimited)
+    sizes = [sequence_bytes(e.spec, e.model_path, ranks_of(e.spec)) for e in unlimited]
+    needed = max(concurrent_sequences(e.spec) * (one or 0.0) for e, one in zip(unlimited, sizes, strict=True))
+    enough = 1 << max(28, math.ceil(math.log2(needed or 1)))
+    which = "enough" if all(sizes) else "a start"
+    yield (
+        f"memory: without a size of its KV cache vLLM takes {100 * share:.0f} % of the machine's memory at each"
+        f" start, which makes it slow: engine_args: {{kv_cache_memory_bytes: {enough}}} is {which}"
+    )
 
 
 def _cache_words(tightest: Experiment, memory: float) -> str:
