@@ -51,6 +51,16 @@ def judged(
     return judge([compare(values, baseline)] * among, settings)[0]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "is_bounded"), [(0.97, 1.04, True), (1.01, 1.04, False), (0.96, 0.99, False), (0.9, 1.04, False)]
+)
+def test_no_difference_above_a_bound_is_only_said_of_an_interval_around_1(
+    low: float, high: float, is_bounded: bool
+) -> None:
+    # without 1 it is inconclusive only among several comparisons
+    assert Comparison(speedup=1.0, low=low, high=high, verdict="undetected").is_bounded is is_bounded
+
+
 @given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 5))
 @example(indexed(110.0, 111.0, 112.5), indexed(100.0, 101.0, 102.0), 1)
 def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
@@ -145,6 +146,16 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
     assert guardian.end_left_behind(print)
     assert not folder.exists()
     assert started[1].wait() == -signal.SIGKILL
+
+
+def test_a_killed_process_that_is_found_no_more_is_waited_for(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = left_behind(temporary)
+    with asleep(folder) as dying:
+        looks = iter([[dying.pid]])
+        monkeypatch.setattr(guardian, "processes_in", lambda _: next(looks, []))
+        monkeypatch.setattr(os, "kill", lambda *given, kill=os.kill: threading.Timer(0.3, kill, given).start())
+        assert guardian.end_left_behind(print)
+        assert dying.wait(0) == -signal.SIGKILL
 
 
 def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
