@@ -188,6 +188,17 @@ DRAFTS = (
         digits=3,
     ),
     Number(
+        name="accepted_length",
+        unit="",
+        header="accepted length",
+        definition="Tokens per step of a sequence after its first token, steps without a draft included: 1 if no "
+        "drafted token is accepted.",
+        numerator="tokens_of_steps",
+        denominator="sequence_steps",
+        table=DRAFTING,
+        digits=3,
+    ),
+    Number(
         name="drafted_share",
         unit="share",
         header="from drafts %",

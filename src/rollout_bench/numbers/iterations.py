@@ -37,11 +37,15 @@ def columns_of(record: Record) -> list[dict[str, float]]:
 def _drafted(iteration: Iteration) -> dict[str, float]:
     if (done := iteration.drafting) is None:
         return {}
+    # The last draft of a sequence may be accepted beyond its last token, so the difference alone could be too small.
+    steps = max(done.drafts, iteration.output_tokens - iteration.sequences - done.accepted_tokens)
     return {
         "drafts": done.drafts,
         "draft_tokens": done.draft_tokens,
         "accepted_tokens": done.accepted_tokens,
         "tokens_of_drafts": done.drafts + done.accepted_tokens,
+        "sequence_steps": steps,
+        "tokens_of_steps": steps + done.accepted_tokens,
     }
 
 

@@ -30,6 +30,7 @@ from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio,
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import confounders_text
+from rollout_bench.report.drafting import pays_sentences
 from rollout_bench.report.prose import Section, few_names
 from rollout_bench.report.service import Latencies, next_rates, service_lines
 
@@ -186,6 +187,8 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
         lines += [
             f"{load}{line}" for line in (more, _best_configuration(base, others, lacking, axes, collection)) if line
         ]
+        confidence = collection.comparison.confidence
+        lines += pays_sentences(others, confidence, lambda row: _side(row, axes))
         lines += [
             _by_others(others, axes, baseline),
             _fewer_pairs(others, axes),

@@ -15,6 +15,7 @@ from rollout_bench.numbers.launch import COST, START
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
+from rollout_bench.report.drafting import break_even_column
 from rollout_bench.report.headings import (
     KV_DTYPE,
     OF_THROUGHPUT,
@@ -100,11 +101,13 @@ def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special:
     `special` has columns that are no numbers of the registry, by table.
     """
     views = []
+    pays = break_even_column(findings.rows, findings.collection.comparison.confidence)
+    every: Special = {**_SPECIAL, DRAFTING: (pays,), **(special or {})}
     for title, entries in findings.entries(mode):
         rows = [entry.of for entry in entries if entry.of is not None]
         for kind in titles:
             if kind != ANATOMY or any(map(_differ, rows)):
-                columns = _columns(findings, mode, titles, kind, rows, {**_SPECIAL, **(special or {})}.get(kind, ()))
+                columns = _columns(findings, mode, titles, kind, rows, every.get(kind, ()))
                 shown = _entry_of_each_experiment(entries) if kind in OF_LAUNCH else entries
                 views.append(view(f"{kind}: ", title, columns, shown))
         views.append(_replicas(title, entries))

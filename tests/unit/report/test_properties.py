@@ -147,6 +147,7 @@ UNITS = (
 UNIT = re.compile(rf"(?:^|[ /,])(?:{'|'.join(map(re.escape, UNITS))})(?:$|[ /:,])")
 BARE = {
     # counts
+    "accepted length", "pays from",
     "aborted", "batch", "buckets", "cache files", "device", "drafts", "in flight", "most in flight", "launches",
     "messages a step",
     "most at once", "preemptions", "prompts", "replicas", "sequences", "sequences at once", "sequences thrown away",

@@ -1,0 +1,52 @@
+"""Sentence and column on the accepted length from which speculative decoding pays."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rollout_bench.analysis.timed.answers import compared_rows
+from rollout_bench.analysis.timed.drafting import MEASURED, BreakEven, break_evens
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.core.numbers import MISSING, number
+from rollout_bench.report.views import Column
+
+NOT_REAL = "accepted by chance, so the text is not real"
+
+
+def pays_sentences(others: Sequence[Row], confidence: float, name: Callable[[Row], str]) -> Iterator[str]:
+    """Yield a sentence on each kind of drafts among `others`, which share a baseline; `name` returns that of a row."""
+    for found in break_evens(others, confidence):
+        drafts, measured = found.drafts, [_length(row.values[MEASURED]) for row in found.rows]
+        limit = "" if drafts.tokens is None else f", {drafts.tokens} tokens"
+        text = f"{', '.join(map(name, found.rows))}: drafts ({drafts.method}{limit}) {_from(found)}"
+        yield f"{text}; here it was {' and '.join(measured)}{f' ({NOT_REAL})' if drafts.rates else ''}."
+
+
+def _from(found: BreakEven) -> str:
+    ends = f"{_length(found.at)} [{_length(found.low)}, {_length(found.high)}]"
+    if found.never:
+        most = (found.drafts.tokens or 0) + 1
+        return f"cannot pay: they need an accepted length of {ends} tokens per step, and {most} is the highest"
+    if found.always:
+        return f"pay at any accepted length: break-even at {ends} tokens per step"
+    return f"pay from an accepted length of {ends} tokens per step on"
+
+
+def _length(value: float) -> str:
+    return number(value, 3)
+
+
+def break_even_column(rows: Sequence[Row], confidence: float) -> Column[Row]:
+    """Return the column of the accepted length from which the drafts of each of `rows` pay."""
+    texts: Mapping[str, str] = {
+        row.experiment.place: f"{_length(found.at)} [{_length(found.low)}, {_length(found.high)}]"
+        for _, others in compared_rows(rows)
+        for found in break_evens(others, confidence)
+        for row in found.rows
+    }
+    return Column(
+        "pays from",
+        "Accepted length from which drafts pay, with its interval, where the baseline has none: the accepted length "
+        "divided by the speed-up, because a step costs the same whatever it accepts. If rows differ only in a "
+        "synthetic acceptance, it is interpolated between the two on both sides of a speed-up of 1. From one length, "
+        "if prefill is a share p of the baseline's time, it is too near to that length by p of their distance.",
+        lambda row: texts.get(row.experiment.place, MISSING),
+    )

@@ -1,0 +1,94 @@
+"""From which accepted length drafts pay, in made records whose cost of a step is known."""
+
+from pathlib import Path
+
+import pytest
+from synthetic_records import OUTPUT_TOKENS, SEQUENCES, changed, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.record import Drafting, Iteration, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.report.summary import summary_of
+
+NOISE = (1.0, 1.004, 0.997, 1.002)
+"""What the time of each launch is times."""
+
+TOKENS = 3
+"""Tokens of a draft."""
+
+DECODED = OUTPUT_TOKENS - 1
+"""Tokens of a sequence after the first, which prefill generates."""
+
+
+def drafting_spec(length: float | None, **more: object) -> Spec:
+    config = {"method": "eagle3", "model": "a/draft", "num_speculative_tokens": TOKENS, **more}
+    spec = make_spec(args={"speculative_config": config} if length else {})
+    return spec.model_copy(update={"setting": f"length-{length}"}) if length else spec
+
+
+def records(spec: Spec, length: float, step_s: float, prefill_s: float) -> list[Record]:
+    """Return launches whose steps need `step_s` whatever they accept; `length` is that of all steps."""
+    steps = DECODED / length
+    made = []
+    for launch, noise in enumerate(NOISE):
+        time_s = (prefill_s + steps * step_s) * (1 if length == 1 and step_s == 1 else noise)
+        record = make_record(spec, launch, rates=[SEQUENCES * OUTPUT_TOKENS / time_s] * 3)
+        made.append(changed(record, lambda _: {"drafting": drafting(round(SEQUENCES * steps), length)}))
+    return made
+
+
+def drafting(drafts: int, length: float) -> Drafting:
+    accepted = round(drafts * (length - 1))
+    return Drafting(drafts=drafts, draft_tokens=TOKENS * drafts, accepted_tokens=accepted, accepted_by_position=[])
+
+
+def sentences(results: Path, *launches: list[Record]) -> list[str]:
+    save(results, *(record for each in launches for record in each))
+    specs = [each[0].spec for each in launches]
+    plan = make_plan(specs, len(NOISE), baseline={"setting": "default"})
+    first, *_ = summary_of(results, collect(results, plan)).answers
+    return [line for line in (first.lead, *first.items) if "drafts (" in line]
+
+
+def plain(prefill_s: float = 0) -> list[Record]:
+    return [
+        record.model_copy(update={"iterations": [without_drafts(one) for one in record.iterations]})
+        for record in records(drafting_spec(None), 1, 1, prefill_s)
+    ]
+
+
+def without_drafts(iteration: Iteration) -> Iteration:
+    return iteration.model_copy(update={"drafting": None})
+
+
+@pytest.mark.parametrize("length", [1.25, 2.5])
+def test_drafts_pay_from_the_cost_of_their_step_on(tmp_path: Path, length: float):
+    (sentence,) = sentences(tmp_path, plain(), records(drafting_spec(length), length, 1.6, 0))
+    assert "drafts (eagle3, 3 tokens) pay from an accepted length of 1.60 [1." in sentence
+    assert f"here it was {length:.3g}" in sentence
+    assert "not real" not in sentence
+
+
+@pytest.mark.parametrize(("step_s", "words"), [(4.5, "cannot pay"), (0.9, "pay at any accepted length")])
+def test_drafts_that_never_or_always_pay_are_said_to(tmp_path: Path, step_s: float, words: str):
+    (sentence,) = sentences(tmp_path, plain(), records(drafting_spec(2), 2, step_s, 0))
+    assert words in sentence
+
+
+def test_lengths_on_both_sides_of_the_break_even_have_no_bias_by_prefill(tmp_path: Path):
+    prefill_s = DECODED  # half of the baseline's time
+    synthetic = {"rejection_sample_method": "synthetic"}
+    asked = {
+        length: drafting_spec(length, **synthetic, synthetic_acceptance_length=length) for length in (1.0, 1.25, 2.5)
+    }
+    launches = [records(spec, length, 1.6, prefill_s) for length, spec in asked.items()]
+    (sentence,) = sentences(tmp_path / "three", plain(prefill_s), *launches)
+    assert "pay from an accepted length of 1.60 [" in sentence
+    assert "here it was 1.00 and 1.25 and 2.50 (accepted by chance, so the text is not real)" in sentence
+    (sentence,) = sentences(tmp_path / "one", plain(prefill_s), launches[2])
+    assert "pay from an accepted length of 2.05 [" in sentence  # half of the distance to 2.5
+
+
+def test_a_baseline_with_drafts_has_no_break_even(tmp_path: Path):
+    with_drafts = drafting_spec(2).model_copy(update={"setting": None})
+    assert not sentences(tmp_path, records(with_drafts, 2, 1, 0), records(drafting_spec(2.5), 2.5, 1.6, 0))
