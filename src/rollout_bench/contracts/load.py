@@ -70,6 +70,16 @@ class LogNormal(_Bell):
             "Standard deviation of the natural logarithm: with 1, one length in six is above 2.7 times the median."
         )
     )
+    offset: Tokens | None = absent(
+        "Length at which the distribution begins, as behind a shared prefix: median and sigma are of the tokens beyond "
+        "it, low and high of all. Null: 0."
+    )
+
+    @model_validator(mode="after")
+    def _begins_below(self) -> "LogNormal":
+        if self.offset is not None and self.low <= self.offset:
+            raise ValueError(f"low {self.low} is not above offset {self.offset}")
+        return self
 
 
 def _kind(value: Any) -> str:
@@ -147,10 +157,17 @@ DatasetFormat = Annotated[
 ]
 
 
+OUTPUT_LENGTHS = (
+    "workload: answers have the workload's output_tokens, whatever the file says. Null: lengths or answers in the file "
+    "set them, if it has any."
+)
+
+
 class DatasetSpec(Strict):
     """A file with lengths or prompts, identified by its content."""
 
     format: DatasetFormat
+    output_lengths: Literal["workload"] | None = absent(OUTPUT_LENGTHS)
     sha256: str = Field(description="SHA-256 of the file; its path is not part of the experiment.")
 
 
@@ -177,6 +194,13 @@ Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"]
 Duration = Annotated[Number, Field(gt=0, le=86_400)]
 
 
+ROTATING = (
+    "rotating: all conversations of the workload are open, and their next turns are due one after the other, as in "
+    "inference-perf; concurrency, request_rate and requests count turns, and a conversation begins again after its "
+    "end. Null: they count conversations, each of which goes on as soon as its user has thought."
+)
+
+
 class LoadPoint(Strict):
     """Arrival of the requests of one iteration."""
 
@@ -198,6 +222,7 @@ class LoadPoint(Strict):
         "Number of requests to send, in the order of the workload, which must have as many sequences. "
         "Null: each once, or as many as fit into duration_s."
     )
+    conversations: Literal["rotating"] | None = absent(ROTATING)
 
     stage: Count | None = absent(
         "Position among the loads of a launch, from 1. Null if the loads rise, so that their values identify them."
@@ -301,6 +326,11 @@ class LoadSpec(Traffic):
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
     harness: Harness
     harness_version: str | None = absent("Version of the harness's package. Null: rollout-bench itself.")
+
+    @property
+    def rotates(self) -> bool:
+        """Whether loads count turns, as all conversations are open."""
+        return any(point.conversations is not None for point in self.points)
 
 
 ENDPOINT_VOCABULARY = 8_000

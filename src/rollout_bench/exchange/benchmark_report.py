@@ -371,7 +371,7 @@ def _length(length: Length, measured: bool, mean: float | None) -> dict[str, Any
         return {"distribution": "gaussian", "value": length.mean, "std_dev": length.std, **bounds}
     if isinstance(length, Uniform):
         return {"distribution": "uniform", "value": (length.low + length.high) / 2, **bounds}
-    return {"distribution": "other", "value": mean or length.median, **bounds}
+    return {"distribution": "other", "value": mean or length.median + (length.offset or 0), **bounds}
 
 
 def statistics_of(

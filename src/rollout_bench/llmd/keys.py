@@ -1,10 +1,13 @@
 """The keys of a profile, read by the table of its harness, so that none is dropped silently."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import yaml
 
 from rollout_bench.core.errors import UserError, did_you_mean, value_text
 from rollout_bench.core.readers import Reader, count, index, not_negative, number, positive, switch, text
@@ -64,6 +67,38 @@ def goodput(value: Any) -> dict[str, float]:
         raise ValueError(f"pairs of {', '.join(GOODPUT)} and milliseconds, as ttft:500 tpot:50") from None
 
 
+EXTRA_INPUTS: dict[str, Reader[Any]] = {
+    "ignore_eos": switch,
+    "temperature": not_negative,
+    "top_p": positive,
+    "top_k": lambda value: int(number(value)),
+}
+"""Field of a request that a workload sets, too -> its reader."""
+
+
+def extra_inputs(value: Any) -> dict[str, Any]:
+    """Return a workload's keys, from `ignore_eos:true temperature:0`, a list of such pairs, or a mapping."""
+    pairs = (
+        [(str(name), one) for name, one in value.items()]
+        if isinstance(value, dict)
+        else [str(one).split(":", 1) for one in (value if isinstance(value, list) else str(value).split())]
+    )
+    try:
+        return {name: EXTRA_INPUTS[name](yaml.safe_load(one) if isinstance(one, str) else one) for name, one in pairs}
+    except (ValueError, KeyError, yaml.YAMLError):
+        raise ValueError(f"pairs of {', '.join(EXTRA_INPUTS)} and a value, as ignore_eos:true") from None
+
+
+def listed(reader: Reader[Any]) -> Reader[list[Any]]:
+    """Return a reader of a value or of several, also as `1,2,4`."""
+
+    def values(value: Any) -> list[Any]:
+        parts = value.split(",") if isinstance(value, str) else value
+        return several(reader)([yaml.safe_load(one) for one in parts] if isinstance(value, str) else parts)
+
+    return values
+
+
 def translated_value(row: Mapping[str, Any], value: Any) -> Any:
     """Return our value of one of the words that a row supports; those that it refuses are unchanged."""
     take = row["take"]
@@ -76,9 +111,12 @@ READERS: dict[str, Reader[Any]] = {
     "changes": changes,
     "count": count,
     "counts": several(count),
+    "extra_inputs": extra_inputs,
     "flag": lambda value: True if value == "none" else switch(value),  # llm-d's flag without a value
     "goodput": goodput,
     "index": index,
+    "listed_counts": listed(count),
+    "listed_rates": listed(positive),
     "not_negative": not_negative,
     "positive": positive,
     "rate": rate,
@@ -161,6 +199,7 @@ class Keys:
             if value not in NOTHING and value not in row.get("unless", ()) and "otherwise" not in row:
                 raise self.error(path, f"{value_text(value)}: {reason}", without(path))
             return
+        value = self._of_variables(path, value, row)
         self.found[path] = value
         if "ignore" in row:
             return
@@ -175,6 +214,14 @@ class Keys:
             self.read(value or {}, row["keys"], f"{path}.")
         else:
             self._take(path, value, row)
+
+    def _of_variables(self, path: str, value: Any, row: Mapping[str, Any]) -> Any:
+        """Return the path of a file that llm-d's variables name, where the profile has none."""
+        places = [os.environ.get(name, "") for name in row.get("variables", ())]
+        if value is not None or not all(places) or not places:
+            return value
+        self.meaning.notes.append(f"{path}: {'/'.join(places)}, from {' and '.join(row['variables'])}")
+        return "/".join(places)
 
     def _read_list(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
@@ -221,3 +268,19 @@ def without(path: str) -> str:
     """Return the remedy for an unsupported key."""
     quote = "'" if "[" in path else ""  # inside {} YAML reads [ as the start of a list
     return f"if the load is the same without it, remove it with overrides: {{{quote}{path}{quote}: null}}"
+
+
+def with_first_names(content: Mapping[str, Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a profile in which keys of a row that takes a value have the first of its names.
+
+    Raises:
+        UserError: if a key stands there under two names.
+    """
+    rows = [names.split(", ") for names, row in table.items() if "take" in row]
+    first = {name: names[0] for names in rows for name in names}
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if first.get(name, name) in found:
+            raise UserError(f"{where}: {name}: is {first[name]}, which stands there too", "leave one of the two out")
+        found[first.get(name, name)] = value
+    return found

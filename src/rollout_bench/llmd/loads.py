@@ -1,17 +1,19 @@
 """The harnesses of llm-d-benchmark: the table of each harness's keys, and the loads of those that are supported."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
 from rollout_bench.core.yaml_files import packaged
-from rollout_bench.llmd.keys import SERVED, Keys, Meaning
+from rollout_bench.llmd.aiperf import aiperf
+from rollout_bench.llmd.held import HeldLoad, write_arrivals
+from rollout_bench.llmd.keys import SERVED, Keys, Meaning, with_first_names
+from rollout_bench.llmd.lengths import SPREAD, lengths, mean_of, most_of, turns_of, with_prefix
 from rollout_bench.llmd.template import TOKEN, parsed, with_overrides
 
 TABLES = Path(__file__).with_name("tables")
@@ -31,105 +33,18 @@ CUT = (
 STD = "std: is read as std_dev; inference-perf 0.7 refuses it, and earlier ones take 200 in its place"
 UNLIMITED = "load.worker_max_concurrency: limits nothing without num_workers, which inference-perf takes from its cores"
 
+SONNET = "dataset-name: sonnet: in earlier versions of vLLM lines of a poem, about as long; here random tokens"
+
+REPLAY_BUFFER = 200
+"""Tokens that inference-perf leaves free of a context (`PROMPT_TOKEN_BUFFER`)."""
+
 LEFT_TO_THE_SERVER = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
 """Sampling of every request here -> its default. Harnesses send what the profile names, and no profile of some can."""
 
 DATA = "data.input_distribution", "data.output_distribution"
 
-SPREAD = 5
-"""Standard deviations from the mean to a missing bound, as in guidellm."""
-
 MOST_OF_FILES = 1024
 """Only this many tokens of a prompt in a file count by default. vLLM skips longer prompts instead."""
-
-EXPECTED_STEP_S = 0.01
-"""Minimum expected seconds for an output token, which gives the number of prompts for a closed loop by duration."""
-
-MOST_PROMPT_TOKENS = 4_000_000
-"""Maximum tokens of all prompts for a closed loop by duration. After the last prompt, the loop repeats them."""
-
-
-@dataclass(frozen=True)
-class HeldLoad:
-    """A load that a profile holds for a time, or for a number of requests.
-
-    Attributes:
-        rate: requests per second; None: the concurrency alone limits requests.
-        concurrency: maximum simultaneous requests; None: no limit.
-        duration_s: duration of the load in seconds; None if the number of requests limits it.
-        requests: number of requests; None if the duration limits the load.
-    """
-
-    rate: float | None = None
-    concurrency: int | None = None
-    duration_s: float | None = None
-    requests: int | None = None
-
-    def sent(self, prompt_tokens: float, output_tokens: float) -> int:
-        """Return the number of requests; for a closed loop by duration, the estimated number of prompts it needs."""
-        if self.requests is not None:
-            return self.requests
-        assert self.duration_s is not None, "a stage has an end"
-        if self.rate is not None:
-            return max(1, round(self.rate * self.duration_s))
-        users = self.concurrency or 1
-        most = max(users, int(MOST_PROMPT_TOKENS / prompt_tokens))
-        return min(most, math.ceil(users * max(1.0, self.duration_s / (output_tokens * EXPECTED_STEP_S))))
-
-
-def write_arrivals(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
-    """Write the arrival of requests and the number of prompts into `meaning`.
-
-    Args:
-        meaning: settings to change, which must have prompt and output lengths already.
-        stages: the loads in order, at least one.
-    """
-    prompt, output = (
-        _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
-    )
-    most = max(stage.sent(prompt, output) for stage in stages)
-    if all(stage.requests is None for stage in stages):
-        most = max(meaning.workload.get("shared_prefix", {}).get("groups", 1), most)
-    # In a closed loop by duration, the server's speed decides how many prompts are sent.
-    is_open = any(stage.requests is not None or stage.rate is not None for stage in stages)
-    (meaning.workload if is_open else meaning.otherwise)["prompts"] = most
-    users, rates = [stage.concurrency for stage in stages], [_plain(stage.rate) or "inf" for stage in stages]
-    seconds, counted = [_plain(stage.duration_s) for stage in stages], [stage.requests for stage in stages]
-    by_rate, several = any(stage.rate for stage in stages), len(stages) > 1
-    online = {
-        "concurrency": users if several and (any(users) or not by_rate) else users[0],
-        "request_rate": None if not by_rate else rates if several else rates[0],
-        "duration_s": seconds if len(set(seconds)) > 1 else seconds[0],
-        "requests": counted if len(set(counted)) > 1 else None,
-    }
-    meaning.online |= {key: value for key, value in online.items() if value is not None}
-
-
-def _plain(value: float | None) -> float | int | None:
-    """Return a whole number as an integer: 30, not 30.0."""
-    return int(value) if value is not None and value == int(value) else value
-
-
-def _middle(length: Any) -> float:
-    """Return the typical value of a length or a distribution."""
-    if isinstance(length, int):
-        return float(length)
-    return float(length.get("mean") or length.get("median") or (length["low"] + length["high"]) / 2)
-
-
-def lengths(kind: str, low: int, high: int, mean: float = 0.0, std: float = 0.0) -> int | dict[str, Any]:
-    """Return a distribution of lengths within bounds, `kind` uniform or normal; a number if all lengths are equal."""
-    if low == high or (kind == "normal" and std == 0):
-        return min(max(round(mean), low), high)
-    middle = {"mean": _plain(mean), "std": _plain(std), "beyond": "clipped"} if kind == "normal" else {}
-    return {"distribution": kind, **middle, "low": low, "high": high}
-
-
-def with_prefix(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
-    """Return the lengths of whole prompts: a shared prefix, then an individual part of the given length."""
-    if isinstance(length, int):
-        return prefix + length
-    return {key: value + prefix if key in ("low", "high", "mean") else value for key, value in length.items()}
 
 
 def inference_perf(keys: Keys) -> list[HeldLoad]:
@@ -143,6 +58,8 @@ def inference_perf(keys: Keys) -> list[HeldLoad]:
         keys.meaning.notes.append(CUT)
     if keys["data.type"] == "shared_prefix":
         _shared_prefix(keys, max(stage.sent(1, 1) for stage in stages))
+    elif keys["data.type"] == "conversation_replay":
+        _replayed_conversations(keys)
     elif keys["data.type"] == "shareGPT":
         _conversations(keys)
     else:
@@ -183,16 +100,64 @@ def _shared_prefix(keys: Keys, requests: int) -> None:
     groups = keys[f"{path}num_unique_system_prompts"] or keys[f"{path}num_groups"] or 10
     each = keys[f"{path}num_users_per_system_prompt"] or keys[f"{path}num_prompts_per_group"] or 10
     prefix, question = keys[f"{path}system_prompt_len"], _length(keys, path, "question")
-    if isinstance(question, dict) and question["distribution"] == "lognormal":
-        problem = "lognormal: begins behind the shared prefix, and no distribution here does"
-        raise keys.error(f"{path}question_len", problem, "write normal")
     load["output_tokens"] = _length(keys, path, "output")
     load["prompt_tokens"] = with_prefix(prefix, question)
     load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
-    if requests > groups * each:
+    if keys[f"{path}enable_multi_turn_chat"]:
+        _shared_conversations(keys, prefix, question, groups * each, requests)
+    elif requests > groups * each:
         keys.meaning.notes.append(
             f"data.shared_prefix: {requests} requests have as many questions; inference-perf asks {groups * each} again"
         )
+
+
+def _shared_conversations(keys: Keys, prefix: int, question: int | dict[str, Any], users: int, requests: int) -> None:
+    """Write `requests` of `users`, who ask one after the other, with their whole conversations."""
+    load, path = keys.meaning.workload, "data.shared_prefix.enable_multi_turn_chat"
+    load["prompts"], load["prompt_tokens"] = users, with_prefix(2 * prefix, question)
+    load["shared_prefix"] |= {"tokens": 2 * prefix}
+    load["turns"] = turns_of(keys, path, math.ceil(requests / users), with_prefix(prefix, question), 1)
+    keys.meaning.online["conversations"] = "rotating"
+    keys.meaning.notes.append(
+        f"{path}: each question has the prefix before it, as in inference-perf, whose conversations begin with it in "
+        "the first stage, and here in all"
+    )
+
+
+def _replayed_conversations(keys: Keys) -> None:
+    """Write the lengths of conversations, which are all open: their next turns are due one after the other."""
+    path, load = "data.conversation_replay.", keys.meaning.workload
+
+    def length(name: str, default: int, factor: int = 1) -> int | dict[str, Any]:
+        whole = f"{path}{name}"
+        return default if keys[whole] is None else _distribution(keys, f"{whole}.", shifts=False, factor=factor)
+
+    shared, most, limit = (
+        keys[f"{path}{name}"] for name in ("shared_system_prompt_len", "num_conversations", "max_model_len")
+    )
+    own, words = length("dynamic_system_prompt_len", 0), length("input_tokens_per_turn", 512)
+    turns, answer = length("turns_per_conversation", 10), length("output_tokens_per_turn", 256)
+    load |= {"output_tokens": answer, "prompt_tokens": _sum(keys, path, shared, own, words)}
+    if shared:
+        load["shared_prefix"] = {"tokens": shared}
+    grown = shared + most_of(own) + most_of(turns) * (most_of(words) + most_of(answer))
+    if grown + REPLAY_BUFFER > limit:
+        problem = f"conversations grow to {grown} tokens, and inference-perf drops the oldest beyond {limit}"
+        raise keys.error(f"{path}max_model_len", problem, "lower the max of turns_per_conversation, or raise it")
+    name = f"{path}turns_per_conversation"
+    load["turns"] = turns_of(keys, name, turns, words, length("tool_call_latency_sec", 1, 1000))
+    load["prompts"] = most
+    keys.meaning.online["conversations"] = "rotating"
+
+
+def _sum(keys: Keys, path: str, shared: int, own: int | dict[str, Any], words: int | dict[str, Any]) -> Any:
+    """Return the lengths of first prompts: a shared part, one of the conversation, and the first words of the user."""
+    if isinstance(own, int):
+        return with_prefix(shared + own, words)
+    if isinstance(words, dict):
+        words = round(mean_of(words))
+        keys.meaning.notes.append(f"{path}input_tokens_per_turn: the first turn of each conversation has {words}")
+    return with_prefix(shared + words, own)
 
 
 def _length(keys: Keys, path: str, what: str) -> int | dict[str, Any]:
@@ -203,10 +168,11 @@ def _length(keys: Keys, path: str, what: str) -> int | dict[str, Any]:
     return keys[f"{path}{what}_len"] or 50
 
 
-def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any]:
-    """Return the lengths of a workload for the distribution at `path`.
+def _distribution(keys: Keys, path: str, *, shifts: bool, factor: int = 1) -> int | dict[str, Any]:
+    """Return the lengths of a workload for the distribution at `path`, each times `factor`.
 
-    `shifts` says whether a log-normal distribution begins at `min`, as only random prompts do.
+    `shifts` says whether a log-normal distribution begins at `min`, and a normal one needs its mean between the bounds,
+    as only those of random prompts do.
     """
     kind, low, high, mean, std, variance = (
         keys[f"{path}{name}"] for name in ("type", "min", "max", "mean", "std_dev", "variance")
@@ -215,24 +181,23 @@ def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any
         std = keys[f"{path}std"]
         keys.meaning.notes += [] if STD in keys.meaning.notes else [STD]
     std = std if variance is None else math.sqrt(variance)
-    low = 10 if low is None else low
+    low, high, mean, std = factor * (10 if low is None else low), factor * high, factor * mean, factor * std
     if low > high:
         raise keys.error(f"{path}min", f"{low} is above max {high}", "swap them")
     if kind == "fixed":
-        return int(mean)
-    low = max(low, 1)
-    if kind == "normal" and not low <= mean <= high and low != high:
+        return max(1, int(mean))
+    begins, low, high = low if shifts else 0, max(low, 1), max(high, 1)
+    if shifts and kind == "normal" and not low <= mean <= high and low != high:
         outside = f"{mean:g} lies outside {low} to {high}"
         raise keys.error(f"{path}mean", outside, "correct it: inference-perf refuses it")
     if kind in ("normal", "uniform") or low == high or std == 0:
         return lengths(kind if kind == "uniform" else "normal", low, high, mean, std)
-    if shifts and low > 1:
-        problem = "lognormal: begins at min in random data, and no distribution here does"
-        raise keys.error(f"{path}type", problem, "write type: normal or uniform, or min: 1")
-    sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
-    median = mean / math.exp(sigma**2 / 2)
-    middle = {"median": round(median, 6), "sigma": round(sigma, 6), "beyond": "clipped"}
-    return {"distribution": "lognormal", **middle, "low": low, "high": high}
+    beyond = (mean - begins if mean > begins else 1.0) or 1.0
+    sigma = math.sqrt(math.log(1 + (std / beyond) ** 2))
+    middle = {"median": round(beyond / math.exp(sigma**2 / 2), 6), "sigma": round(sigma, 6), "beyond": "clipped"}
+    # a draw of the beginning itself, which is the least there is, counts as one token more
+    offset = {"offset": begins} if begins else {}
+    return {"distribution": "lognormal", **middle, **offset, "low": max(low, begins + 1), "high": max(high, begins + 1)}
 
 
 def benchmarks_of(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -260,17 +225,34 @@ def guidellm(keys: Keys) -> list[HeldLoad]:
     load, data = keys.meaning.workload, "spec.data[0]."
     bucket = f"{data}prefix_buckets[0]." if keys[f"{data}prefix_buckets"] else data
     prefix, groups = keys[f"{bucket}prefix_tokens"], keys[f"{bucket}prefix_count"]
-    load["prompt_tokens"] = with_prefix(prefix, _synthetic(keys, f"{data}prompt_tokens"))
-    load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
+    turns = keys[f"{data}turns"]
+    words, first = (f"{data}{name}" for name in ("prompt_tokens", "first_prompt_tokens"))
+    load["prompt_tokens"] = with_prefix(prefix, _synthetic(keys, words if keys[first] is None else first))
+    answer, first_answer = (f"{data}{name}" for name in ("output_tokens", "first_output_tokens"))
+    if turns > 1 and keys[first_answer] is not None:
+        raise keys.error(first_answer, "all answers of a conversation have one length here", f"write {answer} alone")
+    load["output_tokens"] = _synthetic(keys, answer if keys[first_answer] is None else first_answer)
     if prefix:
         load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
-    return _held_loads(keys)
+    loads = _held_loads(keys)
+    if turns == 1:
+        return loads
+    if any(held.rate is not None for held in loads):
+        remedy = "write profile.kind: concurrent, with streams"
+        raise keys.error(f"{data}turns", "guidellm's rate counts turns, and ours conversations that begin", remedy)
+    delay = 1 if keys[f"{data}delay"] is None else _synthetic(keys, f"{data}delay")
+    load["turns"] = turns_of(keys, f"{data}turns", turns, _synthetic(keys, words), delay)
+    keys.meaning.notes.append(
+        f"{data}turns: max_requests counts turns, and here conversations; streams are conversations at once"
+        + ("" if delay == 1 else ", also while their users think, when guidellm may begin others")
+    )
+    return [replace(held, requests=held.requests and max(1, round(held.requests / turns))) for held in loads]
 
 
 def _synthetic(keys: Keys, path: str) -> int | dict[str, Any]:
     mean, std = keys[path], keys[f"{path}_stdev"]
-    low = keys[f"{path}_min"] or max(1, round(mean - SPREAD * std))
-    high = keys[f"{path}_max"] or round(mean + SPREAD * std)
+    low = max(1, round(keys[f"{path}_min"] or mean - SPREAD * std))
+    high = max(1, round(keys[f"{path}_max"] or mean + SPREAD * std))
     if low > high:
         raise keys.error(f"{path}_min", f"{low} is above {high}", f"set {path.rpartition('.')[2]}_max too")
     return lengths("normal" if std else "uniform", low, high, mean, std)
@@ -346,19 +328,21 @@ def _dataset(keys: Keys) -> None:
         load["prompt_tokens"] = prefix + keys["prefix-repetition-suffix-len"]
         load["output_tokens"] = keys["output-len"] or keys["prefix-repetition-output-len"]
         load["shared_prefix"] = {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]}
+    elif name == "sonnet":
+        prefix, whole = keys["sonnet-prefix-len"], keys["sonnet-input-len"]
+        if prefix >= whole:
+            raise keys.error("sonnet-prefix-len", f"{prefix} is not below sonnet-input-len {whole}", "lower it")
+        load |= {"prompt_tokens": whole, "output_tokens": keys["output-len"] or keys["sonnet-output-len"]}
+        if prefix:
+            load["shared_prefix"] = {"tokens": prefix}
+        keys.meaning.notes.append(SONNET)
     else:
         path, answer = keys["dataset-path"], keys["output-len"] or keys["custom-output-len"]
+        answer = keys["sharegpt-output-len"] if name == "sharegpt" else answer
         load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": path}
         if answer not in (None, -1):  # -1: the lengths in the file
-            load["output_tokens"], content = answer, b""
-            with suppress(OSError, ValueError):  # the plan refuses a file that cannot be read
-                content = Path(path).read_bytes()
-            if b'"output_tokens"' in content:
-                raise keys.error(
-                    "output-len" if keys["output-len"] else "custom-output-len",
-                    f"{answer}: replaces the lengths in {path} in vLLM, but here these count",
-                    "set overrides: {output-len: null, custom-output-len: -1}, or remove output_tokens from the file",
-                )
+            load["output_tokens"] = answer
+            load["dataset"]["output_lengths"] = "workload"
         keys.meaning.otherwise = {
             ours: MOST_OF_FILES for ours in ("prompt_tokens", "output_tokens") if ours not in load
         }
@@ -376,6 +360,7 @@ def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
 LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
     "inference-perf": inference_perf,
     "guidellm": guidellm,
+    "aiperf": aiperf,
     "vllm-benchmark": vllm_benchmark,
     "inferencemax": vllm_benchmark,
 }
@@ -407,7 +392,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
     runs = []
     for variant in benchmarks_of(content, where) if harness == "guidellm" else [content]:
         keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
-        keys.read(variant, table["keys"])
+        keys.read(with_first_names(variant, table["keys"], where) if "synonyms" in table else variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
     first, stages = runs[0][0], [stage for _, stages_of in runs for stage in stages_of]
     for number, (meaning, _) in enumerate(runs):

@@ -167,7 +167,13 @@ def _check_contents(where: str, load: WorkloadSettings, facts: DatasetFacts | No
     """Check that a load's lengths and turns contradict neither each other nor its data set."""
     kind, path = (load.dataset.format, load.dataset.path) if load.dataset else (None, "")
     texts, traced = kind not in (None, "trace"), kind == "trace"
-    longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
+    replaced = load.dataset is not None and load.dataset.output_lengths is not None
+    longest_output, outputs = (facts.longest_output, facts.outputs) if facts and not replaced else (0, 0)
+    if replaced and traced:
+        raise UserError(
+            f"config: {where}.dataset.output_lengths: has no effect, because the trace sets the lengths",
+            "leave it out, or give prompts in place of a trace",
+        )
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
     lengths |= {f"turns.{key}": length for key, length in load.turns or ()}
     if facts is not None and facts.prompts < load.prompts:
@@ -247,8 +253,14 @@ def _check_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | No
             f"config: {where}.online.request_rate: is trace, and {path} contains no arrival times",
             "add arrival_s to its lines, or give requests per second",
         )
+    turns = facts.turns if facts and facts.turns else load.turns
+    if load.online.conversations is not None and turns is None:
+        raise UserError(
+            f"config: {where}.online.conversations: rotating: the workload has no turns",
+            "leave it out, or write turns: {count: 3, tool_ms: 1, tool_tokens: 64}",
+        )
     for point in load.online.points:  # no prompt is sent twice in an iteration
-        due = point.due_requests
+        due = None if point.conversations else point.due_requests
         if due is not None and due > drawn:
             raise UserError(
                 f"config: {where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.asked} "

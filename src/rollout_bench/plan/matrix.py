@@ -260,8 +260,13 @@ def conversation_lines(matrix: Matrix) -> list[str]:
     loads = {one.spec.workload.name: one.spec.workload for one in matrix.experiments if one.spec.load is not None}
     turns = {name: load.turns.count for name, load in loads.items() if load.turns is not None}
     counts = {name: str(of) if isinstance(of, int) else f"{of.low} to {of.high}" for name, of in turns.items()}
-    how = "each a request that repeats the last one and its answer; a load counts conversations"
-    return [f"workload {name}: conversations of {count} turns, {how}" for name, count in counts.items()]
+    rotating = {one.spec.workload.name for one in matrix.experiments if one.spec.load and one.spec.load.rotates}
+    how = "each a request that repeats the last one and its answer; a load counts"
+    return [
+        f"workload {name}: conversations of {count} turns, {how} "
+        + ("turns, and all conversations are open" if name in rotating else "conversations")
+        for name, count in counts.items()
+    ]
 
 
 def adapter_lines(matrix: Matrix) -> list[str]:

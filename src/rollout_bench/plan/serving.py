@@ -8,7 +8,16 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, absent, brackets, one_or_several
-from rollout_bench.contracts.load import DatasetFormat, Duration, EndpointSpec, LoadPoint, Rate, Traffic
+from rollout_bench.contracts.load import (
+    OUTPUT_LENGTHS,
+    ROTATING,
+    DatasetFormat,
+    Duration,
+    EndpointSpec,
+    LoadPoint,
+    Rate,
+    Traffic,
+)
 from rollout_bench.core.secrets import looks_secret, may_be_secret
 
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
@@ -78,6 +87,7 @@ class OnlineLoad(Traffic):
         "Number of requests to send, in the order of the workload, which must have as many sequences. "
         "Null: each once, or as many as fit into duration_s. A list: one for each load."
     )
+    conversations: Literal["rotating"] | None = absent(ROTATING)
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
         description="token_ids: lengths are exact. text: decoded first, for servers that accept only text; flagged.",
@@ -94,7 +104,10 @@ class OnlineLoad(Traffic):
         pacing = {key: getattr(self, key) for key in PACING}
         count = max(self._load_counts.values(), default=1)
         points = [
-            LoadPoint(**{key: value[place] if key in self._load_counts else value for key, value in pacing.items()})
+            LoadPoint(
+                **{key: value[place] if key in self._load_counts else value for key, value in pacing.items()},
+                conversations=self.conversations,
+            )
             for place in range(count)
         ]
         if all(a.weight < b.weight for a, b in itertools.pairwise(points)):
@@ -119,6 +132,8 @@ class OnlineLoad(Traffic):
             raise ValueError(
                 "duration_s has no effect if all requests are sent simultaneously: set request_rate or a concurrency"
             )
+        if self.conversations is not None and any(point.request_rate == "trace" for point in self.points):
+            raise ValueError("conversations: rotating has no trace of turns: write a request_rate, or a concurrency")
         if any(point.requests is not None for point in timed):
             raise ValueError("has duration_s and requests, but each sets when sending ends: keep one")
         return self
@@ -128,6 +143,7 @@ class Dataset(Strict):
     """A file with lengths or prompts. Its content is part of the experiment, its path is not."""
 
     format: DatasetFormat
+    output_lengths: Literal["workload"] | None = absent(OUTPUT_LENGTHS)
     path: Folder = Field(description="The file, relative to the folder that snakemake runs in.")
 
 

@@ -42,7 +42,7 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
     for share in generator(label).random(count).tolist():
         # Kept away from 0 and 1, which have no inverse.
         value = bell.inv_cdf(min(max(below + share * (above - below), 1e-300), 1 - 2**-53))
-        tokens = math.floor((math.exp(value) if isinstance(length, LogNormal) else value) + 0.5)
+        tokens = math.floor((_offset(length) + math.exp(value) if isinstance(length, LogNormal) else value) + 0.5)
         found.append(min(max(tokens, length.low), length.high))
     return found
 
@@ -51,6 +51,10 @@ def share_within(length: Normal | LogNormal) -> float:
     """Return the share of the distribution within the bounds."""
     _, below, above = _bell(length)
     return above - below
+
+
+def _offset(length: LogNormal) -> int:
+    return length.offset or 0
 
 
 def _bell(length: Normal | LogNormal) -> tuple[NormalDist, float, float]:
@@ -64,5 +68,5 @@ def _bell(length: Normal | LogNormal) -> tuple[NormalDist, float, float]:
         bell = NormalDist(length.mean, length.std)
     else:
         bell = NormalDist(math.log(length.median), length.sigma)
-        low, high = math.log(low), math.log(high)
+        low, high = math.log(low - _offset(length)), math.log(high - _offset(length))
     return bell, bell.cdf(low), bell.cdf(high)

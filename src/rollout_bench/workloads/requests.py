@@ -380,7 +380,12 @@ class Source:
             ) from None
 
     def _output_tokens(self, entry: Entry) -> int | None:
-        """Return the data set's output length; for an answer text, its tokens, up to the workload's longest output."""
+        """Return the data set's output length; for an answer text, its tokens, up to the workload's longest output.
+
+        It is None if the workload sets it.
+        """
+        if self._workload.dataset is not None and self._workload.dataset.output_lengths is not None:
+            return None
         if not isinstance(entry.output, str):
             return entry.output
         answer = self._tokenizer(entry.output, add_special_tokens=False)["input_ids"]

@@ -76,6 +76,18 @@ def test_what_is_read_can_be_planned(name: str, overrides: str, tmp_path: Path):
     assert stages is None or len(experiment.spec.load.points) == len(stages)
 
 
+def test_a_file_that_llmd_s_variables_name_is_read_where_the_profile_names_none(monkeypatch: pytest.MonkeyPatch):
+    with refused("data.path: is missing", "download the file"):
+        meaning("inference-perf", "chatbot_sharegpt")
+    monkeypatch.setenv("LLMDBENCH_RUN_DATASET_DIR", "/data")
+    with refused("data.path: is missing", "download the file"):
+        meaning("inference-perf", "chatbot_sharegpt")
+    monkeypatch.setenv("LLMDBENCH_RUN_DATASET_FILE", "set.json")
+    found = meaning("inference-perf", "chatbot_sharegpt")
+    assert found.workload["dataset"]["path"] == "/data/set.json"
+    assert any(note.startswith("data.path: /data/set.json, from LLMDBENCH_RUN_DATASET_DIR") for note in found.notes)
+
+
 def test_every_harness_of_llmd_is_known():
     assert {shape.harness for shape in SHAPES} == set(HARNESSES)
 
@@ -93,7 +105,7 @@ def test_a_profile_means_what_its_row_says(row: list[Any], tmp_path: Path, monke
     _, harness, path, overrides, expected = row
     monkeypatch.setenv("LONG", "77")
     (tmp_path / "a.yaml").write_text(path.replace("FLAGS", "{" + ", ".join(FLAGS.splitlines()) + ","))
-    found = meaning(harness, tmp_path / "a.yaml" if "FLAGS" in path else path, overrides)
+    found = meaning(harness, tmp_path / "a.yaml" if path.startswith(("FLAGS", "{")) else path, overrides)
     assert found.mode == expected.get("mode", "online")
     for part in expected.keys() - {"notes", "mode"}:
         values = getattr(found, part)

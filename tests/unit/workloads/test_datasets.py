@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def lines(path: Path, *rows: Any) -> Path:
     return path
 
 
-def source(path: Path, format: str, model: str = "m", **changes: object) -> Source:
-    named = {"format": format, "sha256": dataset_facts(path, format).sha256}
+def source(path: Path, format: str, model: str = "m", own: Mapping[str, Any] = {}, **changes: object) -> Source:
+    named = {"format": format, "sha256": dataset_facts(path, format).sha256, **own}
     return Source(workload(dataset=named, **changes), VOCABULARY, model, path)
 
 
@@ -127,6 +128,8 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
         path.write_text(content)
         found = source(path, "sharegpt", model, prompts=2, samples_per_prompt=1, output_tokens=5).requests(0, 0)
         assert ([r.output_tokens for r in found], len(found[0].prompt_token_ids)) == ([3, 5], 3)
+        replaced = source(path, "sharegpt", model, {"output_lengths": "workload"}, prompts=2, output_tokens=7)
+        assert {request.output_tokens for request in replaced.requests(0, 0)} == {7}
 
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] + m.content }}{% endfor %}{% if add_generation_prompt %}a{% endif %}"

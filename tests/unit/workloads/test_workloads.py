@@ -126,6 +126,14 @@ def test_the_draws_stay_what_they_are(length: Length, pinned: list[int]):
     assert drawn(length, "pinned", 6) == pinned
 
 
+def test_a_distribution_with_an_offset_is_moved_by_it():
+    plain = LogNormal(distribution="lognormal", low=1, high=99, median=20, sigma=1)
+    moved = plain.model_copy(update={"offset": 1000, "low": 1001, "high": 1099})
+    assert [tokens - 1000 for tokens in drawn(moved, "moved", 50)] == drawn(plain, "moved", 50)
+    with pytest.raises(ValueError, match="low 10 is not above offset 10"):
+        LogNormal(distribution="lognormal", low=10, high=99, median=20, sigma=1, offset=10)
+
+
 @pytest.mark.parametrize(
     ("length", "cdf"),
     [

@@ -226,7 +226,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     e2el_s = requests.known("e2el_s")
     occupied_s = float(e2el_s.sum()) + float(np.nansum(requests.cut_s - requests.sent_s))  # cut requests ran, too
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
-    arriving = [_arrivals(requests.of_iterations([i]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
+    arriving = [_arrivals(requests.of_iterations([i]), i) for i in iterations if at_a_rate(i.point)]
     known_due = all(np.isfinite(one.due_s).all() for one in arriving)
     kept = kept_up(arriving, KEPT_UP) if known_due else None
     numbers = {
@@ -320,13 +320,14 @@ def most_at_once(requests: Requests) -> int:
     return int(under_way.max()) if under_way.size else 0
 
 
-def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
-    begun = requests.is_begun_by_load
+def _arrivals(requests: Requests, iteration: Iteration) -> Arrivals:
+    begun = requests.is_begun_by_load | (iteration.point is not None and iteration.point.conversations is not None)
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     good = np.isfinite(requests.e2el_s) & begun
     cut = int((np.isfinite(requests.cut_s) & begun).sum())
     first_s, known = requests.first_s[good], bool(np.isfinite(requests.first_s[good]).all())
-    return Arrivals(due_s[begun], due_s[good], requests.last_s[good], elapsed_s, cut, first_s if known else None)
+    last_s = requests.last_s[good]
+    return Arrivals(due_s[begun], due_s[good], last_s, iteration.elapsed_s, cut, first_s if known else None)
 
 
 def _mean(values: Array) -> float | None:

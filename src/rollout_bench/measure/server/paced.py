@@ -6,18 +6,18 @@ When the time is over, running requests are cut.
 import asyncio
 import contextlib
 import gc
+import itertools
 import resource
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import aiohttp
-import msgspec
 
 from rollout_bench.contracts.record import ClientUse
+from rollout_bench.measure.server.conversations import Conversation, question_of
 from rollout_bench.measure.server.stream import (
-    TEMPLATE_TOKENS,
     Load,
     LoadPass,
     Prompt,
@@ -27,20 +27,13 @@ from rollout_bench.measure.server.stream import (
     open_session,
     send,
 )
-from rollout_bench.workloads.requests import Request, Turn
+from rollout_bench.workloads.requests import Request
 
 LOOK_S = 0.01
 """Interval between checks of the event loop's lateness, in seconds."""
 
 FAILED_PAUSE_S = 0.05
 """Pause of a user after a failed request, in seconds, to avoid flooding a server that refuses everything."""
-
-
-def question_of(prompt: Prompt, output_tokens: int, target: Target, *, goes_on: bool = False) -> Question:
-    """Return a request with its body; encoding a long prompt takes a millisecond, so it is done before it is due."""
-    how = {"stream": True, "stream_options": {"include_usage": True}}
-    body = msgspec.json.encode({**target.asking(prompt, output_tokens), **how})
-    return Question(body, output_tokens, TEMPLATE_TOKENS * target.chat, goes_on)
 
 
 def prepared_requests(requests: Sequence[Request], prompts: Sequence[Prompt], target: Target) -> list[Question]:
@@ -63,14 +56,23 @@ def prepare(load: Load, target: Target) -> Callable[[], LoadPass]:
     return _Generator(load, target).run
 
 
+@dataclass
+class _Sent:
+    """A request that is due: its name, index and repetition, its turn if it is one of a conversation, its outcome."""
+
+    name: str
+    number: tuple[int, int]
+    turn: Request
+    outcome: RequestOutcome
+
+
 class _Generator:
     def __init__(self, load: Load, target: Target) -> None:
         self._load = load
         self._target = target
         self._questions = prepared_requests(load.requests, load.prompts, target)
         self._order = load.order()
-        self._sent: list[tuple[tuple[int, int], RequestOutcome]] = []
-        self._turns: list[Request] = []
+        self._sent: list[_Sent] = []
         self._late_s: list[float] = []
         self._began_s = 0.0
         self._until_s = float("inf")
@@ -88,8 +90,8 @@ class _Generator:
             gc.enable()
         cpu_share = (time.process_time() - cpu_before_s) / (time.monotonic() - before_s)
         client = ClientUse.of(cpu_share, self._late_s, LOOK_S)
-        numbers, outcomes = [number for number, _ in self._sent], [outcome for _, outcome in self._sent]
-        turns = self._turns if self._load.said else []
+        numbers, outcomes = [sent.number for sent in self._sent], [sent.outcome for sent in self._sent]
+        turns = [sent.turn for sent in self._sent] if self._load.said else []
         return LoadPass(self._began_s, max(ended_s - self._began_s, 1e-9), outcomes, client, numbers, turns)
 
     async def _send_all(self) -> float:
@@ -106,14 +108,14 @@ class _Generator:
                     sender.cancel()
             results = await asyncio.gather(*senders, return_exceptions=True)
         watcher.cancel()
-        for _, outcome in self._sent:
+        for outcome in (sent.outcome for sent in self._sent):
             if outcome.ended_s is None:
                 outcome.ended_s = cut_s
                 outcome.cut_s = None if outcome.error else cut_s  # with an error, it had failed before
             self._target.settle(outcome)
         for error in (result for result in results if isinstance(result, Exception)):
             raise error
-        ends = [outcome.ended_s or cut_s for _, outcome in self._sent]
+        ends = [sent.outcome.ended_s or cut_s for sent in self._sent]
         return cut_s if duration_s is not None else max([cut_s, *ends])
 
     async def _watch(self) -> None:
@@ -126,6 +128,8 @@ class _Generator:
     def _senders(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
         """Start the senders: one for each due request, or one for each of the `concurrency` users."""
         load = self._load
+        if load.rotating:
+            return self._rotating(session)
         if load.in_turn:
             return [asyncio.create_task(self._user(session)) for _ in range(load.concurrency or 0)]
         due_s = [0.0] * (load.count or len(load.requests)) if load.due_s is None else load.due_s
@@ -134,6 +138,11 @@ class _Generator:
         # paired here because tasks with nearly equal due times may wake up in any order
         pairs = zip(due_s, self._order, strict=False)
         return [asyncio.create_task(self._at(self._began_s + due, number, session)) for due, number in pairs]
+
+    def _conversation(self, index: int) -> Conversation:
+        load = self._load
+        said = load.said[index] if load.said else ()
+        return Conversation(load.requests[index], load.prompts[index], self._questions[index], said, self._target)
 
     async def _user(self, session: aiohttp.ClientSession) -> None:
         """Hold one conversation after the other, as a user who waits for each answer."""
@@ -153,54 +162,80 @@ class _Generator:
 
         A conversation ends with its last turn, with one that fails, or with the time. Return the last outcome.
         """
-        first, said = self._load.requests[number[0]], self._load.said[number[0]] if self._load.said else ()
-        turn, prompt = replace(first, turn=1), self._load.prompts[number[0]]
-        name, outcome = self._due(due_s, number, turn)
+        talk = self._conversation(number[0])
+        sent = self._due(due_s, number, talk.turn)
         async with self._limit:
-            await self._send(self._questions[number[0]], name, outcome, session)
-            for further, words in zip(first.further, said, strict=True):
-                if not self._goes_on(outcome, prompt):
-                    break
-                prompt = self._target.continued(prompt, outcome, words)
-                turn = _next_turn(turn, further, prompt)
-                goes_on = turn.turn != len(first.further) + 1
-                question = question_of(prompt, turn.output_tokens, self._target, goes_on=goes_on)
-                due_s = max((outcome.ended_s or 0.0) + further.tool_s, time.monotonic())
+            await self._send(sent, talk, session)
+            while not talk.is_over:
+                due_s = max(talk.ready_s, time.monotonic())
                 await _sleep_until(due_s)
                 if time.monotonic() >= self._until_s:
                     break
-                name, outcome = self._due(due_s, number, turn)
-                await self._send(question, name, outcome, session)
-        return outcome
+                sent = self._due(due_s, number, talk.turn)
+                await self._send(sent, talk, session)
+        return sent.outcome
 
-    def _goes_on(self, outcome: RequestOutcome, prompt: Prompt) -> bool:
-        """Return whether the next turn can repeat an answer; one without all its token ids fails."""
-        came, has_ended = len(outcome.token_ids), outcome.error is None and outcome.ended_s is not None
-        if has_ended and isinstance(prompt, list) and came != outcome.output_tokens:
-            outcome.error = f"{came} token ids came with {outcome.output_tokens} tokens, and the next turn repeats them"
-        return outcome.error is None and has_ended
+    def _rotating(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
+        """Start the senders of open conversations, whose next turns are due one after the other."""
+        load, every = self._load, itertools.count()
+        talks = [self._conversation(index) for index in range(len(load.requests))]
+        if load.due_s is None:
+            places = every if load.count is None else iter(range(load.count))
+            users = load.concurrency or len(talks)
+            return [asyncio.create_task(self._rotating_user(places, talks, session)) for _ in range(users)]
+        if load.concurrency is not None:
+            self._limit = asyncio.Semaphore(load.concurrency)
+        due_s = [self._began_s + due for due in load.due_s]
+        return [asyncio.create_task(self._rotate_at(due, place, talks, session)) for place, due in enumerate(due_s)]
 
-    def _due(self, due_s: float, number: tuple[int, int], turn: Request) -> tuple[str, RequestOutcome]:
-        """Count a request that is due; return its name and its outcome."""
-        name, outcome = f"{self._name}-{len(self._sent)}", RequestOutcome(due_s=due_s)
-        self._sent.append((number, outcome))
-        self._turns.append(turn)
-        return name, outcome
-
-    async def _send(
-        self, question: Question, name: str, outcome: RequestOutcome, session: aiohttp.ClientSession
+    async def _rotating_user(
+        self, places: Iterator[int], talks: Sequence[Conversation], session: aiohttp.ClientSession
     ) -> None:
-        """Send a request, unless the time is over."""
-        headers = {"Content-Type": "application/json", **self._target.headers, "X-Request-Id": name}
+        for place in places:
+            if time.monotonic() >= self._until_s:
+                return
+            outcome = await self._rotate(time.monotonic(), place, talks, session)
+            if outcome.error is not None:
+                await asyncio.sleep(FAILED_PAUSE_S)
+
+    async def _rotate_at(
+        self, due_s: float, place: int, talks: Sequence[Conversation], session: aiohttp.ClientSession
+    ) -> None:
+        await _sleep_until(due_s)
+        await self._rotate(due_s, place, talks, session)
+
+    async def _rotate(
+        self, due_s: float, place: int, talks: Sequence[Conversation], session: aiohttp.ClientSession
+    ) -> RequestOutcome:
+        """Send the next turn of a conversation, which begins again after its end.
+
+        The turn waits for the one before and for what its user thinks, as in inference-perf, where it counts among
+        those at once meanwhile. Return its outcome.
+        """
+        index = place % len(talks)
+        talk = talks[index]
+        sent = self._due(due_s, (index, talk.round), talk.turn)
+        async with self._limit, talk.lock:
+            if talk.is_over:
+                talk.begin()
+            sent.number, sent.turn = (index, talk.round), talk.turn
+            await self._send(sent, talk, session)
+            await _sleep_until(talk.ready_s)
+        return sent.outcome
+
+    def _due(self, due_s: float, number: tuple[int, int], turn: Request) -> _Sent:
+        """Count a request that is due."""
+        sent = _Sent(f"{self._name}-{len(self._sent)}", number, turn, RequestOutcome(due_s=due_s))
+        self._sent.append(sent)
+        return sent
+
+    async def _send(self, sent: _Sent, talk: Conversation, session: aiohttp.ClientSession) -> None:
+        """Send the next turn, unless the time is over, and let the conversation take the answer."""
         if time.monotonic() < self._until_s:
-            timeout_s = self._load.request_timeout_s
-            await send(session, self._target.asked_at, headers, question, outcome, timeout_s)
-
-
-def _next_turn(turn: Request, further: Turn, prompt: Prompt) -> Request:
-    """Return the request after `turn`; of a text, only the server knows the tokens."""
-    token_ids, number = prompt if isinstance(prompt, list) else turn.prompt_token_ids, (turn.turn or 0) + 1
-    return replace(turn, turn=number, prompt_token_ids=token_ids, output_tokens=further.output_tokens, further=())
+            headers = {"Content-Type": "application/json", **self._target.headers, "X-Request-Id": sent.name}
+            timeout_s, asked_at = self._load.request_timeout_s, self._target.asked_at
+            await send(session, asked_at, headers, talk.question, sent.outcome, timeout_s)
+        talk.take(sent.outcome)
 
 
 async def _sleep_until(moment_s: float) -> None:

@@ -53,7 +53,8 @@ def prepare(
         said: for each request, the user's part of its further turns; empty without conversations.
     """
     due_s = _due_s(spec, requests, point, label)
-    most = None if point.duration_s is not None else len(requests)
+    turns = sum(len(request.further) for request in requests) if point.conversations else 0
+    most = None if point.duration_s is not None else len(requests) + turns
     load = Load(
         requests=requests,
         prompts=prompts,
@@ -66,6 +67,7 @@ def prepare(
         request_timeout_s=spec.request_timeout_s,
         seed=zlib.crc32(label.encode()),
         said=said,
+        rotating=point.conversations is not None,
     )
     if spec.harness in HARNESSES:
         return commands.prepare(HARNESSES[spec.harness], load, target)

@@ -162,6 +162,7 @@ class Load:
         seed: seed of its draws.
         request_timeout_s: time after which a request without a whole answer is given up; None: none is.
         said: for each request, the user's part of its further turns, as token ids or text; empty without conversations.
+        rotating: whether all conversations are open, their next turns are due one after the other, and turns count.
     """
 
     requests: Sequence[Request]
@@ -175,6 +176,7 @@ class Load:
     seed: int = 0
     request_timeout_s: float | None = None
     said: Sequence[Sequence[Prompt]] = ()
+    rotating: bool = False
 
     @property
     def in_turn(self) -> bool:

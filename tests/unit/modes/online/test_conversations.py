@@ -125,6 +125,18 @@ def test_no_turn_follows_after_the_time(stub: Stub):
     assert done.elapsed_s < 20 * THINKS_S
 
 
+@pytest.mark.parametrize("pace", [{"concurrency": 2}, {"due_s": [0.0] * 7}, {"due_s": [0.0] * 7, "concurrency": 1}])
+def test_open_conversations_take_turns_and_begin_again_after_their_end(stub: Stub, pace: dict[str, Any]):
+    done = talk(stub, asked(2, 2), **pace, count=7, rotating=True)
+    turns = [(number, turn.turn) for number, turn in zip(done.sent, done.turns, strict=True)]
+    assert turns == [((n, r), k) for r in (0, 1) for k in (1, 2) for n in (0, 1)][:7]
+    assert [one.error for one in done.outcomes] == [None] * 7
+    prompts = [body["prompt"] for body in bodies(stub)]
+    assert sorted(prompts)[:5] == [[0, 11]] * 2 + [[0, 11, 5, 5, 0, 12]] * 2 + [[1, 11]]
+    own = [one for one, number in zip(done.outcomes, done.sent, strict=True) if number[0] == 0]
+    assert all(after.sent_s - before.ended_s >= THINKS_S for before, after in itertools.pairwise(own))
+
+
 def test_only_a_first_turn_that_finds_too_much_in_the_cache_is_flagged():
     turns = [Request(number, 0, [number, *range(9)], 2, turn=turn) for number in (0, 1) for turn in (1, 2)]
     done = LoadPass(0.0, 1.0, [], None, [])  # type: ignore[arg-type]
@@ -179,3 +191,34 @@ def test_a_command_that_sends_single_requests_is_refused():
                 }
             },
         )
+
+
+def test_open_conversations_count_turns_and_others_conversations():
+    [experiment] = plan_of(
+        workload_settings={
+            "w": {
+                "prompts": 4,
+                "samples_per_prompt": 1,
+                "prompt_tokens": 16,
+                "output_tokens": 4,
+                "turns": TALK,
+                "online": {"request_rate": 2, "duration_s": 30, "conversations": "rotating"},
+            }
+        }
+    ).experiments
+    assert experiment.spec.load is not None
+    assert [point.due_requests for point in experiment.spec.load.points] == [60]
+    assert experiment.spec.load.rotates
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        ({"turns": None}, "rotating: the workload has no turns"),
+        ({"online": {"request_rate": "trace", "conversations": "rotating"}}, "rotating has no trace of turns"),
+    ],
+)
+def test_what_cannot_rotate_is_refused(load: dict[str, Any], words: str):
+    own = {"prompts": 4, "samples_per_prompt": 1, "prompt_tokens": 16, "output_tokens": 4, "turns": TALK}
+    with pytest.raises(UserError, match=words):
+        plan_of(workload_settings={"w": own | {"online": {"concurrency": 2, "conversations": "rotating"}} | load})
