@@ -19,6 +19,9 @@ DEVIATIONS = 5
 one launch in 1.7 million has it.
 """
 
+LEAST = 0.01
+"""Tokens per step by which an accepted length may always differ."""
+
 
 @dataclass(frozen=True)
 class Drafts:
@@ -44,11 +47,11 @@ class Drafts:
         """Return how far the mean accepted length of `drafts` drafts may be from `asked_length` by chance.
 
         The accepted tokens K of a draft have P(K >= i) = r_i, so E(K) is the sum of r_i, and E(K^2) that of
-        (2 i - 1) r_i. The mean of independent drafts is normal (central limit); one token more allows for few drafts.
+        (2 i - 1) r_i. The mean of independent drafts is normal (central limit). Below `LEAST` no answer would change.
         """
         square = sum((2 * place + 1) * rate for place, rate in enumerate(self.rates))
         variance = max(0.0, square - sum(self.rates) ** 2)
-        return DEVIATIONS * math.sqrt(variance / drafts) + 1 / drafts
+        return max(DEVIATIONS * math.sqrt(variance / drafts), LEAST)
 
 
 def drafts_of(args: Mapping[str, Any]) -> Drafts | None:

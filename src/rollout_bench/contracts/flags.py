@@ -38,6 +38,13 @@ _SHARED = (
         mended_by="use another vLLM, or leave lora out (the flag says what was found)",
     ),
     FlagKind(
+        "acceptance_not_proven",
+        "I",
+        found="other numbers of drafted tokens were accepted than synthetic acceptance was to accept",
+        remedy="use another vLLM, or leave `rejection_sample_method` out",
+        mended_by="use another vLLM, or leave rejection_sample_method out (the flag says what was accepted)",
+    ),
+    FlagKind(
         "token_count",
         "I, or W online",
         found="sequences or tokens are missing",
@@ -143,6 +150,13 @@ _SHARED = (
         raised_if="5 % of decode steps, where the engine captures graphs",
         remedy="lower `max_num_seqs`, or raise `max_cudagraph_capture_size` in `compilation_config` to it",
         if_all="the speeds are those of steps that are started kernel by kernel",
+    ),
+    FlagKind(
+        "text_not_real",
+        "W",
+        found="drafts are accepted by chance, so the text is not real",
+        remedy="nothing: speeds hold for that accepted length",
+        if_all="speeds hold for the accepted length that was asked for",
     ),
     FlagKind(
         "prompts_repeated",

@@ -14,6 +14,7 @@ import yaml
 from rollout_bench.checkpoints.formats import layer_tensors
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape
 from rollout_bench.contracts.axes import UNKNOWN
+from rollout_bench.contracts.drafts import ARGUMENT as DRAFTS
 from rollout_bench.contracts.engine_memory import USUAL_UTILIZATION
 from rollout_bench.contracts.fields import HUB_ID, flat, without_variable
 from rollout_bench.contracts.lora import ENGINE_ARGS, Lora
@@ -35,6 +36,7 @@ from rollout_bench.core.numbers import first_few
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.draft_checks import check_draft_args, check_synthetic
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.meant import count_meant
 from rollout_bench.plan.planning import planning_of
@@ -518,6 +520,8 @@ def _check_mapping(engine: InstalledEngine, where: str, name: str, value: Any) -
         if str(key).replace("-", "_") not in keys:
             problem = f"config: {where}.{key}: {engine.name} {engine.version} has no such key there"
             raise UserError(problem, did_you_mean(str(key), keys))
+    if name == DRAFTS:
+        check_draft_args(where, value)
 
 
 def _as_mapping(name: str, value: Any) -> Mapping[str, Any]:
@@ -690,8 +694,10 @@ def check_effects(spec: Spec, model: Path) -> None:
 
     Raises:
         UserError: a setting has none.
+        UnmeasurableError: the platform lacks it.
     """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
+    check_synthetic(spec)
     leave = "leave it out: its effect would not be measured"
     if args.get("enable_lora") and spec.lora is None:
         problem = "config: enable_lora: the requests name no adapter, so the engine would not use one"

@@ -14,13 +14,16 @@ from rollout_bench.contracts.record import (
     AdapterFacts,
     CacheFacts,
     ClientUse,
+    Drafting,
     EngineFacts,
     Iteration,
     SequenceRow,
     WeightBytes,
 )
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.launch.flags import (
+    acceptance_flags,
     adapter_flags,
     batch_flags,
     client_flags,
@@ -281,3 +284,37 @@ def test_a_shell_variable_withheld_from_engines_is_named():
     assert list(dropped_variables(given, shell)) == []
     rule = (REPOSITORY / "workflow" / "rules" / "measure.smk").read_text()
     assert all(f"-u {name}" in rule for name in THREAD_VARIABLES)
+
+
+def drafting_spec(config: dict[str, object]) -> Spec:
+    return tiny_spec(engine={"args": {**SPEC.engine.args, "speculative_config": config}})
+
+
+@pytest.mark.parametrize(
+    ("accepted", "drafted", "codes"),
+    [
+        # 10,000 drafts, of which each accepts one token or two: 5 standard deviations are 250
+        (15_000, 30_000, []),
+        (15_240, 30_000, []),
+        (15_260, 30_000, ["acceptance_not_proven"]),
+        (14_740, 30_000, ["acceptance_not_proven"]),
+        (14_740, 29_900, []),  # shorter drafts, at the end of the context
+        (15_260, 29_900, ["acceptance_not_proven"]),
+        (0, 30_000, ["acceptance_not_proven"]),
+    ],
+)
+def test_drafts_accepted_by_chance_must_be_as_many_as_asked(accepted: int, drafted: int, codes: list[str]) -> None:
+    config = {"num_speculative_tokens": 3, "rejection_sample_method": "synthetic", "synthetic_acceptance_length": 2.5}
+    half = Drafting(
+        drafts=5000, draft_tokens=drafted // 2, accepted_tokens=accepted // 2, accepted_by_position=[accepted // 2]
+    )
+    measured = [iteration(rows()).model_copy(update={"drafting": half})] * 2
+    spec = drafting_spec(config)
+    flags = acceptance_flags(spec, measured)
+    assert [flag.code for flag in flags] == ["text_not_real", *codes]
+    assert [flag.severity for flag in flags[1:]] == ["invalid"] * len(codes)
+    assert [flag.code for flag in acceptance_flags(spec, [iteration(rows())])] == [
+        "text_not_real",
+        "acceptance_not_proven",
+    ]
+    assert acceptance_flags(drafting_spec({"method": "ngram"}), measured) == []

@@ -10,7 +10,8 @@ from itertools import accumulate
 from operator import getitem, itemgetter
 from typing import Any
 
-from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
+from rollout_bench.contracts.drafts import drafts_of
+from rollout_bench.contracts.record import Drafting, EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.core.numbers import number
@@ -271,6 +272,33 @@ def adapter_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
     else:
         return []
     return [invalid("lora_not_proven", f"The engine does not use the adapter: {evidence}.")]
+
+
+def acceptance_flags(spec: Spec, measured: Sequence[Iteration]) -> list[Flag]:
+    """Return a warning that drafts of a launch are accepted by chance, and a flag unless as many are as asked for.
+
+    The accepted tokens of its measured iterations are compared: a draft may be shorter at the end of the context, and
+    then lacks some.
+    """
+    drafts = drafts_of(spec.engine.args)
+    if drafts is None or drafts.asked_length is None:
+        return []
+    asked = number(drafts.asked_length)
+    by_chance = f"Drafts are accepted by chance, {asked} tokens per step on average, so the text is not real."
+    flags = [Flag(code="text_not_real", severity="warning", sentence=by_chance)]
+    used = Drafting.together([iteration.drafting for iteration in measured])
+    if used is None or not used.drafts:
+        sentence = f"An accepted length of {asked} was asked for, and the engine counted no drafts."
+        return [*flags, invalid("acceptance_not_proven", sentence)]
+    length, near = 1 + used.accepted_tokens / used.drafts, drafts.tolerance(used.drafts)
+    lacking = max(0.0, (drafts.tokens or 0) - used.draft_tokens / used.drafts)
+    if -near - lacking <= length - drafts.asked_length <= near:
+        return flags
+    sentence = (
+        f"An accepted length of {asked} was asked for, and {used.drafts:,d} drafts had {number(length)} on average; by "
+        f"chance it would differ by {number(near, 2)} at most."
+    )
+    return [*flags, invalid("acceptance_not_proven", sentence)]
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:

@@ -32,6 +32,7 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.measure.launch.flags import (
+    acceptance_flags,
     batch_flags,
     fallback_flags,
     read_log,
@@ -210,6 +211,7 @@ class Measurement(RecordBuilder):
             *host_flags(self.spec.platform, [it.host for it in measured if it.host and self.spec.endpoint is None]),
             *device_flags([(it.index, use) for it in measured for use in it.devices or ()]),
             *apart_flags(measured),
+            *acceptance_flags(self.spec, measured),
             *fallback_flags(log),
         ]
 
