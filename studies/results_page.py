@@ -40,11 +40,17 @@ from rollout_bench.modes.messages.links import message_runs, step_shares
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
 from rollout_bench.report.reference import flags_table
+from rollout_bench.report.speeds import files_of
 from rollout_bench.report.state import plan_of_summary
 
 PAGE = REPOSITORY / "docs" / "results.md"
 TRUST = REPOSITORY / "docs" / "trust.md"
 README = REPOSITORY / "README.md"
+SPEEDS = REPOSITORY / "docs" / "reference" / "speeds.csv"
+
+WITH_SPEEDS = ("experts", "fidelity", "first-hour", "lengths", "lengths-long", "lora", "parallel", "shared",
+               "two-gpus", "vllm-0.23.0", "vllm-0.25.1")  # fmt: skip
+"""Archives of GPUs, by what follows the name of the GPU, whose launches are in the table of speeds."""
 
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
 """The part of the README that is made."""
@@ -562,7 +568,9 @@ def pages() -> dict[Path, str]:
     readme, tables = TABLE.subn(lambda _: rendered("readme.md.j2"), README.read_text())
     if tables != 1:
         raise ValueError(f"{README}: has {tables} tables between <!-- results --> and <!-- /results -->, not one")
-    return {PAGE: rendered("results.md.j2"), TRUST: rendered("trust.md.j2"), README: readme}
+    archives = [path for name in WITH_SPEEDS for path in sorted(RESULTS.glob(f"h?00-{name}.tar.xz"))]
+    speeds = files_of(archives)["csv"]
+    return {PAGE: rendered("results.md.j2"), TRUST: rendered("trust.md.j2"), README: readme, SPEEDS: speeds}
 
 
 def main() -> None:

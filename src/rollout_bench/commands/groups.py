@@ -65,6 +65,11 @@ GROUPS = {
         ),
     },
     "share": {
+        "table": (
+            "table:main",
+            "print the tokens per second of several results or machines, without names of machines",
+            "table results theirs.csv --out shared",
+        ),
         "pack": (
             "pack:main",
             "make one small file of a results folder, which compare reads in its place",
@@ -102,7 +107,7 @@ OTHERS = {
     **dict.fromkeys(("config", "configure", "create", "new", "setup"), f"{NAME} init"),
     **dict.fromkeys(("dryrun", "list", "ls", "progress", "ps", "status"), _PLAN),
     **dict.fromkeys(("doctor", "env", "info", "test", "validate", "verify"), f"{NAME} check"),
-    **dict.fromkeys(("plot", "print", "report", "result", "results", "table"), _SHOW),
+    **dict.fromkeys(("plot", "print", "report", "result", "results"), _SHOW),
     **dict.fromkeys(("example", "examples", "template"), _EXAMPLE),
     "help": f"{NAME} --help",
     "quickstart": f"{NAME} demo",

@@ -76,11 +76,16 @@ def workload_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
 
 
 def _load(workload: WorkloadSpec) -> str:
+    caveat = workload.caveat
+    return load_of(workload) if caveat is None else f"{load_of(workload)}; {printable(caveat)}"
+
+
+def load_of(workload: WorkloadSpec) -> str:
+    """Return the prompts, samples and lengths of a load in words."""
     lengths = [workload.prompt_tokens, workload.output_tokens, workload.turns.count if workload.turns else 1]
     prompt, output, count = (str(n) if isinstance(n, int) else f"{n.low} to {n.high}" for n in lengths)
     samples, turns = several(workload.samples_per_prompt, "sample"), f", {count} turns" if workload.turns else ""
-    load = f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens{turns}"
-    return load if workload.caveat is None else f"{load}; {printable(workload.caveat)}"
+    return f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens{turns}"
 
 
 def lines_of_side(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
