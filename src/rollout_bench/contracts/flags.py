@@ -148,7 +148,8 @@ _SHARED = (
         "W",
         found="decode steps ran outside of captured graphs",
         raised_if="5 % of decode steps, where the engine captures graphs",
-        remedy="lower `max_num_seqs`, or raise `max_cudagraph_capture_size` in `compilation_config` to it",
+        remedy="lower `max_num_seqs`, or raise `max_cudagraph_capture_size` in `compilation_config` to the next "
+        "multiple of 16",
         if_all="the speeds are those of steps that are started kernel by kernel",
     ),
     FlagKind(

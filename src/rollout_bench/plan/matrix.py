@@ -303,7 +303,8 @@ def graph_lines(matrix: Matrix) -> list[str]:
             found.setdefault((tokens, largest, bool(sizes)), []).append(spec.title)
     lines = []
     for (tokens, largest, is_listed), titles in found.items():
-        larger = f"compilation_config: {{max_cudagraph_capture_size: {tokens}}}"
+        # vLLM's own sizes are multiples of 16 there, and one between them would be lowered to the last before it
+        larger = f"compilation_config: {{max_cudagraph_capture_size: {-(-tokens // 16) * 16}}}"
         remedy = f"add {tokens} to cudagraph_capture_sizes" if is_listed else f"engine_args: {{{larger}}}"
         lines.append(
             f"graphs: decoding has up to {tokens} tokens a step, and the largest captured graph {largest}; "

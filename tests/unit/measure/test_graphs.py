@@ -1,7 +1,8 @@
 """Steps that decode are counted, and those outside of captured graphs raise a flag; `plan` tells of them before."""
 
+import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import planned
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rollout_bench.contracts.record import GraphUse, Iteration
 from rollout_bench.measure.engine.step_statistics import StepStatLogger
 from rollout_bench.measure.launch.flags import graph_flags
+from rollout_bench.measure.probes.graph_reports import report_graphs
 from rollout_bench.plan.matrix import graph_lines
 
 
@@ -66,6 +68,49 @@ def test_an_engine_that_captures_nothing_has_no_largest_graph() -> None:
     assert (statistics.graphs.in_graphs, statistics.graphs.largest) == (0, 0)
 
 
+class Newer:
+    """vLLM 0.23's newer model runner, as far as steps matter: their output comes later and says nothing of graphs."""
+
+    def __init__(self) -> None:
+        self.cudagraph_manager = SimpleNamespace(dispatch=self.fitting)
+
+    def fitting(self, num_reqs: int, num_tokens: int, uniform_token_count: int | None) -> Any:
+        """Return what a step runs in: a graph for 8 tokens, or none."""
+        in_graph = uniform_token_count == 1 and num_reqs <= 8
+        return SimpleNamespace(num_tokens=8 if in_graph else num_tokens, cg_mode="FULL" if in_graph else "NONE")
+
+    def sample_tokens(self, grammar: Any, said: Any = None) -> Any:
+        """Return the output of a step."""
+        return SimpleNamespace(model_runner_output=SimpleNamespace(cudagraph_stats=said))
+
+
+class CUDAGraphStat(NamedTuple):
+    """vLLM's description of a step, without the import of vLLM."""
+
+    num_unpadded_tokens: int
+    num_padded_tokens: int
+    num_paddings: int
+    runtime_mode: str
+
+
+def test_a_runner_that_does_not_know_of_the_metrics_says_what_each_step_ran_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(CUDAGraphStat=CUDAGraphStat)
+    monkeypatch.setitem(sys.modules, "vllm.compilation.cuda_graph", module)
+    runner, found = Newer(), list[Any]()
+    report_graphs(runner)
+    for sequences in (5, 9):
+        runner.cudagraph_manager.dispatch(sequences, sequences, 1)
+        found.append(runner.sample_tokens(None).model_runner_output.cudagraph_stats)
+    assert found == [(5, 8, 3, "FULL"), (9, 9, 0, "NONE")]
+    assert runner.sample_tokens(None, "its own").model_runner_output.cudagraph_stats == "its own"
+
+
+def test_a_runner_without_a_manager_of_graphs_is_left_as_it_is() -> None:
+    older = SimpleNamespace(sample_tokens=len)
+    report_graphs(older)
+    assert older.sample_tokens is len
+
+
 @pytest.mark.parametrize(("inside", "largest", "flagged"), [(90, 512, 1), (95, 512, 0), (0, 512, 1), (0, 0, 0)])
 def test_many_decode_steps_outside_of_graphs_are_flagged(inside: int, largest: int, flagged: int) -> None:
     use = GraphUse(decode_steps=100, in_graphs=inside, tokens=9, padded_tokens=9, most_outside=1024, largest=largest)
@@ -83,6 +128,7 @@ def test_many_decode_steps_outside_of_graphs_are_flagged(inside: int, largest: i
     ("args", "remedy"),
     [
         ({"max_num_seqs": 1024}, "engine_args: {compilation_config: {max_cudagraph_capture_size: 1024}}"),
+        ({"max_num_seqs": 1000}, "engine_args: {compilation_config: {max_cudagraph_capture_size: 1008}}"),
         ({"max_num_seqs": 512}, None),
         ({"max_num_seqs": 1024, "compilation_config": {"max_cudagraph_capture_size": 1024}}, None),
         ({"max_num_seqs": 512, "cudagraph_capture_sizes": [1, 8, 256]}, "add 512 to cudagraph_capture_sizes"),

@@ -453,6 +453,7 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         if config.observability_config.cudagraph_metrics:
             statistics = StepStatLogger(config)
             llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
+            llm.collective_rpc("rollout_bench_report_graphs")
         engine = LoadedEngine(job.spec, llm)
         facts = None if job.spec.lora is None else engine.take_adapter(*adapter_request(job.spec, job.model))
         context.kept = llm, start, init_s, engine.adapter, facts, statistics

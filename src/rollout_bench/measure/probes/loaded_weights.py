@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
+from rollout_bench.measure.probes.graph_reports import report_graphs
 
 CENSUS = f"{__name__}.WeightCensus"
 """vLLM's `worker_extension_cls`."""
@@ -212,6 +213,7 @@ class WeightCensus:
     """Worker extension of vLLM."""
 
     get_model: Any  # the worker's own, as the others here
+    model_runner: Any
     vllm_config: Any
     model_config: Any
     load_config: Any
@@ -229,6 +231,10 @@ class WeightCensus:
         tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
         return {**count_weights(model), **_device(), "pid": os.getpid(), "code": imported_code(), **of_attention}
+
+    def rollout_bench_report_graphs(self) -> None:
+        """Let this rank say of each step whether it ran in a captured graph."""
+        report_graphs(self.model_runner)
 
     def rollout_bench_adapter(self) -> dict[str, int]:
         """Return what this rank's layers hold for adapters: values other than zero, and bytes of all their room."""

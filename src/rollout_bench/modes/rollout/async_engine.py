@@ -150,6 +150,8 @@ async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> Asyn
         )
         init_s = time.perf_counter() - start.began
         ranks = await engine.collective_rpc("rollout_bench_census")
+        if engine.vllm_config.observability_config.cudagraph_metrics:
+            await engine.collective_rpc("rollout_bench_report_graphs")
         adapter, facts = (None, None) if job.spec.lora is None else await _with_adapter(engine, job)
         kept.opened = engine, loggers[0], start, init_s, ranks, adapter, facts
         # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
