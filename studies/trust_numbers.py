@@ -184,7 +184,7 @@ class OnGpu:
     """Tables of one configuration under three names, a pack of each H200, of five to nine launches."""
 
     def __init__(self) -> None:
-        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in range(1, 7)]
+        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in range(1, 8)]
         self.tables, _, *later = self.packs
         self.later = [table for pack in later for table in pack]
         self.every = [table for pack in self.packs for table in pack]
@@ -240,11 +240,6 @@ class OnGpu:
         """Return the spread of next launches over that of all, over the tables of a model, in per cent."""
         found = [[float(text.partition(" ")[0]) for text in row[:2]] for row in self._drifts(model)]
         return span([near / everything for everything, near in found])
-
-    def with_startup(self, model: str) -> str:
-        """Return the least and the largest rank correlation of rate and start-up time of a model's tables."""
-        found = sorted(float(row[2]) for row in self._drifts(model))
-        return f"{found[0]:+.2f} to {found[-1]:+.2f}"
 
     def throttled(self) -> int:
         """Return in how many tables all launches are `throttled`."""
