@@ -57,8 +57,9 @@ class Conversation:
             return
         further = request.further[place]
         self._prompt = self._target.continued(self._prompt, outcome, self._said[place])
-        # of a text, only the server knows the tokens
-        token_ids = self._prompt if isinstance(self._prompt, list) else self.turn.prompt_token_ids
+        # of a text, only the server knows the tokens: these are as many
+        about = [*self.turn.prompt_token_ids, *([0] * outcome.output_tokens), *further.tool_token_ids]
+        token_ids = self._prompt if isinstance(self._prompt, list) else about
         self.turn = replace(
             request, turn=number, prompt_token_ids=token_ids, output_tokens=further.output_tokens, further=()
         )

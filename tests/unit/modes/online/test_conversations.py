@@ -71,7 +71,8 @@ def test_each_turn_repeats_the_last_prompt_and_the_answer_s_own_tokens(stub: Stu
 
 def test_a_chat_repeats_its_messages_and_a_text_its_text(stub: Stub):
     talk(stub, asked(1, 2), 1, text=True, chat=True, body={})
-    talk(stub, asked(1, 2), 1, text=True, body={})
+    done = talk(stub, asked(1, 2), 1, text=True, body={})
+    assert [len(turn.prompt_token_ids) for turn in done.turns] == [2, 2 + 2 + 2]
     *_, chat, _, text = bodies(stub)
     said = [("user", "0 11"), ("assistant", " a a"), ("user", "0 12")]
     assert [(message["role"], message["content"]) for message in chat["messages"]] == said
@@ -138,11 +139,11 @@ def test_open_conversations_take_turns_and_begin_again_after_their_end(stub: Stu
 
 
 def test_only_a_first_turn_that_finds_too_much_in_the_cache_is_flagged():
-    turns = [Request(number, 0, [number, *range(9)], 2, turn=turn) for number in (0, 1) for turn in (1, 2)]
+    turns = [Request(number, 0, [number, turn, *range(8)], 2, turn=turn) for number in (0, 1) for turn in (1, 2)]
     done = LoadPass(0.0, 1.0, [], None, [])  # type: ignore[arg-type]
     spec = make_online_spec()
     for first, codes in ((0, []), (4, ["cross_iteration_prefix_hits"])):
-        rows = [row_of(turn, cached=first if turn.turn == 1 else 9) for turn in turns]
+        rows = [row_of(turn, cached=first if turn.turn == 1 else 30) for turn in turns]
         iteration = iteration_of(0, False, spec.load.points[0], done, rows)
         assert [flag.code for flag in first_turns_flags(turns, iteration, rows)] == codes
 

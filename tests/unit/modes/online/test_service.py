@@ -99,6 +99,19 @@ def test_a_time_per_token_has_no_tools_in_it() -> None:
     assert requests_of([one, both]).known("tpot_s").size == requests_of([one]).known("tpot_s").size == 1
 
 
+@pytest.mark.parametrize(("conversations", "offered"), [(None, 2.0), ("rotating", 4.0)])
+def test_what_a_load_with_a_rate_offers_are_conversations_unless_they_rotate(
+    conversations: Any, offered: float
+) -> None:
+    due = [(number / 4, 1 + number % 2) for number in range(8)]
+    rows = [row(at, at + 0.1, [1000], due_s=at, turn=turn, cached_prompt_tokens=2 * turn) for at, turn in due]
+    point = LoadPoint(request_rate=2.0, conversations=conversations)
+    iterations = [i.model_copy(update={"point": point}) for i in launch(2.0, rows).iterations if not i.warmup]
+    values = service_of(requests_of(rows), iterations, NO_LIMITS).values
+    assert values["offered_requests_per_s"] == pytest.approx(offered)
+    assert values["prompt_cached_share"] == pytest.approx((2 + 4) / (2 * 8))
+
+
 def test_pieces_of_several_tokens_have_one_gap_each() -> None:
     requests, service = served([row(0.0, 0.1, [60_000], 6, gap_tokens=[3, 3])])
     assert (requests.known("itl_s"), requests.known("tpot_s")) == (pytest.approx([0.06]), pytest.approx([0.06 / 5]))
