@@ -14,6 +14,12 @@ METHOD_KEY, SYNTHETIC = "rejection_sample_method", "synthetic"
 
 TOKENS_KEY = "num_speculative_tokens"
 
+RANDOM = "random"
+"""Value of its key `model` for a draft of random weights in the shape that fits the model; vLLM does not know it."""
+
+MADE = ("eagle3", "draft_model")
+"""Methods for which such a draft is made."""
+
 DEVIATIONS = 5
 """Standard deviations between the accepted length that was asked for and a measured one that proves another: by chance
 one launch in 1.7 million has it.

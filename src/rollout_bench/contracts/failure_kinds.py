@@ -19,6 +19,7 @@ _SHARED = (
         remedy="correct `model_base` too; a hub model must be in the local cache if the hub is out of reach",
     ),
     FailureKind("lora_unsupported", remedy="leave `lora` out for this model"),
+    FailureKind("draft_unsupported", remedy="name a trained draft, or use a method without one: `ngram`"),
     FailureKind("unsupported_quantization", remedy="[which one runs where](models-and-quantizations.md#what-is-known)"),
     FailureKind("too_few_devices", remedy=_CORES),
     FailureKind("visible_devices", remedy=_CORES),

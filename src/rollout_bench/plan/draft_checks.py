@@ -1,19 +1,20 @@
-"""Checks of the synthetic acceptance of drafts, which vLLM refuses only when it starts, or in its first step."""
+"""Checks of made drafts and of synthetic acceptance, which vLLM refuses only when it starts, or in its first step."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from rollout_bench.contracts.drafts import LENGTH, METHOD_KEY, RATES, SYNTHETIC, TOKENS_KEY, drafts_of
+from rollout_bench.contracts.drafts import LENGTH, MADE, METHOD_KEY, RANDOM, RATES, SYNTHETIC, TOKENS_KEY, drafts_of
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UnmeasurableError, UserError, value_text
 
 
 def check_draft_args(where: str, config: Mapping[str, Any]) -> None:
-    """Check the synthetic acceptance in the argument `speculative_config` at `where`, as vLLM's own validator does.
+    """Check a made draft and the synthetic acceptance in the argument `speculative_config` at `where`, as vLLM would.
 
     Raises:
         UserError: it is incomplete, contradicts itself, or no draft can have it.
     """
+    _check_random(where, config)
     length, rates, tokens = (config.get(key) for key in (LENGTH, RATES, TOKENS_KEY))
     asked = [key for key, value in ((LENGTH, length), (RATES, rates)) if value is not None]
     if config.get(METHOD_KEY) != SYNTHETIC:
@@ -41,6 +42,17 @@ def check_draft_args(where: str, config: Mapping[str, Any]) -> None:
             f"give {tokens} numbers from 1 down to 0, none above the one before: "
             f"{[round(0.8 ** (place + 1), 2) for place in range(min(tokens, 8))]}",
         )
+
+
+def _check_random(where: str, config: Mapping[str, Any]) -> None:
+    if config.get("model") != RANDOM:
+        return
+    if config.get("method") not in MADE:
+        raise UserError(
+            f"config: {where}.model: {RANDOM}: is for methods {' and '.join(MADE)}", f"write method: {MADE[0]}"
+        )
+    if config.get(TOKENS_KEY) is None:
+        raise UserError(f"config: {where}.model: {RANDOM}: the tokens of a draft are missing", f"write {TOKENS_KEY}: 3")
 
 
 def _are_rates(rates: Any, tokens: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.draft_models import args_with_draft
 from rollout_bench.measure.engine.lora import adapter_facts, adapter_request, probe_of, prompt_logprobs
 from rollout_bench.measure.engine.step_statistics import DRAFTS, StepStatLogger
 from rollout_bench.measure.launch.flags import (
@@ -117,15 +118,21 @@ class Generated:
     counters: dict[str, int]
 
 
-def arguments(spec: Spec) -> dict[str, Any]:
-    """Return the arguments of an engine of `spec`, without its model."""
+def arguments(spec: Spec, model: str) -> dict[str, Any]:
+    """Return the arguments of an engine of `spec` besides its `model`, a folder or hub id.
+
+    Raises:
+        MeasuringFailed: the draft that it needs cannot be made.
+    """
     if spec.platform == "cpu":
         note_packed_weights()
     defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
     if spec.platform != "cpu":  # which captures no graphs
         defaults["cudagraph_metrics"] = True
     # the supervisor starts each replica as a separate engine
-    return defaults | {name: value for name, value in spec.engine.args.items() if name != "data_parallel_size"}
+    return defaults | {
+        name: value for name, value in args_with_draft(spec, model).items() if name != "data_parallel_size"
+    }
 
 
 def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **more: Any) -> Any:
@@ -447,7 +454,7 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         from vllm import LLM
 
         bounds = _served_bounds(job.spec) if served else {}
-        llm = LLM(model=job.model, **{**bounds, **arguments(job.spec), **more})
+        llm = LLM(model=job.model, **{**bounds, **arguments(job.spec, job.model), **more})
         init_s = time.perf_counter() - start.began
         config, statistics = llm.llm_engine.vllm_config, None
         if config.observability_config.cudagraph_metrics:

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.drafts import ARGUMENT, LENGTH, RANDOM
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
 from rollout_bench.measure.probes.graph_reports import report_graphs
 
@@ -69,6 +70,9 @@ def settings_of(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     parts, parallel = vars(vllm_config), vllm_config.parallel_config
     compared = {name: value for name, value in asked.items() if name not in NOT_HELD}
+    if isinstance(drafts := asked.get(ARGUMENT), Mapping):  # whose engine has the made draft's folder, and rates
+        held = {key: value for key, value in drafts.items() if key != LENGTH and value != RANDOM}
+        compared[ARGUMENT] = held
     return {
         "resolved": {
             NAMES.get(field, field): _plain(getattr(parts[part], field))

@@ -19,6 +19,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent, end_groups, group_of
 from rollout_bench.measure.engine import lora
+from rollout_bench.measure.engine.draft_models import args_with_draft
 from rollout_bench.measure.launch.protocol import SERVER
 from rollout_bench.measure.probes.loaded_weights import CENSUS
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
@@ -46,7 +47,7 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any], adapter: Path | N
         "worker_extension_cls": CENSUS,
         "enable_prompt_tokens_details": True,  # so that an answer says how many of its prompt's tokens were cached
     }
-    given: dict[str, Any] = {**ours, **spec.engine.args, **more}
+    given: dict[str, Any] = {**ours, **args_with_draft(spec, model), **more}
     needs_template = load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model)))
     return [
         *("--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"),

@@ -144,7 +144,7 @@ async def open_async(job: Job, context: EngineContext, kept: KeptEngine) -> Asyn
 
         # the context sets the number of tokens in a step: a server's value, as in verl
         engine = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(model=job.model, **arguments(job.spec)),
+            AsyncEngineArgs(model=job.model, **arguments(job.spec, job.model)),
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[logger],
         )

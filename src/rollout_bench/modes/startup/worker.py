@@ -141,7 +141,7 @@ def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan
     from vllm.engine.arg_utils import EngineArgs
 
     loads = job.spec.of(StartupSpec).load_format
-    given = arguments(job.spec) | ({} if loads == "auto" else {"load_format": loads})
+    given = arguments(job.spec, job.model) | ({} if loads == "auto" else {"load_format": loads})
     make, made = EngineArgs.create_engine_config, [began]
 
     def timed(*args: Any, **kwargs: Any) -> Any:
