@@ -316,6 +316,10 @@ def one_cache_name(dtype: str) -> str:
     return {"fp8": "fp8_e4m3"}.get(dtype, dtype)
 
 
+RUNNER = "use_v2_model_runner"
+"""Resolved setting: which of its two model runners vLLM chose, by the model, its weights' format and what is set."""
+
+
 class AdapterFacts(Strict):
     """An adapter, and what shows that requests use it."""
 

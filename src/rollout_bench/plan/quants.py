@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.record import one_cache_name
+from rollout_bench.contracts.record import RUNNER, one_cache_name
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
 from rollout_bench.core.errors import UnmeasurableError, UserError
 from rollout_bench.plan.config import QuantSettings
@@ -217,6 +217,9 @@ SIZES = frozenset(
 """Keys of a model's config.json whose change makes it another model."""
 
 
+CHOOSES_RUNNER = {"variables.VLLM_USE_V2_MODEL_RUNNER"}
+
+
 def confounders(
     own: Spec,
     other: Spec,
@@ -235,7 +238,8 @@ def confounders(
         resolved: both engines' resolved settings, for the values of unset arguments.
 
     Returns:
-        `args.<argument>`, `variables.<name>` or `multiprocess` -> its value on both sides.
+        `args.<argument>`, `variables.<name>` or `multiprocess` -> its value on both sides. `args.use_v2_model_runner`
+        is no argument: a quantization may make vLLM choose its older model runner, which costs time of its own.
     """
     mine, theirs = _engine_facts(own), _engine_facts(other)
     compared = {f"args.{FOLLOWS_LENGTHS}"} if own.workload.name != other.workload.name else set()
@@ -252,6 +256,9 @@ def confounders(
         ]
         if values[0] != values[1]:
             found[fact] = values[0], values[1]
+    runners = [str(usual.get(RUNNER, NOT_SET)) for usual in resolved]
+    if NOT_SET not in runners and runners[0] != runners[1] and not {*compared, *found} & CHOOSES_RUNNER:
+        found[f"args.{RUNNER}"] = runners[0], runners[1]
     return dict(sorted(found.items()))
 
 

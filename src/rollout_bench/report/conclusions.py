@@ -166,8 +166,21 @@ def _trends(rows: Sequence[Row], collection: ResultSet) -> list[Section]:
             ends = sorted((lowest, highest), key=itemgetter(0)) if apart else (known[0], known[-1])
             sure = f"The speed-up of {of} changes with {name} (these intervals have no common value)"
             trend = sure if apart else f"No change of the speed-up of {of} with {name} is shown"
-            items.append(f"{trend}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in ends)}.")
+            shown = ", ".join(f"{_ratio(row.comparison)} at {value:,.6g}" for value, row in ends)
+            items.append(f"{trend}: {shown}{_turn(line.rows)}.")
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
+
+
+def _turn(rows: Sequence[tuple[float, Row]]) -> str:
+    """Return where a speed-up turns into a loss over a swept value, or a loss into one; empty if it does not."""
+    better, worse = (
+        [value for value, row in rows if row.comparison.verdict == verdict] for verdict in ("faster", "slower")
+    )
+    if better and worse and max(better) < min(worse):
+        return f"; it is faster up to {max(better):,.6g}, and slower from {min(worse):,.6g}"
+    if better and worse and max(worse) < min(better):
+        return f"; it is slower up to {max(worse):,.6g}, and faster from {min(better):,.6g}"
+    return ""
 
 
 def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], collection: ResultSet) -> Section:

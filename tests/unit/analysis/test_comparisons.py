@@ -23,6 +23,7 @@ from rollout_bench.contracts.record import CacheFacts, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.report.summary import summary_of
 
 BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
 MIRROR = {"faster": "slower", "slower": "faster"}
@@ -345,3 +346,27 @@ def test_an_adapter_that_keeps_the_model_from_being_compiled_gets_no_verdict(tmp
     found = comparisons(tmp_path, make_plan([BF16, apart], baseline={"setting": "default"}), *theirs, *own)[1]
     assert found.verdict == ("slower" if mode == "NONE" else "unknown")
     assert ("compiles the model without an adapter only" in found.reason) == (mode != "NONE")
+
+
+@pytest.mark.parametrize(
+    ("runners", "variable", "told"),
+    [
+        ((True, False), None, True),
+        ((True, True), None, False),
+        ((None, True), None, False),
+        ((True, False), "0", False),
+    ],
+)
+def test_a_quantization_that_changes_the_model_runner_is_told(
+    tmp_path: Path, runners: tuple[bool | None, bool | None], variable: str | None, told: bool
+) -> None:
+    for quant, runner, factor in zip(("bf16", "w8a8"), runners, (1, 2), strict=True):
+        environment = {"VLLM_USE_V2_MODEL_RUNNER": variable} if variable and quant == "w8a8" else {}
+        spec = make_spec(quant=quant)
+        spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"environment": environment})})
+        for launch in range(3):
+            made = make_record(spec, launch, [factor * 400.0 * (1 + launch / 1000)] * 3)
+            resolved = {**made.engine.resolved, **({} if runner is None else {"use_v2_model_runner": runner})}
+            save(tmp_path, made.model_copy(update={"engine": made.engine.model_copy(update={"resolved": resolved})}))
+    text = summary_of(tmp_path, collect(tmp_path, None)).text
+    assert ("Also different from bf16 in w8a8: use_v2_model_runner False / True." in text) is told

@@ -510,8 +510,10 @@ def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
         ((1.0, 1.0, 2.0), r"changes with output_tokens .*: 1\.\S* .* at 256, 2\.\S* .* at 16,384\."),
         ((1.0, 2.0, 1.0), r"changes with output_tokens .*: 1\.\S* .* at 256, 2\.\S* .* at 1,024\."),
         ((1.0, 1.0, 1.0), "No change of the speed-up of w8a8"),
+        ((1.5, 1.0, 0.8), r" at 16,384; it is faster up to 256, and slower from 16,384\."),
+        ((0.8, 0.9, 1.5), r" at 16,384; it is slower up to 1,024, and faster from 16,384\."),
     ],
-    ids=["at the end", "in the middle", "nowhere"],
+    ids=["at the end", "in the middle", "nowhere", "to a loss", "to a gain"],
 )
 def test_a_speed_up_over_lengths_has_a_sentence(tmp_path: Path, gains: tuple[float, ...], text: str) -> None:
     specs = []

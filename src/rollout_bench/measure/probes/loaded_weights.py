@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.drafts import ARGUMENT, LENGTH, RANDOM
-from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
+from rollout_bench.contracts.record import RUNNER, CacheFacts, EngineFacts, Served, WeightBytes
 from rollout_bench.measure.probes.graph_reports import report_graphs
 
 CENSUS = f"{__name__}.WeightCensus"
@@ -79,7 +79,8 @@ def settings_of(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
             for part, fields in FIELDS.items()
             for field in fields
             if hasattr(parts.get(part), field)
-        },
+        }
+        | ({RUNNER: bool(vllm_config.use_v2_model_runner)} if hasattr(vllm_config, RUNNER) else {}),
         "overruled": overruled(
             [parts, *(vars(parts[part]) for part in FIELDS if parts.get(part) is not None)], compared
         ),
