@@ -16,6 +16,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.launch_scripts import VARIABLE, ScriptWords, is_script, trl_arguments, verl_arguments
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
+from rollout_bench.trainers.training_log import trl_generation_s, verl_generation_s
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
 from rollout_bench.trainers.verl import verl_config, verl_cycle, verl_placement
 
@@ -60,7 +61,7 @@ def verl_text(argv: Sequence[str]) -> str:
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
     settings = replace(settings, starts_main=options.starts_main)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
-    return _config_text(options, _whole_config(options, settings, made, verl_cycle, verl_placement))
+    return _config_text(options, _whole_config(options, settings, made, verl_cycle, verl_placement, verl_generation_s))
 
 
 def _hydras_file(options: argparse.Namespace) -> list[str]:
@@ -96,7 +97,7 @@ def trl_text(argv: Sequence[str]) -> str:
     foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
     made = trl_config(settings, options.one_engine, trainer, options.lengths, options.lengths_file)
-    return _config_text(options, _whole_config(options, settings, made, trl_cycle, trl_placement))
+    return _config_text(options, _whole_config(options, settings, made, trl_cycle, trl_placement, trl_generation_s))
 
 
 def _parser(trainer: str, overrides: str) -> Parser:
@@ -114,7 +115,8 @@ def _parser(trainer: str, overrides: str) -> Parser:
         ("--cycle", "cycle", "one engine's whole step: does the quantization still pay with its weight updates?"),
     ):
         choice.add_argument(flag, action="store_const", dest="measured", const=measured, help=f"measure {says}")
-    log = f"with --placement: log of a training with {trainer}, which has its time of training"
+    log = f"log of a training with {trainer}: the summary has its time of generation beside the measured one; with "
+    log += "--placement its time of training is that of the step"
     parser.add_argument("--log", type=Path, metavar="FILE", help=log)
     parser.add_argument(
         "--lengths",
@@ -162,8 +164,8 @@ def _options(
         options.overrides += [word for word in overrides if not VARIABLE.fullmatch(word)]
         options.from_script, options.environment = script.lines, script.environment
         options.starts_main = script.starts_main
-    if options.log is not None and options.measured != "placement":
-        raise UserError("--log: has the time of training, which is part of a placement only", "add --placement")
+    if options.log is not None and options.measured == "cycle":
+        raise UserError("--log: --cycle has no time to take from it", "leave one of them out")
     options.one_engine = options.measured in ("engine", "cycle")
     return options
 
@@ -181,10 +183,12 @@ def _whole_config(
     made: MadeConfig,
     cycle: Callable[[TrainerFile, MadeConfig], MadeConfig],
     placement: Callable[[TrainerFile, MadeConfig, Path | None], MadeConfig],
+    generation_s: Callable[[Path], float],
 ) -> MadeConfig:
     """Return the config of what the options measure, with the lines of the script that it is made from.
 
-    `made` is of a step's generation; `cycle` and `placement` make a config of a whole step from it.
+    `made` is of a step's generation; `cycle` and `placement` make a config of a whole step from it. `generation_s`
+    returns the time of generation in a trainer's log.
     """
     if options.measured == "cycle":
         made = cycle(settings, made)
@@ -192,6 +196,8 @@ def _whole_config(
         made = placement(settings, made, options.log)
     else:
         made = made.compared(WHILE_LOADING)
+        if options.log is not None:
+            made = made.with_logged(generation_s(options.log), options.log)
     if options.environment:
         engine = made.config.get("engine") or {}
         engine = {**engine, "environment": {**engine.get("environment", {}), **options.environment}}

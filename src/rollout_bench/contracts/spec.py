@@ -142,6 +142,10 @@ class Workload(Strict):
     caveat: Annotated[str, Field(min_length=1, max_length=200)] | None = absent(
         "What this load leaves out of the one that it stands for, in words; plan, record and summary say it."
     )
+    logged_generation_s: Annotated[Number, Field(gt=0)] | None = absent(
+        "Time of generation in a step of the training that this load is of, by its log, in seconds; the summary has it "
+        "beside what was measured."
+    )
     turns: Turns | None = absent(
         "Turns of each sequence, with a tool between: {count: 3, tool_ms: 500, tool_tokens: 64}, in modes rollout and "
         "online. Online, they are the conversations of users: each turn is a request, which repeats prompt and answer "

@@ -26,7 +26,7 @@ from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import uncompared
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import first_few, percent, plain_percent, ratio, several
+from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio, several
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import confounders_text
@@ -135,6 +135,7 @@ def _values(rows: Sequence[Row], collection: ResultSet, latencies: Latencies) ->
     items = _items(
         *lines[1:MOST],
         more,
+        _beside_the_log(others, ()),
         *_uncompared(rows, collection),
         *_doubts(rows),
         step,
@@ -171,6 +172,25 @@ def _trends(rows: Sequence[Row], collection: ResultSet) -> list[Section]:
     return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
 
 
+def _beside_the_log(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return the time of generation in a trainer's log with what was measured; empty if no load has one."""
+    known = [
+        (row.used[0].record.spec.workload.logged_generation_s, row)
+        for row in rows
+        if row.used and "step_time_s" in row.values
+    ]
+    loads = grouped((logged_s, row) for logged_s, row in known if logged_s is not None)
+    sentences = []
+    for logged_s, of in loads.items():
+        names = [_side(row, axes) if axes else row.name for row in of]
+        times = [f"{name} {number(row.values['step_time_s'], 3)} s" for row, name in zip(of, names, strict=True)]
+        sentences.append(
+            f"In the training's log generation takes {number(logged_s, 3)} s of a step; the engines alone take"
+            f" {', '.join(times)}. What differs is the trainer's own work around them, waits, or another load."
+        )
+    return " ".join(sentences)
+
+
 def _turn(rows: Sequence[tuple[float, Row]]) -> str:
     """Return where a speed-up turns into a loss over a swept value, or a loss into one; empty if it does not."""
     better, worse = (
@@ -201,6 +221,7 @@ def _conclusion(loads: Sequence[tuple[Row, Sequence[Row], Sequence[Row]]], colle
             f"{load}{line}" for line in (more, _best_configuration(base, others, lacking, axes, collection)) if line
         ]
         confidence = collection.comparison.confidence
+        lines += [_beside_the_log([base, *others], axes)]
         lines += pays_sentences(others, confidence, lambda row: _side(row, axes))
         lines += [
             _by_others(others, axes, baseline),

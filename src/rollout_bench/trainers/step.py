@@ -226,6 +226,15 @@ class MadeConfig:
         note = f"The settings name no quantization, so {other} is compared; --config quants=[bf16,...] names others."
         return replace(self, head=(*self.head, note), config=self.config | {"quants": ["bf16", other]})
 
+    def with_logged(self, generation_s: float, log: Path) -> "MadeConfig":
+        """Return the config with the time of generation in a step of the training, by its `log`."""
+        time_s, loads = round(generation_s, 3), self.config["workload_settings"]
+        changed = {name: load | {"logged_generation_s": time_s} for name, load in loads.items()}
+        note = (
+            f"Generation took {time_s} s in a step of the training, by {log}; the summary says it beside what it took."
+        )
+        return replace(self, head=(*self.head, note), config=self.config | {"workload_settings": changed})
+
     def yaml(self, command: str) -> str:
         """Return the YAML file: the explanation as comments, then the config."""
         lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.explanation}".splitlines()

@@ -89,6 +89,31 @@ def trl_time(path: Path, devices: int, updates: float, waves: int = 1) -> tuple[
     return _train_s_line(path, seconds, devices, f"{source}, {f'without {left_out}' if left_out else included}")
 
 
+VERL_GENERATION = "timing_s/gen"
+"""verl's time of generation, with its agent loop and rewards that are computed in it."""
+
+
+def verl_generation_s(path: Path) -> float:
+    """Return the time of verl's generation in a step, in seconds: the median over steps after the first.
+
+    Raises:
+        UserError: if the log cannot be read, or has too few steps with it.
+    """
+    steps = _column(_rows(path), VERL_GENERATION)
+    return median(_later(steps, path, VERL_GENERATION, "give verl's metrics: trainer.logger=[console,file]"))
+
+
+def trl_generation_s(path: Path) -> float:
+    """Return the time of TRL's generation, in seconds: the median over generations after the first.
+
+    Raises:
+        UserError: if the log cannot be read, or has too few generations.
+    """
+    rows = [{name.rpartition(".vLLM.")[2]: value for name, value in row.items()} for row in _rows(path)]
+    remedy = "give what TRL sends to wandb or mlflow, exported as CSV: other logs lack the time of generation"
+    return median(_later(_column(rows, "generate"), path, "profiling/Time taken: ...vLLM.generate", remedy))
+
+
 def _train_s_line(path: Path, seconds: float, devices: int, source: str) -> tuple[float, str]:
     total = round(seconds * devices, 3)
     return total, (

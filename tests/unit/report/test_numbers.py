@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from synthetic_records import (
     GIB,
     INVALID,
     OUTPUT_TOKENS,
+    SEQUENCES,
     changed,
     make_plan,
     make_record,
@@ -39,6 +41,7 @@ from rollout_bench.analysis.timed.experiments import ResultSet, measured_experim
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
+from rollout_bench.core.numbers import number
 from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
@@ -502,6 +505,21 @@ def test_a_summary_says_the_caveat_of_a_load_as_text(tmp_path: Path) -> None:
     assert "its adapter" in summary.markdown
     assert "its adapter" in summary.html
     assert "<b>without" not in summary.html + summary.markdown
+
+
+def test_a_summary_has_the_generation_of_a_trainings_log_beside_the_measured_one(tmp_path: Path) -> None:
+    for quant, factor in (("bf16", 1), ("w8a8", 2)):
+        spec = make_spec(quant=quant)
+        load = spec.workload.model_copy(update={"logged_generation_s": 31.2})
+        for launch in range(3):
+            made = make_record(spec.model_copy(update={"workload": load}), launch, [factor * (400.0 + launch)] * 3)
+            save(tmp_path, made)
+    tokens = SEQUENCES * OUTPUT_TOKENS
+    alone = [fmean(tokens / (factor * (400.0 + launch)) for launch in range(3)) for factor in (1, 2)]
+    words = f"the engines alone take bf16 {number(alone[0], 3)} s, w8a8 {number(alone[1], 3)} s. What differs"
+    assert f"generation takes 31.2 s of a step; {words}" in " ".join(
+        summary_of(tmp_path, collect(tmp_path, None)).text.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from trainer_commands import USUAL, Made, rows
 from training_runs import FILES
 
 from rollout_bench.plan.fit.architecture import known_config
-from rollout_bench.trainers.training_log import trl_time, verl_time
+from rollout_bench.trainers.training_log import trl_generation_s, trl_time, verl_generation_s, verl_time
 
 WHOLE_STEPS = rows("whole_steps.yaml")
 GENERATE = "profiling/Time taken: GRPOTrainer.vLLM.generate"
@@ -216,17 +216,46 @@ def test_the_time_of_a_log_is_planned_and_explained(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
+    ("command", "log", "logged_s"),
+    [
+        ("from-verl", json.dumps([{"timing_s/gen": took} for took in (90.0, 30.0, 31.5, 33.0)]), 31.5),
+        ("from-verl", "".join(f"step:{n} - timing_s/gen:{30 + n}\n" for n in range(4)), 32.0),
+        ("from-trl", json.dumps([{GENERATE: took} for took in (90.0, 12.0, 11.0)]), 11.5),
+    ],
+    ids=["verl's file", "verl's console", "trl"],
+)
+@pytest.mark.parametrize("option", ["", "--one-engine "])
+def test_the_generation_of_a_log_is_part_of_the_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, log: str, logged_s: float, option: str
+):
+    made = Made(command, tmp_path, capsys)
+    made(f"{option}--log {written(tmp_path, log)}")
+    assert {one.spec.workload.logged_generation_s for one in planned(made.text).experiments} == {logged_s}
+    assert f"Generation took {logged_s} s in a step of the training, by {tmp_path}" in made.account
+
+
+@pytest.mark.parametrize(
     ("read", "content", "problem", "remedy"),
     [
+        (verl_generation_s, json.dumps(HISTORY), "has 0 steps with timing_s/gen", "trainer.logger"),
+        (trl_generation_s, json.dumps(HISTORY), "profiling/Time taken: ...vLLM.generate", "wandb or mlflow"),
         (trl_time, json.dumps(HISTORY[:1]), "has 1 step with step_time, but 2 are needed", "trainer_state.json"),
         (trl_time, "\x00not a log", "has 0 steps with step_time", "trainer_state.json"),
         (trl_time, json.dumps([*HISTORY, {GENERATE: 60.0}]), "generation takes longer", "log of one training"),
         (verl_time, json.dumps(HISTORY), "has 0 steps with timing_s/update_actor", "trainer.logger"),
         (verl_time, "[" * 100_000, "has 0 steps with timing_s/update_actor", "trainer.logger"),
     ],
-    ids=["one step", "binary", "longer", "of another trainer", "nested"],
+    ids=[
+        "no generation of verl",
+        "no generation of TRL",
+        "one step",
+        "binary",
+        "longer",
+        "of another trainer",
+        "nested",
+    ],
 )
 def test_a_log_without_training_is_refused(tmp_path: Path, read: Any, content: str, problem: str, remedy: str):
     path = written(tmp_path, content)
     with refused(problem, remedy):
-        read(path, *([1, 1] if read is trl_time else [1]))
+        read(path, *{trl_time: [1, 1], verl_time: [1]}.get(read, []))
