@@ -1,6 +1,7 @@
 """What a user has who installs the wheel and has no clone."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -59,7 +60,10 @@ def test_the_wheel_has_the_version_and_every_file(installed: Installed):
     assert "rollout_bench/share/workflow/rules/measure.smk" in shared
     with zipfile.ZipFile(installed.wheel) as wheel:
         described = wheel.read(f"rollout_bench-{__version__}.dist-info/METADATA").decode()
-    assert described.endswith((REPOSITORY / "README.md").read_text())
+    _, _, shown = described.partition("\n\n")
+    addresses = "https://(github.com/OWNER/rollout-bench/blob|raw.githubusercontent.com/OWNER/rollout-bench)/main/"
+    assert re.sub(addresses, "", shown) == (REPOSITORY / "README.md").read_text()
+    assert re.findall(r"\]\((?!https://|#)[^)]*\)", shown) == [], "an index has no files beside the page"
     assert installed.bench("--version").stdout.startswith(f"rollout-bench {__version__} (measurement_version ")
     remedy = installed.bench("plan", "--config", "=1").stdout.splitlines()[1]
     page = remedy.removeprefix("  -> ").partition(" ")[0]
