@@ -40,7 +40,7 @@ _SHARED = (
     FlagKind(
         "acceptance_not_proven",
         "I",
-        found="other numbers of drafted tokens were accepted than synthetic acceptance was to accept",
+        found="drafts are not accepted as often as asked",
         remedy="use another vLLM, or leave `rejection_sample_method` out",
         mended_by="use another vLLM, or leave rejection_sample_method out (the flag says what was accepted)",
     ),
@@ -156,7 +156,7 @@ _SHARED = (
         "text_not_real",
         "W",
         found="drafts are accepted by chance, so the text is not real",
-        remedy="nothing: speeds hold for that accepted length",
+        remedy="nothing: speeds hold",
         if_all="speeds hold for the accepted length that was asked for",
     ),
     FlagKind(

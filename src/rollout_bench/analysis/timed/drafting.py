@@ -59,7 +59,8 @@ def break_evens(others: Sequence[Row], confidence: float) -> list[BreakEven]:
     A step of the target costs the same whatever it accepts. So throughput is proportional to the accepted length B, and
     at a speed-up s the break-even is B / s; the interval is that of s. Prefill does not become shorter, nor does the
     end of a step in which few sequences are left. If they are a share p of the baseline's time, B / s is off by p of
-    the distance between B and the break-even, toward B. It never is on the other side of B.
+    the distance between B and the break-even, toward B. It never is on the other side of B. Where only
+    some steps have a draft, as with n-grams, it holds for that share of them.
 
     If two measured lengths of equal drafts have speed-ups on both sides of 1, the time per token is interpolated
     linearly in 1 / B between these two. That has no such bias. The interval is Fieller's, from pairs of launches.
