@@ -1,4 +1,4 @@
-"""Hooks of mkdocs for the documentation's site: the reference tables become pages."""
+"""Hooks of mkdocs for the documentation's site: the reference tables become pages, and each names its version."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,14 @@ from typing import Any
 
 import pandas as pd
 from mkdocs.structure.files import File, Files
+
+from rollout_bench import __version__
+
+
+def on_config(config: Any) -> Any:
+    """Say below each page which version it is for."""
+    config["copyright"] = f"For rollout-bench {__version__}"
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -35,8 +35,11 @@ TOLD = (
 )
 """Arguments of an engine that a setting shows: those that decide its speed."""
 
-NUMBERS = ("launches", "tok/s per device", "low", "high")
-"""Columns of numbers: valid launches, the mean of their output tokens per second and device, its 95 % interval."""
+NUMBERS = ("tok/s per device", "low", "high", "launches")
+"""Columns of numbers: mean output tokens per second and device, its 95 % interval, and the valid launches."""
+
+COLUMNS = (*SHOWN, *NUMBERS, "arguments")
+"""Columns of a CSV file."""
 
 ORDER = ("model", "load", "mode", "devices", "setting", "quant")
 
@@ -69,8 +72,8 @@ def _of_csv(path: Path) -> list[Speed]:
         frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}", remedy) from None
-    if list(frame.columns) != [*WORDS, *NUMBERS] or not all(pd.api.types.is_numeric_dtype(frame[n]) for n in NUMBERS):
-        raise UserError(f"{path}: has other columns than {', '.join((*WORDS, *NUMBERS))}", remedy)
+    if tuple(frame.columns) != COLUMNS or not all(pd.api.types.is_numeric_dtype(frame[n]) for n in NUMBERS):
+        raise UserError(f"{path}: has other columns than {', '.join(COLUMNS)}", remedy)
     lines = frame.astype(dict.fromkeys(WORDS, str)).to_dict("records")
     return [{str(name): None if pd.isna(value) else value for name, value in line.items()} for line in lines]
 
@@ -95,7 +98,7 @@ def _speed(row: Row) -> Speed:
         "arguments": _text(arguments),
     }
     numbers = (None if value is None else float(f"{value:.6g}") for value in (sum(rates) / len(rates), *interval))
-    return words | dict(zip(NUMBERS, (len(rates), *numbers), strict=True))
+    return words | dict(zip(NUMBERS, (*numbers, len(rates)), strict=True))
 
 
 def _weights(spec: Spec) -> str:
@@ -156,7 +159,7 @@ def files_of(paths: Sequence[Path]) -> dict[str, str]:
         UserError: a path has no such results.
     """
     speeds = _ordered(speed for path in paths for speed in speeds_of(path))
-    view, frame = view_of(speeds), pd.DataFrame(speeds, columns=[*WORDS, *NUMBERS])
+    view, frame = view_of(speeds), pd.DataFrame(speeds, columns=COLUMNS)
     return {
         "txt": terminal("", [view], []),
         "md": markdown("", [view], [], {}, title="Speeds"),
