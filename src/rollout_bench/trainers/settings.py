@@ -74,6 +74,11 @@ _LAYERS = {
     "linear_proj": ["o_proj"],
     "linear_fc1": ["gate_proj", "up_proj"],
     "linear_fc2": ["down_proj"],
+    "linear_q": ["q_proj"],  # from here on those of type canonical_lora
+    "linear_k": ["k_proj"],
+    "linear_v": ["v_proj"],
+    "linear_fc1_gate": ["gate_proj"],
+    "linear_fc1_up": ["up_proj"],
 }
 """Megatron's name of layers -> their names in transformers."""
 

@@ -68,6 +68,12 @@ ADAPTER = "the base model is measured, without the LoRA adapter (rank {}) that v
 ADAPTERS = ("lora.rank", "lora.alpha", "lora.target_modules"), ("lora_rank", "lora_alpha", "target_modules")
 """Keys below the model for an adapter's rank, alpha and layers: Megatron's, which come first, and FSDP's."""
 
+ONLY_OF_ADAPTERS = (
+    "lora.fully_sharded_loras", "lora.exclude_modules", "exclude_modules", "target_parameters", "lora_adapter_path",
+    "lora.adapter_path",
+)  # fmt: skip
+"""Further keys below the model that no run without an adapter in its engines reads."""
+
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
 
@@ -275,7 +281,7 @@ def _unread(settings: TrainerFile) -> set[str]:
     unread |= {f"{one}mtp.enable_rollout" for one in sections if one != section or not settings.get(f"{one}mtp.enable")}
     used = _adapter_keys(settings)
     unread |= {f"{MODEL}{name}" for keys in ADAPTERS if keys != used for name in keys}
-    return unread | ({f"{MODEL}lora.fully_sharded_loras"} if used is None else set())
+    return unread | ({f"{MODEL}{name}" for name in ONLY_OF_ADAPTERS} if used is None else set())
 
 
 def _account(settings: TrainerFile, *unread: str) -> str:

@@ -36,7 +36,10 @@ def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof, *,
         )
         return [invalid("output_changed", sentence)]
     still = max(proof.trained - proof.changed_trained for proof in (second, first))
-    if still:
+    lost = loaded.trained - min(second.trained, first.trained)  # of an adapter, only tensors with values have to change
+    if lost > 0:
+        what = f"{lost} of {loaded.trained} tensors of its adapter had only zeros"
+    elif still:
         what = f"{still} of {first.trained} weights that had to change were what they had been before"
     elif second.tokens == loaded.tokens:
         what = "the engine generated the same greedy tokens as before"

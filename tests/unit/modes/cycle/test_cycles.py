@@ -247,6 +247,12 @@ OTHER = "3" * 16
         ),
         ({"changed_trained": 47}, {}, "update_without_effect", "1 of 48 weights that had to change"),
         ({}, {"changed_trained": 46}, "update_without_effect", "2 of 48 weights that had to change"),
+        (
+            {"trained": 24, "changed_trained": 24},
+            {},
+            "update_without_effect",
+            "24 of 48 tensors of its adapter had only zeros",
+        ),
         ({"tokens": "first"}, {}, "update_without_effect", "the same greedy tokens as before"),
     ],
     ids=[
@@ -256,6 +262,7 @@ OTHER = "3" * 16
         "no numbers",
         "a weight stays",
         "stays on the way back",
+        "an adapter comes in half",
         "tokens stay",
     ],
 )
