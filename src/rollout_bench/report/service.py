@@ -80,6 +80,7 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
                 most=rates.most if kept == "falls behind" else None,
                 sent=_requests_of_pass(row),
                 needed=_requests_of_pass(row) if iterations else _requests_needed(row, rated[0]),
+                seems_behind=rates.seems_behind(row),
             )
             for row, state, kept, iterations in zip(
                 rates.rated, rates.states, rates.kept_up, rates.iterations, strict=True
@@ -236,6 +237,11 @@ class _Rates:
         """Places of the loads at the edge that are not known to be served, or not to be."""
         limit = self.states.index("falls behind") if "falls behind" in self.states else len(self.states)
         return [place for place in range(kept_count(self.states), limit) if self.states[place] == "undecided"]
+
+    def seems_behind(self, row: Row) -> bool:
+        """Return whether a load is more likely not to be served than to be."""
+        share = row.values.get("within_limits_share", 1.0) if self.has_limits else 1.0
+        return share < self._slo.attainment or row.values.get("kept_up_share", 1.0) < KEPT_UP
 
     def sentence(self, short: bool = False) -> str:
         """Return which of the loads the server serves; `short`: by the limits alone if there are any."""

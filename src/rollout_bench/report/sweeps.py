@@ -38,6 +38,7 @@ class RatedLoad:
         most: requests per second that the server answered, if it fell behind; else None.
         sent: requests of a pass.
         needed: requests of a pass that are likely to decide it.
+        seems_behind: whether an undecided load is more likely to fall behind, or to miss its limits, than not.
     """
 
     rate: float
@@ -45,6 +46,7 @@ class RatedLoad:
     most: float | None
     sent: int
     needed: int
+    seems_behind: bool = False
 
 
 def more_requests(sent: int, rate: float = 0.0, latency_s: float = 0.0) -> int:
@@ -96,7 +98,8 @@ def next_loads(
         rates = _divided([highest, *open_rates, *([] if open_rates else around), end])
     elif kept:
         step = f"raise the rate until {until}"
-        rates = [highest, *open_rates, 2 * open_rates[-1]] if undecided else [highest, 2 * highest, 4 * highest]
+        higher = [] if undecided and undecided[-1].seems_behind else [2 * (open_rates or [highest])[-1]]
+        rates = [highest, *open_rates, *higher] if undecided else [highest, *higher, 4 * highest]
     elif behind:
         step = "measure lower rates"
         rates = (

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from rollout_bench.cluster.claims import running_launches
+from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
@@ -147,7 +148,8 @@ class RunState:
         self._running: dict[str, RunningJob] = {}
         self._ended_jobs = 0
         self._took_s: dict[tuple[str, ...], float] = {}  # experiments of a job -> duration of the last such job
-        self._failed = self._flagged = 0
+        self._failed = self._flagged = self._invalid = 0
+        self._disturbed_by = ""  # the flag of the first launch that does not count since the machine was disturbed
         self._has_plan = (self._results / PLAN).is_file()
         self._is_gone = False
 
@@ -160,7 +162,11 @@ class RunState:
                 running.setdefault(mark, {})[str(RESULTS / record)] = progress
         newly_gone = self._has_plan and not self._is_gone and not (self._results / PLAN).is_file()
         self._is_gone |= newly_gone
+        was_told = bool(self._disturbed_by)
         ended = [GONE] * newly_gone + [self._ended(mark, now) for mark in [*self._running] if mark not in running]
+        if self._disturbed_by and not was_told:
+            kind = FLAGS[self._disturbed_by]
+            ended.append(f"{kind.found}: such a launch is invalid, so it enters no number\n  -> {kind.remedy}")
         for mark, launches in running.items():
             if mark not in self._running:
                 number = self._first + self._ended_jobs + len(self._running) + 1
@@ -170,7 +176,8 @@ class RunState:
         shown = [job.line(total) for job in list(self._running.values())[:SHOWN]]
         left_s = self.left_s(now)
         time_left = f", {self._limit or 'about '}{duration(left_s)} left" if left_s else ""
-        doubts = "".join(f"; {n} {what}" for n, what in ((self._failed, "failed"), (self._flagged, "flagged")) if n)
+        counts = {"failed": self._failed, "invalid": self._invalid, "flagged": self._flagged}
+        doubts = "".join(f"; {count} {what}" for what, count in counts.items() if count)
         spent_s = now - self._began
         bar = f"{progress_bar(spent_s / (spent_s + left_s))} " if left_s and can_redraw() else ""
         state = f"{bar}{elapsed(self._began)} elapsed{time_left}{doubts}"
@@ -196,7 +203,12 @@ class RunState:
             return "failed" if has_failed else "unknown" if self._is_gone else "not measured"
         made = read_launched(path, self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
-        self._flagged += bool(flags)
+        if invalid := [flag.code for flag in made.validity if flag.severity == "invalid" and flag.load is None]:
+            self._invalid += 1
+            flags = f"invalid: {flags}"
+            self._disturbed_by = self._disturbed_by or next((code for code in invalid if FLAGS[code].disturbs), "")
+        else:
+            self._flagged += bool(flags)
         passes = [each for each in getattr(made, "iterations", []) if not each.warmup]
         per_s = sum(each.output_tokens for each in passes) / (sum(each.elapsed_s for each in passes) or 1.0)
         return (f"{rate(per_s)} tok/s" if passes else "done") + (f" ({flags})" if flags else "")

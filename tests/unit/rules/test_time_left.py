@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from synthetic_records import INVALID, make_record, save
 from workspace import TINY
 
 from rollout_bench.contracts.progress import LaunchProgress
@@ -103,3 +104,28 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     assert moved == live_view.GONE
     assert ended.startswith(f"block 1 of {BLOCKS}: bf16 unknown, ")
     assert state.lines()[0] == []
+
+
+def test_a_launch_that_does_not_count_is_told_at_once_with_its_remedy(
+    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: dict[str, tuple[LaunchProgress, None]] = {}
+    monkeypatch.setattr(live_view, "running_launches", lambda _: running)
+    state = live_view.RunState(ResultsState(plan, tmp_path), plan.by_record)
+    first, second, *_ = plan.jobs.values()
+    begun, said = (LaunchProgress(text="pass", passes=WARMUP + PASSES, warmup=WARMUP), None), []
+    for job in (first, second):
+        running |= {str(Path(launch.record).relative_to(RESULTS)): begun for launch in job.launches}
+        state.lines()
+        for launch in job.launches:
+            save(tmp_path, make_record(launch.experiment.spec, launch.index, flags=[INVALID]))
+        running.clear()
+        said.append(state.lines())
+    (ended, shown), (later, _) = said
+    assert "(invalid: cpu_shared)" in ended[0]
+    assert ended[1] == (
+        "other processes used the cores: such a launch is invalid, so it enters no number\n"
+        "  -> end the other processes or free memory"
+    )
+    assert shown[-1].endswith("; 3 invalid")
+    assert len(later) == 1, "told once"

@@ -79,14 +79,15 @@ def test_next_steps_reach_the_highest_rate_in_few_rounds(start: tuple[float, ...
         ("bbbb", "measure lower rates", [0.7, 1.3, 1.5, 2]),
         ("????", "send more requests", [2, 4, 8, 16]),
         ("kkkk", "raise the rate until the server falls behind", [16, 32, 64]),
+        ("kk?m", "send more requests at 8, 16 req/s", [4, 8, 16]),
     ],
 )
 def test_undecided_loads_get_more_requests_and_the_gap_gets_rates(
     states: str, next_step: str, rates: list[float] | None
 ):
-    names: dict[str, State] = {"k": "keeps up", "?": "undecided", "b": "falls behind"}
+    names: dict[str, State] = {"k": "keeps up", "?": "undecided", "b": "falls behind", "m": "undecided"}
     loads = [
-        RatedLoad(2.0 ** (place + 1), names[state], 1.4, 8 * 2**place, more_requests(8 * 2**place))
+        RatedLoad(2.0 ** (place + 1), names[state], 1.4, 8 * 2**place, more_requests(8 * 2**place), state == "m")
         for place, state in enumerate(states)
     ]
     step, asked = next_loads(loads)
