@@ -6,7 +6,6 @@ difference.
 
 import argparse
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from rollout_bench.commands.groups import NAME
 from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.files import folder_named, write_whole
+from rollout_bench.core.interrupts import status_of
 from rollout_bench.core.locks import append_whole
 from rollout_bench.core.numbers import share_meant
 from rollout_bench.core.options import Parser
@@ -178,7 +178,7 @@ def _measure(folder: Path, words: Sequence[str]) -> None:
 
     if folder.resolve() != RESULTS.resolve():
         raise UserError(f"--until-decided: {folder} is not results/ of this folder", "call it where B is measured")
-    status = subprocess.run([sys.executable, "-m", "rollout_bench", *words], check=False).returncode
+    status = status_of([sys.executable, "-m", "rollout_bench", *words])
     if status:
         raise UserError(f"--until-decided: the run ended with status {status}", "see its messages")
 

@@ -5,13 +5,13 @@ processor without AVX-512 emulates bf16, so it measures a smaller model.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.commands import environment
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.interrupts import status_of
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 
@@ -40,6 +40,6 @@ def main(argv: Sequence[str]) -> int:
         write_whole(CONFIG, (home() / CONFIGS / CONFIG).read_bytes())
     bench = [sys.executable, "-m", "rollout_bench", "run", "--cores", "1", *(["--config", *values] if values else [])]
     path = {**os.environ, "PATH": os.pathsep.join([str(folder.absolute() / "bin"), os.environ.get("PATH", "")])}
-    status = subprocess.run(bench, env=path, check=False).returncode
+    status = status_of(bench, path)
     print(NEXT if status == 0 else AGAIN)
     return status

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 INTERRUPTED = 130
@@ -51,6 +53,18 @@ def end_as_interrupted() -> None:
     """Exit with `INTERRUPTED` or `TERMINATED` if Ctrl-C or SIGTERM has ended the run since `heed_interrupts`."""
     if _seen:
         sys.exit(128 + _seen[0])
+
+
+def status_of(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run a command that heeds Ctrl-C itself, and return its exit status.
+
+    `subprocess.run` kills what it runs a quarter of a second after Ctrl-C, before a run has written its summary.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not ignored, which the command would inherit
+    try:
+        return subprocess.Popen(command, env=env).wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
