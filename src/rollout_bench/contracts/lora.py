@@ -1,5 +1,6 @@
 """LoRA: an adapter that trainers send after each step, kept apart from the model's weights or merged into them."""
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -19,8 +20,8 @@ Targets = Annotated[
 ]
 """Layers that have an adapter."""
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-"""Linear layers of attention, by the last part of their names in transformers."""
+ATTENTION = re.compile(r"att(?:n|ention)")
+"""Found in the name of each module of attention in transformers; its layers have many: q_proj, Wqkv, dense."""
 
 ENGINE_ARGS = ("enable_lora", "max_loras", "max_lora_rank", "fully_sharded_loras")
 """Arguments of vLLM that follow from these settings."""
@@ -80,7 +81,7 @@ class Lora(Strict):
 
     def is_target(self, name: str) -> bool:
         """Return whether a linear layer has an adapter, by its name in transformers."""
-        last = name.rpartition(".")[2]
-        if self.targets == "all-linear":
-            return last != "lm_head"
-        return last in (ATTENTION if self.targets == "attention" else self.targets)
+        module, _, last = name.rpartition(".")
+        if self.targets == "attention":
+            return bool(ATTENTION.search(module.rpartition(".")[2]))
+        return last != "lm_head" if self.targets == "all-linear" else last in self.targets

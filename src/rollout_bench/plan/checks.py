@@ -702,6 +702,8 @@ def check_effects(spec: Spec, model: Path) -> None:
     if args.get("enable_lora") and spec.lora is None:
         problem = "config: enable_lora: the requests name no adapter, so the engine would not use one"
         raise UserError(problem, f"write 'lora: {{rank: 16}}', or {leave}" if MODES[spec.mode].loras else leave)
+    if not args.get("enable_lora") and (unused := [name for name in ENGINE_ARGS if args.get(name)]):
+        raise UserError(f"config: {unused[0]}: the engine keeps no adapter apart", leave)
     if spec.lora is not None and not isinstance(spec.lora.targets, str):
         _check_targets(spec.lora.targets, spec.model.name, _layers(spec, model))
     if spec.lora is not None and _has_experts(spec, model):

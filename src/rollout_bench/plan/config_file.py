@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import LONGEST_NAME, name_made_of, typed
 from rollout_bench.contracts.load import DISTRIBUTIONS, LENGTHS
+from rollout_bench.contracts.lora import LAYER_NAME
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
@@ -496,6 +497,10 @@ def _of_key(error: ErrorDetails, where: str, reference: str) -> tuple[str, str] 
         )
     if kind == "string_pattern_mismatch" and place[-1:] == ("[key]",) and "environment" in place:
         return f"{where} is not a variable name", "use letters, digits and '_', no digit first"
+    if kind == "string_pattern_mismatch" and "targets" in place:
+        last = str(value).rpartition(".")[2]
+        meant = f"write '{last}'" if re.fullmatch(LAYER_NAME, last) else "write names such as q_proj"
+        return f"{where}: {value_text(value)} is not the last part of a layer's name", meant
     if kind in ("string_pattern_mismatch", "string_too_long"):
         return f"{where}: {value_text(value)} can't be a name", _name_instead(place, str(value))
     return None

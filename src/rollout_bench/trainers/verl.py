@@ -68,6 +68,9 @@ ADAPTER = "the base model is measured, without the LoRA adapter (rank {}) that v
 ADAPTERS = ("lora.rank", "lora.alpha", "lora.target_modules"), ("lora_rank", "lora_alpha", "target_modules")
 """Keys below the model for an adapter's rank, alpha and layers: Megatron's, which come first, and FSDP's."""
 
+SET_FOR_ADAPTERS = ("enable_lora", "max_loras", "max_lora_rank")
+"""Arguments that verl sets for an adapter, whatever engine_kwargs has."""
+
 ONLY_OF_ADAPTERS = (
     "lora.fully_sharded_loras", "lora.exclude_modules", "exclude_modules", "target_parameters", "lora_adapter_path",
     "lora.adapter_path",
@@ -366,6 +369,8 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
             )
     arguments = settings.engine_args() | {name: value for name, value in from_keys.items() if value is not None}
     arguments.pop("enable_expert_parallel", None)
+    if _adapter_keys(settings):  # verl sets these after engine_kwargs
+        arguments = {name: value for name, value in arguments.items() if name not in SET_FOR_ADAPTERS}
     if settings.get(EXPERTS) > 1 and settings.get(f"{ROLLOUT}data_parallel_size") == 1:
         arguments["enable_expert_parallel"] = True
     sizes = settings.get(f"{ROLLOUT}cudagraph_capture_sizes")

@@ -19,6 +19,22 @@ def test_the_engine_makes_room_for_the_next_rank_that_vllm_knows(rank: int, room
     assert Lora(rank=rank).engine_args == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
 
 
+@pytest.mark.parametrize(
+    ("layer", "is_of_attention"),
+    [
+        ("model.layers.0.self_attn.q_proj", True),
+        ("model.layers.0.self_attn.qkv_proj", True),  # Phi-3
+        ("model.layers.0.self_attn.dense", True),  # Phi-2
+        ("gpt_neox.layers.0.attention.query_key_value", True),
+        ("model.layers.0.mlp.gate_proj", False),
+        ("gpt_neox.layers.0.mlp.dense_h_to_4h", False),
+        ("lm_head", False),
+    ],
+)
+def test_attention_is_all_linear_layers_of_its_modules(layer: str, is_of_attention: bool) -> None:
+    assert Lora(rank=8, targets="attention").is_target(layer) == is_of_attention
+
+
 def test_an_engine_with_an_adapter_keeps_its_weights_asleep_as_in_verl() -> None:
     settings = {
         "quants": ["bf16"],

@@ -166,6 +166,13 @@ def test_an_adapter_is_measured_as_verl_s_engines_apply_it(made: Made, words: st
             assert made.experiment().spec.engine.args["enable_lora"] is True
 
 
+def test_verl_sets_an_adapters_arguments_after_those_of_engine_kwargs(made: Made):
+    adapter = f"+{MODEL}.lora_rank=16"
+    given = f"+{ROLLOUT}.engine_kwargs.vllm.max_lora_rank=64 +{ROLLOUT}.engine_kwargs.vllm.max_loras=4"
+    assert made(f"{adapter} {given}") == made(adapter)
+    assert made.experiment().spec.engine.args["max_lora_rank"] == 16
+
+
 def test_a_placement_says_that_an_adapters_speed_is_overstated(made: Made):
     made(f"--placement +{MODEL}.lora_rank=16")
     (line,) = caveat_lines(planned(made.text))
