@@ -31,7 +31,14 @@ from rollout_bench.core.yaml_files import flow
 from rollout_bench.llmd.profiled import profile_lines
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.lines import cost_in_words
-from rollout_bench.plan.matrix import adapter_lines, caveat_lines, conversation_lines, differing_lines, graph_lines
+from rollout_bench.plan.matrix import (
+    adapter_lines,
+    caveat_lines,
+    conversation_lines,
+    differing_lines,
+    graph_lines,
+    load_lines,
+)
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Span
 from rollout_bench.plan.results_state import ResultsState
 
@@ -43,6 +50,7 @@ def shown_file(state: ResultsState) -> PlanFile:
     plan = state.schedule
     differing = [
         *caveat_lines(plan.matrix),
+        *load_lines(plan.matrix),
         *conversation_lines(plan.matrix),
         *adapter_lines(plan.matrix),
         *graph_lines(plan.matrix),

@@ -66,6 +66,9 @@ OTHER_KEYS = {
     "max_requests": "requests",
     "max_seconds": "duration_s",
     **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
+    **dict.fromkeys(("itl", "itl_ms", "tpot"), "tpot_ms"),
+    **dict.fromkeys(("e2e", "e2e_ms", "e2el", "latency_ms"), "e2el_ms"),
+    "max_completion_length": "output_tokens",
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
@@ -220,6 +223,9 @@ def check_config_file(path: Path) -> None:
     Raises:
         UserError: it is not such YAML; the message names the file and, for a syntax error, line and column.
     """
+    if path.suffix in (".sh", ".bash", ".slurm"):
+        remedy = f"make a config of it: rollout-bench from-verl {path} > mine.yaml, or from-trl"
+        raise UserError(f"{path}: is a script, not a config", remedy)
     if path.is_file() and not path.stat().st_size:  # as `COMMAND > FILE` leaves it
         problem = f"{path}: is empty: the command that should have written it failed"
         raise UserError(problem, "run that command again without `>` to see its message")
@@ -636,6 +642,8 @@ def _at_the_top(key: str, value: Any) -> str:
         return remedy
     if key in _PARAMETERS and (load := _load_in(value)):
         return f"write it below workload_settings: workload_settings: {{<name>: {flow(load)}}}"
+    if key in ("model", "mode", "setting", "workload") and isinstance(value, str):
+        return f"write {key}s: [{value}]"
     if key in ("quantization", "quant") and isinstance(value, str):
         return f"write quants: [{', '.join(dict.fromkeys(['bf16', value]))}]"
     if OTHER_KEYS.get(key) in Config.model_fields:

@@ -255,6 +255,13 @@ def caveat_lines(matrix: Matrix) -> list[str]:
     return [f"workload {name}: {printable(caveat)}" for name, caveat in loads.items() if caveat]
 
 
+def load_lines(matrix: Matrix) -> list[str]:
+    """Return a line for each workload that a server gets, with its loads."""
+    specs = {one.spec.workload.name: one.spec for one in matrix.experiments if one.spec.load is not None}
+    points = {name: [] if spec.load is None else spec.load.points for name, spec in specs.items()}
+    return [f"loads of {name}: {', '.join(point.asked for point in of)}" for name, of in points.items()]
+
+
 def conversation_lines(matrix: Matrix) -> list[str]:
     """Return a line for each workload whose sequences are conversations with a server."""
     loads = {one.spec.workload.name: one.spec.workload for one in matrix.experiments if one.spec.load is not None}

@@ -94,6 +94,9 @@ def _is_value(word: str) -> bool:
 def _check_target(word: str) -> None:
     if _is_value(word):
         raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
+    key, equals, value = word.partition("=")
+    if equals and (remedy := _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())):
+        raise UserError(f"{word}: is a value, not a target", remedy)
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         config_file(word)
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
@@ -206,7 +209,13 @@ def _of_load(top: str, below: Sequence[str], value: str) -> str:
 
 def _load_with(key: str, value: str) -> str:
     """Return the mapping of workloads that sets `key`; empty if no load has it."""
-    name = next(iter(load(config_file("config.yaml")).get("workloads") or ["demo"]))
+    config = load(config_file("config.yaml"))
+    name = next(iter(config.get("workloads") or ["demo"]))
+    online = ((config.get("workload_settings") or {}).get(name) or {}).get("online")
+    if key == "prompts" and isinstance(online, Mapping) and "requests" in online:
+        key = "requests"  # which decides how many are sent
+    if key in OnlineLoad.model_fields and value.isdecimal():
+        return f"{{{name}: {{online: {{{key}: {value}}}}}}}"
     if key in WorkloadSettings.model_fields:
         return f"{{{name}: {{{key}: {value}}}}}"
     return f"{{{name}: {{online: {{{key}: {value}}}}}}}" if key in OnlineLoad.model_fields else ""
@@ -247,13 +256,7 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
     parser.exit_on_error = False
     parser.error = partial(_refuse_option, words=words)  # its own prints the whole usage
     known = [name for action in parser._actions for name in action.option_strings]
-    for word in filter(_LONG.fullmatch, words):
-        option = word.partition("=")[0]
-        if f"-{option}" in known:
-            raise UserError(f"{option}: Snakemake has no such option", f"write two dashes: -{option}")
-    for word in words:
-        if word.partition("=")[0] == "--mode" and (mode := _value_after(word, words)) in MODES:
-            raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
+    _check_spelling(words, known)
     try:
         given, others = parser.parse_known_args(list(words))
         for value, parse in ((given.cores, parse_cores), (given.jobs, parse_jobs)):
@@ -270,13 +273,25 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
     return list(given.targets)
 
 
+def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse options with one dash, and those of other programs, of which Snakemake's parser takes some for its own."""
+    for word in filter(_LONG.fullmatch, words):
+        option = word.partition("=")[0]
+        if f"-{option}" in known:
+            raise UserError(f"{option}: Snakemake has no such option", f"write two dashes: -{option}")
+    for word in words:
+        option = word.partition("=")[0]
+        if option == "--mode" and (mode := _value_after(word, words)) in MODES:
+            raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
+        if option.startswith("--") and option not in known and (remedy := _below(option, word, words)):
+            raise UserError(f"{option}: Snakemake has no such option", remedy)
+
+
 def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
     """Refuse the first option of `others`, which is none of the `known`."""
     for word in others:
         option = word.partition("=")[0]
         if option.startswith("-"):
-            if remedy := _below(option, word, words):
-                raise UserError(f"{option}: Snakemake has no such option", remedy)
             keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
             close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"])
             if close not in keys:
@@ -294,6 +309,9 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     """Return the remedy for an option that is no key at the top of a config, but one below it; else nothing."""
     key, value = option.lstrip("-").replace("-", "_"), _value_after(word, words)
     meant = OTHER_KEYS.get(key, key)
+    if "slo" in (key, meant):
+        limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
+        return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
     if key in Config.model_fields:
         return ""
     if re.match("https?://", value):

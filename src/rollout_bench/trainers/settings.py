@@ -247,11 +247,40 @@ class KeyRegistry:
         if path in self.keys:
             return None
         parent, _, name = path.rpartition(".")
+        if meant := self.in_short(path):
+            return meant if meant not in written else None
         beside = [key.path for key in self.keys.values() if key.influence is not Influence.NEUTRAL]
         known = {key.rpartition(".")[2]: key for key in beside if key.rpartition(".")[0] == parent}
         close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
         return known[close[0]] if close and known[close[0]] not in written else None
 
+    def in_short(self, path: str) -> str | None:
+        """Return the key whose last parts are `path`, or that others call so; None for other paths."""
+        telling = [
+            key.path for key in self.keys.values() if key.influence not in (Influence.NEUTRAL, Influence.UNKNOWN)
+        ]
+        if "." in path:
+            ends = [key for key in telling if key.endswith(f".{path}") and not key.startswith("critic.")]
+            return ends[0] if len(ends) == 1 else None
+        return OTHERS.get(self.trainer, {}).get(path)
+
+
+OTHERS = {
+    "verl": {
+        **dict.fromkeys(("batch_size", "num_prompts", "prompts"), "data.train_batch_size"),
+        **dict.fromkeys(("n", "n_resp", "n_samples", "num_generations", "rollout_n"), "actor_rollout_ref.rollout.n"),
+        **dict.fromkeys(("model", "model_path"), "actor_rollout_ref.model.path"),
+        **dict.fromkeys(("tp", "tensor_parallel_size"), "actor_rollout_ref.rollout.tensor_model_parallel_size"),
+        "temperature": "actor_rollout_ref.rollout.temperature",
+    },
+    "TRL": {
+        **dict.fromkeys(("n", "n_samples", "rollout_n", "samples"), "num_generations"),
+        **dict.fromkeys(("model", "model_path"), "model_name_or_path"),
+        **dict.fromkeys(("tensor_parallel_size", "tp", "vllm_tp"), "vllm_tensor_parallel_size"),
+        **dict.fromkeys(("gpus", "n_gpus", "num_gpus"), "num_processes"),
+    },
+}
+"""Trainer -> short names for some of its keys."""
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 """An override in hydra's syntax: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` changes or adds, `~a.b` removes."""
@@ -340,9 +369,11 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
         return
     key = registry.find(path)
     is_known = key.influence is not Influence.UNKNOWN or registry.below(path)
-    if not found["sign"] and not is_there and (registry.misspelt(path) or not is_known):
-        near = registry.misspelt(path) or near_miss(path, [key for key in registry.keys if not key.endswith("*")])
-        near = near if near and near_miss(path.rpartition(".")[2], [near.rpartition(".")[2]]) else None
+    misspelt = registry.in_short(path) or registry.misspelt(path)
+    adds_in_vain = "." in path and misspelt is not None and misspelt.endswith(f".{path}")
+    if not is_there and ((not found["sign"] and (misspelt or not is_known)) or adds_in_vain):
+        near = misspelt or near_miss(path, [key for key in registry.keys if not key.endswith("*")])
+        near = near if near and (misspelt or near_miss(path.rpartition(".")[2], [near.rpartition(".")[2]])) else None
         remedy = f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
         raise UserError(f"{override}: {trainer} has no key {path}", remedy)
     try:

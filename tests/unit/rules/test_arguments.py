@@ -237,6 +237,11 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--endpoint", "http://h:8000/v1"], "--endpoint: Snakemake", "write `rollout-bench init --from endpoint http"),
         (["--mode", "offline"], "--mode: to Snakemake it is", "write --config 'modes=[offline]'"),
         (["--mode", "nonsense"], "the value of an option can't be read", "`snakemake --help`"),
+        (["--goodput", "ttft:500", "tpot:50"], "--goodput: Snake", "write --config 'slo={ttft_ms: 500, tpot_ms: 50}'"),
+        (["--target", "http://h:8000/v1"], "--target: Snakemake", "write `rollout-bench init --from endpoint http://h"),
+        (["--max-requests", "9"], "--max-requests: Snake", "'workload_settings={demo: {online: {requests: 9}}}'"),
+        (["num_generations=16"], "is a value, not", "--config 'workload_settings={demo: {samples_per_prompt: 16}}'"),
+        (["--configfile", "verl.sh"], "verl.sh: is a script, not", "rollout-bench from-verl verl.sh > mine.yaml"),
         (["-c", "mine.yaml"], "must be integer", "write --configfile mine.yaml"),
         (["--dry-rum"], "--dry-rum: Snakemake has no such option", "did you mean '--dry-run'?"),
         (["--configfil", "one.yaml"], "ambiguous option: --configfil", "write --configfile one.yaml"),
@@ -261,6 +266,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
 def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
     words: list[str], problem: str, remedy: str, folder: Path
 ) -> None:
+    (folder / "verl.sh").write_text("python -m verl.trainer.main_ppo")
     (folder / "broken.yaml").write_text("launches: 2\nmodels: [a, b\nquants: [bf16]\n")
     with pytest.raises(UserError) as raised:
         check_words(words)
