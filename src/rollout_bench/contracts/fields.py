@@ -62,7 +62,7 @@ def name_made_of(text: str) -> str:
     return last.strip("-.+")[:LONGEST_NAME].strip("-.+")
 
 
-def _not_bool(value: Any) -> Any:
+def not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("is true or false, but must be a number")
     return value
@@ -72,7 +72,7 @@ def _launches(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError(f"{value!r} is neither a number nor auto")
     if not isinstance(value, dict):
-        return _not_bool(value)
+        return not_bool(value)
     for mode, number in value.items():
         # values on the command line are text
         whole = str(number).isdecimal() and 1 <= int(number) <= MOST_LAUNCHES
@@ -206,15 +206,15 @@ AUTO = "auto"
 NamesOrAuto = Annotated[MaybeNames, BeforeValidator(lambda value: [AUTO] if value == AUTO else value)]
 """A selection, or `auto`, which becomes [AUTO]."""
 
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
+Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=1_000_000)]
 _SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
 Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]
-AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
+AutoCount = Annotated[int, BeforeValidator(not_bool), Field(le=100)]
 """Maximum number of launches for `launches: auto`; the simulation of more looks would be slow."""
-Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
+Index = Annotated[int, BeforeValidator(not_bool), Field(ge=0, le=1_000_000)]
 MaybeAuto = Annotated[bool | Literal["auto"], BeforeValidator(_switch_or_auto)]
-Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Tokens = Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=10_000_000)]
+Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Number, Strict, one_or_several, typed
+from rollout_bench.contracts.fields import Number, Strict, not_bool, one_or_several, typed
 
 MaxRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """Values of vLLM's `max_lora_rank`."""
@@ -30,7 +30,7 @@ ENGINE_ARGS = ("enable_lora", "max_loras", "max_lora_rank", "fully_sharded_loras
 class Lora(Strict):
     """An adapter with random values; alpha and max_rank follow from rank if they are null."""
 
-    rank: Annotated[int, Field(ge=1, le=512)] = Field(description="Rank of the adapter.")
+    rank: Annotated[int, Field(ge=1, le=512), BeforeValidator(not_bool)] = Field(description="Rank of the adapter.")
     alpha: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="Its output is scaled by alpha / rank. Null: twice the rank."
     )

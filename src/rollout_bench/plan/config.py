@@ -469,8 +469,8 @@ class _Config(Strict):
     lora: Lora | None = Field(
         None,
         description=(
-            "An adapter of random values that each request names, in modes offline, rollout and cycle: {rank: 16}. "
-            "Null: none."
+            "An adapter of random values that each request names: {rank: 16}. Not in modes placement, startup and "
+            "messages. Null: none."
         ),
     )
     model_settings: dict[Name, ModelSettings] = Field({}, description="Model -> place of its weights and its settings.")
