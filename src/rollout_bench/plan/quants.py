@@ -70,6 +70,7 @@ def _with_fp8_cache(quant: Quant, name: str) -> Quant:
 
 
 _BF16 = _quant("bf16", "bfloat16")
+_FP16 = _quant("bf16", "float16", dtype="float16")  # the same weights with three bits more of mantissa, as some train
 _W8A8 = _quant("compressed-tensors-w8a8", "int8", method="(?i)w8a8")
 # vLLM has no int8 kernel for experts on cpu, and torchao leaves them in bf16
 _CPU_W8A8 = _W8A8.model_copy(update={"moe": False})
@@ -78,6 +79,7 @@ _CUDA_FP8 = _quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8",
 BUILT_IN: dict[Platform, dict[str, Quant]] = {
     "cpu": {
         "bf16": _BF16,
+        "fp16": _FP16,
         "w8a8": _CPU_W8A8,
         "w8a16": _quant(
             "bf16", "int8", method="(?i)torchao", moe=False, quantization="torchao", hf_overrides=_TORCHAO_W8A16
@@ -91,6 +93,7 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
     },
     "cuda": {
         "bf16": _BF16,
+        "fp16": _FP16,
         "w8a8": _W8A8,
         "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
         "fp8": _CUDA_FP8,
@@ -104,6 +107,7 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
     },
     "ascend": {
         "bf16": _BF16,
+        "fp16": _FP16,
         "w8a8": _quant("modelslim-w8a8", "int8", method="(?i)w8a8", quantization="ascend"),
         "w8a16": _quant("modelslim-w8a16", "int8", method="(?i)w8a16", moe=False, quantization="ascend"),
     },
