@@ -1,8 +1,10 @@
 """Every request of a pass names the adapter: the engine's own entry sees it, in each mode that has one."""
 
+import contextlib
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 from launching import SETTINGS, tiny_spec, with_adapter
 from needing_vllm import run_program
@@ -50,6 +52,12 @@ print("NAMES", json.dumps(names), flush=True)
 """
 
 
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return Path(process.cwd()) == folder
+    return False
+
+
 @pytest.mark.parametrize("mode", ["offline", "cycle", "rollout", "steps"])
 def test_every_request_but_the_probe_of_the_base_names_the_adapter(mode: str, tmp_path: Path) -> None:
     shape = SyntheticModel(preset="qwen3-tiny", shape={"tie_word_embeddings": False}).resolve()
@@ -63,6 +71,7 @@ def test_every_request_but_the_probe_of_the_base_names_the_adapter(mode: str, tm
     }
     spec = Spec.model_validate({**spec.model_dump(mode="json"), "mode": mode, **own.get(mode, {})})
     said = run_program(PROGRAM, str(tmp_path / "model"), spec.model_dump_json(), folder=tmp_path)
+    assert [left for left in psutil.process_iter() if _works_in(left, tmp_path)] == [], "its engine's core has ended"
     line = next(line for line in said.splitlines() if line.startswith("NAMES "))
     base, *others = json.loads(line.removeprefix("NAMES "))
     assert base is None
