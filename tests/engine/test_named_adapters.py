@@ -17,6 +17,7 @@ pytestmark = pytest.mark.engine
 
 PROGRAM = """
 import json, os, sys
+from vllm.v1.engine.core_client import MPClient
 from vllm.v1.engine.input_processor import InputProcessor
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
@@ -24,7 +25,13 @@ from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.modes.rollout.async_engine import KeptEngine, open_async
 
-names, process = [], InputProcessor.process_inputs
+names, process, cores, connect = [], InputProcessor.process_inputs, [], MPClient.__init__
+
+def connecting(self, *given, **more):
+    cores.append(self)
+    connect(self, *given, **more)
+
+MPClient.__init__ = connecting
 
 def noting(*given, **more):
     request = process(*given, **more)
@@ -49,6 +56,8 @@ if spec.mode == "rollout":
 else:
     MODES[spec.mode].worker.get()(job, context)
 print("NAMES", json.dumps(names), flush=True)
+for core in cores:
+    core.shutdown()  # which removes its shared memory
 """
 
 
