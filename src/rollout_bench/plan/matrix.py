@@ -257,9 +257,8 @@ def caveat_lines(matrix: Matrix) -> list[str]:
 
 def load_lines(matrix: Matrix) -> list[str]:
     """Return a line for each workload that a server gets, with its loads."""
-    specs = {one.spec.workload.name: one.spec for one in matrix.experiments if one.spec.load is not None}
-    points = {name: [] if spec.load is None else spec.load.points for name, spec in specs.items()}
-    return [f"loads of {name}: {', '.join(point.asked for point in of)}" for name, of in points.items()]
+    loads = {one.spec.workload.name: one.spec.load for one in matrix.experiments if one.spec.load is not None}
+    return [f"loads of {name}: {', '.join(point.asked for point in load.points)}" for name, load in loads.items()]
 
 
 def conversation_lines(matrix: Matrix) -> list[str]:

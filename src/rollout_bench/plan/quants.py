@@ -202,6 +202,9 @@ def _instead(name: str, quant: Quant) -> str:
 
 NOT_SET = "not set"
 
+CHOOSES_RUNNER = "variables.VLLM_USE_V2_MODEL_RUNNER"
+"""The fact with which a setting chooses vLLM's model runner itself."""
+
 SIZES = frozenset(
     {
         "num_hidden_layers",
@@ -219,9 +222,6 @@ SIZES = frozenset(
     }
 )
 """Keys of a model's config.json whose change makes it another model."""
-
-
-CHOOSES_RUNNER = {"variables.VLLM_USE_V2_MODEL_RUNNER"}
 
 
 def confounders(
@@ -261,7 +261,7 @@ def confounders(
         if values[0] != values[1]:
             found[fact] = values[0], values[1]
     runners = [str(usual.get(RUNNER, NOT_SET)) for usual in resolved]
-    if NOT_SET not in runners and runners[0] != runners[1] and not {*compared, *found} & CHOOSES_RUNNER:
+    if NOT_SET not in runners and runners[0] != runners[1] and CHOOSES_RUNNER not in {*compared, *found}:
         found[f"args.{RUNNER}"] = runners[0], runners[1]
     return dict(sorted(found.items()))
 
