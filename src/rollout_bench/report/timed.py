@@ -1,7 +1,7 @@
 """The tables of modes that generate, from the registry of numbers: each number says which table shows it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.rows import Row
@@ -94,11 +94,18 @@ def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, st
             yield row.name, NUMBERS[metric].header, verdict, one.speedup, other_verdict, other.speedup
 
 
-def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special: Special | None = None) -> list[View]:
+def number_views(
+    findings: Findings,
+    mode: Mode,
+    titles: Sequence[str],
+    special: Special | None = None,
+    without_speedups: Collection[str] = (),
+) -> list[View]:
     """Return the tables `titles` of `mode`, for each platform.
 
     The first one has the counts of launches, their flags, and the speed-ups of numbers that are in none of `titles`.
-    `special` has columns that are no numbers of the registry, by table.
+    The others have those of their numbers, except `without_speedups`. `special` has columns that are no numbers of the
+    registry, by table.
     """
     views = []
     pays = break_even_column(findings.rows, findings.collection.comparison.confidence)
@@ -108,6 +115,7 @@ def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special:
         for kind in titles:
             if kind != ANATOMY or any(map(_differ, rows)):
                 columns = _columns(findings, mode, titles, kind, rows, every.get(kind, ()))
+                columns = [column for column in columns if kind not in without_speedups or not column.is_speedup]
                 shown = _entry_of_each_experiment(entries) if kind in OF_LAUNCH else entries
                 views.append(view(f"{kind}: ", title, columns, shown))
         views.append(_replicas(title, entries))
@@ -123,10 +131,7 @@ def _columns(
     special: Sequence[Column[Row]],
 ) -> list[Column[Row]]:
     first = kind == titles[0]
-    # Where all are baselines, nothing is compared.
-    metrics = dict.fromkeys(
-        metric for row in rows for metric, found in row.comparisons.items() if not found.is_baseline
-    )
+    metrics = compared_metrics(rows)
     table_metrics = [m for m in metrics if NUMBERS[m].table == kind or (first and NUMBERS[m].table not in titles)]
     settings, typical = findings.collection.comparison, findings.compared_by_iterations(mode)
     return [
@@ -137,6 +142,11 @@ def _columns(
         *(speedup_column(metric, settings, findings.notes, typical=typical) for metric in table_metrics),
         *([FLAGS] if first else []),
     ]
+
+
+def compared_metrics(rows: Sequence[Row]) -> list[MetricName]:
+    """Return the metrics in which some of `rows` are compared: none where all are baselines."""
+    return list(dict.fromkeys(metric for row in rows for metric, it in row.comparisons.items() if not it.is_baseline))
 
 
 def _entry_of_each_experiment(entries: Sequence[Entry[Row]]) -> list[Entry[Row]]:

@@ -16,14 +16,21 @@ from rollout_bench.core.saturation import LONG
 from rollout_bench.modes.online.beside import Beside, beside_view, both_ways
 from rollout_bench.modes.online.numbers import LATENCY
 from rollout_bench.numbers.generation import DRAFTING, ENERGY, RATES, THROUGHPUT
-from rollout_bench.numbers.registry import NUMBERS
+from rollout_bench.numbers.number import P99
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.replicas import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
-from rollout_bench.report.headings import OF_THROUGHPUT, UNPROVEN, missing_text, too_few_values
+from rollout_bench.report.headings import OF_THROUGHPUT, UNPROVEN, missing_text, speedup_column, too_few_values
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
-from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views, percentile_views
-from rollout_bench.report.views import Column, Entry, view
+from rollout_bench.report.timed import (
+    OF_LAUNCH,
+    anatomy_sections,
+    compared_metrics,
+    number_views,
+    percentile_views,
+)
+from rollout_bench.report.views import Column, Entry, View, view
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
 """Latencies with percentiles in tables; summary.csv has NTPOT too."""
@@ -100,7 +107,8 @@ SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
     titles = (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH)
-    tables = number_views(findings, mode, titles, {THROUGHPUT: (ACHIEVED, *OF_THROUGHPUT)})
+    tables = number_views(findings, mode, titles, {THROUGHPUT: (ACHIEVED, *OF_THROUGHPUT)}, {LATENCY})
+    tables[1:1] = _speedup_views(findings, mode)
     confidence = findings.collection.comparison.confidence
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
     for title, entries in findings.entries(mode):
@@ -115,6 +123,49 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
         sections=[*anatomy_sections(findings, mode), *sections(f"{mode.name}/report", **_values(findings, beside))],
         definitions=definitions("Definitions, online", tables),
     )
+
+
+def _speedup_views(findings: Findings, mode: Mode) -> list[View]:
+    """Return a table of all speed-ups for each platform."""
+    typical = findings.compared_by_iterations(mode)
+    rows = {row.experiment.place: row for row in findings.rows}
+
+    def column_of(metric: MetricName) -> Column[Row]:
+        column = speedup_column(metric, findings.collection.comparison, findings.notes, typical=typical)
+        proven = column.cell
+        assert proven is not None
+        if metric != P99:
+            return replace(column, header=f"{NUMBERS[metric].header.removesuffix(' ms')} speed-up")
+        unproven = "In parentheses, the ratio of means over launches, which has no verdict for lack of requests."
+
+        def cell(row: Row) -> str:
+            raw = _unproven_p99(row, rows, findings)
+            return f"{raw}{proven(row).removeprefix(MISSING)}" if raw else proven(row)
+
+        return replace(column, definition=f"{column.definition} {unproven}", cell=cell)
+
+    return [
+        view("Speed-ups: ", title, [column_of(metric) for metric in compared_metrics(_rows(entries))], entries)
+        for title, entries in findings.entries(mode)
+    ]
+
+
+def _unproven_p99(row: Row, rows: Mapping[str, Row], findings: Findings) -> str:
+    """Return the ratio of two p99 of E2EL that are not proven, and the requests that a launch lacks; else nothing."""
+    comparison, other = row.comparisons.get(P99), row.against.other
+    baseline = rows.get(other.place) if other else None
+    if comparison is None or comparison.is_baseline or comparison.verdict or baseline is None:
+        return ""
+    sides = [findings.latencies_of(each).get("e2el_s") for each in (baseline, row)]
+    p99_s = [each.by_launch[99] for each in sides if each and 99 in each.by_launch]
+    if len(p99_s) < len(sides):
+        return ""
+    fewest = min(each.independent_by_launch for each in sides if each)
+    return f"{too_few_values(f'{ratio(p99_s[0] / p99_s[1])}x')} needs {missing_text(fewest)} more requests"
+
+
+def _rows(entries: Sequence[Entry[Row]]) -> list[Row]:
+    return [entry.of for entry in entries if entry.of is not None]
 
 
 def _swept(entries: Sequence[Entry[Row]]) -> Iterator[Entry[Row]]:

@@ -271,6 +271,23 @@ def test_a_load_in_both_modes_has_them_side_by_side_and_says_which_to_report(tmp
     assert "with 8 requests at once at most, where offline ran 32." in report, report
 
 
+def test_all_speed_ups_of_a_server_are_one_table_and_a_p99_of_few_requests_has_its_ratio_without_a_verdict(
+    tmp_path: Path,
+):
+    for quant, step_s in (("bf16", 0.01), ("w8a8", 0.008)):
+        for launch in range(4):
+            spec = make_online_spec(quant=quant)
+            save(tmp_path, make_online(spec, launch, replace(USUAL, step_s=step_s), requests=64))
+    made = summary_of(tmp_path, collect(tmp_path, None))
+    (table,) = [view for view in made.views if view.title.startswith("Speed-ups")]
+    headers = [column.header for column in table.columns]
+    assert headers[1:6] == [f"{of} speed-up" for of in ("output tok/s", "TTFT", "TPOT", "E2EL", "E2EL p99")]
+    baseline, faster = (dict(zip(headers, cells, strict=True)) for cells in table.cells)
+    assert baseline["E2EL p99 speed-up"] == "(baseline)"
+    assert re.match(r"1\.2\d*x \^ \[", faster["E2EL speed-up"]), faster
+    assert re.fullmatch(r"\(1\.\d+x\) needs \d{3} more requests \[\d\]", faster["E2EL p99 speed-up"]), faster
+
+
 def test_an_unproven_percentile_is_shown_and_marked(tmp_path: Path):
     made = summary(tmp_path, *rates(8), requests=64)
     percentiles = next(view for view in made.views if view.title.startswith("Latency, percentiles"))
