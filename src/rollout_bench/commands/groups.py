@@ -110,6 +110,7 @@ OTHERS = {
     **dict.fromkeys(("plot", "print", "report", "result", "results"), _SHOW),
     **dict.fromkeys(("example", "examples", "template"), _EXAMPLE),
     "help": f"{NAME} --help",
+    "llmd": f"{NAME} init --from llm-d URL: inference-perf/sanity_random against a server",
     "quickstart": f"{NAME} demo",
     "summary": f"{NAME} summarise results",
     "summarize": f"{NAME} summarise results",

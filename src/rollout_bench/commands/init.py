@@ -30,6 +30,9 @@ _UNNAMED = "MODEL"
 _OPTIONS = ("--base-url", "--endpoint", "--model", "--server", "--target", "--url")
 """Options of other programs for a server and its model."""
 
+SANITY = "inference-perf/sanity_random"
+"""The profile of llm-d-benchmark's run.sh without arguments."""
+
 _SERVERS = ("openai", "server", "sglang", "tensorrt-llm", "tgi", "trtllm", "url", "vllm")
 """What a user may call a server that is up."""
 
@@ -49,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
         metavar=("KIND", "WHAT"),
         help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
         "`from-trl`: the trainer's settings; "
-        "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL [MODEL]: a server that is up; "
+        "llm-d [HARNESS/PROFILE] [URL [MODEL]]: a workload profile of llm-d-benchmark, inference-perf/sanity_random by "
+        "default, for the demo's model or a server that is up; endpoint URL [MODEL]: such a server; "
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
@@ -67,16 +71,16 @@ def main(argv: Sequence[str]) -> int:
     if kind not in SOURCES:
         raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
     _check_absent(CONFIG)
-    text = SOURCES[kind](words)
+    text, url = SOURCES[kind](words), next((place for place, word in enumerate(words) if _URL.match(word)), 0)
     try:
         config = read_config(yaml.safe_load(text))
     except UserError as error:
         address = re.fullmatch(r"(?:write|did you mean) (https?://[^\s?]+)\??", error.remedy)
-        if address is None or kind != "endpoint":
+        if address is None or kind not in ("endpoint", "llm-d"):
             raise
-        raise UserError(error.problem, _as_endpoint(address[1], *words[1:])) from None
-    if kind == "endpoint":
-        text = _endpoint(_ask(config, words))
+        raise UserError(error.problem, f"write {_from(kind, *words[:url], address[1], *words[url + 1 :])}") from None
+    if config.endpoints:
+        text = SOURCES[kind]([*words[:url], *_ask(config, [kind, *words[:url]], words[url:])])
     return _write(CONFIG, text, "")
 
 
@@ -90,37 +94,45 @@ def _check_kind_given(argv: Sequence[str]) -> None:
         raise UserError("rollout-bench init: the source stands after --from", remedy)
 
 
-def _ask(config: Config, words: Sequence[str]) -> Sequence[str]:
-    """Ask the server of a config for the model that `words` name, URL and model; return them with its only model."""
+def _ask(config: Config, source: Sequence[str], words: Sequence[str]) -> Sequence[str]:
+    """Ask the server of a config for the model that `words` name, URL and model; return them with its only model.
+
+    `source` is what stands before them after --from.
+    """
     for problem in problems_of(Places(endpoints=tuple(config.endpoints.values()))):
         if isinstance(problem, MeasuringFailed):
             if len(words) == 1 and problem.category == "wrong_model" and len(problem.instead) == 1:
                 return [*words, *problem.instead]
-            _refuse_place(problem, *words)
+            _refuse_place(problem, source, *words)
         if len(words) == 1:
             raise UserError(
-                problem.problem, f"{problem.remedy}; or name its model too: --from endpoint {words[0]} MODEL"
+                problem.problem, f"{problem.remedy}; or name its model too: {_from(*source, *words, _UNNAMED)}"
             )
         print(f"not asked for its models: {problem.problem}", file=sys.stderr)
     if len(words) == 1:
-        raise UserError(f"{words[0]}: does not say which models it has", _as_endpoint(*words, _UNNAMED))
+        raise UserError(f"{words[0]}: does not say which models it has", f"write {_from(*source, *words, _UNNAMED)}")
     return words
 
 
-def _refuse_place(problem: MeasuringFailed, url: str, model: str = "") -> None:
+def _refuse_place(problem: MeasuringFailed, source: Sequence[str], url: str, model: str = "") -> None:
     """Raise the error of a server that is up, and has not what it is to be asked for; None for other problems."""
     place = "" if url in problem.problem else f"{url}: "
     if problem.instead and problem.category != "wrong_model":
-        raise UserError(f"{place}{problem.problem}", _as_endpoint(problem.instead[0], *([model] if model else [])))
+        words = (problem.instead[0], *([model] if model else []))
+        raise UserError(f"{place}{problem.problem}", f"write {_from(*source, *words)}")
     if problem.instead:
         lacking = problem.problem if model else f"which model? The server has {', '.join(problem.instead[:5])}"
-        raise UserError(f"{place}{lacking}", _as_endpoint(url, problem.instead[0]))
+        raise UserError(f"{place}{lacking}", f"write {_from(*source, url, problem.instead[0])}")
     if problem.category == "wrong_model":
         raise UserError(f"{place}{problem.problem}", problem.remedy)
 
 
+def _from(*words: str) -> str:
+    return f"--from {shlex.join(words)}"
+
+
 def _as_endpoint(url: str, *model: str) -> str:
-    return f"write --from endpoint {shlex.join([url, *model])}"
+    return f"write {_from('endpoint', url, *model)}"
 
 
 def _meant(source: Sequence[str]) -> str:
@@ -164,20 +176,28 @@ def _demo(words: Sequence[str]) -> str:
 
 
 def _llmd(words: Sequence[str]) -> str:
-    (profile,) = _expected_words(words, "HARNESS/PROFILE")
+    if not words or _URL.match(words[0]):
+        words = [SANITY, *words]
+    profile, *place = words
     harness, _, path = profile.partition("/")
     if not path:
         files = sorted((home() / CONFIGS / "llm-d").glob("*/*"))
         found = [file.parent.name for file in files if file.name.partition(".")[0] == profile]
         meant = f"{found[0]}/{profile}" if found else "HARNESS/PROFILE"
         raise UserError(f"--from llm-d {profile}: names no harness and profile", f"write --from llm-d {meant}")
+    load = {"profile": {"harness": harness, "path": path}}
+    read = {"workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
+    if place:
+        url, model = _expected_words([*place, _UNNAMED] if len(place) == 1 else place, "URL", "MODEL")
+        server = {"url": url, "model": model, "api_key_env": None}
+        asked = {"modes": ["online"], "models": [], "endpoints": {"mine": server}, **read, "launches": 3}
+        comment = "# Each launch sends the profile once, as run.sh does; several give an interval.\n"
+        return comment + yaml.safe_dump({**asked, "warmup_iterations": 0, "iterations": 1}, sort_keys=False)
     demo = yaml.safe_load((home() / CONFIGS / CONFIG).read_text())
     kept = {key: demo[key] for key in ("models", "model_settings")}
-    load = {"profile": {"harness": harness, "path": path}}
-    modes = [mode_of_harness(harness)]
-    read = {"quants": ["bf16"], "modes": modes, "workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
     comment = "# The model is the demo's: name yours in models and model_settings.\n"
-    return comment + yaml.safe_dump({**kept, **read}, sort_keys=False)
+    modes = [mode_of_harness(harness)]
+    return comment + yaml.safe_dump({**kept, "quants": ["bf16"], "modes": modes, **read}, sort_keys=False)
 
 
 def _endpoint(words: Sequence[str]) -> str:

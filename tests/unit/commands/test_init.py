@@ -15,6 +15,8 @@ from comparing import run
 from rollout_bench.commands import init
 from rollout_bench.core.errors import UserError
 
+SANITY = {"harness": "inference-perf", "path": "sanity_random"}
+
 
 @pytest.mark.parametrize("model", ["org/name", "a: b", "123", "true", 'the "best" #1', "\N{SNOWMAN} 🚀"])
 def test_a_server_and_its_model_may_have_any_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +79,8 @@ def test_a_server_without_its_kind_is_an_endpoint(
         (["endpoint", "http://127.0.0.1:9/v1", "served"], {"modes": ["online"], "models": []}),
         (["llm-d", "guidellm/sanity_random"], {"modes": ["online"], "workloads": ["llm-d"]}),
         (["llm-d", "nop/nop"], {"modes": ["startup"]}),
+        (["llm-d"], {"modes": ["online"], "workload_settings": {"llm-d": {"profile": SANITY}}}),
+        (["llm-d", "http://127.0.0.1:9/v1", "m"], {"models": [], "workload_settings": {"llm-d": {"profile": SANITY}}}),
         (
             ["trl", "model_name_or_path=Qwen/Qwen3-8B", "use_vllm=true", "num_processes=2", "max_prompt_length=64"],
             {"modes": ["rollout"]},
@@ -126,6 +130,7 @@ def test_a_wrong_source_is_refused_in_two_lines(tmp_path: Path, words: list[str]
         (["--from", "endpoint", "http://127.0.0.1:9/v1", "--model", "m"], "endpoint http://127.0.0.1:9/v1 m"),
         (["http://127.0.0.1:9/v1", "m"], "endpoint http://127.0.0.1:9/v1 m"),
         (["--from", "llm-d", "sanity_concurrent"], "llm-d guidellm/sanity_concurrent"),
+        (["--from", "llm-d", "http://127.0.0.1:9/V1", "m"], "llm-d http://127.0.0.1:9/v1 m"),
         (["example", "online"], "example online"),
     ],
 )
@@ -204,6 +209,14 @@ def test_a_server_without_an_api_gets_no_config(tmp_path: Path) -> None:
     assert first == f"{address}: there is no completions API at this address: /v1/completions answers 501"
     assert second.startswith("  -> correct the url")
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_profile_is_for_the_only_model_of_a_server_that_is_up(tmp_path: Path, url: str) -> None:
+    done = run(tmp_path, "--from", "llm-d", "guidellm/sanity_concurrent", url, main=init.main)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["endpoints"] == {"mine": {"url": url, "model": "tiny", "api_key_env": None}}
+    assert written["workload_settings"]["llm-d"]["profile"]["path"] == "sanity_concurrent"
 
 
 def test_a_server_that_speaks_http_is_not_written_with_https(tmp_path: Path, url: str) -> None:
