@@ -63,6 +63,9 @@ def dispatch(words: Sequence[str]) -> int:
         if command := next((other for other in argv if other in COMMANDS), None):
             others = [other for other in words if other != command]
             raise UserError(f"{word}: the command stands first", f"write {NAME} {shlex.join([command, *others])}")
+        if word.partition("=")[0] in ("--config", "--configfile", "--cores", "-n", "--dry-run"):
+            command = "plan" if {"-n", "--dry-run"} & {*words} else "run"
+            raise UserError(f"{word}: is an option of a command", f"write {NAME} {shlex.join([command, *words])}")
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:

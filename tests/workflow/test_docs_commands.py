@@ -107,8 +107,12 @@ EFFECTS = {
 def test_every_flag_of_the_predecessor_has_its_equivalent(folder: Path):
     section = PREDECESSOR.read_text().partition("## Flags")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section, re.MULTILINE)[1:])
-    found = {row.strip("`").split()[0]: re.fullmatch(r"`(snakemake .+)`", text) for row, text in rows.items()}
-    calls = {flag: shlex.split(call[1])[1:] for flag, call in found.items() if call and "--list-rules" not in call[1]}
+    found = {
+        row.strip("`").split()[0]: re.fullmatch(r"`((?:--config|config/).+)`|nothing", text)
+        for row, text in rows.items()
+    }
+    ascend = ["--configfile", "config/ascend.yaml"]
+    calls = {flag: [*ascend, *shlex.split(added[1] or "")] for flag, added in found.items() if added}
     assert set(calls) == set(EFFECTS)
     for flag, (number, holds) in EFFECTS.items():
         selected = plan_of(tuple(calls[flag])).matrix.experiments

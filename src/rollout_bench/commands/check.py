@@ -186,9 +186,13 @@ def unread_models(folders: Sequence[Path]) -> Iterator[UserError]:
         errors = json.loads(done.stdout.splitlines()[-1])
     for folder, error in errors.items():
         exceptions = [line for line in error.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        told = (exceptions or ["no message"])[-1].partition(". ")[0]
+        is_absent = told.startswith("ModuleNotFoundError")
         yield UserError(
-            f"{folder}/config.json: the engine cannot read it: {(exceptions or ['no message'])[-1].partition('. ')[0]}",
-            "check the download, or take an engine that knows this model",
+            f"{folder}/config.json: the engine cannot read it: {told}",
+            "name in engine.python the Python that has vLLM"
+            if is_absent
+            else "check the download, or take an engine that knows this model",
         )
 
 

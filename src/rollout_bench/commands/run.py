@@ -200,4 +200,5 @@ def planned_call(
     if below and call.configfiles and default == CONFIG:
         over = ", ".join(file.name for file in call.configfiles)
         print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")
+        print("  -> --replace-workflow-config leaves them out")
     return merged, *planned

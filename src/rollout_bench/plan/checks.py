@@ -314,13 +314,14 @@ _DEFINED: dict[str, str] = {
 """What is named -> how to define one."""
 
 
-_OTHER_QUANTS = {
+OTHER_QUANTS = {
     "int8": "'w8a8' (int8 weights and activations) or 'w8a16' (int8 weights)",
-    "int4": "'w4a16' (int4 weights)",
-    "float8": "'fp8'",
-    "bfloat16": "'bf16'",
+    **dict.fromkeys(("awq", "gptq", "int4"), "'w4a16' (int4 weights)"),
+    **dict.fromkeys(("e4m3", "float8", "fp8-e4m3", "fp8_e4m3"), "'fp8'"),
+    **dict.fromkeys(("auto", "bfloat16", "none"), "'bf16'"),
+    **dict.fromkeys(("float16", "half"), "'fp16'"),
 }
-"""Data types by which a quantization is called -> those that have it."""
+"""Data types and methods by which a quantization is called -> those that have it."""
 
 
 _OTHER_MODES = {
@@ -332,8 +333,8 @@ _OTHER_MODES = {
 
 def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
     """Return the remedy for an undefined name: the closest known one, and how to define one."""
-    if kind == "quant" and name in _OTHER_QUANTS:
-        return f"did you mean {_OTHER_QUANTS[name]}?"
+    if kind == "quant" and name in OTHER_QUANTS:
+        return f"did you mean {OTHER_QUANTS[name]}?"
     if kind == "mode" and name in _OTHER_MODES:
         return f"did you mean '{_OTHER_MODES[name]}'?"
     define, close = _DEFINED.get(kind, "").replace("NAME", name), near_miss(name, known)

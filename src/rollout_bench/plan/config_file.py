@@ -19,10 +19,11 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, value_text
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.options import PLATFORMS
+from rollout_bench.core.places import CONFIG
 from rollout_bench.core.secrets import looks_secret, may_be_secret, of_config, secret_words, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
-from rollout_bench.plan.checks import SHORT, check_no_secret
+from rollout_bench.plan.checks import OTHER_QUANTS, SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import BOUNDS, KEY_OF, hub_name, model_of_the_hub, values_meant
 from rollout_bench.plan.quants import known_quants
@@ -67,6 +68,7 @@ OTHER_KEYS = {
     "max_seconds": "duration_s",
     **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
     **dict.fromkeys(("itl", "itl_ms", "tpot"), "tpot_ms"),
+    "ttft": "ttft_ms",
     **dict.fromkeys(("e2e", "e2e_ms", "e2el", "latency_ms"), "e2el_ms"),
     "max_completion_length": "output_tokens",
     "n": "samples_per_prompt",
@@ -111,7 +113,7 @@ _PLACES = ("checkpoint", "folder", "hub", "model", "path", "repo")
 _PARAMETERS = ("data", "sampling", "sampling_params")
 """What others call a mapping with the lengths of a workload, or how its tokens are sampled."""
 
-_PROFILES = {
+PROFILES = {
     "async": {"request_rate": [1, 2, 4, 8]},
     "concurrent": {"concurrency": [1, 2, 4, 8]},
     "constant": {"request_rate": [1, 2, 4, 8]},
@@ -148,6 +150,16 @@ _AT_THE_TOP = {
     },
 }
 """Unknown keys at the top of a config -> the remedy, whatever their value."""
+
+_SAMPLING = "leave it out: of sampling, temperature, top_p and top_k are measured"
+_ENDS = "leave it out: an answer ends after output_tokens, since ignore_eos is true"
+
+NOT_MEASURED = {
+    **dict.fromkeys(("frequency_penalty", "logit_bias", "min_p", "presence_penalty", "repetition_penalty"), _SAMPLING),
+    **dict.fromkeys(("guided_decoding", "structured_outputs"), "leave it out: free text is measured"),
+    **dict.fromkeys(("min_tokens", "stop", "stop_token_ids"), _ENDS),
+}
+"""Sampling parameters that no load has -> the remedy."""
 
 ENGINE_ARGS = (
     "additional_config",
@@ -229,12 +241,17 @@ def check_config_file(path: Path) -> None:
     if path.is_file() and not path.stat().st_size:  # as `COMMAND > FILE` leaves it
         problem = f"{path}: is empty: the command that should have written it failed"
         raise UserError(problem, "run that command again without `>` to see its message")
+    others = (path.with_suffix(".yml"), Path("config") / path) if path == CONFIG else ()
+    elsewhere = [other for other in others if other.exists()]
     content = read_mapping(
         path,
         "config",
         "mend the file: keys of one level start in one column, and a colon with a space follows each; docs/reference/"
         "config.csv lists them",
-        "`rollout-bench init` writes one; or name another with --configfile. docs/reference/config.csv has the keys",
+        f"write --configfile {elsewhere[0]}"
+        if elsewhere
+        else "`rollout-bench init` writes one; or name another with "
+        "--configfile. docs/reference/config.csv has the keys",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file
@@ -372,6 +389,9 @@ def _meant(error: ErrorDetails, read: Mapping[str, Any]) -> str | None:
 
 def _as_user_error(error: ErrorDetails, read: Mapping[str, Any] | None = None) -> UserError:
     found = _of_error(error)
+    if read is not None and isinstance(names := read.get("workloads"), list) and names:
+        named_load = found.remedy.replace("workload_settings: {<name>:", f"workload_settings: {{{names[0]}:")
+        found = UserError(found.problem, named_load)
     if read is not None and (named := _of_unnamed(error, read) or _of_a_name(error, read) or _of_mean(error, read)):
         return UserError(found.problem, named)
     # a remedy that says no more than what the key takes
@@ -565,8 +585,8 @@ def _of_one_word(place: tuple[int | str, ...], value: Any) -> str:
         return f"write {place[-1]}: {{{_weights(value)}}}"
     if place[-1:] == ("weights",) and isinstance(value, str):
         return f"name the quantization that they are: weights: {{bf16: '{value}'}}"
-    if place[:1] == ("workload_settings",) and place[-1] == "profile" and str(value) in _PROFILES:
-        return f"write online: {flow(_PROFILES[str(value)])}"
+    if place[:1] == ("workload_settings",) and place[-1] == "profile" and str(value) in PROFILES:
+        return f"write online: {flow(PROFILES[str(value)])}"
     if place == ("baseline",) and isinstance(value, str | None):
         return "leave it out for bf16, or name what is measured: baseline: {quant: ...}, or model, workload, setting"
     return ""
@@ -617,6 +637,8 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
         return f"a comma is missing: write {', '.join(value.split())}"
     if not isinstance(place[-1], int) and re.match(r"[\w.-]+:\S", value):
         return SPACE_AFTER_COLON
+    if place[:1] == ("quants",) and value in OTHER_QUANTS:
+        return f"did you mean {OTHER_QUANTS[value]}?"
     name = name_made_of(value)
     form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
     if not name:
@@ -640,7 +662,7 @@ def _at_the_top(key: str, value: Any) -> str:
     is_secret = secret_words(key) and may_be_secret(key, str(value))
     if remedy := _AT_THE_TOP.get("api_key" if is_secret else key):
         return remedy
-    if key in _PARAMETERS and (load := _load_in(value)):
+    if key in _PARAMETERS and (load := load_in(value)):
         return f"write it below workload_settings: workload_settings: {{<name>: {flow(load)}}}"
     if key in ("model", "mode", "setting", "workload") and isinstance(value, str):
         return f"write {key}s: [{value}]"
@@ -679,12 +701,12 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
-        below = "workload_settings.<name>" + ("" if key == "online" else ".online")
-        return f"write it below {below}{'' if key == location[-1] else f': {key}: ...'}"
+        inner = {key: value} if key == "online" else {"online": {key: value}}
+        return f"write it below workload_settings: workload_settings: {{<name>: {flow(inner)}}}"
     if key in ENGINE_ARGS and key not in known:
         return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"
-    if location[:-1] == () and key in WorkloadSettings.model_fields:
-        return f"write it below workload_settings.<name>: workload_settings: {{<name>: {{{key}: ...}}}}"
+    if (location[0] == "rollout" or len(location) == 1) and other in WorkloadSettings.model_fields:
+        return f"write it below workload_settings: workload_settings: {{<name>: {flow({other: typed(value)})}}}"
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
     if location[:-1] == () and sections:
         return f"write it below {' or '.join(sections)}{', or did you mean iterations?' if key == 'repeats' else ''}"
@@ -696,16 +718,18 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
 
 def _of_others(place: tuple[int | str, ...], key: str, value: Any) -> str:
     """Return the remedy for a `key` at `place` whose nearest spelling misleads; nothing for others."""
+    if key in NOT_MEASURED or key in _OF_TRAINERS:
+        return NOT_MEASURED.get(key) or _AT_THE_TOP[key]
     if place[:-1] == ("model_settings",) and key in _PLACES and isinstance(value, str):
         return f"write {_weights(value, is_on_hub=key in ('hub', 'repo'))}"
-    if place[:1] == ("workload_settings",) and len(place) == 2 and key in _PARAMETERS and (load := _load_in(value)):
+    if place[:1] == ("workload_settings",) and len(place) == 2 and key in _PARAMETERS and (load := load_in(value)):
         return f"write {place[-1]}: {flow(load)}"
     if place == ("comparison",) and key in MODES:
         return f"write comparison: {{metrics: {flow({key: value})}}}"
     return "did you mean 'quant'?" if place == ("baseline",) and key == "quantization" else ""
 
 
-def _load_in(value: Any) -> Mapping[str, Any]:
+def load_in(value: Any) -> Mapping[str, Any]:
     """Return the keys of a workload that `value` has by the names of others, as a mapping or name=number,...."""
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in re.split(r"[,; ]+", value.strip())]

@@ -51,6 +51,7 @@ from rollout_bench.plan.quants import (
     NOT_SET,
     Quant,
     check_cache,
+    check_dtype,
     confounders,
     confounders_text,
     resolve_quant,
@@ -403,6 +404,7 @@ def _experiment(
         check_lora(config.lora, args, of_mode, platform, scheme.weights_format)
         args |= config.lora.engine_args
     check_cache(quant, scheme, args)
+    check_dtype(quant, scheme, args)
     check_lengths(config, model, load.spec, load.longest, args, source)
     if of_mode.data_parallel == "one":
         args.pop(SIZE, None)

@@ -190,6 +190,23 @@ def check_cache(name: str, quant: Quant, args: dict[str, Any]) -> None:
         )
 
 
+def check_dtype(name: str, quant: Quant, args: dict[str, Any]) -> None:
+    """Refuse an engine with `args` whose weights would not have the data type of an unquantized `quant`.
+
+    Raises:
+        UserError: they would not, so all of its launches would be invalid.
+    """
+    asked = str(args.get("dtype", "auto"))
+    canonical = {"half": "float16", "float": "float32"}.get(asked, asked)
+    keeps_type = quant.weights_format == "bf16" and "quantization" not in quant.engine_args
+    if asked == "auto" or not keeps_type or canonical in quant.linear_dtypes:
+        return
+    fitting = "quants: [bf16, fp16] compares float16" if canonical == "float16" else f"leave dtype out: {name} sets it"
+    raise UserError(
+        f"config: engine_args.dtype: {asked} is not {name}, which promises {' or '.join(quant.linear_dtypes)}", fitting
+    )
+
+
 def _instead(name: str, quant: Quant) -> str:
     """Return the remedy for a quantization without a proof: add the proof, or make it a setting."""
     proof = "set linear_dtypes to the data types of the loaded linear layers: docs/models-and-quantizations.md"

@@ -358,6 +358,8 @@ def _of_unmeasured_modes(config: Config) -> Iterator[str]:
         idle |= dict.fromkeys(places, f"mode {mode.name} is not measured; modes: {more} measures it")
         if mode.has_loads and config.endpoints:
             idle[("endpoints",)] += f"; models: [] and modes: [{mode.name}] measures the servers alone"
+    if not config.models:
+        idle |= dict.fromkeys([("engine_args",), ("lora",)], "a server that is up has its own: start it with them")
     for place, why in idle.items():
         value = at_place(written, place)
         if value and not any(at_place(usual, place) == value for usual in _shipped_configs()):

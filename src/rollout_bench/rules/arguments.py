@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import math
 import os
 import re
 import shlex
@@ -13,25 +14,34 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
+from pydantic.fields import FieldInfo
 from snakemake.utils import update_config
 
-from rollout_bench.contracts.fields import AUTO
+from rollout_bench.contracts.fields import AUTO, name_made_of, typed
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
+from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.checks import OTHER_QUANTS
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
     ENGINE_ARGS,
     NAMED,
+    NOT_MEASURED,
     OTHER_KEYS,
+    PROFILES,
     RESULTS_ELSEWHERE,
     RESULTS_FOLDERS,
     check_config_file,
     check_selection,
+    load_in,
     models_in,
     read_config,
 )
+from rollout_bench.plan.meant import hub_name
+from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import OnlineLoad
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
@@ -55,6 +65,24 @@ _MADE = ("results/figures", "results/summaries/", "results/blocks/")
 
 _LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--configfiles")}
 """Options that take several values -> their spellings."""
+
+_AS_IT_IS = "leave it out: the times of each request and all percentiles are kept"
+_AGAIN = "leave it out: a run measures what is missing or failed, and nothing twice"
+_REQUESTS = "leave it out: a server is asked through OpenAI's completions, at the url of its entry in endpoints"
+
+_OF_OTHERS = {
+    **dict.fromkeys(("--continue", "--failed-first", "--ff", "--last-failed", "--lf", "--resume"), _AGAIN),
+    **dict.fromkeys(("--metric-percentiles", "--percentile-metrics", "--save-detailed", "--save-result"), _AS_IT_IS),
+    **dict.fromkeys(("--backend", "--endpoint-type", "--request-format", "--request-type"), _REQUESTS),
+    **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
+    **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
+}
+"""Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
+
+_NAME = re.compile(r"[\w-]+")
+
+_DATA = ("data", "dataset", "dataset_name", "dataset_path")
+"""Options of other programs for prompts or their lengths."""
 
 _LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
 """One dash before what may be the name of a long option."""
@@ -111,7 +139,28 @@ def _check_made(target: str) -> None:
         return
     close = near_miss(path if "/" in path else f"results/{path}.md", _SUMMARIES, 0.8)
     known = "leave it out to measure what is missing; targets: results/summary.md, .html, .csv, .txt, .json"
-    raise UserError(f"{target}: is no target", f"did you mean {close}?" if close else known)
+    remedy = f"did you mean {close}?" if close else _selecting(target) or known
+    raise UserError(f"{target}: is no target", remedy)
+
+
+def _selecting(name: str) -> str:
+    """Return the remedy for a target that is the name of something to measure; empty for others."""
+    config = _default()
+    quants = {*known_quants({}), *(config.get("quant_settings") or ())}
+    names = {"modes": MODES, "quants": quants, "models": config.get("model_settings") or ()}
+    names["workloads"] = config.get("workload_settings") or ()
+    key = next((key for key, known in names.items() if name in known), "")
+    return f"write --config '{key}=[{', '.join(_beside(name) if key == 'quants' else [name])}]'" if key else ""
+
+
+def _beside(quant: str) -> list[str]:
+    """Return a quantization after the one that it is compared with."""
+    return list(dict.fromkeys([str((_default().get("baseline") or {}).get("quant") or "bf16"), quant]))
+
+
+def _default() -> dict[str, Any]:
+    """Return the config of this folder, or the package's."""
+    return load(config_file("config.yaml"))
 
 
 def _is_our_workflow(words: Sequence[str]) -> bool:
@@ -127,6 +176,8 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         UserError: a file is no config, a value is not name=value, or Snakemake has no such option.
     """
+    if "-v" in words:
+        raise UserError("-v: is --version to Snakemake", "write --verbose, or `rollout-bench --version`")
     try:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
@@ -174,12 +225,14 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     if not equals:
         raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
     name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
+    if name not in Config.model_fields and (remedy := _below(f"--{name}", f"--x={value}", ())):
+        raise UserError(f"--config {entry}: {name!r} is no key", remedy)
     if len(key) == 1 or (name != key and name not in Config.model_fields):  # to Snakemake no name of a value
         read_config({name: value_of(value)}, {name: value})
     if not _KEY.fullmatch(key):
         top, *below = name.split(".")
-        if load := _of_load(top, below, value):
-            raise UserError(f"--config {entry}: {key!r} is no key", f"write --config 'workload_settings={load}'")
+        if remedy := _of_load(top, below, value):
+            raise UserError(f"--config {entry}: {key!r} is no key", remedy)
         nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
         listed = "docs/reference/config.csv lists the keys"
         remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
@@ -198,7 +251,7 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
 
 
 def _of_load(top: str, below: Sequence[str], value: str) -> str:
-    """Return the mapping of workloads that a path of keys means, as rollout.n does; empty if it means another key."""
+    """Return the remedy for a path of keys that means one of a load, as rollout.n does; empty if it means another."""
     field = Config.model_fields.get(top)
     known = {key for model in models_in(field.annotation) for key in model.model_fields} if field else set()
     meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
@@ -208,17 +261,38 @@ def _of_load(top: str, below: Sequence[str], value: str) -> str:
 
 
 def _load_with(key: str, value: str) -> str:
-    """Return the mapping of workloads that sets `key`; empty if no load has it."""
-    config = load(config_file("config.yaml"))
-    name = next(iter(config.get("workloads") or ["demo"]))
-    online = ((config.get("workload_settings") or {}).get(name) or {}).get("online")
+    """Return the remedy that sets `key` of a load to `value`; empty if no load has it."""
+    config = _default()
+    name = _first_load()
+    settings = (config.get("workload_settings") or {}).get(name) or {}
+    online = settings.get("online")
     if key == "prompts" and isinstance(online, Mapping) and "requests" in online:
         key = "requests"  # which decides how many are sent
-    if key in OnlineLoad.model_fields and value.isdecimal():
-        return f"{{{name}: {{online: {{{key}: {value}}}}}}}"
-    if key in WorkloadSettings.model_fields:
-        return f"{{{name}: {{{key}: {value}}}}}"
-    return f"{{{name}: {{online: {{{key}: {value}}}}}}}" if key in OnlineLoad.model_fields else ""
+    is_online = key in OnlineLoad.model_fields and (value.isdecimal() or key not in WorkloadSettings.model_fields)
+    if not is_online and key not in WorkloadSettings.model_fields:
+        return ""
+    is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
+    load = _online(settings, key, typed(value)) if is_online else {key: True if is_switch else typed(value)}
+    mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
+    return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
+
+
+def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return what sets `key` of a load's requests to `value`, with the prompts and the requests that it then needs."""
+    online = load.get("online") or {}
+    rates, sent = online.get("request_rate"), online.get("requests")
+    with_it: dict[str, Any] = {key: value}
+    needed = value if key == "requests" else 0
+    if key == "duration_s" and isinstance(value, int | float):
+        with_it |= {"requests": None} if sent else {}
+        rates = rates if isinstance(rates, list) else [rates]
+        needed = max([rate * value for rate in rates if isinstance(rate, int | float)], default=0)
+    elif key in ("concurrency", "request_rate") and isinstance(sent, list) and not isinstance(value, list):
+        with_it["requests"] = max(sent)
+    if key == "concurrency" and rates:
+        with_it["request_rate"] = "inf"  # no longer when they arrive, but how many at once
+    prompts = math.ceil(needed / load.get("samples_per_prompt", 1)) if isinstance(needed, int | float) else 0
+    return {**({"prompts": prompts} if prompts > load.get("prompts", prompts) else {}), "online": with_it}
 
 
 def _meant(place: int, entries: Sequence[str]) -> str:
@@ -273,18 +347,23 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
     return list(given.targets)
 
 
+_MISSPELT = 0.75
+"""Similarity to an option from which on another is its misspelling."""
+
+
 def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
     """Refuse options with one dash, and those of other programs, of which Snakemake's parser takes some for its own."""
     for word in filter(_LONG.fullmatch, words):
         option = word.partition("=")[0]
         if f"-{option}" in known:
-            raise UserError(f"{option}: Snakemake has no such option", f"write two dashes: -{option}")
+            raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
     for word in words:
         option = word.partition("=")[0]
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
-        if option.startswith("--") and option not in known and (remedy := _below(option, word, words)):
-            raise UserError(f"{option}: Snakemake has no such option", remedy)
+        foreign = _OF_OTHERS.get(option) or (option.startswith("--") and _below(option, word, words))
+        if option not in known and foreign:
+            raise UserError(f"{option}: there is no such option", foreign)
 
 
 def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
@@ -293,22 +372,55 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
         option = word.partition("=")[0]
         if option.startswith("-"):
             keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
-            close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"])
+            close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"], _MISSPELT)
             if close not in keys:
-                remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
-                raise UserError(f"{option}: Snakemake has no such option", remedy)
+                listed = "`rollout-bench plan --help` lists the options; keys of a config stand after --config"
+                remedy = f"did you mean '{close}'?" if close else listed
+                raise UserError(f"{option}: there is no such option", remedy)
             is_key = option.lstrip("-").replace("-", "_") == keys[close]
-            problem = "is a key of the config" if is_key else "Snakemake has no such option"
+            problem = "is a key of the config" if is_key else "there is no such option"
             meant = shlex.quote(f"{keys[close]}={_as_typed(keys[close], word, words)}")
             raise UserError(
                 f"{option}: {problem}", f"write `--config {meant}`" if is_key else f"did you mean `--config {meant}`?"
             )
 
 
+def _selected(key: str, value: str) -> str:
+    """Return the remedy for an option of other programs that names a model, quantization or load; empty for others."""
+    if key in NOT_MEASURED:
+        return NOT_MEASURED[key]
+    if key in ("dtype", "quant", "quantization"):
+        meant = (re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(one.lower(), f"'{one}'")) for one in _NAME.findall(value))
+        names = [name for found in meant for name in found]
+        return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
+    servers = list(_default().get("endpoints") or ()) if key == "model" else []
+    if servers:
+        return f"write --config {shlex.quote(f'endpoints={{{servers[0]}: {{model: {value}}}}}')}"
+    if key in ("model", "models") and (path := hub_name(value)) and (name := name_made_of(path)):
+        weights = f"model_settings={{{name}: {{weights: {{bf16: hub:{path}}}}}}}"
+        return f"write --config 'models=[{name}]' '{weights}'"
+    if key in _DATA:
+        lengths = ", ".join(f"{name}: {count}" for name, count in load_in(value).items())
+        load = lengths or "dataset: {format: prompts, path: FILE}"
+        more, begin = "", "write" if lengths else "docs/loads.md has the formats: write"
+    elif key in ("profile", "rate_type") and value in PROFILES:
+        load, more, begin = f"online: {flow(PROFILES[value])}", " 'modes=[online]'", "write"
+    else:
+        return ""
+    return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'{more}"
+
+
+def _first_load() -> str:
+    """Return the name of the first load of this folder's config."""
+    return str(next(iter(_default().get("workloads") or ["demo"])))
+
+
 def _below(option: str, word: str, words: Sequence[str]) -> str:
-    """Return the remedy for an option that is no key at the top of a config, but one below it; else nothing."""
+    """Return the remedy for an option whose value a config has under another name or key; else nothing."""
     key, value = option.lstrip("-").replace("-", "_"), _value_after(word, words)
     meant = OTHER_KEYS.get(key, key)
+    if selected := _selected(key, value):
+        return selected
     if "slo" in (key, meant):
         limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
         return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
@@ -318,14 +430,23 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
         return f"write `rollout-bench init --from endpoint {shlex.quote(value)}`, which writes config.yaml"
     if meant in ENGINE_ARGS:
         return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
-    load = _load_with(meant, value)
-    return f"write --config {shlex.quote(f'workload_settings={load}')}" if load else ""
+    if meant in Config.model_fields:
+        return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
+    paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
+    paths = [path for path in paths if not {*NAMED, "baseline"} & {*path}]
+    if len(paths) == 1 and meant not in WorkloadSettings.model_fields:
+        (top, *inner) = paths[0]
+        nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)
+        return f"write --config {shlex.quote(f'{top}={nested}')}"
+    return _load_with(meant, value)
 
 
 def _check_profile(option: str, name: str) -> None:
     """Refuse a profile that is nowhere; the package's are named by their folder."""
     from snakemake.cli import get_profile_dir
 
+    if name in PROFILES and (remedy := _below(option, f"{option}={name}", ())):
+        raise UserError(f"{option} {name}: is a profile of guidellm's", remedy)
     places = [name, str(Path("profiles") / name)] if option == "--workflow-profile" else [name]
     if name == "none" or any(map(get_profile_dir, places)):
         return

@@ -60,5 +60,8 @@ def test_an_engine_that_reads_no_model_is_a_problem(tmp_path: Path, monkeypatch:
     (folder / "config.json").write_text('{"model_type": "qwen3"}')
     (tmp_path / "transformers.py").write_text("raise ImportError('libtorch.so is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    problems = [problem.problem for problem in check.unread_models([folder])]
-    assert problems == [f"{folder}/config.json: the engine cannot read it: ImportError: libtorch.so is missing"]
+    (broken,) = check.unread_models([folder])
+    assert broken.problem == f"{folder}/config.json: the engine cannot read it: ImportError: libtorch.so is missing"
+    (tmp_path / "transformers.py").write_text("import no_such_module")
+    (absent,) = check.unread_models([folder])
+    assert absent.remedy == "name in engine.python the Python that has vLLM", "the model is not at fault"

@@ -72,6 +72,12 @@ def test_options_before_the_command_and_an_option_for_its_file_are_moved() -> No
     assert file.stderr.endswith("  -> leave --file out: FILE stands alone\n")
 
 
+@pytest.mark.parametrize(("words", "command"), [(["--config", "launches=3"], "run"), (["-n", "--cores", "1"], "plan")])
+def test_options_without_a_command_get_the_one_that_takes_them(words: list[str], command: str) -> None:
+    with refused(f"{words[0]}: is an option of a command", f"write rollout-bench {command} {' '.join(words)}"):
+        dispatch(words)
+
+
 def test_help_has_each_command_in_a_group_with_an_example_and_hides_internal_ones() -> None:
     titles, shown, examples = [], [], []
     for line in run("--help").stdout.partition("exit\n\n")[2].splitlines():

@@ -41,6 +41,7 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
     ("words", "message"),
     [
         (["--form", "verl"], "did you mean --from?"),
+        (["verl.yaml"], "say whose it is: --from verl verl.yaml, or --from trl verl.yaml"),
         (
             ["--from", "endpoint", "http://127.0.0.1:9/v1"],
             "http://127.0.0.1:9/v1: connection refused: nothing listens there\n  -> check its url",

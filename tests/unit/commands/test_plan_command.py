@@ -166,6 +166,12 @@ def test_what_only_another_mode_reads_is_said_to_change_nothing(overlay: dict[st
     assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
 
 
+def test_arguments_of_an_engine_change_nothing_where_only_servers_are_measured() -> None:
+    servers = {**ONLINE, "models": [], "endpoints": {"x": SERVERS["x"]}, "engine_args": {"seed": 7}}
+    lines = expand(read_config(merged_with(servers)), probe_engine(None)).remarks
+    assert "engine_args: changes nothing, since a server that is up has its own: start it with them" in lines
+
+
 @pytest.mark.parametrize(
     ("key", "own"),
     [

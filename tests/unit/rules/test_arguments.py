@@ -16,6 +16,7 @@ from snakemake.utils import update_config
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import home
+from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.rules import arguments
 from rollout_bench.rules.arguments import Call, check_words, load, read_call, with_shipped
 from rollout_bench.rules.planned import default_config, plan_of_call
@@ -177,7 +178,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["launches=2"], "launches=2: is a value of the config, not a target", "write --config launches=2"),
         (["--config", "launches:2"], "--config launches:2: is not name=value", "did you mean launches=2?"),
         (["--config", "launches", "3"], "--config launches: is not name=value", "did you mean launches=3?"),
-        (["--config", "n=2"], "n: there is no such key", "{<name>: {samples_per_prompt: ...}}"),
+        (["--config", "n=2"], "'n' is no key", "write --config 'workload_settings={demo: {samples_per_prompt: 2}}'"),
         (["--config", "launches=3;iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
         (["--config", "launches=3,iterations=4"], "has several values", "by spaces: launches=3 iterations=4"),
         (["--config", "launches=3", "--config", "iterations=4"], "--config: stands twice", "all after one --config"),
@@ -219,31 +220,97 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--config", "launches=", "2"], "--config 2: is not name=value", "without spaces around ="),
         (["--config", "quants", "=", "[bf16]"], "--config quants: is not name=value", "without spaces around ="),
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
-        (["--confgifile", "one.yaml"], "--confgifile: Snakemake has no such option", "did you mean '--configfile'?"),
+        (["--confgifile", "one.yaml"], "--confgifile: there is no such option", "did you mean '--configfile'?"),
         (["--quants", "bf16"], "--quants: is a key of the config", "write `--config 'quants=[bf16]'`"),
         (["--quants", "bf16", "fp8", "-n"], "--quants: is a key of the config", "`--config 'quants=[bf16, fp8]'`"),
         (["--models=a"], "--models: is a key of the config", "write `--config 'models=[a]'`"),
-        (["--lauches", "3"], "--lauches: Snakemake has no such option", "did you mean `--config launches=3`?"),
-        (["--lauches=3"], "--lauches: Snakemake has no such option", "did you mean `--config launches=3`?"),
+        (["--lauches", "3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
+        (["--lauches=3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
         (["--model-base", "-n"], "--model-base: is a key of the config", "write `--config model_base=VALUE`"),
-        (["--quant", "[bf16, fp8]"], "--quant: Snakemake has no such option", "--config 'quants=[bf16, fp8]'"),
+        (["--quant", "[bf16, fp8]"], "--quant: there is no such option", "write --config 'quants=[bf16, fp8]'"),
         (
             ["--max-num-seqs", "8"],
-            "--max-num-seqs: Snakemake has no such",
+            "--max-num-seqs: there is no such",
             "write --config 'engine_args={max_num_seqs: 8}'",
         ),
-        (["--num-prompts=32"], "--num-prompts: Snakemake", "write --config 'workload_settings={demo: {prompts: 32}}'"),
-        (["--rate", "4"], "--rate: Snakemake", "--config 'workload_settings={demo: {online: {request_rate: 4}}}'"),
-        (["--endpoint", "http://h:8000/v1"], "--endpoint: Snakemake", "write `rollout-bench init --from endpoint http"),
+        (
+            ["--num-prompts=32"],
+            "--num-prompts: there is no such",
+            "write --config 'workload_settings={demo: {prompts: 32}}'",
+        ),
+        (
+            ["--rate", "4"],
+            "--rate: there is no such",
+            "--config 'workload_settings={demo: {online: {request_rate: 4}}}'",
+        ),
+        (
+            ["--endpoint", "http://h:8000/v1"],
+            "--endpoint: there is no such",
+            "write `rollout-bench init --from endpoint http",
+        ),
         (["--mode", "offline"], "--mode: to Snakemake it is", "write --config 'modes=[offline]'"),
         (["--mode", "nonsense"], "the value of an option can't be read", "`snakemake --help`"),
-        (["--goodput", "ttft:500", "tpot:50"], "--goodput: Snake", "write --config 'slo={ttft_ms: 500, tpot_ms: 50}'"),
-        (["--target", "http://h:8000/v1"], "--target: Snakemake", "write `rollout-bench init --from endpoint http://h"),
-        (["--max-requests", "9"], "--max-requests: Snake", "'workload_settings={demo: {online: {requests: 9}}}'"),
+        (
+            ["--goodput", "ttft:500", "tpot:50"],
+            "--goodput: there is no such",
+            "write --config 'slo={ttft_ms: 500, tpot_ms: 50}'",
+        ),
+        (
+            ["--target", "http://h:8000/v1"],
+            "--target: there is no such",
+            "write `rollout-bench init --from endpoint http://h",
+        ),
+        (
+            ["--max-requests", "9"],
+            "--max-requests: there is no such",
+            "{prompts: 5, online: {requests: 9}}}' 'modes=[online]'",
+        ),
         (["num_generations=16"], "is a value, not", "--config 'workload_settings={demo: {samples_per_prompt: 16}}'"),
         (["--configfile", "verl.sh"], "verl.sh: is a script, not", "rollout-bench from-verl verl.sh > mine.yaml"),
+        (["--dtype", "float16"], "--dtype: there is no such", "write --config 'quants=[bf16, fp16]'"),
+        (["--quantization", "awq"], "--quantization: there is no", "write --config 'quants=[bf16, w4a16]'"),
+        (["--config", "quant=fp8"], "'quant' is no key", "write --config 'quants=[bf16, fp8]'"),
+        (["-k", "fp8"], "fp8: is no target", "write --config 'quants=[bf16, fp8]'"),
+        (["offline"], "offline: is no target", "write --config 'modes=[offline]'"),
+        (
+            ["--model", "Qwen/Qwen3-8B"],
+            "--model: there is no such",
+            "{qwen3-8b: {weights: {bf16: hub:Qwen/Qwen3-8B}}}'",
+        ),
+        (["--ttft", "300"], "--ttft: there is no such", "write --config 'slo={ttft_ms: 300}'"),
+        (["--lora-rank", "16"], "--lora-rank: there is no such", "write --config 'lora={rank: 16}'"),
+        (["--gpus", "2"], "--gpus: there is no such", "write --config devices=2"),
+        (["--ignore-eos"], "--ignore-eos: there is no such", "'workload_settings={demo: {ignore_eos: true}}'"),
+        (["--request-rate", "4"], "--request-rate: there is no such", "{online: {request_rate: 4}}}' 'modes=[online]'"),
+        (
+            ["--data", "prompt_tokens=9,output_tokens=8"],
+            "--data: there is",
+            "{demo: {prompt_tokens: 9, output_tokens: 8}}",
+        ),
+        (
+            ["--dataset-name", "sharegpt"],
+            "--dataset-name: there is no such",
+            "{dataset: {format: prompts, path: FILE}}",
+        ),
+        (
+            ["--rate-type", "concurrent"],
+            "--rate-type: there is no",
+            "{online: {concurrency: [1, 2, 4, 8]}}}' 'modes=[onli",
+        ),
+        (["--profile", "sweep"], "is a profile of guidellm's", "{online: {request_rate: [1, 2, 4, 8]}}}' 'modes=[onli"),
+        (["--save-result"], "--save-result: there is no such option", "leave it out: the times of each request"),
+        (["--lf"], "--lf: there is no such option", "leave it out: a run measures what is missing"),
+        (["--maxfail", "1"], "--maxfail: there is no such option", "leave it out: a run stops when"),
+        (
+            ["--endpoint-type", "openai"],
+            "--endpoint-type: there is no such option",
+            "at the url of its entry in endpoints",
+        ),
+        (["--config", "min_p=0.1"], "'min_p' is no key", "leave it out: of sampling"),
+        (["--foo"], "--foo: there is no such option", "`rollout-bench plan --help` lists the options"),
+        (["-v"], "-v: is --version to Snakemake", "write --verbose"),
         (["-c", "mine.yaml"], "must be integer", "write --configfile mine.yaml"),
-        (["--dry-rum"], "--dry-rum: Snakemake has no such option", "did you mean '--dry-run'?"),
+        (["--dry-rum"], "--dry-rum: there is no such option", "did you mean '--dry-run'?"),
         (["--configfil", "one.yaml"], "ambiguous option: --configfil", "write --configfile one.yaml"),
         (["--cores", "two"], "must be integer or 'all'", "`snakemake --help`"),
         (["--cores"], "expected one argument", "`snakemake --help`"),
@@ -252,8 +319,8 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["-c", "launches=3"], "must be integer", "write --config launches=3"),
         (["--jobs", "launches=3"], "must be integer", "write --config launches=3"),
         (["--set", "launches=3"], "ambiguous option: --set", "write --config launches=3"),
-        (["-configfile", "one.yaml"], "-configfile: Snakemake has no such option", "write two dashes: --configfile"),
-        (["-directory", "."], "-directory: Snakemake has no such option", "write two dashes: --directory"),
+        (["-configfile", "one.yaml"], "-configfile: there is no such option", "write two dashes: --configfile"),
+        (["-directory", "."], "-directory: there is no such option", "write two dashes: --directory"),
         (["--profile", "slurm"], "--profile slurm: there is no such profile", f"did you mean --profile {SLURM}?"),
         (["--workflow-profile", "mine/slrum"], "there is no such profile", f"did you mean --workflow-profile {SLURM}?"),
         (["--profile", "lsf"], "--profile lsf: there is no such profile", "docs/clusters.md"),
@@ -275,6 +342,44 @@ def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
     for typed in re.findall(r"--config(?:file)? .*?(?=`|\?|$)|--(?:workflow-)?profile [^?]*", raised.value.remedy):
         (folder / "mine.yaml").write_text("launches: 2\n")
         check_words(["-n", *shlex.split(typed)])
+
+
+@pytest.mark.parametrize("place", ["config.yml", "config/config.yaml"])
+def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: str) -> None:
+    (folder / "config").mkdir()
+    (folder / place).write_text("launches: 2\n")
+    with pytest.raises(UserError) as raised:
+        check_config_file(Path("config.yaml"))
+    assert raised.value.remedy == f"write --configfile {place}"
+
+
+@pytest.mark.parametrize(
+    ("option", "load"),
+    [
+        ("--max-seconds", "{asked: {prompts: 240, online: {duration_s: 30, requests: null}}}"),
+        ("--num-prompts", "{asked: {online: {requests: 30}}}"),
+        ("--max-requests", "{asked: {online: {requests: 30}}}"),
+        ("--rate", "{asked: {online: {request_rate: 30, requests: 120}}}"),
+        ("--max-concurrency", "{asked: {online: {concurrency: 30, requests: 120, request_rate: inf}}}"),
+    ],
+)
+def test_an_option_for_a_server_becomes_a_load_that_can_be_sent(folder: Path, option: str, load: str) -> None:
+    (folder / "config.yaml").write_text((home() / "config" / "endpoint.yaml").read_text())
+    with pytest.raises(UserError) as raised:
+        check_words([option, "30"])
+    assert raised.value.remedy == f"write --config 'workload_settings={load}'"
+    given = read_call(shlex.split(raised.value.remedy.removeprefix("write "))).config
+    config = load_configfile("config.yaml")
+    update_config(config, given)
+    (asked,) = read_config(config, given).workload_settings.values()
+    assert len({(one.request_rate, one.concurrency) for one in asked.online.points}) == len(asked.online.points)
+
+
+def test_the_model_of_a_server_is_that_of_its_entry(folder: Path) -> None:
+    (folder / "config.yaml").write_text((home() / "config" / "endpoint.yaml").read_text())
+    with pytest.raises(UserError) as raised:
+        check_words(["--model", "Qwen/Qwen3-8B"])
+    assert raised.value.remedy == "write --config 'endpoints={mine: {model: Qwen/Qwen3-8B}}'"
 
 
 def test_targets_and_profiles_that_there_are_are_accepted(folder: Path) -> None:
