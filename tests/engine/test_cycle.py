@@ -3,10 +3,12 @@
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from launching import HAS_AMX, SETTINGS, W8A8, Launching, tiny_spec, with_adapter
+from needing_vllm import run_program
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
@@ -28,7 +30,7 @@ QUANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Name -> the quantization, and its engine arguments."""
 
-FINDINGS = {"output_changed", "update_without_effect"}
+FINDINGS = {"output_changed", "update_without_effect", "stale_prefix_cache"}
 
 
 def cycle_spec(quant: str = "bf16", *, apart: bool = False, update: str = "in_process") -> Spec:
@@ -95,6 +97,61 @@ def test_weights_change_and_come_back_and_so_do_the_tokens(record: Callable[[str
     assert all(proof.changed_trained == proof.trained >= 4 * 8 + 3 for proof in proofs[1:])
     assert all(proof.not_finite == 0 for proof in proofs)
     assert findings(record("bf16")) == set()
+
+
+@pytest.mark.parametrize("name", ["bf16", "adapter", "adapter reload"])
+def test_the_first_request_after_an_update_finds_no_prefix_of_the_old_weights(
+    name: str, record: Callable[[str], Record]
+):
+    assert [proof.stale_prefix_tokens for proof in record(name).weight_proofs] == [None, 0, 0]
+    cleared = {iteration.transition.part_s("reset_prefix_cache") > 0 for iteration in record(name).iterations}
+    assert cleared == {name != "adapter reload"}  # whose new name is no key of the cache
+
+
+# Updates of an adapter under its old name, after which nobody clears the prefix cache.
+STALE = """
+import os, shutil, sys, tempfile
+from pathlib import Path
+from vllm.lora.request import LoRARequest
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.flags import stale_flags
+from rollout_bench.measure.launch.protocol import Job, ProofsTaken
+from rollout_bench.modes.cycle import updates, worker
+
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+updates.AdapterInMemory.clears_prefix_cache = False
+tempfile.tempdir = os.getcwd()
+
+def overwritten(self, weights):
+    folder = Path(self._engine.adapter.lora_path)
+    if not folder.with_name("first").exists():
+        shutil.copytree(folder, folder.with_name("first"))
+    kept = folder.with_name("first") if weights == "first" else self._given["second"].lora_path
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    self._engine.adapter = LoRARequest("adapter", 1, str(folder), load_inplace=True)
+    self._llm.llm_engine.add_lora(self._engine.adapter)
+    return {}
+
+updates.NewAdapter.apply = overwritten
+model, text = sys.argv[1:]
+sent = []
+job = Job(spec=Spec.model_validate_json(text), model=model, launch=0, timeout_s=600)
+worker.measure(job, EngineContext(send=sent.append, await_turn=lambda: None))
+(proofs,) = (event.proofs for event in sent if isinstance(event, ProofsTaken))
+print("FOUND", *(f"{flag.severity} {flag.code}: {flag.sentence}" for flag in stale_flags(proofs)))
+"""
+
+
+@pytest.mark.parametrize("name", ["adapter", "adapter reload"])
+def test_a_stale_prefix_cache_makes_a_launch_invalid(name: str, tmp_path: Path):
+    spec = SPECS[name]
+    args = {**spec.engine.args, "kv_cache_memory_bytes": 1 << 26}
+    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
+    build_checkpoint(ResolvedShape(**spec.model.synthetic), "bf16", tmp_path / "model")
+    said = run_program(STALE, str(tmp_path / "model"), spec.model_dump_json(), folder=tmp_path)
+    found = next(line for line in said.splitlines() if line.startswith("FOUND"))
+    assert "invalid stale_prefix_cache: The first request after an update took 128 tokens of its prompt" in found
 
 
 def test_torchao_takes_new_weights_from_a_second_checkpoint(record: Callable[[str], Record]):

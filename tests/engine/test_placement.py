@@ -132,6 +132,8 @@ def test_after_the_last_step_all_engines_have_the_trainers_weights(way: str, pla
         assert len({proof.checksum for proof in found}) == (2 if way == "sharded" else 1)
     assert [(proof.not_finite, proof.lost) for proof in proofs] == [(0, 0)] * len(proofs)
     assert [proof.changed_trained for proof in after] == [proof.trained for proof in after]
+    assert {proof.stale_prefix_tokens for proof in loaded} == {None}
+    assert {proof.stale_prefix_tokens for proof in after} == {0}
 
 
 def test_lost_weights_are_found(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

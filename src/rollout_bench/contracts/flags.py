@@ -88,6 +88,12 @@ _SHARED = (
         remedy=_OTHER_WEIGHTS,
     ),
     FlagKind(
+        "stale_prefix_cache",
+        "I",
+        found="the prefix cache of the old weights was used after an update",
+        remedy="use another `cycle.update` or vLLM: [what it means](whole-step.md#did-the-new-weights-arrive)",
+    ),
+    FlagKind(
         "cpu_steal",
         "W, I",
         found="other virtual machines used the cores",

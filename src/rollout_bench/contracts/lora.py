@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from rollout_bench.contracts.fields import Number, Strict, not_bool, one_or_several, typed
 
@@ -15,7 +15,12 @@ LAYER_NAME = r"^[A-Za-z_]\w*$"
 
 Targets = Annotated[
     Annotated[Literal["all-linear", "attention"], Tag("one")]
-    | Annotated[list[Annotated[str, Field(pattern=LAYER_NAME)]], Field(min_length=1), Tag("several")],
+    | Annotated[
+        list[Annotated[str, Field(pattern=LAYER_NAME)]],
+        Field(min_length=1),
+        AfterValidator(lambda names: sorted({*names})),  # the same layers are the same experiment
+        Tag("several"),
+    ],
     Discriminator(one_or_several),
 ]
 """Layers that have an adapter."""

@@ -45,6 +45,11 @@ class WeightProof(Strict):
             "one after the other, because the rounding in a batch depends on its composition."
         ),
     )
+    stale_prefix_tokens: int | None = absent(
+        "Prompt tokens that the first request after an update took from the prefix cache of the weights before. Null "
+        "as loaded, and for an engine whose prefix cache holds no prompt that fits its context.",
+        ge=0,
+    )
     lost: int | None = absent(
         "In mode placement, the trainer's tensors that did not reach the engine, or not with the trainer's values. "
         "Null in other modes.",

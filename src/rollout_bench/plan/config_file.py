@@ -61,7 +61,7 @@ OTHER_KEYS = {
     **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
     **dict.fromkeys(("max_prompt_length", "random_input_len"), "prompt_tokens"),
     "lora_alpha": "alpha",
-    "lora_rank": "rank",
+    **dict.fromkeys(("dim", "lora_dim", "lora_r", "lora_rank"), "rank"),
     **dict.fromkeys(("max_concurrency", "users"), "concurrency"),
     **dict.fromkeys(("max_response_length", "random_output_len"), "output_tokens"),
     "max_requests": "requests",
@@ -93,6 +93,28 @@ OTHER_KEYS = {
     **SHORT,
 }
 """Common names of keys whose nearest spelling misleads."""
+
+_IS_MERGED = "leave it out, or measure the model without lora, whose speed merged weights have"
+
+OF_PEFT = {
+    **dict.fromkeys(
+        ("adapter_type", "lora_type", "peft_type", "type", "use_dora"),
+        ("only plain LoRA is measured: vLLM loads no DoRA and no other kind of adapter", _IS_MERGED),
+    ),
+    **dict.fromkeys(
+        ("bias", "lora_bias", "modules_to_save", "trainable_token_indices"),
+        ("vLLM loads no adapter with biases or whole layers", _IS_MERGED),
+    ),
+    **dict.fromkeys(
+        ("alpha_pattern", "exclude_modules", "layers_to_transform", "rank_pattern", "target_parameters"),
+        ("an adapter here has one rank, for all layers of a name", "write those names in targets"),
+    ),
+    **dict.fromkeys(
+        ("dropout", "init_lora_weights", "lora_dropout", "task_type", "use_rslora"),
+        ("changes no work of an engine", "leave it out"),
+    ),
+}
+"""PEFT's names of an adapter's settings that `lora` lacks -> problem, and remedy."""
 
 
 _NAMES = re.compile(r"""[^]['",; ]+""")
@@ -506,6 +528,9 @@ def _of_error(error: ErrorDetails) -> UserError:
 def _of_key(error: ErrorDetails, where: str, reference: str) -> tuple[str, str] | None:
     """Return problem and remedy of a key or name that can't be one; None if another thing is wrong."""
     place, kind, value = error["loc"], error["type"], error.get("input")
+    if kind == "extra_forbidden" and place[-2:-1] == ("lora",) and place[-1] in OF_PEFT:
+        problem, remedy = OF_PEFT[str(place[-1])]
+        return f"{where}: {problem}", remedy
     if kind == "extra_forbidden":
         return f"{where}: there is no such key", _instead(place, value)
     if kind == "missing":

@@ -54,6 +54,10 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             raise UserError(problem, "add online to modes")
         return
     _check_harness(config.harness, engine)
+    if config.endpoints and config.lora is not None and not config.models:
+        problem = "config: lora: an endpoint's server has the adapters that it was started with"
+        where = f"endpoints.{next(iter(config.endpoints))}.model"
+        raise UserError(problem, f"start it with the adapter, write its name there as {where}, and leave lora out")
     # loads that cannot be sent under another setting only skip that setting
     if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
         for name in config.workloads:

@@ -328,6 +328,8 @@ def idle_lines(config: Config) -> list[str]:
         "setting_settings": (config.setting_settings, config.settings or []),
     }
     of_modes += [*_of_unmeasured_modes(config), *_unselected(config)]
+    if config.endpoints and config.lora is not None and config.models:
+        of_modes.append("lora: changes nothing at endpoints, whose servers have the adapters they were started with")
     of_modes += [
         f"workload_settings.{name}.online: {one.asked} stands twice in a row, and each is measured"
         for name in config.workloads

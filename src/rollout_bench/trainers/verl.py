@@ -195,6 +195,11 @@ def _adapter(settings: TrainerFile) -> dict[str, Any]:
     """Return the config's `lora` for the adapter that engines apply; empty without one."""
     if (keys := _adapter_keys(settings)) is None:
         return {}
+    if keys == ADAPTERS[0] and settings.get(f"{MODEL}lora.type") == "dora":
+        raise UserError(
+            f"{settings.name}: {MODEL}lora.type: vLLM keeps no DoRA adapter apart, so its speed cannot be measured",
+            f"add {MODEL}lora.merge=true to measure merged weights",
+        )
     rank, alpha, targets = (settings.get(f"{MODEL}{name}") for name in keys)
     sharded = {"fully_sharded": True} if settings.get(f"{MODEL}lora.fully_sharded_loras") else {}
     return {"rank": rank, "alpha": alpha, "targets": targets, **sharded}

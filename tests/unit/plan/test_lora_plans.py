@@ -35,6 +35,14 @@ def test_attention_is_all_linear_layers_of_its_modules(layer: str, is_of_attenti
     assert Lora(rank=8, targets="attention").is_target(layer) == is_of_attention
 
 
+def test_the_order_of_layers_makes_no_other_experiment() -> None:
+    lists = (["v_proj", "q_proj"], ["q_proj", "v_proj", "q_proj"])
+    (one,), (other,) = (specs({"quants": ["bf16"], "lora": {"rank": 8, "targets": names}}) for names in lists)
+    assert one.lora is not None
+    assert one.lora.targets == ["q_proj", "v_proj"]
+    assert one.key() == other.key()
+
+
 def test_an_engine_with_an_adapter_keeps_its_weights_asleep_as_in_verl() -> None:
     settings = {
         "quants": ["bf16"],
@@ -72,6 +80,13 @@ def test_ranks_are_swept() -> None:
     ]
     assert differing_values(found) == [""] * 4, "the names say it"
     assert swept_number(found) == "lora.rank"
+
+
+def test_adapters_beside_endpoints_are_told() -> None:
+    endpoints = {"theirs": {"url": "http://127.0.0.1:1/v1", "model": "m"}}
+    found = planned.planned({"modes": ["online"], "quants": ["bf16"], "lora": {"rank": 8}, "endpoints": endpoints})
+    assert [line for line in found.remarks if line.startswith("lora: changes nothing at endpoints")]
+    assert [experiment.spec.lora is None for experiment in found.experiments] == [False, True]
 
 
 @pytest.mark.parametrize("is_eager", [True, False])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from planned import planned
+from refusals import refused
 from trainer_commands import Made
 from training_runs import ROLLOUT, VERL
 
@@ -164,6 +165,14 @@ def test_an_adapter_is_measured_as_verl_s_engines_apply_it(made: Made, words: st
         assert (found or {}).items() >= (adapter or {}).items()
         if adapter:
             assert made.experiment().spec.engine.args["enable_lora"] is True
+
+
+def test_an_adapter_that_vllm_cannot_keep_apart_is_refused(made: Made):
+    dora = f"+{MODEL}.lora.rank=8 +{MODEL}.lora.type=dora"
+    with refused("lora.type: vLLM keeps no DoRA adapter apart", f"add {MODEL}.lora.merge=true"):
+        made(dora)
+    assert "lora" not in made(f"{dora} +{MODEL}.lora.merge=true")
+    assert made(f"+{MODEL}.lora_rank=8 +{MODEL}.lora.type=dora")["lora"]["rank"] == 8, "FSDP does not read it"
 
 
 def test_verl_sets_an_adapters_arguments_after_those_of_engine_kwargs(made: Made):

@@ -178,6 +178,7 @@ class LoadedEngine:
         self._config: Any = self.llm.llm_engine.vllm_config
         self.vocabulary = int(self._config.model_config.get_vocab_size())
         self.context_tokens = int(self._config.model_config.max_model_len)
+        self.block_tokens: int | None = self._config.cache_config.block_size
 
     @property
     def naming(self) -> dict[str, Any]:
@@ -281,6 +282,14 @@ class LoadedEngine:
             self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False, **self.naming) for prompt in prompts
         ]
         return [list(output.outputs[0].token_ids) for (output,) in outputs]
+
+    def cached_tokens(self, prompt: list[int]) -> int:
+        """Generate a token after a prompt; return the prompt tokens that came from the prefix cache."""
+        from vllm import SamplingParams
+
+        how = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False)
+        (output,) = self.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False, **self.naming)
+        return output.num_cached_tokens or 0
 
     def reset_prefix_cache(self) -> None:
         """Clear the prefix cache.

@@ -408,5 +408,17 @@ def not_finite_flags(proofs: Sequence[WeightProof]) -> list[Flag]:
     return [invalid("output_changed", sentence)]
 
 
+def stale_flags(proofs: Sequence[WeightProof]) -> list[Flag]:
+    """Return a flag if the first request after an update was answered from the prefix cache of the weights before."""
+    stale = max((proof.stale_prefix_tokens or 0 for proof in proofs), default=0)
+    if not stale:
+        return []
+    sentence = (
+        f"The first request after an update took {stale} tokens of its prompt from the prefix cache, which was filled "
+        "by the weights before."
+    )
+    return [invalid("stale_prefix_cache", sentence)]
+
+
 def invalid(code: str, sentence: str) -> Flag:
     return Flag(code=code, severity="invalid", sentence=sentence)

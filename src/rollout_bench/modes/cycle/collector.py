@@ -2,7 +2,7 @@
 
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.contracts.weights import WeightProof
-from rollout_bench.measure.launch.flags import invalid, not_finite_flags
+from rollout_bench.measure.launch.flags import invalid, not_finite_flags, stale_flags
 from rollout_bench.measure.launch.recorder import Measurement
 
 
@@ -13,7 +13,7 @@ class Collector(Measurement):
         """Return the flags that need the whole launch."""
         repeats = self.spec.lora is None or self.spec.platform != "cuda"
         flags = not_finite_flags(self.proofs) or cycle_flags(*self.proofs, repeats=repeats)
-        return [*super().doubts(facts, log), *flags]
+        return [*super().doubts(facts, log), *flags, *stale_flags(self.proofs)]
 
 
 def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof, *, repeats: bool = True) -> list[Flag]:

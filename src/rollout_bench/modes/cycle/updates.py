@@ -36,6 +36,9 @@ class WeightUpdates(ABC):
         model: folder of the first weights, or hub id.
     """
 
+    clears_prefix_cache = True
+    """Whether the trainer clears the prefix cache after the update."""
+
     def __init__(self, engine: LoadedEngine, spec: Spec, model: str) -> None:
         self._engine, self._llm, self._spec, self._model = engine, engine.llm, spec, model
         self.held_bytes = 0
@@ -129,6 +132,8 @@ class InProcess(WeightUpdates):
 class NewAdapter(WeightUpdates):
     """vLLM reads an adapter from its folder under a name that it never had, as TRL's AsyncGRPO has it do."""
 
+    clears_prefix_cache = False  # its keys have the adapter's name
+
     def prepare(self) -> None:
         """Write the second adapter; the engine has the first."""
         first = self._engine.adapter
@@ -148,6 +153,8 @@ class NewAdapter(WeightUpdates):
 
 class AdapterInMemory(NewAdapter):
     """Each worker exchanges the adapter of one name for tensors in its memory, as verl does."""
+
+    clears_prefix_cache = True
 
     def prepare(self) -> None:
         """Read both adapters on each rank."""

@@ -52,6 +52,7 @@ def measure(job: Job, context: EngineContext) -> None:
         context.send(pass_event(spec.workload, asked, iteration, done.rows, preemptions=preemptions, began=done.began))
     proofs.note(on=True)
     for each in ("second", "first"):
+        proofs.fill_prefix_cache()
         transitions.go(each, time.monotonic())
         proven.append(proofs.take(each))
     context.send(ProofsTaken(proofs=proven))
@@ -132,11 +133,12 @@ class Transitions:
         return result
 
     def _renew(self, weights: Weights) -> None:
-        """Update the weights, then clear the prefix cache, which the update invalidates."""
+        """Update the weights, then clear the prefix cache, which the update invalidates, if the trainer does."""
         known = self._timed("update", lambda: self._updates.apply(weights))
         rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
         self._update = WeightUpdate(weights=weights, load_s=max(0.0, rest_s), **known)
-        self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
+        if self._updates.clears_prefix_cache:
+            self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
 
     def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_S

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.contracts.weights import WeightProof
-from rollout_bench.measure.launch.flags import invalid, not_finite_flags
+from rollout_bench.measure.launch.flags import invalid, not_finite_flags, stale_flags
 from rollout_bench.measure.launch.recorder import Measurement
 from rollout_bench.modes.placement.record import PlacedStep
 
@@ -21,7 +21,8 @@ class Collector(Measurement):
         )
         shards = tensor_parallel_size(self.spec)
         flags = placement_flags(self.proofs[:half], self.proofs[half:], shards, trained=trained)
-        return [*super().doubts(facts, log), *(not_finite_flags(self.proofs) or flags)]
+        flags = not_finite_flags(self.proofs) or flags
+        return [*super().doubts(facts, log), *flags, *stale_flags(self.proofs)]
 
 
 def placement_flags(

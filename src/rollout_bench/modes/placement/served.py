@@ -39,6 +39,7 @@ class ServedEngine:
         self._target = self._opened.target
         self.vocabulary = self._opened.vocabulary
         self.context_tokens = int(self._opened.facts.resolved["max_model_len"])
+        self.block_tokens: int | None = self._opened.facts.resolved.get("block_size")
         self.llm = self
 
     def sampling_of(self, output_tokens: list[int]) -> list[int]:
@@ -59,6 +60,11 @@ class ServedEngine:
         self.reset_prefix_cache()
         asked = [self._target.asking(prompt, tokens) | {"temperature": 0.0, "ignore_eos": True} for prompt in prompts]
         return [answer.outputs[0].token_ids for answer in self._answers(asked)]
+
+    def cached_tokens(self, prompt: list[int]) -> int:
+        """Generate a token after a prompt; return the prompt tokens that came from the prefix cache."""
+        (answer,) = self._answers([self._target.asking(prompt, 1) | {"temperature": 0.0}])
+        return int(answer.cached_tokens)
 
     def collective_rpc(self, method: str, kwargs: Mapping[str, Any]) -> list[Any]:
         """Return what the method of each worker returns, as JSON has it."""
@@ -97,9 +103,14 @@ class ServedEngine:
         async with session.post(self._target.asked_at, json=body, headers=self._target.headers) as response:
             text = await response.text()
         check_answer(response.status, text, self._target)
-        (choice,) = json.loads(text)["choices"]
+        said = json.loads(text)
+        (choice,), details = said["choices"], said["usage"].get("prompt_tokens_details")
         completion = SimpleNamespace(token_ids=choice["token_ids"], finish_reason=choice["finish_reason"])
         # the times at which the engine scheduled a sequence do not pass through HTTP
         return SimpleNamespace(
-            prompt_token_ids=body["prompt"], outputs=[completion], num_cached_tokens=None, metrics=None
+            prompt_token_ids=body["prompt"],
+            outputs=[completion],
+            num_cached_tokens=None,  # a pass has the server's own counter
+            cached_tokens=(details or {}).get("cached_tokens") or 0,  # the server leaves none out
+            metrics=None,
         )

@@ -503,6 +503,7 @@ class PlacedRank:
         """Return the proofs of this rank's engine: as loaded, and after one more update, which is not timed."""
         if self._generator is not None:
             self._generator.proofs.note(on=True)
+            self._generator.proofs.fill_prefix_cache()
         if self._sleep is not None:
             self._sleep.fall_asleep()
         self._renew(Notes(self._device))

@@ -20,7 +20,7 @@ from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.weights import Weights
+from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.buckets import buckets
 from rollout_bench.measure.launch.flags import not_finite_flags
@@ -287,9 +287,21 @@ def test_greedy_tokens_come_back_but_those_of_an_adapter_on_cuda(
 ):
     """On an H200 vLLM 0.23 gave an adapter with one checksum several continuations, also as loaded."""
     spec = made_spec().model_copy(update={"platform": platform, "lora": lora})
-    progress = Progress(spec, 0, tmp_path / "launch-0.json")
+    back = proof("first", changed=True, tokens=OTHER)
+    assert invalid_by(spec, [proof("first", changed=False), proof("second", changed=True), back], tmp_path) == codes
+
+
+@pytest.mark.parametrize(("stale", "codes"), [(0, []), (None, []), (16, ["stale_prefix_cache"])])
+def test_a_prompt_in_the_prefix_cache_of_old_weights_makes_a_launch_invalid(
+    stale: int | None, codes: list[str], tmp_path: Path
+):
+    after = [proof("second", changed=True), proof("first", changed=True, stale_prefix_tokens=stale)]
+    assert invalid_by(made_spec(), [proof("first", changed=False), *after], tmp_path) == codes
+
+
+def invalid_by(spec: Spec, proofs: list[WeightProof], folder: Path) -> list[str]:
+    """Return the codes that make a launch with these proofs invalid."""
+    progress = Progress(spec, 0, folder / "launch-0.json")
     collecting = Collector(CollectorContext(spec, 0, progress, HostMonitor("cpu", [{}], lambda: ([], set()))))
-    back = proof("first", changed=True).model_copy(update={"tokens": OTHER})
-    collecting.proofs = [proof("first", changed=False), proof("second", changed=True), back]
-    doubts = collecting.doubts(make_record(spec, 0).engine, "")
-    assert [flag.code for flag in doubts if flag.severity == "invalid"] == codes
+    collecting.proofs = proofs
+    return [flag.code for flag in collecting.doubts(make_record(spec, 0).engine, "") if flag.severity == "invalid"]
