@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,7 +157,8 @@ def weights(path: str, key: str) -> str:
         key: the trainer's key with this value, for messages.
 
     Raises:
-        UserError: if the folder is missing or contains no model, or `path` is neither a folder nor OWNER/NAME.
+        UserError: if the folder contains no model, or `path` is neither a folder nor OWNER/NAME. A folder of another
+            machine, with its whole path, is told on stderr.
     """
     remedy = f"give the folder on this machine: {key}=FOLDER, or OWNER/NAME for a model of the hub"
     if "://" in path:
@@ -166,7 +168,9 @@ def weights(path: str, key: str) -> str:
             raise UserError(f"{key}: {path}: is neither a folder nor OWNER/NAME", remedy)
         return f"hub:{path}"
     absent = absent_model(Path(path).expanduser())
-    if absent is not None:
+    if absent is not None and Path(path).is_absolute() and not Path(path).exists() and "mean" not in absent.remedy:
+        print(f"{key}: {path} is not on this machine: plan and run the config where it is", file=sys.stderr)
+    elif absent is not None:
         raise UserError(f"{key}: {absent.problem}", absent.remedy if "mean" in absent.remedy else remedy)
     return path if path.startswith("~") else str(Path(path).absolute())
 

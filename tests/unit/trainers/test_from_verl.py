@@ -112,6 +112,13 @@ def test_a_folder_with_a_model_is_its_weights(made: Made, tmp_path: Path):
     assert config["model_settings"] == {"my-model-8b": {"weights": {"bf16": str(folder)}}}
 
 
+def test_a_folder_of_the_training_machine_is_taken_and_told(made: Made):
+    config = made("actor_rollout_ref.model.path=/nowhere/Qwen3-8B")
+    assert config["model_settings"] == {"qwen3-8b": {"weights": {"bf16": "/nowhere/Qwen3-8B"}}}
+    said = "actor_rollout_ref.model.path: /nowhere/Qwen3-8B is not on this machine: plan and run the config where it is"
+    assert said in made.account
+
+
 def test_every_key_that_is_written_is_in_exactly_one_group(made: Made):
     made(f"+{ROLLOUT}.over_sample_rate=0.25 +{ROLLOUT}.brand_new=1 +my_section.password=hunter2")
     groups = [made.group(influence) for influence in Influence]
