@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
@@ -10,7 +11,7 @@ from launching import SETTINGS, Launching, own_flags, tiny_spec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched
 from rollout_bench.core.processes import shared_memory_of
-from rollout_bench.modes.messages.record import Messages, MessageStep
+from rollout_bench.modes.messages.record import FormatName, Messages, MessageStep
 
 pytestmark = pytest.mark.engine
 
@@ -74,6 +75,16 @@ def test_the_messages_of_a_step_take_less_than_the_step(found: Measured) -> None
         assert all(0 < s.to_workers.broadcast_s < 1 and 0 < s.to_core.broadcast_s < 1 for s in contents)
     assert found.record.pickled_bytes["SamplingParams"] > 100
     assert own_flags(found.record) == []
+
+
+def test_each_message_of_the_engine_can_be_sent_in_each_format(found: Measured) -> None:
+    for batch in BATCHES:
+        for step in found.steps("contents", batch)[1:]:
+            for message in (step.to_workers, step.to_core):
+                sizes = {name: cost.size_bytes for name, cost in message.formats.items()}
+                assert sizes.keys() == {*get_args(FormatName)}
+                assert sizes["pickle_values"] < message.size_bytes
+                assert sizes["pickle_changes"] < message.size_bytes
 
 
 def test_nothing_is_left(found: Measured) -> None:

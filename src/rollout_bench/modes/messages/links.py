@@ -9,7 +9,7 @@ from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.experiments import ValidExperiment
 from rollout_bench.contracts.phases import Phase
 from rollout_bench.contracts.spec import tensor_parallel_size
-from rollout_bench.modes.messages.record import Messages, MessageStep, Purpose, StepMessage, Way
+from rollout_bench.modes.messages.record import FormatName, Messages, MessageStep, Purpose, StepMessage, Way
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,38 @@ def message_uses(run: MessagesRun) -> Iterator[MessageUse]:
                     share=coding_s / median(step_s),
                     fields={name: median(message.fields.get(name, 0) for message in messages) for name in names},
                 )
+
+
+@dataclass(frozen=True)
+class FormatUse:
+    """Both messages of a decode step in one format at one batch size, as medians over the steps of all launches.
+
+    `size_bytes` is by way, and `share` is `coding_s` over the time of a step without probes.
+    """
+
+    batch: int
+    name: FormatName | None
+    size_bytes: Mapping[Way, float]
+    coding_s: float
+    share: float
+
+
+def format_uses(run: MessagesRun) -> Iterator[FormatUse]:
+    """Yield the messages of a decode step in vLLM's format (without a name), then in the others, by batch size."""
+    for batch in run.batches:
+        step_s = [step.elapsed_s for step in run.steps("times", batch, "decode")]
+        contents = run.steps("contents", batch, "decode")
+        messages = {way: [message_of(step, way) for step in contents] for way in get_args(Way)}
+        is_known = step_s and any(each.formats for sent in messages.values() for each in sent)
+        for name in (None, *get_args(FormatName)) if is_known else ():
+            costs = {
+                way: [(each if name is None else each.formats.get(name)) for each in sent]
+                for way, sent in messages.items()
+            }
+            if all(None not in each for each in costs.values()):
+                coding_s = sum(median(each.coding_s for each in sent if each) for sent in costs.values())
+                sizes = {way: median(each.size_bytes for each in sent if each) for way, sent in costs.items()}
+                yield FormatUse(batch, name, sizes, coding_s, coding_s / median(step_s))
 
 
 def message_of(step: MessageStep, way: Way) -> StepMessage:

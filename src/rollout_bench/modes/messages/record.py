@@ -15,10 +15,23 @@ Way = Literal["to_workers", "to_core"]
 """to_workers: what to compute, vLLM's SchedulerOutput; to_core: what came of it, vLLM's ModelRunnerOutput."""
 
 
+FormatName = Literal["pickle_values", "msgpack_values", "msgpack_vllm", "pickle_changes"]
+"""Another format of a message: values without the names of classes and fields, pickled or in msgpack; vLLM's msgpack
+between front end and core; the changed fields alone, pickled."""
+
+
+class FormatCost(Strict):
+    """A message in another format."""
+
+    size_bytes: int = Field(gt=0, description="Bytes, including buffers.")
+    coding_s: float = Field(ge=0, description="Encoding and decoding, in seconds: each the best of three.")
+
+
 class StepMessage(Strict):
     """One message of a step, pickled as vLLM's queue between core and workers does."""
 
     size_bytes: int = Field(gt=0, description="Bytes, including out-of-band buffers.")
+    buffer_bytes: int = Field(0, ge=0, description="Of which buffers of tensors and arrays.")
     make_s: float = Field(ge=0, description="Pickling, in seconds: the best of three.")
     read_s: float = Field(ge=0, description="Unpickling, in seconds: the best of three.")
     distance: int | None = absent("Distance to the message of the previous step, in bytes. Null for the first.", ge=0)
@@ -32,6 +45,12 @@ class StepMessage(Strict):
         ge=0,
     )
     fields: dict[str, int] = Field(description="Bytes of each field, pickled by itself, by vLLM's name.")
+    formats: dict[FormatName, FormatCost] = Field(
+        {},
+        description="Cost in other formats: pickle_values and msgpack_values have no names of classes and fields, "
+        "msgpack_vllm is vLLM's own between front end and core, pickle_changes has changed fields only. Reading gives "
+        "values, not vLLM's objects.",
+    )
 
     @property
     def coding_s(self) -> float:

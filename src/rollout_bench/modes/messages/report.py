@@ -10,15 +10,17 @@ from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.numbers import MISSING, count, number, percent
 from rollout_bench.modes.messages import MODE
 from rollout_bench.modes.messages.links import (
+    FormatUse,
     MessagesRun,
     MessageUse,
     StepShare,
+    format_uses,
     message_of,
     message_runs,
     message_uses,
     step_shares,
 )
-from rollout_bench.modes.messages.record import Way
+from rollout_bench.modes.messages.record import FormatName, Way
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
@@ -86,6 +88,42 @@ USES: tuple[Column[MessageUse], ...] = (
 )
 
 
+FORMATS: dict[FormatName | None, str] = {
+    None: "pickle, as vLLM sends it",
+    "pickle_values": "pickle, values without names",
+    "msgpack_values": "msgpack, values without names",
+    "msgpack_vllm": "msgpack of vLLM's front end",
+    "pickle_changes": "pickle, changed fields only",
+}
+
+COSTS: tuple[Column[FormatUse], ...] = (
+    WORKERS,
+    Column("batch", "Number of sequences in the pass.", lambda use: str(use.batch)),
+    Column(
+        "format",
+        "Format of both messages of a decode step, computed after the pass from the messages that were sent. Names are "
+        "those of classes and fields. For all but the first, the times are lower limits: decoding gives values, not "
+        "vLLM's objects, and the changed fields were known.",
+        lambda use: FORMATS[use.name],
+        words=True,
+    ),
+    *(
+        Column[FormatUse](
+            f"bytes a step, {text}",
+            f"Bytes of the message {text}; median over steps.",
+            lambda use, way=way: count(round(use.size_bytes[way])),  # type: ignore[misc]
+        )
+        for way, text in WAYS.items()
+    ),
+    Column(
+        "both coded us",
+        "Encoding and decoding both messages, in microseconds, each as the best of three; median over steps.",
+        lambda use: number(1e6 * use.coding_s, 3),
+    ),
+    Column("both of step %", "Both coded us as a share of the step.", lambda use: number(100 * use.share, 2)),
+)
+
+
 def analyse(results: Path, inside: Sequence[ValidExperiment], collection: ResultSet) -> tuple[MessagesRun, ...]:
     """Return the runs of the experiments `inside`."""
     return tuple(message_runs(inside))
@@ -138,6 +176,8 @@ def messages_views(findings: Findings) -> list[View]:
         title = f"messages, {platform}"
         tables.append(view("Messages, share of a decode step: ", title, SHARE, shares))
         tables.append(view("Messages of a step: ", title, USES, uses))
+        costs = [Entry(names, use) for run, names in texts for use in format_uses(run)]
+        tables.append(view("What would each format cost? ", title, COSTS, costs))
     return tables
 
 

@@ -129,13 +129,16 @@ class Passes:
 
 def steps_of(noted: Sequence[dict[str, Any]], purpose: Purpose, batch: int) -> Iterator[MessageStep]:
     """Yield the steps of a pass from the engine core's notes."""
+    from vllm.v1.serial_utils import MsgpackEncoder
+
     from rollout_bench.modes.messages.probes import pickled
 
+    pack = MsgpackEncoder().encode
     ended_ns, before = 0, dict[Way, Wire]()
     for index, step in enumerate(noted):
         prefill, sequences = step["prefill"], step["sequences"]
         phase: Phase = "decode" if not prefill else "prefill" if prefill >= sequences else "mixed"
-        messages = {way: message_of(step[way], before.get(way), pickled) for way in get_args(Way) if way in step}
+        messages = {way: message_of(step[way], before.get(way), pickled, pack) for way in get_args(Way) if way in step}
         yield MessageStep(
             purpose=purpose,
             batch=batch,
