@@ -1,15 +1,20 @@
 """Pages as a reader has them, opened in a real Chromium without a network: summary.html, and the documentation."""
 
 import contextlib
+import functools
+import http.server
 import os
 import re
 import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stand_in
+from docs_pages import REPOSITORY
 from playwright.sync_api import Browser, Page, sync_playwright
 from workspace import with_stand_in
 
@@ -43,9 +48,44 @@ def sent(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copy(space.path / "results" / "summary.html", tmp_path_factory.mktemp("sent")))
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the documentation as `make docs` builds it; return its address."""
+    folder = tmp_path_factory.mktemp("site")
+    command = ["mkdocs", "build", "--quiet", "-f", REPOSITORY / "mkdocs.yml", "-d", folder]
+    subprocess.run(command, cwd=folder, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=True)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_site_sorts_its_tables_and_can_be_dark_and_searched(browser: Browser, site: str):
+    with opened(browser, f"{site}/reference/speeds.html") as (page, errors, requests):
+        column = page.locator("article th").all_inner_texts().index("tok/s per device") + 1
+        speeds = []
+        for _ in range(2):
+            page.locator(f"article th:nth-child({column})").click()
+            speeds.append([float(text) for text in page.locator(f"article td:nth-child({column})").all_inner_texts()])
+        assert len(speeds[0]) > 9
+        assert sorted(map(tuple, speeds)) == sorted([tuple(sorted(speeds[0])), tuple(sorted(speeds[0], reverse=True))])
+        assert brightness(page, "backgroundColor") > 200
+        page.locator("label[for=__palette_1]").first.click()
+        page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
+        assert brightness(page, "backgroundColor") < 60
+        found = page.request.get(f"{site}/search/search_index.json").json()["docs"]
+        assert {"lora.html", "reference/speeds.html"} <= {one["location"].partition("#")[0] for one in found}
+        page.get_by_role("link", name="What does a LoRA adapter cost").first.click()
+        page.wait_for_url("**/lora.html")
+        beyond = [asked for asked in requests if not asked.startswith(site)]
+        assert {asked.split("/")[2] for asked in beyond} <= {"api.github.com"}, "the theme asks for stars"
+        assert [error for error in errors if "net::ERR_" not in error] == []
+
+
 @contextlib.contextmanager
-def opened(browser: Browser, path: Path, **more: Any) -> Iterator[tuple[Page, list[str], list[str]]]:
-    """Open a file on a screen of 1280 x 900, or as `more` says; yield the page, its errors, and requests beyond it."""
+def opened(browser: Browser, place: Path | str, **more: Any) -> Iterator[tuple[Page, list[str], list[str]]]:
+    """Open a file or an address on a screen of 1280 x 900, or as `more` says; yield page, errors and requests."""
     errors, requests = list[str](), list[str]()
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | more)
     context.set_default_timeout(PATIENCE_MS)
@@ -54,7 +94,7 @@ def opened(browser: Browser, path: Path, **more: Any) -> Iterator[tuple[Page, li
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) else requests.append(asked.url))
     try:
-        page.goto(path.as_uri(), wait_until="load", timeout=PATIENCE_MS)
+        page.goto(place if isinstance(place, str) else place.as_uri(), wait_until="load", timeout=PATIENCE_MS)
         yield page, errors, requests
     finally:
         context.close()
