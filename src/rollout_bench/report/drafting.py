@@ -17,7 +17,7 @@ def pays_sentences(others: Sequence[Row], confidence: float, name: Callable[[Row
         drafts, measured = found.drafts, [_length(row.values[MEASURED]) for row in found.rows]
         limit = "" if drafts.tokens is None else f", {drafts.tokens} tokens"
         text = f"{', '.join(map(name, found.rows))}: drafts ({drafts.method}{limit}) {_from(found)}"
-        yield f"{text}; here it was {' and '.join(measured)}{f' ({NOT_REAL})' if drafts.rates else ''}."
+        yield f"{text}; here it was {', '.join(measured)}{f' ({NOT_REAL})' if drafts.rates else ''}."
 
 
 def _from(found: BreakEven) -> str:

@@ -84,7 +84,7 @@ def test_lengths_on_both_sides_of_the_break_even_have_no_bias_by_prefill(tmp_pat
     launches = [records(spec, length, 1.6, prefill_s) for length, spec in asked.items()]
     (sentence,) = sentences(tmp_path / "three", plain(prefill_s), *launches)
     assert "pay from an accepted length of 1.60 [" in sentence
-    assert "here it was 1.00 and 1.25 and 2.50 (accepted by chance, so the text is not real)" in sentence
+    assert "here it was 1.00, 1.25, 2.50 (accepted by chance, so the text is not real)" in sentence
     (sentence,) = sentences(tmp_path / "one", plain(prefill_s), launches[2])
     assert "pay from an accepted length of 2.05 [" in sentence  # half of the distance to 2.5
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout_bench.measure.engine.draft_models import draft_config, head_layers
+from rollout_bench.measure.engine.draft_models import draft_config, head_layers, head_shapes
 
 TARGET = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -41,3 +41,13 @@ def test_another_draft_is_one_layer_of_its_model_with_an_output_head_of_its_own(
     assert draft["tie_word_embeddings"] is False
     assert "quantization_config" not in draft
     assert draft["architectures"] == TARGET["architectures"]
+
+
+def test_the_weights_of_a_head_have_the_shapes_that_an_engine_reads() -> None:
+    # those that vLLM's Eagle3LlamaForCausalLM reads
+    shapes = head_shapes(draft_config(TARGET, "eagle3"))
+    assert shapes["fc.weight"] == (4096, 3 * 4096)
+    assert shapes["midlayer.self_attn.q_proj.weight"] == (4096, 2 * 4096)
+    assert shapes["midlayer.self_attn.k_proj.weight"] == (1024, 2 * 4096)
+    assert shapes["lm_head.weight"] == (32_000, 4096)
+    assert len(shapes) == 13

@@ -9,6 +9,9 @@ from rollout_bench.contracts.drafts import ARGUMENT, RANDOM, drafts_of
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec
 from rollout_bench.core.errors import MeasuringFailed
 
+OWN_HEADS = "rollout_bench.measure.probes.random_heads.CensusOfHeads"
+"""vLLM's `worker_extension_cls` where an EAGLE3 head has no checkpoint."""
+
 HEAD_VOCABULARY = 32_000
 """Most tokens that an EAGLE3 head proposes; trained ones know the most frequent ones, as its authors' do."""
 
@@ -68,8 +71,8 @@ def draft_config(target: dict[str, Any], method: str) -> dict[str, Any]:
 def args_with_draft(spec: Spec, model: str) -> dict[str, Any]:
     """Return the engine's arguments of `spec`, with the folder of a made draft in place of `model: random`.
 
-    The folder is the launch's. It has weights only if the engine would read them: as vLLM's `draft_load_config` reaches
-    only EAGLE3 heads, other drafts are loaded as their target is.
+    The folder is the launch's. It has weights if those of the target are read: not every model runner of vLLM follows
+    `draft_load_config`, and a draft is otherwise loaded as its target is.
 
     Raises:
         MeasuringFailed: transformers has no model like the target.
@@ -78,9 +81,10 @@ def args_with_draft(spec: Spec, model: str) -> dict[str, Any]:
     if drafts is None or args[ARGUMENT].get("model") != RANDOM:
         return args
     folder = Path(tempfile.mkdtemp(prefix="draft-"))
-    is_read = spec.load_format not in NO_WEIGHTS_NEEDED and drafts.method != "eagle3"
+    is_read = spec.load_format not in NO_WEIGHTS_NEEDED
     _write(folder, model, drafts.method, weights=is_read, trust_remote_code=bool(args.get("trust_remote_code")))
-    return {**args, ARGUMENT: {"draft_load_config": {"load_format": "dummy"}, **args[ARGUMENT], "model": str(folder)}}
+    extension = {} if is_read or drafts.method != "eagle3" else {"worker_extension_cls": OWN_HEADS}
+    return {**extension, **args, ARGUMENT: {**args[ARGUMENT], "model": str(folder)}}
 
 
 def _write(folder: Path, model: str, method: str, *, weights: bool, trust_remote_code: bool) -> None:
@@ -90,12 +94,54 @@ def _write(folder: Path, model: str, method: str, *, weights: bool, trust_remote
         target = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
         config = draft_config(json.loads(target.to_json_string(use_diff=False)), method)
         (folder / "config.json").write_text(json.dumps(config))
-        if weights:
+        if weights and method == "eagle3":
+            _write_head(folder, config)
+        elif weights:
             _write_weights(folder, trust_remote_code=trust_remote_code)
     except (ValueError, LookupError, ImportError) as error:
         cause = f"no draft can be made for {model}: {error}"
         remedy = "name a trained draft in speculative_config.model, or use a method without one: ngram"
         raise MeasuringFailed("draft_unsupported", cause, remedy) from None
+
+
+def head_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an EAGLE3 head's weights by their names in a checkpoint.
+
+    The head has its target's embeddings, and its output layer knows the first tokens of the vocabulary: without a list
+    of tokens vLLM takes these.
+    """
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    each = config.get("head_dim") or width // config["num_attention_heads"]
+    queries = each * config["num_attention_heads"]
+    keys = each * config["num_key_value_heads"]
+    norms = ("norm", *(f"midlayer.{name}" for name in ("hidden_norm", "input_layernorm", "post_attention_layernorm")))
+    matrices = {
+        "fc": (width, config["num_aux_hidden_states"] * width),
+        "lm_head": (config["draft_vocab_size"], width),
+        "midlayer.self_attn.q_proj": (queries, 2 * width),
+        "midlayer.self_attn.k_proj": (keys, 2 * width),
+        "midlayer.self_attn.v_proj": (keys, 2 * width),
+        "midlayer.self_attn.o_proj": (width, queries),
+        "midlayer.mlp.gate_proj": (inner, width),
+        "midlayer.mlp.up_proj": (inner, width),
+        "midlayer.mlp.down_proj": (width, inner),
+    }
+    return {f"{name}.weight": shape for name, shape in {**dict.fromkeys(norms, (width,)), **matrices}.items()}
+
+
+def _write_head(folder: Path, config: dict[str, Any]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    dtype = getattr(torch, config.get("dtype") or "bfloat16")
+    random = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.ones(shape, dtype=dtype)
+        if len(shape) == 1
+        else torch.empty(shape, dtype=dtype).uniform_(-0.03, 0.03, generator=random)
+        for name, shape in head_shapes(config).items()
+    }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def _write_weights(folder: Path, *, trust_remote_code: bool) -> None:

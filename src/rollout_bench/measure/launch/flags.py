@@ -73,7 +73,7 @@ FALLBACK_PATTERNS = (
     r"using \w+ fallback",
     r"not (?:officially )?support(?:ed)?\b.*(?:disabl|ignor|\busing\b|\binstead\b)",
     r"overriding (?:user-specified )?\w+",
-    r"Overriding (?:cudagraph_mode|to |flash_attn_version|draft model max)",
+    r"Overriding (?:cudagraph_mode|to |flash_attn_version)",
     r"(?:will be|is|are) (?:ignored|overridden)\b",
     r"[Ii]gnoring (?:the )?(?:option|argument|setting|unreadable)",
     r"The fusion will be disabled|Disabling (?:fuse_|CUDA Graphs|chunked prefill|prefix caching)",
