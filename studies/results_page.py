@@ -29,6 +29,7 @@ from rollout_bench.analysis.stats.intervals import ratio_interval, welch_interva
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, judge, with_pairs
+from rollout_bench.analysis.timed.drafting import break_evens
 from rollout_bench.analysis.timed.experiments import Earlier, ResultSet, measured_experiments
 from rollout_bench.analysis.timed.pairs import trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
@@ -134,6 +135,12 @@ class Pack:
         own, base = self.row(setting=setting), self.row(setting=baseline)
         gain = net_gain(own, base, own.comparisons["whole_step_s"], confidence)
         return gain.pays.last if gain and gain.pays else None
+
+    def drafts_pay_from(self, workload: str) -> str:
+        """Return the accepted length from which drafts pay under a load, with its interval, as in its summary."""
+        others = [row for row in self._rows if row.experiment.workload == workload and row.experiment.setting]
+        (found,) = break_evens([row for row in others if not row.comparison.is_baseline], SETTINGS.confidence)
+        return f"{found.at:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
     def farthest(self, model: str) -> float:
         """Return the largest distance of a model's intervals from 1, in per cent."""
