@@ -87,6 +87,7 @@ LOADABLE = (
     ("qwen3-moe-tiny", "bf16"),
     ("llama-tiny", "bf16"),
     ("qwen2-tiny", "bf16"),
+    ("opt-125m", "bf16"),
     ("openpangu-tiny", "bf16"),
     ("openpangu-tiny", "compressed-tensors-w8a8"),
 )
@@ -262,6 +263,7 @@ def test_int8_checkpoints_run_int8_linear_layers(name: str, generated: dict[str,
     [
         ("llama-tiny bf16", "LlamaForCausalLM"),
         ("qwen2-tiny bf16", "Qwen2ForCausalLM"),
+        ("opt-125m bf16", "OPTForCausalLM"),
         ("qwen3-tiny bf16", "Qwen3ForCausalLM"),
         ("qwen3-moe-tiny bf16", "Qwen3MoeForCausalLM"),
         ("openpangu-tiny bf16", "PanguEmbeddedForCausalLM"),

@@ -61,6 +61,13 @@ def tensors(shape: ResolvedShape) -> Iterator[TensorSpec]:
 
 def outer_tensors(shape: ResolvedShape) -> Iterator[TensorSpec]:
     """Yield the tensors outside of the decoder layers: embedding, last norm, and the output head unless it is tied."""
+    if shape.architecture == "opt":
+        # transformers keeps two positions before the first
+        places = shape.max_position_embeddings + 2
+        yield TensorSpec("model.decoder.embed_tokens.weight", (shape.vocab_size, shape.hidden_size), Role.BF16)
+        yield TensorSpec("model.decoder.embed_positions.weight", (places, shape.hidden_size), Role.BF16)
+        yield from _layer_norm("model.decoder.final_layer_norm", shape.hidden_size)
+        return
     yield TensorSpec("model.embed_tokens.weight", (shape.vocab_size, shape.hidden_size), Role.BF16)
     yield TensorSpec("model.norm.weight", (shape.hidden_size,), Role.NORM)
     if not shape.tie_word_embeddings:
@@ -69,6 +76,9 @@ def outer_tensors(shape: ResolvedShape) -> Iterator[TensorSpec]:
 
 def layer_tensors(shape: ResolvedShape, layer: int) -> Iterator[TensorSpec]:
     """Yield the tensors of decoder layer `layer` (from 0)."""
+    if shape.architecture == "opt":
+        yield from _opt_layer(shape, f"model.decoder.layers.{layer}")
+        return
     prefix, hidden = f"model.layers.{layer}", shape.hidden_size
     query, key_value = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     yield TensorSpec(f"{prefix}.input_layernorm.weight", (hidden,), Role.NORM)
@@ -93,6 +103,25 @@ def layer_tensors(shape: ResolvedShape, layer: int) -> Iterator[TensorSpec]:
         yield TensorSpec(f"{block}.gate_proj.weight", (intermediate, hidden), Role.LINEAR)
         yield TensorSpec(f"{block}.up_proj.weight", (intermediate, hidden), Role.LINEAR)
         yield TensorSpec(f"{block}.down_proj.weight", (hidden, intermediate), Role.RESIDUAL_LINEAR)
+
+
+def _opt_layer(shape: ResolvedShape, prefix: str) -> Iterator[TensorSpec]:
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    for name, size, role in (
+        *((f"self_attn.{each}_proj", (hidden, hidden), Role.LINEAR) for each in "qkv"),
+        ("self_attn.out_proj", (hidden, hidden), Role.RESIDUAL_LINEAR),
+        ("fc1", (inner, hidden), Role.LINEAR),
+        ("fc2", (hidden, inner), Role.RESIDUAL_LINEAR),
+    ):
+        yield TensorSpec(f"{prefix}.{name}.weight", size, role)
+        yield TensorSpec(f"{prefix}.{name}.bias", size[:1], Role.BIAS)
+    for norm in ("self_attn_layer_norm", "final_layer_norm"):
+        yield from _layer_norm(f"{prefix}.{norm}", hidden)
+
+
+def _layer_norm(prefix: str, hidden: int) -> Iterator[TensorSpec]:
+    yield TensorSpec(f"{prefix}.weight", (hidden,), Role.NORM)
+    yield TensorSpec(f"{prefix}.bias", (hidden,), Role.BIAS)
 
 
 @dataclass(frozen=True)
@@ -152,6 +181,8 @@ def hf_config(shape: ResolvedShape, weights_format: str) -> dict[str, Any]:
         "eos_token_id": None,
         "pad_token_id": None,
     }
+    if shape.architecture == "opt":
+        config |= {"ffn_dim": shape.intermediate_size, "word_embed_proj_dim": shape.hidden_size}
     storage = FORMATS[weights_format]
     if storage is None or storage.modelslim:
         return config

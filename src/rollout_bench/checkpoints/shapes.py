@@ -18,7 +18,7 @@ PRESETS = _table("presets.yaml")
 ARCHITECTURES = _table("architectures.yaml")
 
 FieldValue = str | int | float | bool
-Architecture = Literal["llama", "qwen2", "qwen3", "qwen3_moe", "openpangu"]
+Architecture = Literal["llama", "qwen2", "qwen3", "qwen3_moe", "openpangu", "opt"]
 # Int8 kernels (CUTLASS, oneDNN, CANN) tile widths by 16.
 Width = Annotated[int, Field(gt=0, le=1 << 20, multiple_of=16)]
 Count = Annotated[int, Field(gt=0, le=4096)]
@@ -46,7 +46,7 @@ class ResolvedShape(BaseModel):
     vocab_size: Tokens
     max_position_embeddings: Tokens
     tie_word_embeddings: bool
-    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     num_experts: Count | None = None
     num_experts_per_tok: Count | None = None
     moe_intermediate_size: Width | None = None
@@ -74,9 +74,17 @@ class ResolvedShape(BaseModel):
             *((not moe and n, f"{name} is for architecture qwen3_moe only") for name, n in experts.items()),
             (heads % shared, f"num_key_value_heads must divide num_attention_heads: {shared} does not divide {heads}"),
             (
-                self.architecture == "qwen2" and self.head_dim * heads != self.hidden_size,
-                "head_dim must be hidden_size / num_attention_heads for architecture qwen2, and "
+                self.architecture in ("qwen2", "opt") and self.head_dim * heads != self.hidden_size,
+                f"head_dim must be hidden_size / num_attention_heads for architecture {self.architecture}, and "
                 f"{self.head_dim} is not {self.hidden_size} / {heads}",
+            ),
+            (
+                self.architecture == "opt" and not (self.tie_word_embeddings and heads == shared),
+                "architecture opt has tie_word_embeddings: true and as many num_key_value_heads as num_attention_heads",
+            ),
+            (
+                (self.architecture == "opt") != (self.rope_theta is None),
+                "rope_theta is for every architecture but opt, which has learned positions",
             ),
             (
                 (self.num_experts_per_tok or 0) > (self.num_experts or 0),

@@ -29,7 +29,7 @@ from rollout_bench.commands.build import read_shape
 from rollout_bench.core.errors import UserError
 
 COMMAND = ("-m", "rollout_bench", "build")
-TINY = ("llama-tiny", "qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny")
+TINY = ("llama-tiny", "qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny", "opt-125m")
 BUILDABLE = [(p, f) for p in TINY for f in FORMATS if (p, f) != ("qwen3-moe-tiny", "modelslim-w8a16")]
 
 
@@ -178,6 +178,9 @@ def test_other_weights_of_a_model_take_the_next_seed() -> None:
         ({"preset": "qwen3-tiny", "seed": -1}, "seed"),
         ({"preset": "qwen3-tiny", "shape": {"hiden_size": 256}}, "hiden_size"),
         ({"preset": "qwen2-tiny", "shape": {"head_dim": 32}}, "head_dim"),
+        ({"preset": "opt-125m", "shape": {"head_dim": 32}}, "head_dim"),
+        ({"preset": "opt-125m", "shape": {"num_key_value_heads": 6}}, "num_key_value_heads"),
+        ({"preset": "opt-125m", "shape": {"rope_theta": 1e6}}, "rope_theta"),
         ({"preset": "qwen3-moe-tiny", "shape": {"num_experts_per_tok": 9}}, "num_experts_per_tok"),
         ({"preset": "qwen3-moe-tiny", "shape": {"moe_intermediate_size": 8}}, "moe_intermediate_size"),
     ],

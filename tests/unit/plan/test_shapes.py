@@ -7,7 +7,7 @@ import pytest
 import yaml
 from kept import REPOSITORY, RESULTS
 
-from rollout_bench.plan.fit.architecture import MODEL_TYPES, MemoryUnknownError, architecture_from
+from rollout_bench.plan.fit.architecture import MODEL_TYPES, MemoryUnknownError, architecture_from, known_config
 
 CONFIGS: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "studies" / "shapes.yaml").read_text())
 JUDGED: dict[str, dict[str, Any]] = json.loads((RESULTS / "shapes.json").read_text())["models"]
@@ -35,18 +35,31 @@ def test_a_counted_model_has_the_parameters_and_the_cache_that_its_judges_see(na
     own, judge = architecture_from(CONFIGS[name]), JUDGED[name]
     assert own.linear + own.plain == pytest.approx(judge["parameters"], rel=0.01)
     assert own.plain == pytest.approx(judge["ends"], rel=0.01)
-    token = 2 * 2 * own.key_value_heads * own.head_dim  # two values of bf16
+    token = 2 * (own.latent or 2 * own.key_value_heads * own.head_dim)  # of bf16
     layers = {kind: (count, bytes_of_token) for kind, bytes_of_token, _, count in judge["cached"]}
-    own_layers = {"FullAttentionSpec": (own.whole_layers, token), "SlidingWindowSpec": (own.window_layers, token)}
+    whole = "MLAAttentionSpec" if own.latent else "FullAttentionSpec"
+    own_layers = {whole: (own.whole_layers, token), "SlidingWindowSpec": (own.window_layers, token)}
     assert layers == {kind: each for kind, each in own_layers.items() if each[0]}
     windows = [window for _, _, window, _ in judge["cached"] if window]
     assert windows == pytest.approx([own.window] * len(windows), abs=1)  # vLLM adds the token itself for cohere2
 
 
+def test_a_rank_of_tensor_parallel_caches_all_of_a_latent_and_its_own_heads_alone():
+    latent, heads = (architecture_from(CONFIGS[name]) for name in ("deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-0.6B"))
+    assert latent.of_rank(8) == latent
+    assert (heads.of_rank(4).cached_values(1), heads.of_rank(64).cached_values(1)) == (
+        heads.cached_values(1) / 4,
+        heads.cached_values(1) / 8,
+    )
+
+
+def test_the_deepseek_of_the_hub_has_the_sizes_that_were_judged():
+    assert CONFIGS["deepseek-ai/DeepSeek-V3"].items() <= known_config("deepseek-ai/DeepSeek-R1-0528").items()
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "deepseek-ai/DeepSeek-V3",
         "meta-llama/Llama-4-Maverick, text",
         "nvidia/Nemotron-H-8B",
         "swiss-ai/Apertus-8B",

@@ -102,8 +102,8 @@ COSTS: tuple[Column[FormatUse], ...] = (
     Column(
         "format",
         "Format of both messages of a decode step, computed after the pass from the messages that were sent. Names are "
-        "those of classes and fields. For all but the first, the times are lower limits: decoding gives values, not "
-        "vLLM's objects, and the changed fields were known.",
+        "those of classes and fields. For all but the first, times are estimates: names are left out in Python, which "
+        "is slow; decoding gives values, not vLLM's objects; the changed fields were known.",
         lambda use: FORMATS[use.name],
         words=True,
     ),

@@ -43,7 +43,7 @@ class MemoryUnknownError(Exception):
 
 
 class Architecture(NamedTuple):
-    """The memory of a decoder with grouped-query attention.
+    """The memory of a decoder with grouped-query or latent attention.
 
     Attributes:
         linear: weights of linear layers, which formats quantize.
@@ -53,6 +53,7 @@ class Architecture(NamedTuple):
         whole_layers: layers whose attention has no window, so that they cache every token.
         window_layers: layers whose attention has one.
         window: the tokens that these cache.
+        latent: values of a token that a layer with latent attention (MLA) caches, on every rank; 0 for other attention.
     """
 
     linear: int
@@ -62,15 +63,20 @@ class Architecture(NamedTuple):
     whole_layers: int
     window_layers: int
     window: int
+    latent: int = 0
 
     def cached_values(self, tokens: float) -> float:
         """Return how many values of all layers and heads the KV cache holds for a sequence of so many tokens."""
         layers = self.whole_layers * tokens + self.window_layers * min(tokens, self.window)
-        return 2 * self.key_value_heads * self.head_dim * layers
+        return (self.latent or 2 * self.key_value_heads * self.head_dim) * layers
+
+    def of_rank(self, tensor: int) -> "Architecture":
+        """Return what one of `tensor` ranks caches: its heads, a copy of one with more ranks than heads."""
+        return self._replace(key_value_heads=max(1, self.key_value_heads // tensor)) if not self.latent else self
 
 
 def architecture_from(config: Mapping[str, Any]) -> Architecture:
-    """Return the sizes in the content of a config.json; norms, biases and routers are too small to count.
+    """Return the sizes in a config.json's content; norms, biases, routers, learned positions are too small to count.
 
     Raises:
         MemoryUnknownError: the kind of model is not supported here, or a size is missing.
@@ -96,21 +102,38 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
     head_dim = size_in(config, "head_dim") if config.get("head_dim") else hidden // heads
     if types and len(types) != layers:
         raise MemoryUnknownError(f"its config.json has {layers} layers and {len(types)} layer_types", BY_CONFIG)
+    plain = hidden * vocabulary * (1 if config.get("tie_word_embeddings") else 2)
+    if config.get("latent_attention"):
+        return _latent_attention(config, layers, heads, hidden, plain)
     experts = experts_in(config)
     size = "moe_intermediate_size" if experts > 1 and config.get("moe_intermediate_size") else "intermediate_size"
+    size = "ffn_dim" if config.get("ffn_dim") else size
     matrices = 2 if config.get("plain_mlp") else 3
     whole = _whole_layers(config, layers)
     return Architecture(
         linear=layers
         * hidden
         * (2 * head_dim * (heads + key_value_heads) + matrices * size_in(config, size) * experts),
-        plain=hidden * vocabulary * (1 if config.get("tie_word_embeddings") else 2),
+        plain=plain,
         key_value_heads=key_value_heads,
         head_dim=head_dim,
         whole_layers=whole,
         window_layers=layers - whole,
         window=size_in(config, "sliding_window") if whole < layers else 0,
     )
+
+
+def _latent_attention(config: Mapping[str, Any], layers: int, heads: int, hidden: int, plain: int) -> Architecture:
+    """Return the sizes of DeepSeek's architecture: latent attention, and experts after the first dense layers."""
+    names = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "intermediate_size")
+    latent, rope, key, value, dense = (size_in(config, name) for name in names)
+    query, rank = heads * (key + rope), size_in(config, "q_lora_rank") if config.get("q_lora_rank") else 0
+    queries = rank * (hidden + query) if rank else hidden * query
+    attention = queries + hidden * (latent + rope) + latent * heads * (key + value) + heads * value * hidden
+    first = size_in(config, "first_k_dense_replace") if config.get("first_k_dense_replace") else 0
+    shared = size_in(config, "n_shared_experts") if config.get("n_shared_experts") else 0
+    inner = first * dense + (layers - first) * (experts_in(config) + shared) * size_in(config, "moe_intermediate_size")
+    return Architecture(layers * attention + 3 * hidden * inner, plain, heads, value, layers, 0, 0, latent + rope)
 
 
 def _whole_layers(config: Mapping[str, Any], layers: int) -> int:

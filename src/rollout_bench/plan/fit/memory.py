@@ -121,8 +121,7 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
     except MemoryUnknownError:
         return None
     tensor = tensor_parallel_size(spec)
-    heads = max(1, a.key_value_heads // tensor)  # with more ranks than heads, each rank has a copy of one
-    values = a._replace(key_value_heads=heads).cached_values(float(spec.engine.args.get("max_model_len") or 0))
+    values = a.of_rank(tensor).cached_values(float(spec.engine.args.get("max_model_len") or 0))
     return values * cache_value_bytes(spec) * tensor / ranks
 
 
