@@ -623,6 +623,12 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             f"{config.devices}",
             f"raise devices, or lower {lower}",
         )
+    if spec.platform == "cpu" and args.get("pipeline_parallel_size", 1) != 1:  # vLLM 0.32, tried
+        raise UserError(
+            "config: pipeline_parallel_size: vLLM on a CPU loses requests between the stages of a pipeline, and ends "
+            "with a KeyError",
+            "set tensor_parallel_size instead, or platform to that of a machine with several devices",
+        )
     if count == 1:
         return
     if mode.data_parallel == "refused" and not mode.has_loads:

@@ -32,6 +32,12 @@ class CyclePlanning(Planning):
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the engine's weights can be updated, and the update be verified."""
         check_updated(spec, spec.of(CycleSpec).sleep)
+        if spec.engine.args.get("pipeline_parallel_size", 1) != 1:
+            raise UserError(
+                "config: pipeline_parallel_size: an update brings the weights of all stages of a pipeline, and it was "
+                "never measured that each takes its own",
+                f"set tensor_parallel_size instead, or leave {spec.mode} out of modes",
+            )
         if spec.lora is not None:
             if spec.of(CycleSpec).sleep == "2":
                 raise UserError(

@@ -36,7 +36,7 @@ REFUSED_ARGS = {
 TRAINER_DTYPES = (None, "auto", "bfloat16")
 """Values of the engine's dtype with which it loads the trainer's weights unchanged."""
 
-NO_STAND_IN = ("qwen3_moe", "openpangu")
+NO_STAND_IN = ("qwen3_moe", "openpangu", "opt")
 """Architectures of synthetic models that the trainer's stand-in does not support."""
 
 

@@ -339,7 +339,8 @@ def profile_notes(report: ProfileReport) -> list[Section]:
     """Return the non-empty sections below the tables of `profile_views`."""
     profiles = [_values_of_profile(each) for each in report.profiled]
     links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
-    texts = sections(f"{MODE.name}/report", profiles=profiles, named_operators=_UNKNOWN_NAMES)
+    on_npu = any(each.platform == "ascend" for each in report.profiled)
+    texts = sections(f"{MODE.name}/report", profiles=profiles, named_operators=_UNKNOWN_NAMES, on_npu=on_npu)
     return [replace(section, links=links) if section.kind == "links" else section for section in texts]
 
 

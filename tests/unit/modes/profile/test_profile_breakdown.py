@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from samples.profile import BF16, make_events, make_profiled
 
 from rollout_bench.modes.profile.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
-from rollout_bench.modes.profile.findings import bound, doubts
+from rollout_bench.modes.profile.findings import bound, doubts, profile_report
+from rollout_bench.modes.profile.report import profile_notes
 from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 GAP = HOST_GAP
@@ -63,3 +64,11 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[str, float], step_us
 def test_more_than_a_tenth_of_unknown_operators_is_flagged(us: float, doubted: list[str]) -> None:
     breakdown = make_profiled(phases={"decode": {**BF16["decode"], "other": us}}).phases["decode"]
     assert (codes(breakdown), breakdown.unknown) == (doubted, (("other_kernel", pytest.approx(us / (30_000 + us))),))
+
+
+@pytest.mark.parametrize(("platform", "is_named"), [("ascend", True), ("cuda", False)])
+def test_the_notes_on_npu_traces_name_the_function_that_analyses_them(platform: str, is_named: bool):
+    sections = profile_notes(profile_report([make_profiled(platform=platform)]))
+    text = " ".join(item for section in sections for item in section.items)
+    assert "Perfetto" in text
+    assert ("analyse(profiler_path='results/profile/" in text) is is_named
