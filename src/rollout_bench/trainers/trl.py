@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
     """
     processes, (served, server) = _processes(settings), _step(settings, "server")
     generators = served.engines * server["tensor_parallel_size"]
-    devices = processes + (generators if _mode(settings) == "server" else 0)
+    with_server = _mode(settings) == "server"
+    devices = processes + (generators if with_server else 0)
     _, colocated = _step(settings, "colocate", devices)
     together = processes * settings.get("per_device_train_batch_size") * settings.get("gradient_accumulation_steps")
     trained = served.sequences * settings.get("num_iterations")  # by each generation, in all
@@ -173,6 +175,12 @@ def trl_placement(settings: TrainerFile, made: MadeConfig, log: Path | None = No
         served=server["tensor_parallel_size"] == 1,
         waves=waves,
     )
+    place, other = ("colocated", processes) if with_server else ("server", processes + generators)
+    unequal = (
+        f"For {processes} colocated devices against {processes} + {generators}, as TRL has them where only vllm_mode "
+        f"changes: rollout-bench run --config 'setting_settings={{{place}: {{placement: {{devices: {other}}}}}}}'"
+    )
+    planned = replace(planned, head=(*planned.head, unequal))
     has_adapter = settings.written("use_peft") not in (NOT_THERE, None, False)
     return trained_whole(planned) if has_adapter and not log else planned
 

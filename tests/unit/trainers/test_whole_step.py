@@ -1,6 +1,7 @@
 """The settings of verl and TRL become configs of a whole step: shared or parted devices, and weight updates."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,24 @@ def test_a_usual_model_of_the_hub_is_placed_in_its_shape(
         {key: value for key, value in known.items() if key != "model_type"}
     ] * 2
     assert f"Weights: random, in the shape of {model}" in made.account
+
+
+@pytest.mark.parametrize(("vllm_mode", "place"), [("colocate", "server"), ("server", "colocated")])
+def test_the_head_has_what_compares_7_devices_with_7_and_1(
+    vllm_mode: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    made = Made("from-trl", tmp_path, capsys)
+    keys = "num_processes=7 per_device_train_batch_size=16 model_name_or_path=Qwen/Qwen2.5-1.5B-Instruct"
+    made(f"--placement vllm_mode={vllm_mode} {keys}")
+    found = re.search(r"For 7 colocated devices against 7 \+ 1, .* --config 'setting_settings=(.*)'", made.text)
+    assert found, made.text
+    over = {"setting_settings": yaml.safe_load(found[1])}
+    merged = OmegaConf.to_container(OmegaConf.merge(yaml.safe_load(made.text), over))
+    devices = {
+        one.spec.axes["setting"]: one.spec.mode_spec.devices for one in planned(yaml.safe_dump(merged)).experiments
+    }
+    assert devices == {"colocated": 7, "server": 8}
+    assert place in over["setting_settings"]
 
 
 def test_a_placement_plans_over_the_config_of_the_same_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
