@@ -691,9 +691,12 @@ def check_lora(lora: Lora, args: Mapping[str, Any], mode: Mode, platform: Platfo
 
 
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
-    "cpu": {"VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu"},
+    "cpu": {
+        "VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu",
+        "enable_sleep_mode": "vLLM has no sleep mode on cpu",
+    },
 }
-"""Platform -> environment variables without their documented effect there (vLLM 0.32, read), with the reason."""
+"""Platform -> variables and arguments without their documented effect there (vLLM 0.32, read), with the reason."""
 
 
 def check_effects(spec: Spec, model: Path) -> None:
@@ -718,9 +721,9 @@ def check_effects(spec: Spec, model: Path) -> None:
         raise UserError(problem, "leave lora out, or measure a dense model")
     if args.get("enable_return_routed_experts") and _is_dense(spec, model):
         raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
-    for name, value in spec.engine.environment.items():
-        if name in why and value not in ("", "0"):
-            raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
+    for place, given in (("engine_args", args), ("engine.environment", spec.engine.environment)):
+        if name := next((name for name, value in given.items() if name in why and value not in ("", "0", False)), None):
+            raise UserError(f"config: {place}.{name}: {why[name]}", leave)
 
 
 def _layers(spec: Spec, model: Path) -> set[str]:

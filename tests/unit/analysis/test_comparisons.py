@@ -324,7 +324,8 @@ def engine(record: Record, layers: int, **facts: Any) -> Record:
         (W8A8, 1, {}, "it is another model: "),
         (make_spec(quant="w8a8", args=LAYER), 12, {}, "it is another model: "),
         (AHEAD, 12, {**OFF, "overruled": {"async_scheduling": False}}, "async_scheduling"),
-        (AHEAD, 12, {**OFF, "overruled": {}}, ""),
+        (AHEAD, 12, {**OFF, "overruled": {}}, "setting without effect: async_scheduling is False in both engines"),
+        (AHEAD, 12, {"resolved": {"async_scheduling": True}, "overruled": {}}, ""),
     ],
 )
 def test_another_model_or_a_setting_without_effect_gets_no_verdict(

@@ -220,7 +220,10 @@ def _other_model(own: Record, other: Record) -> str:
 
 
 def _without_effect(own: Record, other: Record) -> str:
-    """Return requested arguments that two otherwise equal engines did not follow; empty if there are none."""
+    """Return requested arguments that make no difference between two otherwise equal engines; empty if there are none.
+
+    The engine did not follow them, or the other engine has the same values without them.
+    """
     sides = (own, other)
     rest = {"setting": None, "engine": own.spec.engine}
     changed = [record.spec.engine.model_copy(update={"args": {}}) for record in sides]
@@ -231,13 +234,16 @@ def _without_effect(own: Record, other: Record) -> str:
     resolved = [dict(flat({"resolved": {**record.engine.resolved, "num_gpu_blocks": ""}})) for record in sides]
     if differences(resolved[:1], resolved[1:]):
         return ""  # the engines differ; num_gpu_blocks is left out, as it varies from start to start
-    overruled_names = []
+    idle = []
     for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
+        if f"resolved.{name}" in resolved[0] and name not in {**overruled[0], **overruled[1]}:
+            idle.append(f"{name} is {resolved[0][f'resolved.{name}']} in both engines")
+            continue
         if any(name in arguments and name not in ignored for arguments, ignored in zip(asked, overruled, strict=True)):
             return ""
-        overruled_names += [
+        idle += [
             f"{name} {arguments[name]} was asked for, and the engine uses {ignored[name]}"
             for arguments, ignored in zip(asked, overruled, strict=True)
             if name in arguments
         ]
-    return f"setting without effect: {first_few(overruled_names)}" if overruled_names else ""
+    return f"setting without effect: {first_few(idle)}" if idle else ""

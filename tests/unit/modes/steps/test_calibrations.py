@@ -8,6 +8,7 @@ from samples.steps import save_steps, steps_spec
 from synthetic_records import INVALID, make_spec
 
 from rollout_bench.contracts.forecasts import same_but_engine_version
+from rollout_bench.contracts.lora import Lora
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.steps.predict.calibrations import calibration_of, calibrations
 
@@ -23,6 +24,16 @@ def test_another_engine_says_what_differs(tmp_path: Path):
     save_steps(tmp_path, steps_spec(), 0)
     with pytest.raises(UserError, match=r"another engine: args is .*fp8"):
         calibration_of(make_spec(args={"kv_cache_dtype": "fp8"}), calibrations(tmp_path))
+
+
+def test_an_adapter_is_predicted_from_a_calibration_with_the_same_one(tmp_path: Path):
+    with_adapter = {rank: {"lora": Lora(rank=rank)} for rank in (8, 16)}
+    save_steps(tmp_path, steps_spec().model_copy(update=with_adapter[16]), 0)
+    made = calibrations(tmp_path)
+    assert calibration_of(make_spec().model_copy(update=with_adapter[16]), made).spec.lora == Lora(rank=16)
+    for other in (make_spec(), make_spec().model_copy(update=with_adapter[8])):
+        with pytest.raises(UserError, match=r"another engine: lora is .*'rank': 16"):
+            calibration_of(other, made)
 
 
 def test_a_calibration_of_another_version_serves_until_there_is_one(tmp_path: Path):

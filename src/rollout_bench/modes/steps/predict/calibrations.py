@@ -109,6 +109,10 @@ def _why_uncalibrated(spec: Spec, among: Sequence[Calibration]) -> str:
     settings, calibrated = (
         each["engine"] | each["workload"] | each for each in (wanted, _timing_settings(near[0].spec))
     )
-    names = [name for name in settings if settings[name] != calibrated[name] and name not in ("engine", "workload")]
-    differences = "; ".join(f"{name} is {settings[name]} here, {calibrated[name]} there" for name in names)
+    both = [(name, settings.get(name), calibrated.get(name)) for name in {**settings, **calibrated}]
+    differences = "; ".join(
+        f"{name} is {here} here, {there} there"
+        for name, here, there in both
+        if here != there and name not in ("engine", "workload")
+    )
     return f"its calibration is of another engine: {differences}"
