@@ -22,7 +22,7 @@ demo: setup ## measure the default config on this machine's CPU, print the answe
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
-	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit
+	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit tests/repository
 
 test-quick: setup ## tests/unit
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/unit

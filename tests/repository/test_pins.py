@@ -9,7 +9,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
 PLATFORMS = {"cpu": "environment.yml", "cuda": "environment-cuda.yml", "ascend": "environment-ascend.yml"}
 BROKEN_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}

@@ -12,7 +12,7 @@ from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.measure.launch.failures import KNOWN_CAUSES
 from rollout_bench.report.reference import with_table
 
-SOURCES = Path(__file__).resolve().parents[3] / "src" / "rollout_bench"
+SOURCES = Path(__file__).resolve().parents[2] / "src" / "rollout_bench"
 REGISTRIES = ("flags.py", "failure_kinds.py", "problems.py")
 
 
