@@ -130,6 +130,20 @@ def test_plan_names_what_changes_nothing(tmp_path: Path) -> None:
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said
 
 
+def test_a_whole_config_over_another_one_is_told_what_it_inherits(tmp_path: Path) -> None:
+    space = with_stand_in(tmp_path, lora=None)
+    (space.path / "mine.yaml").write_text((space.path / "config.yaml").read_text().replace("lora: null", ""))
+    said = space.bench("plan", "--configfile", "mine.yaml").stdout
+    assert "mine.yaml: the other keys are those of config.yaml: " in said
+    assert "lora\n  -> --replace-workflow-config leaves them out\n" in said
+    alone = space.bench("plan", "--replace-workflow-config", "--configfile", "mine.yaml").stdout
+    assert "those of config.yaml" not in alone
+    (space.path / "part.yaml").write_text("launches: 5\n")
+    part = space.bench("plan", "--configfile", "part.yaml").stdout
+    assert "those of config.yaml" in part
+    assert "--replace-workflow-config" not in part, "alone it would be no config"
+
+
 def test_plan_of_another_folder_is_made_there(tmp_path: Path) -> None:
     space = with_stand_in(tmp_path)
     (space.path / "sub").mkdir()

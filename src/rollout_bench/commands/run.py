@@ -200,5 +200,6 @@ def planned_call(
     if below and call.configfiles and default == CONFIG:
         over = ", ".join(file.name for file in call.configfiles)
         print(f"{over}: the other keys are those of config.yaml: {', '.join(below)}")
-        print("  -> --replace-workflow-config leaves them out")
+        if {"models", "modes", "quants", "workloads"} <= given.keys():  # a config of its own, as from-verl's
+            print("  -> --replace-workflow-config leaves them out")
     return merged, *planned
