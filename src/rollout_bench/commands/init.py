@@ -15,10 +15,13 @@ from rollout_bench.core.errors import MeasuringFailed, UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
+from rollout_bench.core.yaml_files import read_text
 from rollout_bench.llmd.loads import mode_of_harness
 from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
+from rollout_bench.trainers.launch_scripts import is_script
+from rollout_bench.trainers.shell import commands, with_values
 
 _URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
 
@@ -52,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         metavar=("KIND", "WHAT"),
         help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
         "`from-trl`: the trainer's settings; "
-        "llm-d [HARNESS/PROFILE] [URL [MODEL]]: a workload profile of llm-d-benchmark, inference-perf/sanity_random by "
+        "llm-d [HARNESS/PROFILE or SCENARIO.sh] [URL [MODEL]]: a workload profile of llm-d-benchmark, inference-perf/sanity_random by "
         "default, for the demo's model or a server that is up; endpoint URL [MODEL]: such a server; "
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
@@ -71,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
     if kind not in SOURCES:
         raise UserError(f"--from {kind}: is no kind of source", _meant(options.source))
     _check_absent(CONFIG)
+    if kind == "llm-d" and len(words) == 2 and is_script(words[0]):
+        words += filter(None, _scenario(Path(words[0])).get("DEPLOY_MODEL_LIST", "").split(",")[:1])
     text, url = SOURCES[kind](words), next((place for place, word in enumerate(words) if _URL.match(word)), 0)
     try:
         config = read_config(yaml.safe_load(text))
@@ -180,13 +185,18 @@ def _llmd(words: Sequence[str]) -> str:
     if not words or _URL.match(words[0]):
         words = [SANITY, *words]
     profile, *place = words
+    scenario = _scenario(Path(profile)) if is_script(profile) else {}
+    if scenario:
+        name = Path(scenario.get("HARNESS_EXPERIMENT_PROFILE", SANITY)).name.partition(".")[0]
+        profile = f"{scenario.get('HARNESS_NAME', SANITY.partition('/')[0])}/{name}"
     harness, _, path = profile.partition("/")
     if not path:
         files = sorted((home() / CONFIGS / "llm-d").glob("*/*"))
         found = [file.parent.name for file in files if file.name.partition(".")[0] == profile]
         meant = f"{found[0]}/{profile}" if found else "HARNESS/PROFILE"
         raise UserError(f"--from llm-d {profile}: names no harness and profile", f"write --from llm-d {meant}")
-    load = {"profile": {"harness": harness, "path": path}}
+    overrides = scenario.get("HARNESS_EXPERIMENT_PROFILE_OVERRIDES")
+    load = {"profile": {"harness": harness, "path": path, **({"overrides": overrides} if overrides else {})}}
     read = {"workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
     if place:
         url, model = _expected_words([*place, _UNNAMED] if len(place) == 1 else place, "URL", "MODEL")
@@ -199,6 +209,20 @@ def _llmd(words: Sequence[str]) -> str:
     comment = "# The model is the demo's: name yours in models and model_settings.\n"
     modes = [mode_of_harness(harness)]
     return comment + yaml.safe_dump({**kept, "quants": ["bf16"], "modes": modes, **read}, sort_keys=False)
+
+
+def _scenario(path: Path) -> dict[str, str]:
+    """Return the variables of one of llm-d-benchmark's scenarios without LLMDBENCH_, as far as it assigns texts.
+
+    Raises:
+        UserError: there is no such file, or it assigns none of them.
+    """
+    text = read_text(path, "scenario", "give a scenario of llm-d-benchmark, or HARNESS/PROFILE")
+    words = [word for command in with_values(commands(text), -1) for word in command if not word.variable]
+    assigned = [word.text.removeprefix("LLMDBENCH_").partition("=") for word in words if "LLMDBENCH_" in word.text[:10]]
+    if not assigned:
+        raise UserError(f"{path}: assigns no LLMDBENCH_...", "give a scenario of llm-d-benchmark, or HARNESS/PROFILE")
+    return {name: value for name, _, value in assigned}
 
 
 def _endpoint(words: Sequence[str]) -> str:

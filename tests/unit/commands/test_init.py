@@ -14,6 +14,7 @@ from comparing import run
 
 from rollout_bench.commands import init
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
 
 SANITY = {"harness": "inference-perf", "path": "sanity_random"}
 
@@ -235,3 +236,28 @@ def test_a_server_that_is_down_is_told_and_its_config_written(tmp_path: Path) ->
     assert done.returncode == 0
     assert "not asked for its models: http://127.0.0.1:9/v1: connection refused" in done.stderr
     assert (tmp_path / "config.yaml").exists()
+
+
+SCENARIO = """# on another machine: $(kubectl get nodes)
+export LLMDBENCH_DEPLOY_MODEL_LIST="meta-llama/Llama-3.2-1B-Instruct,facebook/opt-125m"
+export LLMDBENCH_VLLM_COMMON_NAMESPACE=$(whoami)
+LLMDBENCH_HARNESS_NAME=vllm-benchmark
+export LLMDBENCH_HARNESS_EXPERIMENT_PROFILE=random_concurrent.yaml
+export LLMDBENCH_HARNESS_EXPERIMENT_PROFILE_OVERRIDES=max-concurrency=4,num-prompts=40
+"""
+
+
+def test_a_scenario_of_llm_d_benchmark_names_harness_profile_overrides_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpu.sh").write_text(SCENARIO)
+    assert init.main(["--from", "llm-d", "gpu.sh", "http://127.0.0.1:9/v1"]) == 0
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["endpoints"]["mine"]["model"] == "meta-llama/Llama-3.2-1B-Instruct"
+    load = read_config(config).workload_settings["llm-d"]
+    assert ([point.concurrency for point in load.online.points], load.prompts) == ([4], 40)
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "gpu.sh").write_text("echo ready")
+    with pytest.raises(UserError, match=r"gpu\.sh: assigns no LLMDBENCH_"):
+        init.main(["--from", "llm-d", "gpu.sh"])
