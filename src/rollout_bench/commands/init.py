@@ -55,8 +55,9 @@ def main(argv: Sequence[str]) -> int:
         metavar=("KIND", "WHAT"),
         help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
         "`from-trl`: the trainer's settings; "
-        "llm-d [HARNESS/PROFILE or SCENARIO.sh] [URL [MODEL]]: a workload profile of llm-d-benchmark, inference-perf/sanity_random by "
-        "default, for the demo's model or a server that is up; endpoint URL [MODEL]: such a server; "
+        "llm-d [HARNESS/PROFILE or SCENARIO.sh] [URL [MODEL]]: a workload profile of llm-d-benchmark, "
+        "inference-perf/sanity_random by default, for the demo's model or a server that is up; "
+        "endpoint URL [MODEL]: such a server; "
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
