@@ -116,11 +116,11 @@ COSTS: tuple[Column[FormatUse], ...] = (
         for way, text in WAYS.items()
     ),
     Column(
-        "both coded us",
+        "encode + decode us",
         "Encoding and decoding both messages, in microseconds, each as the best of three; median over steps.",
         lambda use: number(1e6 * use.coding_s, 3),
     ),
-    Column("both of step %", "Both coded us as a share of the step.", lambda use: number(100 * use.share, 2)),
+    Column("of a step %", "Encode + decode as a share of the step.", lambda use: number(100 * use.share, 2)),
 )
 
 
