@@ -79,36 +79,3 @@ def test_without_modes_folders_the_others_work_as_before(missing: str, tmp_path:
     named = {name for name, path in configs.items() if re.search(rf"\b({'|'.join(modes)})\b", path.read_text())}
     rest = set() if "config.yaml" in named else pinned.keys() - named  # all are laid over that one
     assert {name: planned[name] for name in rest} == {name: pinned[name] for name in rest}
-
-
-HELD = ("config", "config.yaml", "docs", "pyproject.toml", "requirements", "workflow")
-"""What tests name besides src and tests."""
-
-
-FIRST_OF_EACH = """
-
-def pytest_collection_modifyitems(items):
-    first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
-    items[:] = [*first.values()][::-1]
-"""
-"""Part of a conftest.py that leaves the first of the parameters of each test."""
-
-
-# config.yaml, over which tests lay their configs, compares by metrics of offline.
-@pytest.mark.parametrize("missing", [modes.removeprefix("offline ") for modes in MISSING])
-def test_without_modes_and_their_tests_those_of_the_others_pass(missing: str, tmp_path: Path):
-    ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("src", "tests/fixtures", "tests/unit/modes"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignored)
-    shared = (REPOSITORY / "tests" / "conftest.py").read_text()
-    (tmp_path / "tests" / "conftest.py").write_text(f"{shared}{FIRST_OF_EACH}")
-    for name in HELD:
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    for mode in missing.split():
-        shutil.rmtree(tmp_path / "src" / "rollout_bench" / "modes" / mode)
-        shutil.rmtree(tmp_path / "tests" / "unit" / "modes" / mode, ignore_errors=True)  # drift has none
-        (tmp_path / "tests" / "fixtures" / "samples" / f"{mode}.py").unlink()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH"))}
-    line = [sys.executable, "-m", "pytest", "-q", "tests/unit/modes"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
