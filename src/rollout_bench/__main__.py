@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
-        other = OTHERS.get(word.replace("-", ""))
+        url = next((one for one in argv if re.match("https?://", one)), "")
+        other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
         remedy = f"write {other}" if other else did_you_mean(word, known.keys() - INTERNAL.keys())
         raise UserError(f"there is no command {word!r}", remedy)
     os.environ["PYTHONSAFEPATH"] = "1"  # of all Pythons that are started: the user's folder has no module of theirs

@@ -54,6 +54,7 @@ def shown_file(state: ResultsState) -> PlanFile:
         *conversation_lines(plan.matrix),
         *adapter_lines(plan.matrix),
         *graph_lines(plan.matrix),
+        *plan.limit_lines(),
         *differing_lines(plan.matrix, plan.config.baseline.axes),
         *plan.matrix.remarks,
     ]

@@ -27,6 +27,15 @@ SAVED = {
 """Trainer -> where it saves rollouts."""
 
 
+_OF_THE_CONFIG = (
+    "say it of the config that is made: rollout-bench plan --configfile mine.yaml --config 'quants=[bf16, fp8]'"
+)
+AFTERWARDS = {
+    **dict.fromkeys(("--config", "--quant", "--quantization", "--quants"), _OF_THE_CONFIG),
+    **dict.fromkeys(("--out", "--output", "-o"), "write `> mine.yaml` at the end: the config goes to stdout"),
+}
+"""Options that a user may expect here -> what does it."""
+
 OWN_FILES, OWN_FOLDERS = ("ppo_trainer", "ppo_megatron_trainer"), ("config", "./config")
 """hydra's --config-name and --config-path of verl's own files, which have the same defaults of generation."""
 
@@ -154,6 +163,9 @@ def _options(
     parser: Parser, argv: Sequence[str], in_script: Callable[[Path, Sequence[str]], ScriptWords]
 ) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
+    for word in argv:
+        if remedy := AFTERWARDS.get(word.partition("=")[0]):
+            raise UserError(f"{parser.prog}: {word}: is no option", remedy)
     options = parser.parse_intermixed_args(argv)
     options.from_script, options.environment, options.starts_main = (), {}, False
     options.command = [*parser.prog.split(), *map(_without_secret, argv)]

@@ -10,8 +10,11 @@ MISSING = "-"
 
 
 def share_meant(text: object) -> str | None:
-    """Return the share that a percentage such as 95 or 3% is, as text; None if `text` has no such form."""
-    found = re.fullmatch(r"([0-9.]+) ?%|([0-9]{1,2}(?:\.[0-9]+)?|100)", str(text).strip())
+    """Return the share that a percentage such as 95 or 3% is, as text; None if `text` has no such form.
+
+    A number from 1 to 2 without the sign is no percentage, but a share that is too large.
+    """
+    found = re.fullmatch(r"([0-9.]+) ?%|(?!1(?:\.|$))([0-9]{1,2}(?:\.[0-9]+)?|100)", str(text).strip())
     with suppress(ValueError):
         return f"{float(found[1] or found[2]) / 100:g}" if found else None
     return None

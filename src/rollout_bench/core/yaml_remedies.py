@@ -58,6 +58,7 @@ def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None
         return
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
+    yield _of_the_hub(line, mark)
     yield _quote(text, mark, opened if problem == "found unexpected end of stream" else None)
     if opened is not None and "flow" in str(error.context):
         yield _bracket(text, mark, opened)
@@ -78,6 +79,13 @@ def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None
     for words, what, remedy in _BY_WORDS:
         if words in problem:
             yield _at(mark, what or problem, remedy)
+
+
+def _of_the_hub(line: str, mark: yaml.Mark) -> Mistake | None:
+    found = re.search(r"\bhub: +([\w./-]+)", line)
+    if found is None:
+        return None
+    return Mistake(mark.line + 1, found.start() + 1, "a model of the hub has no space", f"write hub:{found[1]}")
 
 
 def _at(mark: yaml.Mark, problem: str, remedy: str) -> Mistake:

@@ -135,7 +135,7 @@ _PLACES = ("checkpoint", "folder", "hub", "model", "path", "repo")
 _PARAMETERS = ("data", "sampling", "sampling_params")
 """What others call a mapping with the lengths of a workload, or how its tokens are sampled."""
 
-PROFILES = {
+PROFILES: dict[str, dict[str, Any]] = {
     "async": {"request_rate": [1, 2, 4, 8]},
     "concurrent": {"concurrency": [1, 2, 4, 8]},
     "constant": {"request_rate": [1, 2, 4, 8]},
@@ -293,6 +293,8 @@ def check_selection(where: str, name: str, value: Any) -> None:
     """
     if value == {} and name in ("models", "quants", "modes", "workloads"):
         raise UserError(f"{where}{name}: is empty", f"leave it out, or name what to measure: {name}: [...]")
+    if value == {} and name == "sweep" and where == "--config ":  # Snakemake merges it into that of the files
+        raise UserError("--config sweep: is empty, and changes nothing", "write sweep=null for no sweep")
 
 
 def with_null(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,6 +327,8 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     elsewhere = {key: value for key, value in merged.items() if key != "endpoints"}
     check_no_secret("", elsewhere, lambda _, value: looks_secret(value))
     read = with_profiles(with_null(merged, command_line or {}), command_line)
+    if "sweep" in read and read["sweep"] is None:
+        read["sweep"] = {}
     try:
         config = Config.model_validate(read)
     except ValidationError as error:
@@ -373,8 +377,10 @@ def as_user_error(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> Us
 
 
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
-    # an unknown key explains a missing one, so it is reported first
-    return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    # an unknown key explains a missing one, so it is reported first; before it, one that says what the file is
+    unknown = [e for e in errors if e["type"] == "extra_forbidden"]
+    of_trainers = [e for e in unknown if e["loc"][:1] == e["loc"] and e["loc"][0] in _OF_TRAINERS]
+    return (of_trainers or unknown or errors)[0]
 
 
 def _is_accepted(read: Mapping[str, Any], place: tuple[int | str, ...], value: Any) -> bool:

@@ -1,5 +1,6 @@
 """What a config asks for: its launches in their order, as blocks and jobs. Nothing here looks at the results."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.order import block_orders, round_orders
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.durations import loads_s
+from rollout_bench.plan.durations import loads_s, usual_s
 from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix
 from rollout_bench.plan.planfile import PLAN, InterleavedGroup, PlanFile, PlannedExperiment, PlannedLaunch
@@ -232,7 +233,21 @@ class Schedule:
     def timeout_s(self) -> float:
         """Time limit of a launch, in seconds: the config's, else `TIMEOUT_S` or more for long loads."""
         needed_s = limit_for(max((loads_s(e.spec) for e in self.matrix.experiments), default=0.0))
-        return self.config.timeout_s or max(TIMEOUT_S, needed_s)
+        return self.config.timeout_s or max(TIMEOUT_S, needed_s, self._usual_s)
+
+    @property
+    def _usual_s(self) -> float:
+        """The longest that a launch usually takes, in seconds, as far as it is known before one is measured."""
+        known = (usual_s(each.spec) for each in self.matrix.experiments)
+        return max((longest_s or 0.0 for _, longest_s in filter(None, known)), default=0.0)
+
+    def limit_lines(self) -> list[str]:
+        """Return a line if the config's limit may end a launch that is as slow as usual ones are."""
+        if self._usual_s <= self.timeout_s:
+            return []
+        limit, longest = (f"{seconds / 60:.0f} min" for seconds in (self.timeout_s, self._usual_s))
+        problem = f"timeout_s: ends a launch after {limit}, and one may take up to {longest} here"
+        return [f"{problem} -> timeout_s: {math.ceil(self._usual_s)}, or fewer iterations"]
 
 
 _Value = TypeVar("_Value")

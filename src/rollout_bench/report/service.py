@@ -126,14 +126,40 @@ NO_MORE = 1.1
 """Ratio of answers per second up to which twice the rate, or more, brought no more of them."""
 
 
+def _shown(rated: Sequence[Row]) -> list[State]:
+    """Return what each load shows of its server: at no rate that it answered at another load it falls behind.
+
+    Beside a server's limit waits come and go, and a short pass may end in one of them.
+    """
+    answered = max((row.values["completed_requests_per_s"] for row in rated), default=0.0)
+    return [
+        "undecided"
+        if state == "falls behind" and not row.values["failed_share"] and answered >= _enough(row)
+        else state
+        for row, state in zip(rated, map(state_of, rated), strict=True)
+    ]
+
+
+def _enough(row: Row) -> float:
+    """Return the answers per second from which on a server keeps up with the rate of a load."""
+    return KEPT_UP * _asked_rate(row)
+
+
+def states_at_rates(rows: Sequence[Row]) -> dict[Any, State]:
+    """Return whether a server keeps up with each load at a rate of `rows`, by its place."""
+    loads = grouped((row.experiment.experiment, row) for row in rows if row.used).values()
+    each = ((rated, _kept_up(rated)) for rated in map(_ordered, loads))
+    return {row.experiment.place: state for rated, states in each for row, state in zip(rated, states, strict=True)}
+
+
 def _kept_up(rated: Sequence[Row]) -> list[State]:
     """Return whether a server keeps up with each load, the lightest first.
 
     Where a pass is too short to show that latencies grow, loads together can: a server that answers no more requests a
     second at twice a rate has no more to give, and at a lower rate it gives no more than where it falls behind.
     """
-    states = [state_of(row) for row in rated]
-    most = [_sustained(row) / KEPT_UP for row in rated if _shows_most(row)]
+    states = _shown(rated)
+    most = [_sustained(row) / KEPT_UP for row in _showing_most(rated)]
     found = list[State]()
     for place, (row, state) in enumerate(zip(rated, states, strict=True)):
         answered = row.values["completed_requests_per_s"]
@@ -142,7 +168,7 @@ def _kept_up(rated: Sequence[Row]) -> list[State]:
             and answered <= NO_MORE * other.values["completed_requests_per_s"]
             for other in rated[:place]
         )
-        is_over = max(most, default=math.inf) < KEPT_UP * _asked_rate(row)
+        is_over = max(most, default=math.inf) < _enough(row)
         found.append("falls behind" if state == "undecided" and (is_full or is_over) else state)
     return found
 
@@ -152,9 +178,11 @@ def _sustained(row: Row) -> float:
     return row.values["kept_up_share"] * _asked_rate(row)
 
 
-def _shows_most(row: Row) -> bool:
-    """Return whether the answers per second of a load are the most that its server gives."""
-    return state_of(row) == "falls behind" and not _is_short(row)
+def _showing_most(rated: Sequence[Row]) -> list[Row]:
+    """Return the loads whose answers per second are the most that their server gives."""
+    return [
+        row for row, state in zip(rated, _shown(rated), strict=True) if state == "falls behind" and not _is_short(row)
+    ]
 
 
 def _is_short(row: Row) -> bool:
@@ -229,7 +257,7 @@ class _Rates:
     @property
     def most(self) -> float:
         """The most answers per second: the mean of loads that show it, or else the highest of any load."""
-        known = [_sustained(row) for row in self.rated if _shows_most(row)]
+        known = [_sustained(row) for row in _showing_most(self.rated)]
         return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
 
     @property
@@ -254,7 +282,7 @@ class _Rates:
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
-        least = "" if any(map(_shows_most, self.rated)) else "at least "
+        least = "" if _showing_most(self.rated) else "at least "
         answers = "" if behind is None else f" (it answers {least}{number(self.most, 3)})"
         if kept and behind:
             return f"keeps up with {_load(kept)}, not with {_number(behind)}{answers}"

@@ -18,13 +18,14 @@ from pydantic.fields import FieldInfo
 from snakemake.utils import update_config
 
 from rollout_bench.contracts.fields import AUTO, name_made_of, typed
+from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.places import config_file, home
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.core.yaml_files import flow
-from rollout_bench.plan.checks import OTHER_QUANTS
+from rollout_bench.plan.checks import OTHER_QUANTS, SHORT
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
     ENGINE_ARGS,
@@ -68,6 +69,7 @@ _LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--co
 
 _AS_IT_IS = "leave it out: the times of each request and all percentiles are kept"
 _AGAIN = "leave it out: a run measures what is missing or failed, and nothing twice"
+_A_SERVER = "leave it out: each server gets a free port; `rollout-bench init --from endpoint URL` is for one that is up"
 _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at the url of its entry in endpoints"
 
 _OF_OTHERS = {
@@ -76,6 +78,8 @@ _OF_OTHERS = {
     **dict.fromkeys(("--backend", "--endpoint-type", "--request-format", "--request-type"), _REQUESTS),
     **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
     **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
+    **dict.fromkeys(("--host", "--port"), _A_SERVER),
+    "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
 
@@ -358,6 +362,9 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         if f"-{option}" in known:
             raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
     for word in words:
+        if word.startswith("-") and word[1:].partition("=")[0] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
+            raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
+    for word in words:
         option = word.partition("=")[0]
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
@@ -385,7 +392,7 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
             )
 
 
-def _selected(key: str, value: str) -> str:
+def _selected(key: str, value: str, words: Sequence[str]) -> str:
     """Return the remedy for an option of other programs that names a model, quantization or load; empty for others."""
     if key in NOT_MEASURED:
         return NOT_MEASURED[key]
@@ -400,14 +407,33 @@ def _selected(key: str, value: str) -> str:
         weights = f"model_settings={{{name}: {{weights: {{bf16: hub:{path}}}}}}}"
         return f"write --config 'models=[{name}]' '{weights}'"
     if key in _DATA:
-        lengths = ", ".join(f"{name}: {count}" for name, count in load_in(value).items())
-        load = lengths or "dataset: {format: prompts, path: FILE}"
-        more, begin = "", "write" if lengths else "docs/loads.md has the formats: write"
+        lengths = _lengths(value, words)
+        load = lengths or f"dataset: {{{_file(value, words)}}}"
+        begin, more = "write" if lengths else "docs/loads.md has the formats: write", ""
     elif key in ("profile", "rate_type") and value in PROFILES:
-        load, more, begin = f"online: {flow(PROFILES[value])}", " 'modes=[online]'", "write"
+        rate, (pacing, usual) = typed(_value_after("--rate", words)), next(iter(PROFILES[value].items()))
+        load, begin = f"online: {flow({pacing: rate if isinstance(rate, int | float) else usual})}", "write"
+        more = " 'modes=[online]'"
     else:
         return ""
     return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'{more}"
+
+
+def _lengths(value: str, words: Sequence[str]) -> str:
+    """Return the lengths that guidellm's --data or vllm bench's random data set has; empty for another data set."""
+    found = {str(name): str(count) for name, count in load_in(value).items()}
+    if value == "random":
+        for name, side, usual in (("prompt_tokens", "input", "1024"), ("output_tokens", "output", "128")):
+            given = _value_after(f"--random-{side}-len", words)
+            found[name] = usual if given == "VALUE" else given
+    return ", ".join(f"{name}: {count}" for name, count in found.items())
+
+
+def _file(value: str, words: Sequence[str]) -> str:
+    """Return the keys of a data set that options of vllm bench or guidellm name."""
+    path = _value_after("--dataset-path", words)
+    named = (form for form in get_args(get_args(DatasetFormat)[0]) if form in f"{value} {path}".lower())
+    return f"format: {next(named, 'prompts')}, path: {path if path != 'VALUE' else value if '.' in value else 'FILE'}"
 
 
 def _first_load() -> str:
@@ -419,7 +445,7 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     """Return the remedy for an option whose value a config has under another name or key; else nothing."""
     key, value = option.lstrip("-").replace("-", "_"), _value_after(word, words)
     meant = OTHER_KEYS.get(key, key)
-    if selected := _selected(key, value):
+    if selected := _selected(key, value, words):
         return selected
     if "slo" in (key, meant):
         limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
@@ -428,8 +454,13 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
         return ""
     if re.match("https?://", value):
         return f"write `rollout-bench init --from endpoint {shlex.quote(value)}`, which writes config.yaml"
+    meant = meant.removeprefix("no_")
     if meant in ENGINE_ARGS:
+        is_switch = re.match("enable_|disable_|enforce_|trust_|async_", meant) and value == "VALUE"
+        value = str(not key.startswith("no_")).lower() if is_switch else value
         return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
+    if meant == "lora" and value == "VALUE":
+        return "write --config 'lora={rank: 16}'"
     if meant in Config.model_fields:
         return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
     paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
@@ -478,7 +509,7 @@ def _value_after(word: str, words: Sequence[str]) -> str:
     """Return the value of an option, which `word` has or the next of `words` is; VALUE if there is none to repeat."""
     _, equals, value = word.partition("=")
     if not equals:
-        value = next(iter(words[words.index(word) + 1 :]), "")
+        value = next(iter(words[words.index(word) + 1 :]), "") if word in words else ""
     return "VALUE" if not value or value.startswith("-") or looks_secret(value) else value
 
 

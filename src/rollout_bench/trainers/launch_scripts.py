@@ -291,16 +291,31 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
     for name, *_ in given:
         if not re.search(rf"\b{name}\b", text):
             raise UserError(f"{name}: the script {script} has no such variable", "name one that it has, or a key")
-    found = [*commands("\n".join(f"{name}={shlex.quote(value)}" for name, _, value in given)), *found]
-    begun = [at for at, command in enumerate(found) if any(_after([command.words], *start) for start in starts)]
     if unread:
         lost = ", ".join(unread)
         print(
             f"{script}: warning: {lost}: not found beside it, so no ${{NAME:-default}} has its default",
             file=sys.stderr,
         )
-    return with_values(found, max(begun, default=-1), takes_defaults=not unread)
 
+    def run(values: Mapping[str, str]) -> list[list[Word]]:
+        all_ = [*commands("\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())), *found]
+        begun = [at for at, command in enumerate(all_) if any(_after([command.words], *start) for start in starts)]
+        return with_values(all_, max(begun, default=-1), takes_defaults=not unread)
+
+    values = {name: value for name, _, value in given}
+    for name in values:
+        others = {key: value for key, value in values.items() if key != name}
+        if run({**others, name: _ANOTHER})[len(values) :] == run(others)[len(others) :]:
+            problem = (
+                f"{name}={values[name]}: the script {script} gives {name} a value of its own, so this has no effect"
+            )
+            raise UserError(problem, "change it in the script, or write the trainer's key with the value")
+    return run(values)
+
+
+_ANOTHER = "4294967291"
+"""A value that no script gives a variable."""
 
 _DEEPEST = 4
 """Files that source one another, at most."""

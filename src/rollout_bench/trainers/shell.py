@@ -30,8 +30,10 @@ _HERE_DOCUMENT = re.compile(r"(?<!<)<<-?[ \t]*['\"]?(\w+)['\"]?([^\n]*\n).*?^\s*
 _EXPANDED = re.compile(rf"\\(?P<escaped>[\"\\$`\n])|(?P<variable>{_VARIABLE})|(?P<text>.[^\\$`]*)", re.DOTALL)
 
 _NAME = r"[A-Za-z_]\w*"
-_REFERENCE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME}|\d+)(?:(?P<empty>:)?[-=](?P<default>.*))?\}})", re.DOTALL)
-"""A variable whose value the script may say: $NAME, ${NAME}, ${NAME:-default}, and an argument's default: ${1:-4}."""
+_REFERENCE = re.compile(
+    rf"\$(?:({_NAME})|\{{({_NAME}|\d+)(?:(?P<empty>:)?(?:[-=](?P<default>.*)|\?.*))?\}})", re.DOTALL
+)
+"""A variable whose value the script may say: $NAME, ${NAME}, ${NAME:?message}, ${NAME:-default}, ${1:-4}."""
 
 _ALL = re.compile(rf"\$\{{({_NAME})\[[@*]\](?::?[-+].*)?\}}", re.DOTALL)
 """All elements of an array: ${NAME[@]}, ${NAME[@]:-}, ${NAME[@]+"${NAME[@]}"}."""
@@ -311,8 +313,19 @@ class _Script:
         if is_plain and runs:
             self._assign(filled)
         else:
+            set_here = self._set_if_missing(followed) if runs else {}
             self._forget(followed, filled)
+            self._known |= set_here
+            self._unclear -= set_here.keys()
         return filled
+
+    def _set_if_missing(self, command: Command) -> dict[str, str]:
+        """Return the variables that a command sets by ${NAME:=default}, or that had a value; it runs in any case."""
+        if command.is_inside or re.search(r"(&&|\|)\n*$", command.before) or self._is_repeating:
+            return {}
+        pieces = (piece.text for word in command.words for piece in word.pieces if piece.is_variable)
+        found = ((name[1], self._value(text)[0]) for text in pieces if (name := _SET_IF_MISSING.match(text)))
+        return {name: value for name, value in found if value is not None}
 
     def _is_pattern(self, command: Command) -> bool:
         """Return whether the words are a pattern of case, and follow it."""

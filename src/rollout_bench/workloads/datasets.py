@@ -9,6 +9,7 @@ import json
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -246,8 +247,18 @@ def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text", "save the file as UTF-8") from None
     except (_DamagedError, RecursionError) as error:
         fault = error if isinstance(error, _DamagedError) else "is nested too deeply"
-        raise UserError(f"{path}: {fault}", SHAPES[format]) from None
+        other = _format_of(text)
+        raise UserError(f"{path}: {fault}", f"write format: {other}" if other else SHAPES[format]) from None
     return found
+
+
+def _format_of(text: str) -> DatasetFormat | None:
+    """Return the format in which a text of JSON is a data set; None without one."""
+    for format, read in _READERS.items():
+        with suppress(_DamagedError, RecursionError):
+            if _JSON_BEGINS.match(text) and list(read(text)):
+                return format
+    return None
 
 
 class _DamagedError(Exception):

@@ -1,5 +1,7 @@
 """Percentiles that can be proven: against the rule that defines them, by property, and by simulation."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from percentile_coverage import misses
 from scipy import stats
 
 from rollout_bench.analysis.stats.percentiles import (
+    correlation_time,
     effective_samples,
     interval_ranks,
     percentile_interval,
@@ -102,3 +105,20 @@ def test_the_worth_of_grouped_values_follows_from_their_analysis_of_variance():
     correlation = (between_over_within - 1) / (between_over_within + 8 - 1)
     worth = effective_samples(groups.ravel(), np.repeat(np.arange(6), 8))
     assert worth == pytest.approx(48 / (1 + (8 - 1) * correlation))
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
+def test_neighbours_that_resemble_each_other_are_worth_fewer_values(memory: float):
+    """Of an autoregressive series of the first order (1 + memory) / (1 - memory) neighbours are worth one value."""
+    random = np.random.default_rng(7)
+    series = []
+    for _ in range(20):
+        values = [random.standard_normal()]
+        for _ in range(999):
+            values.append(memory * values[-1] + math.sqrt(1 - memory**2) * random.standard_normal())
+        series.append(np.array(values))
+    assert correlation_time(series) == pytest.approx((1 + memory) / (1 - memory), rel=0.15)
+
+
+def test_equal_values_and_single_ones_have_no_memory():
+    assert correlation_time([]) == correlation_time([np.array([1.0])]) == correlation_time([np.ones(9)]) == 1.0

@@ -46,6 +46,11 @@ def test_what_other_programs_call_a_command_leads_to_the_command_here(word: str,
         dispatch([word])
 
 
+def test_an_address_leads_to_the_command_that_measures_a_server() -> None:
+    with refused("there is no command 'benchmark'", "write rollout-bench init --from endpoint http://h:8000/v1"):
+        dispatch(["benchmark", "run", "--target", "http://h:8000/v1"])
+
+
 def test_every_command_that_is_named_for_another_word_exists() -> None:
     named = {remedy.split()[1].rstrip(":") for remedy in OTHERS.values()}
     assert named <= {*all_commands(), "--help", "--version"}

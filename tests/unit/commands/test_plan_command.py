@@ -166,6 +166,18 @@ def test_what_only_another_mode_reads_is_said_to_change_nothing(overlay: dict[st
     assert expand(read_config(merged_with(typed)), probe_engine(None)).remarks == []
 
 
+@pytest.mark.parametrize(("timeout_s", "told"), [(None, False), (3600, True), (10**6, False)])
+def test_a_limit_that_may_end_a_launch_is_told(timeout_s: int | None, told: bool) -> None:
+    long = {"demo": {"prompts": 256, "samples_per_prompt": 64, "output_tokens": 400, "engine_args": {}}}
+    config = {"platform": "cuda", "quants": ["bf16"], "workload_settings": long, "timeout_s": timeout_s}
+    read = read_config(merged_with(config))
+    planned = schedule(read, expand(read, probe_engine(None)))
+    lines = planned.limit_lines()
+    assert bool(lines) is told
+    assert told == ("timeout_s: ends a launch after 60 min" in " ".join(lines))
+    assert timeout_s or planned.timeout_s > 3600, "without one it is as long as launches usually take"
+
+
 def test_arguments_of_an_engine_change_nothing_where_only_servers_are_measured() -> None:
     servers = {**ONLINE, "models": [], "endpoints": {"x": SERVERS["x"]}, "engine_args": {"seed": 7}}
     lines = expand(read_config(merged_with(servers)), probe_engine(None)).remarks

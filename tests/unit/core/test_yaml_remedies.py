@@ -20,6 +20,8 @@ MISTAKES = [
     ("a: {b: ]\n", "line 1, column 8", "write }", "a: {b: }\n"),
     ("a: [b, , c]\n", "line 1, column 8", "leave the comma out", "a: [b, c]\n"),
     ("a: {b: 1 c: 2}\n", "line 1, column 11", "separate values by commas", "a: {b: 1, c: 2}\n"),
+    ("a: {bf16: hub: Q/w-3}\n", "line 1, column 11", "write hub:Q/w-3", "a: {bf16: hub:Q/w-3}\n"),
+    ("a: hub: Q/w-3\n", "line 1, column 4", "write hub:Q/w-3", "a: hub:Q/w-3\n"),
     ("a: {b: 1}}\n", "line 1, column 10", "leave it out", "a: {b: 1}\n"),
     ('a: "b\nc: 1\n', "line 1, column 4", 'write " where the value ends', 'a: "b"\nc: 1\n'),
     ('a: "b\nc: 1\nd: "e"\n', "line 1, column 4", 'write " where the value ends', 'a: "b"\nc: 1\nd: "e"\n'),

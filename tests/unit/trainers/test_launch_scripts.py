@@ -270,6 +270,27 @@ def test_values_that_the_script_assigns_are_taken_and_told(
         verls.call("run.sh", "LENGHT=256")
 
 
+def test_a_value_that_the_script_replaces_is_refused(verls: Made, tmp_path: Path):
+    """As `TP=4 bash run.sh` has no effect on a script with TP=2."""
+    script = GRPO_OF_VERL.replace("=64", "=$BATCH")
+    written(tmp_path, run_sh=f'TP=2\n: "${{BATCH:=8}}"\n{script}')
+    own = verls.call("run.sh")
+    assert verls.call("run.sh", "BATCH=8") == own
+    assert verls.call("run.sh", "BATCH=16") != own
+    with refused("TP=4: the script run.sh gives TP a value of its own", "write the trainer's key with the value"):
+        verls.call("run.sh", "TP=4")
+
+
+def test_a_value_that_a_script_demands_is_given(verls: Made, tmp_path: Path):
+    model = "actor_rollout_ref.model.path"
+    script = GRPO_OF_VERL.replace("$TP", "2").replace("Qwen/Qwen3-8B", "$MODEL")
+    written(tmp_path, run_sh=f"MODEL=${{MODEL:?which}}\n{script}")
+    with refused(f"{model} ($MODEL)", f"add {model}=VALUE to the command"):
+        verls.call("run.sh")
+    verls.call("run.sh", "MODEL=a/other")
+    assert "hub:a/other" in verls.text
+
+
 def test_values_are_taken_for_options_and_files_of_trl(made: Made, tmp_path: Path):
     typed = made("num_processes=4 num_generations=4", TRL)
     script = "DIR=.\nN=4\naccelerate launch --num_processes=$N train.py --config $DIR/training.yaml"
@@ -422,3 +443,12 @@ def test_variables_that_a_script_gives_to_its_engines_are_in_the_config(verls: M
     assert made["engine"]["environment"] == {"VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_USE_V1": "1"}
     assert "are in engine.environment: VLLM_ATTENTION_BACKEND, VLLM_USE_V1." in verls.account
     assert "since only the shell knows the value: NCCL_ALGO." in verls.account
+
+
+@pytest.mark.parametrize("option", ["--quants", "--quantization=fp8", "--config"])
+def test_what_a_config_says_is_said_of_the_config_that_is_made(verls: Made, tmp_path: Path, option: str):
+    written(tmp_path, run_sh=GRPO_OF_VERL.replace("$TP", "2"))
+    with refused(f"{option}: is no option", "--configfile mine.yaml --config 'quants=[bf16, fp8]'"):
+        verls.call("run.sh", option)
+    with refused("--output: is no option", "write `> mine.yaml` at the end"):
+        verls.call("run.sh", "--output", "mine.yaml")

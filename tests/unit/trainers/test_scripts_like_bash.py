@@ -34,6 +34,7 @@ ASSIGNMENT = st.one_of(
     st.builds("ARGS{}=({} {})".format, st.sampled_from(("", "+")), VALUE, VALUE),
     st.builds("A+={}".format, VALUE),
     st.just("unset B"),
+    st.builds(': "${{{}{}{}}}"'.format, NAME, st.sampled_from(("=", ":=")), NUMBER),
 )
 WITHOUT_EFFECT = st.sampled_from(("# A=4", "cat > /dev/null <<END\nA=9\nEND"))
 CONDITION = st.one_of(

@@ -230,6 +230,26 @@ def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, conten
     assert "data: " in raised.value.problem
 
 
+@pytest.mark.parametrize(
+    ("format", "content", "meant"),
+    [
+        (
+            "prompts",
+            b'[{"id": "a", "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}]',
+            "sharegpt",
+        ),
+        ("prompts", b'{"messages": [{"role": "user", "content": "x"}]}', "messages"),
+        ("sharegpt", b'{"prompt_tokens": 4, "output_tokens": 2}', "trace"),
+        ("messages", b'{"prompt": "x"}', "prompts"),
+    ],
+)
+def test_a_file_of_another_format_is_told_its_own(tmp_path: Path, format: str, content: bytes, meant: str):
+    (tmp_path / "data.json").write_bytes(content)
+    with refused("data.json: ", f"write format: {meant}"):
+        read_dataset(tmp_path / "data.json", format)
+    assert read_dataset(tmp_path / "data.json", meant)
+
+
 def test_a_compressed_file_is_refused_with_the_command_that_unpacks_it(tmp_path: Path):
     path = tmp_path / "chats.json.gz"
     path.write_bytes(gzip.compress(b"[]"))

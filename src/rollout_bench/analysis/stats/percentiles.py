@@ -1,6 +1,7 @@
 """Percentiles for large enough samples, with intervals that assume no distribution. Pure functions on arrays."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -116,6 +117,23 @@ def percentile_of(ordered: Array, p: float) -> Array:
     """Return the value of rank ceil(n p) of each sorted sample `ordered` [..., n]."""
     # 100 x 0.55 is 55.00000000000001 in floating point.
     return np.asarray(ordered[..., int(np.ceil(round(ordered.shape[-1] * p, 9))) - 1])
+
+
+def correlation_time(series: Sequence[Array]) -> float:
+    """Return how many neighbours in stationary `series` are worth one independent value, at least 1.
+
+    It is 1 + 2 * the sum of their autocorrelations, pooled over the series, up to the first that is not positive and at
+    most half of the longest (initial positive sequence: C. J. Geyer, Statistical Science 7, 1992, 473-483).
+    """
+    centred = [each - each.mean() for each in series if each.size > 1]
+    total = sum(float(each @ each) for each in centred)
+    time = 1.0
+    for lag in range(1, max((each.size for each in centred), default=0) // 2):
+        together = sum(float(each[:-lag] @ each[lag:]) for each in centred if each.size > lag)
+        if total <= 0 or together <= 0:
+            break
+        time += 2 * together / total
+    return time
 
 
 def effective_samples(values: ArrayLike, groups: ArrayLike) -> float:

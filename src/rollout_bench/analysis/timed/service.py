@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout_bench.analysis.stats.anatomy import anatomy_of
-from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
+from rollout_bench.analysis.stats.percentiles import (
+    Array,
+    correlation_time,
+    effective_samples,
+    percentile_interval,
+    samples_needed,
+)
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up, too_short
@@ -259,12 +265,17 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
 
 
 def _independent_among(good: NDArray[np.bool_], requests: Requests) -> int:
-    """Return how many independent requests those are worth that ended, since good ones may come pass by pass."""
+    """Return how many independent requests those are worth that ended.
+
+    Good ones may come pass by pass, and requests wait together: neighbours in a queue have like latencies.
+    """
     has_ended = np.isnan(requests.cut_s)
     met = good[has_ended].astype(float)
-    if not met.size or met.min() == met.max():
-        return int(met.size)
-    return max(1, int(effective_samples(met, requests.iteration[has_ended])))
+    passes = [requests.e2el_s[requests.iteration == each] for each in np.unique(requests.iteration)]
+    worth = met.size / correlation_time([each[np.isfinite(each)] for each in passes])
+    if met.size and met.min() < met.max():
+        worth = min(worth, effective_samples(met, requests.iteration[has_ended]))
+    return max(1, int(worth)) if met.size else 0
 
 
 def completion_of(requests: Requests) -> dict[str, float]:

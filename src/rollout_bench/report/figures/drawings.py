@@ -17,7 +17,7 @@ from rollout_bench.core.numbers import first_few, number, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
-from rollout_bench.report.service import rate_lines, state_of
+from rollout_bench.report.service import rate_lines, states_at_rates
 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
@@ -248,8 +248,9 @@ def _latencies(title: str, rows: Sequence[Row], latency: _Latency, findings: Fin
     for asked, known in (("requests at once", limits), ("requests/s asked", rates)):
         if len(known) == len(rows) and len(set(known)) == count:
             axis, places, ticks = asked, known, sorted(set(known))
+    kept_up = states_at_rates(rows)
     drawn = [
-        (row.label, (place, height), "kept_up_share" in row.values and state_of(row) != "keeps up")
+        (row.label, (place, height), "kept_up_share" in row.values and kept_up[row.experiment.place] != "keeps up")
         for row, place in zip(rows, places, strict=True)
         if (height := latency.of(row, findings)) is not None
     ]

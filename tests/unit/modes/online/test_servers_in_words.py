@@ -214,6 +214,21 @@ def test_a_server_that_answers_no_more_at_twice_the_rate_falls_behind(tmp_path: 
     assert re.search(r": \d+ requests or more at 2, \d+ requests or more at 4 are likely", lead), lead
 
 
+def test_a_server_does_not_fall_behind_at_a_rate_that_it_answered_at_another_load(tmp_path: Path):
+    """As where waits of a moment end the short passes of the lighter load."""
+    spec = make_online_spec(points=rates(8, 16, 40))
+    for launch in range(2):
+        (waiting, waits), (usual, rows) = (
+            make_online(spec, launch, server, requests=128) for server in (Server(slots=2), USUAL)
+        )
+        light = {each.index for each in usual.iterations if each.point.request_rate == 8}
+        passes = [waiting.iterations[each.index] if each.index in light else each for each in usual.iterations]
+        mixed = [row for row in waits if row.iteration in light] + [row for row in rows if row.iteration not in light]
+        save(tmp_path, (usual.model_copy(update={"iterations": passes}), mixed))
+    (answer, *_) = summary_of(tmp_path, replace(collect(tmp_path, None), slo=Slo())).answers
+    assert answer.lead.startswith("bf16 keeps up with 16 req/s, not with 40 (it answers 2"), answer.lead
+
+
 def invalid_at(folder: Path, label: str, *asked: float) -> Summary:
     """Return the summary of a sweep whose load `label` the sender could not send."""
     flag = Flag(code="generator_bound", severity="invalid", sentence="Too busy.", load=label)
