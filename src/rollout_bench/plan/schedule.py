@@ -232,10 +232,12 @@ class Schedule:
     @cached_property
     def timeout_s(self) -> float:
         """Time limit of a launch, in seconds: the config's, else `TIMEOUT_S` or more for long loads."""
+        if self.config.timeout_s is not None:
+            return self.config.timeout_s
         needed_s = limit_for(max((loads_s(e.spec) for e in self.matrix.experiments), default=0.0))
-        return self.config.timeout_s or max(TIMEOUT_S, needed_s, self._usual_s)
+        return max(TIMEOUT_S, needed_s, self._usual_s)
 
-    @property
+    @cached_property
     def _usual_s(self) -> float:
         """The longest that a launch usually takes, in seconds, as far as it is known before one is measured."""
         known = (usual_s(each.spec) for each in self.matrix.experiments)

@@ -240,6 +240,7 @@ class _Rates:
         self.rated = _ordered([row for row in rows if row.used])
         self.invalid = _ordered([row for row in rows if not row.used])
         self.kept_up = _kept_up(self.rated)
+        self._full = _showing_most(self.rated)
         self.has_limits = any("within_limits_share" in row.values for row in self.rated)
         self.states = self.kept_up
         self.iterations = [0] * len(self.rated)
@@ -257,7 +258,7 @@ class _Rates:
     @property
     def most(self) -> float:
         """The most answers per second: the mean of loads that show it, or else the highest of any load."""
-        known = [_sustained(row) for row in _showing_most(self.rated)]
+        known = [_sustained(row) for row in self._full]
         return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
 
     @property
@@ -282,7 +283,7 @@ class _Rates:
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
-        least = "" if _showing_most(self.rated) else "at least "
+        least = "" if self._full else "at least "
         answers = "" if behind is None else f" (it answers {least}{number(self.most, 3)})"
         if kept and behind:
             return f"keeps up with {_load(kept)}, not with {_number(behind)}{answers}"

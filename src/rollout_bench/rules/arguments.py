@@ -362,10 +362,9 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         if f"-{option}" in known:
             raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
     for word in words:
-        if word.startswith("-") and word[1:].partition("=")[0] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
-            raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
-    for word in words:
         option = word.partition("=")[0]
+        if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
+            raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
         foreign = _OF_OTHERS.get(option) or (option.startswith("--") and _below(option, word, words))

@@ -247,17 +247,17 @@ def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text", "save the file as UTF-8") from None
     except (_DamagedError, RecursionError) as error:
         fault = error if isinstance(error, _DamagedError) else "is nested too deeply"
-        other = _format_of(text)
+        other = _other_format(text, format) if _JSON_BEGINS.match(text) else None
         raise UserError(f"{path}: {fault}", f"write format: {other}" if other else SHAPES[format]) from None
     return found
 
 
-def _format_of(text: str) -> DatasetFormat | None:
-    """Return the format in which a text of JSON is a data set; None without one."""
-    for format, read in _READERS.items():
+def _other_format(text: str, format: DatasetFormat) -> DatasetFormat | None:
+    """Return the format besides `format` in which a text of JSON is a data set; None without one."""
+    for other, read in _READERS.items():
         with suppress(_DamagedError, RecursionError):
-            if _JSON_BEGINS.match(text) and list(read(text)):
-                return format
+            if other != format and list(read(text)):
+                return other
     return None
 
 
