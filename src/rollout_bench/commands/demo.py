@@ -9,21 +9,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from snakemake.utils import update_config
+
 from rollout_bench.commands import environment
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.interrupts import status_of
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import CONFIG, CONFIGS, home
+from rollout_bench.core.places import CONFIG, CONFIGS, config_file, home
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.rules.arguments import check_words, load, read_call
 
 NEXT = """
-Next, with a model and a device of your own:
-  source .venv/bin/activate
-  rollout-bench init --help"""
+Next, with a load of your own, in a folder of its own:
+  source .venv/bin/activate && mkdir mine && cd mine
+  rollout-bench init --from verl training.yaml    # or: trl FILE, llm-d URL, endpoint URL of a server that is up
+  rollout-bench plan"""
 
 AGAIN = """
 What was measured is kept. To go on:
   source .venv/bin/activate
   rollout-bench run"""
+
+
+def _check(words: Sequence[str]) -> None:
+    """Refuse values that no config has, before anything is installed."""
+    check_words(words)
+    merged = load(config_file(str(CONFIG)))
+    update_config(merged, given := read_call(words).config)
+    read_config(merged, given)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         "--config", nargs="+", metavar="NAME=VALUE", default=[], help="as in `rollout-bench run`, such as launches=3"
     )
     values = parser.parse_args(argv).config
+    _check(["--config", *values])
     folder = Path(".venv")
     environment.make(folder)
     if not CONFIG.exists():

@@ -93,8 +93,9 @@ def main(argv: Sequence[str]) -> int:
 def _check_kind_given(argv: Sequence[str]) -> None:
     """Refuse a source without --from, also as options of other programs."""
     options = [word for word in argv if word.partition("=")[0] in _OPTIONS]
-    words = [word.rpartition("=")[2] for word in argv if word not in options or "=" in word]
     known = (*SOURCES, "example", *_SERVERS)
+    words = [word.rpartition("=")[2] for word in argv if word not in options or "=" in word]
+    words = [word.lstrip("-") if word.lstrip("-") in known else word for word in words]
     is_source = bool(words) and (words[0] in known or bool(_URL.match(words[0]) or _SCRIPT.search(words[0])))
     if "--from" not in argv and (options or is_source):
         remedy = f"write --from {shlex.join(words)}" if words and words[0] in (*SOURCES, "example") else _meant(words)

@@ -92,21 +92,31 @@ class MeasuringFailed(UserError):  # noqa: N818 (an outcome)
 
 
 def near_miss(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
-    """Return the known word closest to `word`, or None if none has at least the similarity `least` (0 to 1)."""
-    names = {name.lower(): name for name in known}
+    """Return the known word closest to `word`, or None if none has at least the similarity `least` (0 to 1).
+
+    It begins with the same letter, as nine of ten misspelt words do (Pollock and Zamora 1984, 10.1145/358027.358048):
+    nodes means no modes.
+    """
+    names = {name.lower(): name for name in known if _first_letter(name) == _first_letter(word)}
     matches = difflib.get_close_matches(word.lower(), names, n=1, cutoff=least)
     return names[matches[0]] if matches else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a remedy for an unknown word: the closest known word, or all known words if none is similar.
+def _first_letter(word: str) -> str:
+    return next(filter(str.isalnum, word.lower()), "")
 
-    A word is also close to the only one that has it as a part: rate to request_rate.
-    """
-    known = sorted(known, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+
+def closest(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """Return the near miss of `word`, or the only known word that has it as a part: request_rate for rate."""
+    known = list(known)
     holding = [name for name in known if word.lower() in re.split(r"[_-]", name)]
-    close = near_miss(word, known) or (holding[0] if len(holding) == 1 else None)
-    if close is not None:
+    return near_miss(word, known, least) or (holding[0] if len(holding) == 1 else None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown word: the closest known word, or all known words if none is similar."""
+    known = sorted(known, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    if (close := closest(word, known)) is not None:
         return f"did you mean '{close}'?"
     return f"known: {', '.join(known)}" if known else "none is defined"
 

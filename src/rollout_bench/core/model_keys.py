@@ -73,4 +73,10 @@ _TYPES = {
     "number": "number",
     "boolean": "true or false",
 }
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_BOUNDS = {
+    **dict.fromkeys(("minimum", "ge"), "from"),
+    **dict.fromkeys(("exclusiveMinimum", "gt"), "above"),
+    **dict.fromkeys(("maximum", "le"), "up to"),
+    **dict.fromkeys(("exclusiveMaximum", "lt"), "below"),
+}
+"""A schema's bounds, and pydantic's names of them for a type with a validator of its own -> words."""

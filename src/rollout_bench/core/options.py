@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         if (place := unknown.removeprefix("--")) in places:
             raise UserError(f"{self.prog}: {message}", f"leave {unknown} out: {places[place]} stands alone", status=2)
         other = PLATFORMS.get(unknown)
-        close = other if other in known else near_miss(unknown, known)
+        close = other if other in known else near_miss(unknown, [one for one in known if one != "--help"])
         listed = f"known: {', '.join(known)}" if choice else f"`{self.prog} --help` lists the arguments"
         remedy = f"did you mean {close}?" if close else listed
         if lacking := re.fullmatch(r"the following arguments are required: (--\S+)", message):

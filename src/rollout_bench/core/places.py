@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.core.errors import UserError, closest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def config_file(name: str) -> Path:
         files = name.split(",")
         listed = f"separate files by spaces: {' '.join(files)}" if all(map(os.path.exists, files)) else ""
         stems = {Path(one).stem: one for one in (*beside, *examples)}
-        close = near_miss(Path(name).stem, stems, 0.75)
+        close = closest(Path(name).stem, stems, 0.75)
         remedy = f"did you mean '{stems[close]}'?" if close else "name one that is there, or one of config/README.md"
         raise UserError(f"{name}: there is no such config file", listed or remedy)
     return path

@@ -29,7 +29,7 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UnmeasurableError, UserError, did_you_mean, near_miss, value_text
+from rollout_bench.core.errors import UnmeasurableError, UserError, closest, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.model_files import config_in, is_whole, tensor_names
 from rollout_bench.core.numbers import first_few
@@ -47,6 +47,9 @@ OWN_ARGS = frozenset(
 )
 """Engine arguments that the measuring command sets itself, including those of a server's front end."""
 
+
+ONE_NODE = "leave it out: an engine has all its devices on one node; docs/clusters.md runs launches on several"
+"""Remedy for a number of nodes."""
 
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 """Engine arguments whose product is the number of a launch's devices."""
@@ -420,6 +423,8 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     """
     if name in OWN_ARGS:
         raise UserError(f"config: {where}: is set by rollout-bench itself", "leave it out")
+    if name == "nnodes" and value not in (1, None):
+        raise UserError(f"config: {where}: no engine over several nodes is started", ONE_NODE)
     if name == "quantization" and not where.startswith("quant_settings."):
         raise UserError(
             f"config: {where}: a quantization is named in quants, whose weights are then proven",
@@ -464,7 +469,8 @@ def _instead_of_arg(name: str, engine: InstalledEngine) -> str:
         return "write mm_processor_cache_gb: 0"
     if ":" in name:
         return SPACE_AFTER_COLON
-    return did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out"
+    close = closest(name.replace("-", "_"), engine.arguments) if name else None
+    return f"did you mean '{close}'?" if close else "leave it out; `vllm serve --help=all` lists the arguments"
 
 
 def _check_number(where: str, name: str, value: Any) -> None:

@@ -23,7 +23,7 @@ from rollout_bench.core.places import CONFIG
 from rollout_bench.core.secrets import looks_secret, may_be_secret, of_config, secret_words, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
-from rollout_bench.plan.checks import OTHER_QUANTS, SHORT, check_no_secret
+from rollout_bench.plan.checks import ONE_NODE, OTHER_QUANTS, SHORT, check_no_secret
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import BOUNDS, KEY_OF, hub_name, model_of_the_hub, values_meant
 from rollout_bench.plan.quants import known_quants
@@ -44,6 +44,39 @@ _OTHER_NAMES = {
     "safetensors": "auto",
 }
 """Common names of platforms, metrics, data types and formats for which the nearest spelling misleads."""
+
+ENGINE_ARGS = (
+    "additional_config",
+    "async_scheduling",
+    "block_size",
+    "compilation_config",
+    "cudagraph_capture_sizes",
+    "disable_log_stats",
+    "distributed_executor_backend",
+    "enable_chunked_prefill",
+    "enable_expert_parallel",
+    "hf_overrides",
+    "logprobs_mode",
+    "max_cudagraph_capture_size",
+    "speculative_config",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "kv_cache_dtype",
+    "kv_cache_memory_bytes",
+    "load_format",
+    "dtype",
+    "seed",
+    "trust_remote_code",
+    "quantization",
+)
+"""Arguments of vLLM's that are often written where none of ours is known."""
 
 OTHER_KEYS = {
     "api_base": "url",
@@ -71,6 +104,7 @@ OTHER_KEYS = {
     "ttft": "ttft_ms",
     **dict.fromkeys(("e2e", "e2e_ms", "e2el", "latency_ms"), "e2el_ms"),
     "max_completion_length": "output_tokens",
+    "max_model_length": "max_model_len",
     "n": "samples_per_prompt",
     "npus": "devices",
     "num_gpus": "devices",
@@ -88,6 +122,8 @@ OTHER_KEYS = {
     "target_modules": "targets",
     "train_batch_size": "prompts",
     "vllm_args": "engine_args",
+    **{f"vllm_{name}": name for name in ENGINE_ARGS},  # as TRL names them
+    "vllm_max_model_length": "max_model_len",
     "warmup": "warmup_iterations",
     **BOUNDS,
     **SHORT,
@@ -180,41 +216,9 @@ NOT_MEASURED = {
     **dict.fromkeys(("frequency_penalty", "logit_bias", "min_p", "presence_penalty", "repetition_penalty"), _SAMPLING),
     **dict.fromkeys(("guided_decoding", "structured_outputs"), "leave it out: free text is measured"),
     **dict.fromkeys(("min_tokens", "stop", "stop_token_ids"), _ENDS),
+    **dict.fromkeys(("nnodes", "nodes", "num_nodes"), ONE_NODE),
 }
-"""Sampling parameters that no load has -> the remedy."""
-
-ENGINE_ARGS = (
-    "additional_config",
-    "async_scheduling",
-    "block_size",
-    "compilation_config",
-    "cudagraph_capture_sizes",
-    "disable_log_stats",
-    "distributed_executor_backend",
-    "enable_chunked_prefill",
-    "enable_expert_parallel",
-    "hf_overrides",
-    "logprobs_mode",
-    "max_cudagraph_capture_size",
-    "speculative_config",
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "kv_cache_dtype",
-    "kv_cache_memory_bytes",
-    "load_format",
-    "dtype",
-    "seed",
-    "trust_remote_code",
-    "quantization",
-)
-"""Arguments of vLLM's that are often written where none of ours is known."""
+"""Keys of others that no config has -> the remedy."""
 
 
 def check_folder(folder: Path) -> None:

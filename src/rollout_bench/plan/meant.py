@@ -119,6 +119,8 @@ def _of_text(key: str, text: str, read: Mapping[str, Any]) -> Iterator[Any]:
     word = text.strip().lower()
     if re.fullmatch(r"\d+", word):
         yield int(word)
+    if re.fullmatch(r"\d(\.\d+)?e\d\d?", word):  # text to YAML
+        yield _shortest(float(word))
     if (option := re.fullmatch(r"--?([a-z][\w-]*)[ =](\S+)", text.strip())) and key == "engine_args":
         yield {option[1].replace("-", "_"): yaml.safe_load(option[2])}
     if key == "baseline":

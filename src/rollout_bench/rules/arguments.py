@@ -72,6 +72,9 @@ _AGAIN = "leave it out: a run measures what is missing or failed, and nothing tw
 _A_SERVER = "leave it out: each server gets a free port; `rollout-bench init --from endpoint URL` is for one that is up"
 _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at the url of its entry in endpoints"
 
+_A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
+_NUMBERS = "leave it out: every run writes results/summary.json"
+
 _OF_OTHERS = {
     **dict.fromkeys(("--continue", "--failed-first", "--ff", "--last-failed", "--lf", "--resume"), _AGAIN),
     **dict.fromkeys(("--metric-percentiles", "--percentile-metrics", "--save-detailed", "--save-result"), _AS_IT_IS),
@@ -79,6 +82,9 @@ _OF_OTHERS = {
     **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
     **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
     **dict.fromkeys(("--host", "--port"), _A_SERVER),
+    **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
+    "--served-model-name": _A_MODEL,
+    "-o": RESULTS_ELSEWHERE,
     "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""

@@ -150,8 +150,8 @@ def _engine_of(config: Config, *, is_check: bool) -> InstalledEngine:
 def _refuse_automatic_model_elsewhere(config: Config, on_cluster: bool) -> None:
     if on_cluster and config.models == [AUTO]:
         raise UserError(
-            "models: auto chooses by this machine's processor, and launches run on others",
-            "name the model: --config models=[qwen3-90m]",
+            "models: auto chooses by this machine's processor, and -j and --executor run launches on others",
+            "leave them out, or name the model: --config models=[qwen3-90m]",
         )
 
 

@@ -46,6 +46,13 @@ def test_what_other_programs_call_a_command_leads_to_the_command_here(word: str,
         dispatch([word])
 
 
+def test_a_demo_refuses_a_wrong_value_before_it_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with refused("launches: 'x' is neither a number nor auto", "launches takes: whole number from 1"):
+        dispatch(["demo", "--config", "launches=x"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_address_leads_to_the_command_that_measures_a_server() -> None:
     with refused("there is no command 'benchmark'", "write rollout-bench init --from endpoint http://h:8000/v1"):
         dispatch(["benchmark", "run", "--target", "http://h:8000/v1"])

@@ -134,6 +134,7 @@ def test_a_wrong_source_is_refused_in_two_lines(tmp_path: Path, words: list[str]
         (["--from", "llm-d", "sanity_concurrent"], "llm-d guidellm/sanity_concurrent"),
         (["--from", "llm-d", "http://127.0.0.1:9/V1", "m"], "llm-d http://127.0.0.1:9/v1 m"),
         (["example", "online"], "example online"),
+        (["--example", "online"], "example online"),
     ],
 )
 def test_the_command_that_was_meant_can_be_typed(

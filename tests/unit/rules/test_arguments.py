@@ -118,6 +118,7 @@ def test_a_file_is_named_whose_values_do_not_fit_this_folders_config(
     [
         ("config/onlin.yaml", "did you mean 'config/online.yaml'?"),
         ("on.yaml", "did you mean 'one.yaml'?"),
+        ("price", "did you mean 'config/price-list.yaml'?"),
         ("one.yaml,other.yaml", "separate files by spaces: one.yaml other.yaml"),
     ],
 )
@@ -168,6 +169,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "write ] where its values end",
         ),
         (["--config", "{launches=3}"], "'{launches' is no key", "write --config 'launches=3'"),
+        (["--configfile", "nofile.yaml"], "nofile.yaml: there is no such config file", "name one that is there"),
         (["--configfile", "absent.yaml"], "absent.yaml: there is no such config file", "name one that is there"),
         (
             ["--cores", "1", "--config", "quants=[bf16,", "w8a8]", "launches=2"],
@@ -300,6 +302,11 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "{online: {concurrency: [1, 2, 4, 8]}}}' 'modes=[onli",
         ),
         (["--profile", "sweep"], "is a profile of guidellm's", "{online: {request_rate: [1, 2, 4, 8]}}}' 'modes=[onli"),
+        (["-o", "out"], "-o: there is no such option", "leave it out: results lie in results/ beside config.yaml"),
+        (["--json"], "--json: there is no such option", "leave it out: every run writes results/summary.json"),
+        (["--nnodes", "2"], "--nnodes: there is no such option", "leave it out: an engine has all its devices on one"),
+        (["--vllm-max-model-length", "9"], "--vllm-max-model-length: there is no", "'engine_args={max_model_len: 9}'"),
+        (["--served-model-name", "m"], "--served-model-name: there is no such option", "leave it out: of a server,"),
         (["--save-result"], "--save-result: there is no such option", "leave it out: the times of each request"),
         (["--lf"], "--lf: there is no such option", "leave it out: a run measures what is missing"),
         (["--maxfail", "1"], "--maxfail: there is no such option", "leave it out: a run stops when"),
