@@ -36,7 +36,7 @@ from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
-from rollout_bench.modes.cycle.gains import net_gain
+from rollout_bench.modes.cycle.gains import NetGain, net_gain
 from rollout_bench.modes.messages.links import message_runs, step_shares
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.pack import opened
@@ -131,28 +131,24 @@ class Pack:
 
     def pays_to(self, setting: str, baseline: str) -> int | None:
         """Return up to how many output tokens of a sequence a setting's whole step is shorter, as in its summary."""
+        gain = self._net_gain(setting, baseline)
+        return gain.pays.last if gain and gain.pays else None
+
+    def loses_from(self, setting: str, baseline: str) -> int | None:
+        """Return from how many output tokens of a sequence on a setting's whole step is longer, as in its summary."""
+        gain = self._net_gain(setting, baseline)
+        return gain.loses.first if gain and gain.loses else None
+
+    def _net_gain(self, setting: str, baseline: str) -> NetGain | None:
         confidence = 1 - (1 - SETTINGS.confidence) / (len(self._rows) - 1)
         own, base = self.row(setting=setting), self.row(setting=baseline)
-        gain = net_gain(own, base, own.comparisons["whole_step_s"], confidence)
-        return gain.pays.last if gain and gain.pays else None
+        return net_gain(own, base, own.comparisons["whole_step_s"], confidence)
 
     def drafts_pay_from(self, workload: str) -> str:
         """Return the accepted length from which drafts pay under a load, with its interval, as in its summary."""
         others = [row for row in self._rows if row.experiment.workload == workload and row.experiment.setting]
         (found,) = break_evens([row for row in others if not row.comparison.is_baseline], SETTINGS.confidence)
         return f"{found.at:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-    def farthest(self, model: str) -> float:
-        """Return the largest distance of a model's intervals from 1, in per cent."""
-        return max(ratio.farthest for ratio in self._of(model))
-
-    def differing(self, model: str) -> int:
-        """Return how many of a model's ratios have a verdict."""
-        return sum(ratio.word != "inconclusive" for ratio in self._of(model))
-
-    def _of(self, model: str) -> list[Ratio]:
-        compared = (row.comparison for row in self._rows if row.experiment.model == model)
-        return [ratio_of(found) for found in compared if not found.is_baseline]
 
 
 def _name(row: Row, key: str) -> object:

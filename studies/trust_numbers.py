@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from aa_tables import EARLIER, Components, Table, components, drift, in_per_cent, shared, tables_of
+from aa_tables import EARLIER, Components, Table, components, in_per_cent, shared, tables_of
 from block_aa import BlockAA, StartEffect, start_effect
 from block_tables import BlockTables
 from drift_section import kept_under, worst
@@ -184,9 +184,8 @@ class OnGpu:
     """Tables of one configuration under three names, a pack of each H200, of five to nine launches."""
 
     def __init__(self) -> None:
-        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in range(1, 9)]
-        self.tables, _, *later = self.packs
-        self.later = [table for pack in later for table in pack]
+        self.packs: list[list[Table]] = [tables_of(RESULTS / f"h200-aa-{number}.tar.xz") for number in range(1, 10)]
+        self.tables = self.packs[0]
         self.every = [table for pack in self.packs for table in pack]
         self.false = Share(count=sum(one.found for one in self.every), of=len(self.every))
         self.together = Share(count=self.false.count + EARLIER.count, of=self.false.of + EARLIER.of)
@@ -194,12 +193,6 @@ class OnGpu:
         self.of_three = Share(count=sum(parts), of=len(parts))
         if not all(one.counts for one in self.every):
             raise ValueError("h200-aa: a table is not quiet and whole: change the words of trust.md.j2")
-
-    @property
-    def later_false(self) -> str:
-        """In how many of the later tables a difference is reported."""
-        later = self.every[len(self.tables) :]
-        return f"{sum(one.found for one in later)} of {len(later)}"
 
     def ratios(self, table: Table) -> list[str]:
         """Return the ratios of both other names."""
@@ -212,34 +205,31 @@ class OnGpu:
         return span([float(high) / float(ratio) - 1 for ratio, _, high in found], 1)
 
     @functools.cached_property
-    def components(self) -> dict[tuple[str, str], tuple[int, Components]]:
-        """Number of H200s and components of variance of their launches, by model and load."""
+    def components(self) -> dict[tuple[str, str], Components]:
+        """Components of variance of the launches of all H200s, by model and load."""
         by_name = grouped(((one.model, one.name.rpartition(" ")[2]), one.logs) for one in self.every)
-        return {name: (len(logs), components(logs)) for name, logs in sorted(by_name.items())}
+        return {name: components(logs) for name, logs in sorted(by_name.items())}
 
     def spreads(self) -> list[list[str]]:
-        """Return the rows of the table of components: name, H200s, launches, within a launch and between launches."""
+        """Return the rows of the table of components: name, launches, within a launch and between, in per cent."""
         return [
-            [f"{size(model)} {load}", str(machines), str(of.launches), in_per_cent(of.within), in_per_cent(of.between)]
-            for (model, load), (machines, of) in self.components.items()
+            [
+                f"{size(model)} {load}",
+                str(of.launches),
+                *(in_per_cent(each).replace(" %", "") for each in (of.within, of.between)),
+            ]
+            for (model, load), of in self.components.items()
         ]
 
     def most_by_start(self, model: str) -> str:
         """Return the upper end of what a start decides, over the loads of a model, in per cent."""
-        return f"{100 * max(of.between[2] for (name, _), (_, of) in self.components.items() if name == model):.1f}"
+        return f"{100 * max(of.between[2] for (name, _), of in self.components.items() if name == model):.1f}"
 
-    def shared(self, model: str) -> list[str]:
-        """Return the correlation of a model's loads on each H200."""
-        packs = ([one for one in pack if one.model == model] for pack in self.packs)
-        return [f"{shared(pack_tables):.2f}" for pack_tables in packs if pack_tables]
-
-    def _drifts(self, model: str) -> list[list[str]]:
-        return [[str(each) for each in drift(one, pack)] for pack in self.packs for one in pack if one.model == model]
-
-    def near(self, model: str) -> str:
-        """Return the spread of next launches over that of all, over the tables of a model, in per cent."""
-        found = [[float(text.partition(" ")[0]) for text in row[:2]] for row in self._drifts(model)]
-        return span([near / everything for everything, near in found])
+    def shared(self) -> str:
+        """Return the least and the largest correlation of a model's loads on an H200."""
+        by_model = (tables for pack in self.packs for tables in grouped((one.model, one) for one in pack).values())
+        found = sorted(map(shared, by_model))
+        return f"{found[0]:.2f} to {found[-1]:.2f}"
 
     def throttled(self) -> int:
         """Return in how many tables all launches are `throttled`."""
