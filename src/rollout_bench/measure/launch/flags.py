@@ -85,6 +85,7 @@ normal kernel selection", "... is not supported on CPU, disabled.", "..., overri
 
 ASKED_FOR = (
     r"Enforce eager set|Inductor compilation was disabled by user settings",
+    r"support disabling chunked prefill",
     r"Set OMP_NUM_THREADS|To allow overriding|generation_config|[Dd]efault sampling parameters",
     r"Filesystem type|Auto-prefetch|safetensors checkpoint|[Cc]hat template",
     r"num_gpu_blocks_override",
