@@ -18,6 +18,7 @@ from rollout_bench.report.summary import Summary, summary_of
 IMAGES = REPOSITORY / "docs" / "images"
 
 FIGURES = {
+    "drafts": ("h200-speculation", "drafts"),
     "h100-placement": ("h100-placement-8b", "placement"),
     "speedup": ("demo-avx512", "speedup"),
 }

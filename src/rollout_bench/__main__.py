@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from typing import NoReturn
 
 from rollout_bench import __version__
 from rollout_bench.commands.groups import COMMANDS, INTERNAL, NAME, OTHERS, all_groups
 from rollout_bench.core.errors import UserError, did_you_mean, run_command
-from rollout_bench.core.options import Parser
+from rollout_bench.core.options import COMPLETING, Parser
 
 
 def all_commands() -> dict[str, str]:
@@ -81,8 +82,22 @@ def dispatch(words: Sequence[str]) -> int:
     return run(argv)
 
 
+def complete(line: str) -> NoReturn:
+    """Print what may follow the `line` of a shell, as argcomplete asks for it, and end."""
+    typed = f"{line}.".split()[1:]  # the last word is being typed, and may be empty
+    if len(typed) > 1 and typed[0] in all_commands():
+        os.environ[COMPLETING] = "2"  # the command's own parser reads what follows its name
+        dispatch([typed[0], "--help"])
+    commands = parser()
+    commands.add_argument("command", choices=sorted(all_commands().keys() - INTERNAL.keys()))
+    commands.parse_args([])
+    raise AssertionError("argcomplete ends the process")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Run a command, by default that of the command line, and end with its exit status."""
+    if COMPLETING in os.environ:
+        complete(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])])
     run_command(partial(dispatch, sys.argv[1:] if words is None else words))
 
 

@@ -34,6 +34,7 @@ GROUPS = {
     "read": {
         "show": ("show:main", "print the answer of a results folder again, or any of its tables", "show"),
         "summarise": ("summarise:main", "make the summary of a results folder, also of a copy", "summarise results"),
+        "completion": ("completion:main", "print what makes bash or zsh complete commands", "completion >> ~/.bashrc"),
     },
     "convert": {
         "from-verl": (

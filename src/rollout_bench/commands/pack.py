@@ -2,7 +2,7 @@
 
 It has all records and failures, the experiments that the summary selects, and the times of requests of mode online. It
 lacks traces and figures, and without --sequences the times of other sequences, so that percentiles, t90_s, tail_s and
-group_p90_s are not in it. The same folder always gives the same bytes. Records name the machine.
+group_p90_s are not in it. The same folder always gives the same bytes. Records name the machine, unless --anonymous.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--sequences", action="store_true", help="add the times of all sequences, so that others can check percentiles"
     )
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="number the machines, and leave out folders and failures, for results to be shared",
+    )
     arguments = parser.parse_args(argv)
-    write_pack(arguments.results, arguments.out, sequences=arguments.sequences)
+    write_pack(arguments.results, arguments.out, sequences=arguments.sequences, anonymous=arguments.anonymous)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
     return 0

@@ -1,6 +1,7 @@
 """Sub-commands with Snakemake's arguments: run the workflow, print its plan, check the machine, write a manifest."""
 
 import argparse
+import inspect
 import os
 import subprocess
 import sys
@@ -145,7 +146,8 @@ def _parser(command: str, purpose: str | None) -> Parser:
         prog=f"{NAME} {command}",
         usage="%(prog)s [ARGUMENT ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"{purpose}\n\n{called}, whose --help has the others. Run it in the folder of config.yaml.",
+        description=f"{inspect.cleandoc(purpose or '')}\n\n{called}, whose --help has the others. Run it in the folder "
+        "of config.yaml.",
         epilog="\n".join(
             [f"example:\n  {NAME} {example}" for example in examples] + ["", *notes, f"Exit status: {status}."]
         ),

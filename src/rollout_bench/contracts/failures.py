@@ -9,7 +9,7 @@ This module is imported while the workflow is parsed, so it needs no large libra
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,9 +89,14 @@ def scan_record(record: Path) -> RecordScan | None:
     if content is None:
         return None
     codes = {found[1] for found in _INVALID.finditer(content) if not found[2]}
-    is_transient = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
+    is_transient = not content.rstrip().endswith("}") or are_transient(codes)
     block, files = _BLOCK.search(content), _FILES.search(content)
     return RecordScan(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
+
+
+def are_transient(codes: Set[str]) -> bool:
+    """Return whether a launch that is invalid for these reasons is measured again: another one need not repeat them."""
+    return bool(codes) and codes.isdisjoint(LASTING)
 
 
 def _mapping_at(content: str, place: int) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Mode:
     metrics: tuple[str, ...] = ()
     by_device: str = ""
     settings: str = ""
-    figures: tuple[str, ...] = ("throughput", "speedup", "settings", "iterations")
+    figures: tuple[str, ...] = ("throughput", "speedup", "settings", "drafts", "iterations")
     section: "Lazy[type[Strict]] | None" = None
     spec: "Lazy[type[ModeSpec]] | None" = None
     record: "Lazy[type[Launched]]" = Lazy("rollout_bench.contracts.record:Record")

@@ -1,10 +1,15 @@
 """The parser of our commands, whose errors have two lines as all others."""
 
 import argparse
+import os
 import re
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from rollout_bench.core.errors import UserError, near_miss
+
+COMPLETING = "_ARGCOMPLETE"
+"""Variable of argcomplete: the number of words of the shell's line that come before the arguments."""
 
 PLATFORMS = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
 """Common names of platforms, whose nearest spelling misleads (gpu is nearer to cpu)."""
@@ -12,6 +17,17 @@ PLATFORMS = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises `UserError` with exit status 2 in place of printing its usage."""
+
+    _completes = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse arguments; for a shell that completes a line, print what may follow, and end."""
+        if COMPLETING in os.environ and not self._completes:
+            import argcomplete  # only here: few calls complete a line
+
+            self._completes = True  # it parses by this method, too
+            argcomplete.autocomplete(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise the error of wrong arguments, with the known option that is nearest to an unknown one."""

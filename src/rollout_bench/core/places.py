@@ -1,7 +1,10 @@
 """Where the package and the workflow lie: in a clone, or installed from the wheel."""
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rollout_bench.core.errors import UserError, closest
 
@@ -77,3 +80,16 @@ def python_path() -> str:
             link.unlink(missing_ok=True)
             link.symlink_to(PACKAGE)
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+_FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
+"""The folders of an absolute path. The path of a URL does not match."""
+
+
+def with_short_paths(content: Any) -> Any:
+    """Return nested `content` with each absolute path shortened to `.../name`."""
+    if isinstance(content, str):
+        return _FOLDERS.sub(".../", content)
+    if isinstance(content, Mapping):
+        return {name: with_short_paths(value) for name, value in content.items()}
+    return [with_short_paths(value) for value in content] if isinstance(content, list | tuple) else content

@@ -6,7 +6,6 @@ Source of the format: `llmdbenchmark/analysis/benchmark_report/schema_v0_2*.py` 
 import hashlib
 import json
 import math
-import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from rollout_bench.contracts.spec import behind_server, engines, tensor_parallel
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import several
+from rollout_bench.core.places import with_short_paths
 from rollout_bench.core.secrets import without_secrets
 from rollout_bench.numbers.launch import parts_of
 from rollout_bench.plan.planfile import PlanFile
@@ -45,9 +45,6 @@ NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/rollout-be
 OWN_TOOL: Final = "rollout-bench"
 
 UNKNOWN: Final = "unknown"
-
-# The folders of an absolute path. The path of a URL does not match.
-_FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
 
 OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
 """Engines that write their own name as the model's owner in /v1/models. Other owners are people or companies."""
@@ -251,7 +248,7 @@ def _engine(record: Record) -> dict[str, Any]:
     if spec.endpoint is not None:
         owner, running = (engine.served.owned_by, engine.served.version) if engine.served else (None, None)
         tool, version = owner if owner in OWNED_BY_ENGINES else UNKNOWN, running or UNKNOWN
-        model = _with_short_paths(spec.endpoint.model)  # the served name, which other tools use, too
+        model = with_short_paths(spec.endpoint.model)  # the served name, which other tools use, too
         endpoint = spec.endpoint.model_dump(mode="json", include={"url", "model"})
         del config["python_version"]  # the client's version
         config["endpoint"] = endpoint | ({} if owner is None else {"owned_by": owner})
@@ -293,16 +290,7 @@ def _metadata(
 
 def _native(**settings: Any) -> dict[str, Any]:
     """Return settings that may be published: without secrets and without folders of this machine."""
-    return {name: _with_short_paths(without_secrets(value)[0]) for name, value in settings.items()}
-
-
-def _with_short_paths(content: Any) -> Any:
-    """Return nested `content` with each absolute path shortened to `.../name`."""
-    if isinstance(content, str):
-        return _FOLDERS.sub(".../", content)
-    if isinstance(content, Mapping):
-        return {name: _with_short_paths(value) for name, value in content.items()}
-    return [_with_short_paths(value) for value in content] if isinstance(content, list | tuple) else content
+    return {name: with_short_paths(without_secrets(value)[0]) for name, value in settings.items()}
 
 
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:

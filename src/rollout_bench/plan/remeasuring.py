@@ -1,13 +1,18 @@
 """Which records are measured again: those of unsound blocks, and those of models whose files have changed since."""
 
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout_bench.contracts.axes import AXES, names_of
-from rollout_bench.contracts.failures import RecordScan, has_failed, scan_record
+from rollout_bench.contracts.block_flags import decided_flags, which
+from rollout_bench.contracts.failures import RecordScan, are_transient, has_failed, scan_record
+from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
-from rollout_bench.contracts.store import record_path
+from rollout_bench.contracts.store import read_launched, record_path
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, model_files
 from rollout_bench.plan.planfile import PLAN
@@ -19,9 +24,31 @@ ASIDE = "aside"
 
 
 def scanned_records(state: ResultsState) -> dict[str, RecordScan]:
-    """Return the facts in each existing record of the schedule."""
+    """Return the facts in each existing record of the schedule; launches of a block are judged together."""
     found = {launch.record: scan_record(state.path(launch.record)) for launch in state.schedule.launches}
-    return {record: scan for record, scan in found.items() if scan is not None}
+    scans = {record: scan for record, scan in found.items() if scan is not None}
+    for block in state.schedule.blocks:
+        modes = {each.record: each.experiment.spec.mode for each in block.launches if each.record in scans}
+        if any(scans[record].is_transient for record in modes):
+            scans |= _judged_together(state, scans, modes)
+    return scans
+
+
+def _judged_together(
+    state: ResultsState, scans: Mapping[str, RecordScan], modes: Mapping[str, str]
+) -> dict[str, RecordScan]:
+    """Return the facts in the undamaged records of a block, which `modes` has, judged as a summary judges them."""
+    made: dict[str, Launched] = {}
+    for record, mode in modes.items():
+        with suppress(UserError):
+            made[record] = read_launched(state.path(record), mode)
+    decided = decided_flags(one for one in made.values() if isinstance(one, Record))
+    judged = {record: decided.get(which(one), one.validity) for record, one in made.items()}
+    codes = {
+        record: {flag.code for flag in flags if flag.severity == "invalid" and flag.load is None}
+        for record, flags in judged.items()
+    }
+    return {record: replace(scans[record], is_transient=are_transient(of)) for record, of in codes.items()}
 
 
 def with_partners(state: ResultsState, doubtful: Container[str]) -> set[str]:

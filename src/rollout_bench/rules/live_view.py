@@ -8,17 +8,20 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from rollout_bench.cluster.claims import running_launches
+from rollout_bench.contracts.block_flags import decided_flags, which
 from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
+from rollout_bench.contracts.record import Flag, Launched, Record
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
+from rollout_bench.plan.durations import loads_s
 from rollout_bench.plan.planfile import PLAN
 from rollout_bench.plan.results_state import ResultsState
 from rollout_bench.plan.schedule import RESULTS, ScheduledJob
@@ -188,22 +191,30 @@ class RunState:
         running, job = self._running.pop(mark), self._to_do.pop(mark)
         self._ended_jobs += 1
         self._took_s[_kind(job)] = running.spent_s(now) - (running.importing_s if _forks(job) else 0.0)
-        results = ", ".join(f"{name} {self._outcome(record)}" for record, name in _names(job).items())
+        modes = {record: self._plan.by_record[record][1].experiment.spec.mode for record in _names(job)}
+        there = {record: mode for record, mode in modes.items() if self._path(record).is_file()}
+        made = {record: read_launched(self._path(record), mode) for record, mode in there.items()}
+        decided = decided_flags(one for one in made.values() if isinstance(one, Record))
+        flags = {record: decided.get(which(one), one.validity) for record, one in made.items()}
+        results = ", ".join(
+            f"{name} {self._of_record(made[record], flags[record]) if record in made else self._of_none(record)}"
+            for record, name in _names(job).items()
+        )
         what = "block" if len(job.launches) > 1 else "launch"
         took = elapsed(running.began)
         took += f", of which {clock(running.waited_s)} waiting for devices" if running.waited_s >= 1 else ""
         return f"{what} {running.number} of {self._limit}{len(self._plan.jobs)}: {results}, {took}"
 
-    def _outcome(self, record: str) -> str:
-        """Count a launch that has ended, and return its speed and flags."""
-        path = self._path(record)
-        if not path.is_file():
-            has_failed = failure_path(path).is_file()  # else it was interrupted
-            self._failed += has_failed
-            return "failed" if has_failed else "unknown" if self._is_gone else "not measured"
-        made = read_launched(path, self._plan.by_record[record][1].experiment.spec.mode)
-        flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
-        if invalid := [flag.code for flag in made.validity if flag.severity == "invalid" and flag.load is None]:
+    def _of_none(self, record: str) -> str:
+        """Count a launch that has ended without a record, and return how it ended."""
+        has_failed = failure_path(self._path(record)).is_file()  # else it was interrupted
+        self._failed += has_failed
+        return "failed" if has_failed else "unknown" if self._is_gone else "not measured"
+
+    def _of_record(self, made: Launched, validity: Sequence[Flag]) -> str:
+        """Count a launch that is measured, and return its speed and flags."""
+        flags = ", ".join(dict.fromkeys(flag.code for flag in validity))
+        if invalid := [flag.code for flag in validity if flag.severity == "invalid" and flag.load is None]:
             self._invalid += 1
             flags = f"invalid: {flags}"
             self._disturbed_by = self._disturbed_by or next((code for code in invalid if FLAGS[code].disturbs), "")
@@ -216,8 +227,9 @@ class RunState:
     def left_s(self, now: float) -> float | None:
         """Return the seconds until all launches are measured, None before anything is known.
 
-        A job takes as long as the last one of the same experiments, else as launches of earlier runs, else as those
-        that are measured now without the import, which the first job makes for all where engines are forked.
+        A job takes as long as the last one of the same experiments, else as launches of earlier runs, else as the loads
+        that it sends, else as those that are measured now without the import, which the first job makes for all where
+        engines are forked.
         """
         running = self._running
         left_of_jobs = {mark: self._left_of(job, now) for mark, job in running.items()}
@@ -241,7 +253,7 @@ class RunState:
     def _expected_s(self, job: ScheduledJob) -> float | None:
         if (took_s := self._took_s.get(_kind(job))) is not None:
             return took_s
-        expected = [self._expected_s_of(launch) for launch in job.launches]
+        expected = [self._expected_s_of(one) or loads_s(one.experiment.spec) or None for one in job.launches]
         return None if None in expected else sum(seconds or 0.0 for seconds in expected)
 
 

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from drawn import assert_texts_are_apart
 from synthetic_records import OUTPUT_TOKENS, SEQUENCES, changed, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.record import Drafting, Iteration, Record
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.report.figures.charts import Lines, draw, figure_settings
+from rollout_bench.report.figures.pictures import drawings
+from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import summary_of
 
 NOISE = (1.0, 1.004, 0.997, 1.002)
@@ -20,9 +24,9 @@ DECODED = OUTPUT_TOKENS - 1
 """Tokens of a sequence after the first, which prefill generates."""
 
 
-def drafting_spec(length: float | None, **more: object) -> Spec:
+def drafting_spec(length: float | None, prompts: int = 8, **more: object) -> Spec:
     config = {"method": "eagle3", "model": "a/draft", "num_speculative_tokens": TOKENS, **more}
-    spec = make_spec(args={"speculative_config": config} if length else {})
+    spec = make_spec(workload=f"w{prompts}", args={"speculative_config": config} if length else {}, prompts=prompts)
     return spec.model_copy(update={"setting": f"length-{length}"}) if length else spec
 
 
@@ -50,10 +54,10 @@ def sentences(results: Path, *launches: list[Record]) -> list[str]:
     return [line for line in (first.lead, *first.items) if "drafts (" in line]
 
 
-def plain(prefill_s: float = 0) -> list[Record]:
+def plain(prefill_s: float = 0, prompts: int = 8) -> list[Record]:
     return [
         record.model_copy(update={"iterations": [without_drafts(one) for one in record.iterations]})
-        for record in records(drafting_spec(None), 1, 1, prefill_s)
+        for record in records(drafting_spec(None, prompts), 1, 1, prefill_s)
     ]
 
 
@@ -92,3 +96,23 @@ def test_lengths_on_both_sides_of_the_break_even_have_no_bias_by_prefill(tmp_pat
 def test_a_baseline_with_drafts_has_no_break_even(tmp_path: Path):
     with_drafts = drafting_spec(2).model_copy(update={"setting": None})
     assert not sentences(tmp_path, records(with_drafts, 2, 1, 0), records(drafting_spec(2.5), 2.5, 1.6, 0))
+
+
+def test_a_figure_has_the_break_even_of_each_number_of_sequences(tmp_path: Path):
+    costs = {8: 1.2, 64: 1.6, 256: 2.4}
+    made = {
+        prompts: (plain(0, prompts), records(drafting_spec(2, prompts), 2, cost, 0)) for prompts, cost in costs.items()
+    }
+    save(tmp_path, *(record for sides in made.values() for side in sides for record in side))
+    specs = [side[0].spec for sides in made.values() for side in sides]
+    findings = Findings(collect(tmp_path, make_plan(specs, len(NOISE), baseline={"setting": "default"})), tmp_path)
+    chart = drawings()["drafts"](findings)
+    ((line,),) = (panel.lines for panel in chart.panels if isinstance(panel, Lines))
+    each = SEQUENCES // 8
+    assert {count: round(at, 2) for count, at in line.points} == {each * prompts: at for prompts, at in costs.items()}
+    assert all(low < at < high for (_, at), (_, low, high) in zip(line.points, line.band, strict=True))
+    assert chart.title == "Drafts pay from an accepted length of 1.20 with 32 sequences, 2.40 with 1,024 sequences"
+    with figure_settings():
+        assert_texts_are_apart(draw(chart, "", "On a machine."))
+    one = Findings(collect(tmp_path, make_plan(specs[:2], len(NOISE), baseline={"setting": "default"})), tmp_path)
+    assert not drawings()["drafts"](one).panels

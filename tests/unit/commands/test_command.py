@@ -1,6 +1,7 @@
 """The command `rollout-bench`: it finds its sub-commands, and is installed with the package."""
 
 import os
+import shlex
 import subprocess
 import sys
 import venv
@@ -51,6 +52,27 @@ def test_a_demo_refuses_a_wrong_value_before_it_installs(tmp_path: Path, monkeyp
     with refused("launches: 'x' is neither a number nor auto", "launches takes: whole number from 1"):
         dispatch(["demo", "--config", "launches=x"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("pa", "pack"), ("pack --an", "--anonymous"), ("run --configf", "--configfile"), ("kit pa", "pack"), ("buil", "")],
+)
+def test_a_shell_completes_commands_and_options(typed: str, completed: str, tmp_path: Path) -> None:
+    line = f"rollout-bench {typed}"
+    script = f"""source <(rollout-bench completion bash)
+        COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)} COMP_TYPE=9 COMP_WORDS=({line}) COMP_CWORD=1
+        _python_argcomplete rollout-bench; echo "${{COMPREPLY[@]}}" """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == completed
 
 
 def test_an_address_leads_to_the_command_that_measures_a_server() -> None:

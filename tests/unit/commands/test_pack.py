@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from comparing import BF16, NEW, OLD, W8A8, launches, run, summarised
 from every_mode import save_every_mode
-from synthetic_records import make_failure, make_plan, make_record, make_sequences, save
+from refusals import refused
+from synthetic_records import make_failure, make_plan, make_record, make_sequences, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.commands import pack
+from rollout_bench.contracts.record import Flag
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import write_plan
 from rollout_bench.report import pack as report_pack
@@ -31,6 +33,35 @@ def test_a_pack_gives_the_comparison_of_its_folder(tmp_path: Path, options: tupl
     shutil.rmtree(tmp_path / "a")
     of_pack = run(tmp_path, "a.tar.xz", "b", *options)
     assert of_pack.flat.replace("a.tar.xz", "a") == of_folder.flat
+
+
+def test_an_anonymous_pack_gives_the_same_comparison_and_names_no_machine_and_no_folder(tmp_path: Path):
+    launched = launches(BF16, OLD)
+    environment = launched[0].environment
+    variables = {"HF_HOME": "/home/jane/hf", "VLLM_HOST_IP": "10.1.2.3", "OMP_NUM_THREADS": "2"}
+    named = environment.model_copy(update={"hostname": "gpu-box", "variables": variables})
+    disturbed = Flag(code="cpu_shared", severity="warning", sentence="On gpu-box /home/jane/train.py ran.")
+    ours = [one.model_copy(update={"environment": named, "validity": [disturbed]}) for one in launched]
+    save(tmp_path / "a", *ours, make_failure(launch=4))
+    save(tmp_path / "b", *launches(BF16, NEW))
+    of_folder = run(tmp_path, "a", "b")
+    run(tmp_path, "a", "--out", "a.tar.xz", "--anonymous", main=pack.main)
+    folder = opened(tmp_path / "a.tar.xz")
+    of_pack = run(tmp_path, "a.tar.xz", "b").flat.replace("a.tar.xz", "a")
+    assert (
+        of_pack.partition("variables.")[0] == of_folder.flat.replace("gpu-box", "machine-1").partition("variables.")[0]
+    )
+    texts = [file.read_text() for file in folder.rglob("*.json")]
+    assert [text for text in texts if any(word in text for word in ("gpu-box", "jane", "10.1.2.3"))] == []
+    assert any("On machine-1 .../train.py ran." in text and '"OMP_NUM_THREADS": "2"' in text for text in texts)
+
+
+def test_an_experiment_that_names_a_folder_is_not_packed_anonymously(tmp_path: Path):
+    spec = make_spec(args={"tokenizer": "/home/jane/model"})
+    save(tmp_path / "a", make_record(spec))
+    with refused("its experiment names a folder", "share the CSV of `rollout-bench table`"):
+        write_pack(tmp_path / "a", tmp_path / "a.tar.xz", anonymous=True)
+    assert not (tmp_path / "a.tar.xz").exists()
 
 
 def test_a_pack_with_sequences_has_the_percentiles_of_its_folder(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rooms import Rooms, matrix_of
-from synthetic_records import INVALID, make_block, make_record, save
+from synthetic_records import INVALID, disturbed, make_block, make_record, save
 
 from rollout_bench.contracts.failures import Cause, failure_of
 from rollout_bench.contracts.record import Flag
@@ -76,6 +76,19 @@ def test_an_unsound_block_is_measured_whole_again(tmp_path: Path, damage: Callab
     assert of_unsound_blocks(state, scanned_records(state)) == {
         record for record in records if is_again and state.path(record).exists()
     }
+
+
+@pytest.mark.parametrize(("share", "is_again"), [(0.3, False), (0.6, True)])
+def test_launches_of_a_block_are_measured_again_if_the_summary_counts_none(
+    tmp_path: Path, share: float, is_again: bool
+):
+    state = in_blocks("launches: 1", tmp_path)
+    (block,) = state.schedule.blocks
+    specs = [launch.experiment.spec for launch in block.launches]
+    first, *others = make_block(specs, 0, [[400.0] * 3] * len(specs))
+    save(state.folder, disturbed(first, share), *(disturbed(one, 0.0) for one in others))
+    assert any(flag.severity == "invalid" for flag in disturbed(first, share).validity)
+    assert of_unsound_blocks(state, scanned_records(state)) == {one.record for one in block.launches if is_again}
 
 
 def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path):

@@ -67,7 +67,7 @@ def drawn(name: str, findings: Findings) -> Figure:
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("name", drawings())
+@pytest.mark.parametrize("name", sorted(drawings().keys() - {"drafts"}))
 def test_no_text_lies_over_another(sizes: dict[str, Findings], name: str, size: str) -> None:
     figure = drawn(name, sizes[size])
     assert figure.axes != []

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthetic_records import INVALID, make_record, save
+from synthetic_records import INVALID, disturbed, make_block, make_record, save
 from workspace import TINY
 
 from rollout_bench.contracts.progress import LaunchProgress
@@ -104,6 +104,24 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     assert moved == live_view.GONE
     assert ended.startswith(f"block 1 of {BLOCKS}: bf16 unknown, ")
     assert state.lines()[0] == []
+
+
+def test_a_disturbed_launch_is_invalid_only_if_its_whole_block_is(
+    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: dict[str, tuple[LaunchProgress, None]] = {}
+    monkeypatch.setattr(live_view, "running_launches", lambda _: running)
+    state = live_view.RunState(ResultsState(plan, tmp_path), plan.by_record)
+    job = next(iter(plan.jobs.values()))
+    running |= {str(Path(one.record).relative_to(RESULTS)): (LaunchProgress(text="pass"), None) for one in job.launches}
+    state.lines()
+    first, *others = make_block([one.experiment.spec for one in job.launches], 0, [[400.0] * 3] * len(job.launches))
+    save(tmp_path, disturbed(first, 0.3), *(disturbed(one, 0.0) for one in others))
+    running.clear()
+    ended, shown = state.lines()
+    assert len(ended) == 1
+    assert "400 tok/s (cpu_shared)" in ended[0]
+    assert shown[-1].endswith("; 1 flagged")
 
 
 def test_a_launch_that_does_not_count_is_told_at_once_with_its_remedy(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
+from rollout_bench.analysis.timed.exclusion import with_blocks_decided
 from rollout_bench.analysis.timed.experiments import (
     Damaged,
     ExperimentResults,
@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.experiments import (
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
+from rollout_bench.contracts.block_flags import is_decided_whole
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record
 from rollout_bench.contracts.spec import read_spec

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, compress
+from operator import itemgetter
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
-from rollout_bench.analysis.timed.answers import lines_over
+from rollout_bench.analysis.timed.answers import SweepLine, compared_rows, lines_over
 from rollout_bench.analysis.timed.comparison import BOUND, Comparison
+from rollout_bench.analysis.timed.drafting import BreakEven, break_evens
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, plain_percent, ratio
@@ -283,7 +286,57 @@ def setting_curve(findings: Findings) -> Chart:
     rates_shown = [y for panel_lines in panels.values() for line in panel_lines for _, y in line.points]
     title = f"{range_of(rates_shown)} output tok/s over {name}"
     drawn = [Lines(label, name, "output tok/s", panel_lines, values, log) for label, panel_lines in panels.items()]
-    return Chart(title, "", marks, drawn, colours_of(one.label for one in lines))
+    gains = _gains(lines, name, values, log)
+    if gains:
+        marks += f" Speed-up: over the baseline at the same {name}; its band is the interval of the verdict."
+    return Chart(title, "", marks, [*drawn, *gains], colours_of(one.label for one in lines))
+
+
+def _gains(lines: Sequence[SweepLine], name: str, values: Sequence[float], log: str) -> list[Lines]:
+    """Return the panels of speed-ups over the swept number `name`, where each of its values has a baseline."""
+    panels: dict[str, list[Line]] = {}
+    for one in lines:
+        baselines = {row.against.other.place for _, row in one.rows if row.against.other is not None}
+        compared = [(value, row.comparison) for value, row in one.rows]
+        points = [(value, each.speedup) for value, each in compared if each.speedup and not each.is_baseline]
+        if len(baselines) > 1 and len(points) > 1:
+            bands = [(value, each.low, each.high) for value, each in compared if each.low and each.high]
+            title = joined(one.mode, one.platform, one.model, one.workload)
+            panels.setdefault(title, []).append(Line(one.label, points, bands))
+    return [Lines(title, name, "speed-up", of, values, log, from_zero=False, limit=1) for title, of in panels.items()]
+
+
+def drafts(findings: Findings) -> Chart:
+    """Chart the accepted length from which drafts pay over the sequences of a pass."""
+    confidence = findings.collection.comparison.confidence
+    found: dict[str, dict[str, list[tuple[int, BreakEven]]]] = {}
+    for base, others in compared_rows(rows_with(findings, "drafts")):
+        load, where = base.experiment.records[0].spec.workload, base.experiment
+        panel = found.setdefault(joined(where.mode, where.platform, where.model), {})
+        for one in break_evens(others, confidence):
+            label = with_setting(base.quant_label, f"{one.drafts.method}, {one.drafts.tokens or 'any'} tokens")
+            panel.setdefault(label, []).append((load.prompts * load.samples_per_prompt, one))
+    panels: list[Lines] = []
+    for title, by_label in found.items():
+        # one break-even for each number of sequences, and two numbers
+        several = {
+            label: sorted(of, key=itemgetter(0)) for label, of in by_label.items() if len(dict(of)) == len(of) > 1
+        }
+        lines = [
+            Line(label, [(count, one.at) for count, one in of], [(count, one.low, one.high) for count, one in of])
+            for label, of in several.items()
+        ]
+        ticks = sorted({count for of in several.values() for count, _ in of})
+        if lines:
+            panels.append(
+                Lines(title, "sequences of a pass", "accepted length that pays", lines, ticks, "x", from_zero=False)
+            )
+    names = [line.label for panel in panels for line in panel.lines]
+    needs = [one for panel in panels for line in panel.lines for one in line.points]
+    ends = [f"{number(at, 3)} with {count:,.0f} sequences" for count, at in (needs[:1] + needs[-1:])]
+    title = f"Drafts pay from an accepted length of {', '.join(ends)}"
+    marks = f"Band: {plain_percent(confidence)} interval. Drafts of which more is accepted are faster than none."
+    return Chart(title, "", marks, panels, colours_of(names))
 
 
 def rows_with(findings: Findings, figure: str) -> list[Row]:
@@ -364,5 +417,6 @@ DRAWINGS: Mapping[str, Callable[[Findings], Chart]] = {
     "throughput": throughput,
     "iterations": iterations,
     "settings": setting_curve,
+    "drafts": drafts,
 }
 """Name of a figure of several modes -> its function, in the order of a summary."""
