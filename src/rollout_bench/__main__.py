@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from rollout_bench import __version__
 from rollout_bench.commands.groups import COMMANDS, INTERNAL, NAME, OTHERS, all_groups
-from rollout_bench.core.errors import UserError, did_you_mean, run_command
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, run_command
 from rollout_bench.core.options import COMPLETING, Parser
 
 
@@ -73,6 +73,10 @@ def dispatch(words: Sequence[str]) -> int:
     if word not in known:
         url = next((one for one in argv if re.match("https?://", one)), "")
         other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
+        if word.startswith("from-") and not near_miss(word, COMMANDS, 0.85):
+            raise UserError(
+                f"there is no command {word!r}", "for another trainer write config.yaml by hand, as in README.md"
+            )
         remedy = f"write {other}" if other else did_you_mean(word, known.keys() - INTERNAL.keys())
         raise UserError(f"there is no command {word!r}", remedy)
     os.environ["PYTHONSAFEPATH"] = "1"  # of all Pythons that are started: the user's folder has no module of theirs

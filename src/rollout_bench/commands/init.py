@@ -61,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
         "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
         "default: the demo, a small model that is built here",
     )
+    if {"-f", "--force", "--overwrite"} & {*argv}:
+        raise UserError("rollout-bench init: nothing is overwritten", f"leave it out, and move {CONFIG} away")
     _check_kind_given(argv)
     options, trainers = parser.parse_known_args(argv)
     kind, *words = options.source

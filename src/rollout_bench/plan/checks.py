@@ -527,6 +527,13 @@ def _check_mapping(engine: InstalledEngine, where: str, name: str, value: Any) -
         if str(key).replace("-", "_") not in keys:
             problem = f"config: {where}.{key}: {engine.name} {engine.version} has no such key there"
             raise UserError(problem, did_you_mean(str(key), keys))
+    for key, inner in value.items():
+        choices = engine.choices_in(name, str(key).replace("-", "_"))
+        if choices and isinstance(inner, str) and inner not in choices:
+            raise UserError(
+                f"config: {where}.{key}: {engine.name} {engine.version} does not accept {value_text(inner)}",
+                did_you_mean(inner, map(str, choices)),
+            )
     if name == DRAFTS:
         check_draft_args(where, value)
 

@@ -74,6 +74,22 @@ class InstalledEngine:
                 keys = _mapping_keys(ast.Name(argument.title().replace("_", "")), tree, self.folder.parent)
         return None if keys is None else frozenset() if self.plugins else frozenset(keys)
 
+    def choices_in(self, argument: str, key: str) -> list[Any]:
+        """Return the values that the type of a key in an argument's mapping lists; empty if it admits others."""
+        if self.folder is None or self.plugins:
+            return []
+        with suppress(LookupError, OSError, SyntaxError):
+            tree, packages = _tree(self.folder / "engine" / "arg_utils.py"), self.folder.parent
+            made, module = _definition(argument.title().replace("_", ""), tree, packages)
+            types = (
+                [one.annotation for one in _fields(made) if one.target.id == key]
+                if isinstance(made, ast.ClassDef)
+                else []
+            )
+            values = [value for node in types for value in _literals(node, module, packages)]
+            return [] if str in values else values
+        return []
+
     @functools.cached_property
     def variables(self) -> frozenset[str]:
         """The environment variables VLLM_... that its code and vllm-ascend's list; empty if unknown."""

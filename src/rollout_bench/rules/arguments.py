@@ -75,10 +75,18 @@ _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at th
 _A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
 _NUMBERS = "leave it out: every run writes results/summary.json"
 
+_FORMS = ("--backend", "--endpoint-type", "--request-format", "--request-type")
+
+_WITH = {
+    "--rate": ("--profile", "--rate-type"),
+    **dict.fromkeys(("--dataset-path", "--random-input-len", "--random-output-len"), ("--dataset", "--dataset-name")),
+}
+"""Option of other programs -> those that it belongs to."""
+
 _OF_OTHERS = {
     **dict.fromkeys(("--continue", "--failed-first", "--ff", "--last-failed", "--lf", "--resume"), _AGAIN),
     **dict.fromkeys(("--metric-percentiles", "--percentile-metrics", "--save-detailed", "--save-result"), _AS_IT_IS),
-    **dict.fromkeys(("--backend", "--endpoint-type", "--request-format", "--request-type"), _REQUESTS),
+    **dict.fromkeys(_FORMS, _REQUESTS),
     **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
     **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
     **dict.fromkeys(("--host", "--port"), _A_SERVER),
@@ -251,6 +259,10 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     if more:
         remedy = f"separate them by spaces: {shlex.join([first, *more])}"
         raise UserError(f"--config {entry}: has several values", remedy)
+    if bare := re.search(r"(?<=: )([\w.]+(?:, *[\d.]+)+) *(?=\}|, *[a-z])", text):
+        listed = f"{text[: bare.start()]}[{bare[1]}]{text[bare.end() :]}"
+        problem = f"--config {entry}: a list of values stands in brackets"
+        raise UserError(problem, f"write --config {shlex.quote(f'{key}={listed}')}")
     check_selection("--config ", key, value_of(text))
     if _open_brackets(text) and entries[place + 1 :]:
         ends = range(place + 2, len(entries) + 1)
@@ -282,7 +294,7 @@ def _load_with(key: str, value: str) -> str:
     if not is_online and key not in WorkloadSettings.model_fields:
         return ""
     is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
-    load = _online(settings, key, typed(value)) if is_online else {key: True if is_switch else typed(value)}
+    load = _online(settings, key, _values(value)) if is_online else {key: True if is_switch else typed(value)}
     mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
 
@@ -297,12 +309,22 @@ def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
         with_it |= {"requests": None} if sent else {}
         rates = rates if isinstance(rates, list) else [rates]
         needed = max([rate * value for rate in rates if isinstance(rate, int | float)], default=0)
-    elif key in ("concurrency", "request_rate") and isinstance(sent, list) and not isinstance(value, list):
+    elif key == "request_rate" and isinstance(sent, list) and isinstance(value, list):
+        longest_s = max((count / rate for count, rate in zip(sent, rates or (), strict=False)), default=0.0)
+        with_it["requests"] = [math.ceil(rate * longest_s) for rate in value] if longest_s else max(sent)
+        needed = max(value) * longest_s
+    elif key in ("concurrency", "request_rate") and isinstance(sent, list):
         with_it["requests"] = max(sent)
     if key == "concurrency" and rates:
         with_it["request_rate"] = "inf"  # no longer when they arrive, but how many at once
     prompts = math.ceil(needed / load.get("samples_per_prompt", 1)) if isinstance(needed, int | float) else 0
     return {**({"prompts": prompts} if prompts > load.get("prompts", prompts) else {}), "online": with_it}
+
+
+def _values(text: str) -> Any:
+    """Return the number or word in `text`, or the list of several numbers."""
+    several = re.fullmatch(r"\[?([\d.]+(?:, ?[\d.]+)+)\]?", text)
+    return [typed(one) for one in several[1].replace(" ", "").split(",")] if several else typed(text)
 
 
 def _meant(place: int, entries: Sequence[str]) -> str:
@@ -314,7 +336,9 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     if colon and value and _KEY.fullmatch(key):
         return f"did you mean {shlex.quote(f'{key}={value}')}?"
     if later and key in Config.model_fields and "=" not in later[0]:
-        return f"did you mean {shlex.quote(f'{key}={later[0]}')}?"
+        ends = (" ".join(later[:end]) for end in range(1, len(later) + 1))
+        whole = next((text for text in ends if not _open_brackets(text)), later[0])
+        return f"did you mean {shlex.quote(f'{key}={whole}')}?"
     if entry.endswith((".yaml", ".yml")):
         return f"write --configfile {shlex.quote(entry)}"
     return "write name=value, and a target before --config"
@@ -373,9 +397,30 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
-        foreign = _OF_OTHERS.get(option) or (option.startswith("--") and _below(option, word, words))
-        if option not in known and foreign:
-            raise UserError(f"{option}: there is no such option", foreign)
+        if option not in known and (foreign := _foreign(word, words)):
+            remedies = [_foreign(other, words) for other in words if other.partition("=")[0] not in known]
+            raise UserError(f"{option}: there is no such option", _together([foreign, *remedies]))
+
+
+def _foreign(word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option of other programs; empty if it is none that is known."""
+    option = word.partition("=")[0]
+    if any(other.partition("=")[0] in _WITH.get(option, ()) for other in words):
+        return ""  # a part of that one
+    if option in _FORMS and "chat" in _value_after(word, words):
+        return _load_with("api", "chat")
+    return _OF_OTHERS.get(option) or (_below(option, word, words) if option.startswith("--") else "")
+
+
+def _together(remedies: Sequence[str]) -> str:
+    """Return the first of `remedies`, with the values of the others if each is a value to write."""
+    entries = [shlex.split(one)[2:] for one in dict.fromkeys(remedies) if one.startswith("write --config ")]
+    if len(entries) < 2 or not remedies[0].startswith("write --config "):
+        return remedies[0]
+    merged: dict[str, Any] = {}
+    for key, _, text in (entry.partition("=") for given in entries for entry in given):
+        update_config(merged, {key: yaml.safe_load(text)})
+    return f"write --config {shlex.join(f'{key}={flow(value)}' for key, value in merged.items())}"
 
 
 def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
@@ -458,13 +503,14 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     if key in Config.model_fields:
         return ""
     if re.match("https?://", value):
-        return f"write `rollout-bench init --from endpoint {shlex.quote(value)}`, which writes config.yaml"
+        url = re.sub(r"(://[^/]+)/?$", r"\1/v1", value)
+        return f"write `rollout-bench init --from endpoint {shlex.quote(url)}`, which writes config.yaml"
     meant = meant.removeprefix("no_")
     if meant in ENGINE_ARGS:
         is_switch = re.match("enable_|disable_|enforce_|trust_|async_", meant) and value == "VALUE"
         value = str(not key.startswith("no_")).lower() if is_switch else value
         return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
-    if meant == "lora" and value == "VALUE":
+    if meant == "lora" and not value.startswith("{"):
         return "write --config 'lora={rank: 16}'"
     if meant in Config.model_fields:
         return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"

@@ -123,6 +123,11 @@ def _plan_of_call(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool
 ) -> tuple[ResultsState, InstalledEngine]:
     config = read_config(merged, given.config)
+    if "quants" in given.config and not config.models:
+        raise UserError(
+            "--config quants: no engine is started here, and a server has the quantization that it was started with",
+            f"leave it out; endpoints.{next(iter(config.endpoints), 'NAME')}.quant names the server's for the tables",
+        )
     engine = _engine_of(config, is_check=is_check)
     _refuse_automatic_model_elsewhere(config, on_cluster)
     matrix = expand(config, engine)

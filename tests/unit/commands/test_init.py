@@ -42,6 +42,7 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
     ("words", "message"),
     [
         (["--form", "verl"], "did you mean --from?"),
+        (["--force"], "nothing is overwritten\n  -> leave it out, and move config.yaml away"),
         (["verl.yaml"], "say whose it is: --from verl verl.yaml, or --from trl verl.yaml"),
         (
             ["--from", "endpoint", "http://127.0.0.1:9/v1"],

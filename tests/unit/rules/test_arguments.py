@@ -385,17 +385,22 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
 @pytest.mark.parametrize(
     ("option", "load"),
     [
-        ("--max-seconds", "{asked: {prompts: 240, online: {duration_s: 30, requests: null}}}"),
+        ("--max-seconds", "{asked: {online: {duration_s: 30, requests: null}}}"),
         ("--num-prompts", "{asked: {online: {requests: 30}}}"),
         ("--max-requests", "{asked: {online: {requests: 30}}}"),
-        ("--rate", "{asked: {online: {request_rate: 30, requests: 120}}}"),
-        ("--max-concurrency", "{asked: {online: {concurrency: 30, requests: 120, request_rate: inf}}}"),
+        ("--rate", "{asked: {online: {request_rate: 30, requests: 480}}}"),
+        ("--max-concurrency", "{asked: {online: {concurrency: 30, requests: 480, request_rate: inf}}}"),
+        ("--request-rate 1,2,6 --x", "{asked: {online: {request_rate: [1, 2, 6], requests: [60, 120, 360]}}}"),
+        ("--concurrency 1,2 --x", "{asked: {online: {concurrency: [1, 2], requests: 480, request_rate: inf}}}"),
+        ("--request-rate 4 --num-prompts", "{asked: {online: {request_rate: 4, requests: 30}}}"),
+        ("--backend openai-chat --n", "{asked: {online: {api: chat}, samples_per_prompt: 30}}"),
+        ("--input-len 128 --output-len", "{asked: {prompt_tokens: 128, output_tokens: 30}}"),
     ],
 )
 def test_an_option_for_a_server_becomes_a_load_that_can_be_sent(folder: Path, option: str, load: str) -> None:
     (folder / "config.yaml").write_text((home() / "config" / "endpoint.yaml").read_text())
     with pytest.raises(UserError) as raised:
-        check_words([option, "30"])
+        check_words([*option.split(), "30"])
     assert raised.value.remedy == f"write --config 'workload_settings={load}'"
     given = read_call(shlex.split(raised.value.remedy.removeprefix("write "))).config
     config = load_configfile("config.yaml")
