@@ -146,7 +146,7 @@ def _check_space(needed: int, directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UserError(
-            f"{directory} has {free / 1e9:.1f} GB free, and the checkpoint needs {needed / 1e9:.1f} GB",
+            f"{directory} has {free / 1e6:,.0f} MB free, and the checkpoint needs {needed / 1e6:,.0f} MB",
             "free some space, or name a directory on another disk",
         )
 

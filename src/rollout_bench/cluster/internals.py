@@ -6,7 +6,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-from rollout_bench.core.interrupts import INTERRUPTED, TERMINATED, was_interrupted
+from rollout_bench.core.interrupts import was_interrupted
+from rollout_bench.core.places import home
 
 
 class Internals:
@@ -67,8 +68,8 @@ class Internals:
     def _is_shown(self, record: logging.LogRecord) -> bool:
         text, plugin = record.getMessage(), self._workflow.executor_plugin
         if record.levelname != "INFO" or vars(record).get("event") in ("job_info", "shellcmd"):
-            # a job that can says itself that it was interrupted
-            by_itself = any(f"returned non-zero exit status {status}." in text for status in (INTERRUPTED, TERMINATED))
+            # each job that can says itself why it ended
+            by_itself = f'in file "{home() / "workflow"}' in text and "returned non-zero exit status" in text
             return not by_itself and not (was_interrupted() and re.search(r"died with <Signals\.SIG(INT|TERM)", text))
         if plugin is None:  # nothing is executed yet, or ever: --lint, --list
             return not text.startswith("Assuming unrestricted shared filesystem")

@@ -81,7 +81,8 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
     if config.settings is not None and swept and not swept.keys() & {*config.settings}:
         raise UserError(
             f"config: sweep of {', '.join(config.sweep)}: settings selects none of its settings",
-            f"write settings: [{', '.join([*(config.settings or ()), *swept])}], or leave sweep out",
+            f"write settings: [{', '.join([*(config.settings or ()), *swept])}], or leave sweep out; sweep: null takes "
+            "back that of a file below",
         )
     names = {
         mode: [

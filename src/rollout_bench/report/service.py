@@ -314,14 +314,11 @@ class _Rates:
         return ", the highest rate that was asked" if is_highest else ""
 
     def _undecided_loads(self) -> str:
-        """Return which loads at the edge are undecided, the answered share of each, and what would decide it."""
+        """Return which loads at the edge are undecided, and what would decide it."""
         rows = [self.rated[place] for place in self.undecided]
         if not rows:
             return ""
-        shares = [row.values.get("kept_up_share", 1.0) for row in rows]
-        shares_text = (f"{'about' if share >= KEPT_UP else 'at least'} {100 * share:.0f} %" for share in shares)
-        answered = f" (answered: {', '.join(shares_text)})" if min(shares) < KEPT_UP else ""
-        names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided{answered}"
+        names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided"
         each = [
             (f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests")
             + f" or more{f' at {_number(row)}' * (len(rows) > 1)}"

@@ -93,6 +93,7 @@ _OF_OTHERS = {
     **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
+    "--multirun": "leave it out: --config 'sweep={max_num_seqs: [4, 16]}' measures several values of a key",
     "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
@@ -140,7 +141,10 @@ def _is_value(word: str) -> bool:
 def _check_target(word: str) -> None:
     if _is_value(word):
         raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
-    key, equals, value = word.partition("=")
+    plain = word.lstrip("+")  # as hydra adds keys
+    key, equals, value = plain.partition("=")
+    if plain != word and _is_value(plain):
+        raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(plain)}")
     if equals and (remedy := _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())):
         raise UserError(f"{word}: is a value, not a target", remedy)
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
@@ -242,6 +246,8 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     key, equals, text = entry.partition("=")
     if not equals:
         raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
+    if key.startswith("+"):  # as hydra adds keys
+        raise UserError(f"--config {entry}: a key has no + here", f"write --config {shlex.quote(entry.lstrip('+'))}")
     name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
     if name not in Config.model_fields and (remedy := _below(f"--{name}", f"--x={value}", ())):
         raise UserError(f"--config {entry}: {name!r} is no key", remedy)
@@ -307,6 +313,8 @@ def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     needed = value if key == "requests" else 0
     if key == "duration_s" and isinstance(value, int | float):
         with_it |= {"requests": None} if sent else {}
+        if not rates and not online.get("concurrency"):
+            rates = with_it["request_rate"] = 4  # a time needs requests that arrive in it
         rates = rates if isinstance(rates, list) else [rates]
         needed = max([rate * value for rate in rates if isinstance(rate, int | float)], default=0)
     elif key == "request_rate" and isinstance(sent, list) and isinstance(value, list):
@@ -509,6 +517,8 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     if meant in ENGINE_ARGS:
         is_switch = re.match("enable_|disable_|enforce_|trust_|async_", meant) and value == "VALUE"
         value = str(not key.startswith("no_")).lower() if is_switch else value
+        if isinstance(several := _values(value), list):
+            return f"write --config {shlex.quote(f'sweep={flow({meant: several})}')}"
         return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
     if meant == "lora" and not value.startswith("{"):
         return "write --config 'lora={rank: 16}'"

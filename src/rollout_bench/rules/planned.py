@@ -1,6 +1,9 @@
 """Make the plan of a Snakemake call from the merged config, with all checks that come before the first launch."""
 
+import copy
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,10 +12,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rollout_bench.contracts.fields import AUTO
+from rollout_bench.contracts.fields import AUTO, typed
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import CONFIG, CONFIGS, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
+from rollout_bench.core.secrets import of_config, without_secrets
+from rollout_bench.core.yaml_files import flow
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
@@ -85,7 +90,28 @@ def _naming_source(given: Any) -> Iterator[None]:
         name, remedy = sources[last][0], error.remedy
         if "is not defined" in place and CONFIG.exists() and Path(name).parent == CONFIGS and not Path(name).exists():
             remedy = f"{name} stands on the demo's {CONFIG}, and this folder has another: do it in an empty folder"
+        if name == "--config":
+            remedy = _as_entry(remedy, place, given.config)
         raise UserError(f"{name}: {place}", remedy, error.status) from error
+
+
+def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
+    """Return what is typed after --config in place of a `remedy` such as `write prompts: 8` for the key at `place`."""
+    found = re.fullmatch(r"write (\w+): (.+)", remedy)
+    keys, held = list[str](), typed(without_secrets(config, of_config)[0])
+    merged = copy.deepcopy(held)
+    while isinstance(held, Mapping):
+        key = next((one for one in held if _depth(place, {one: None})), None)
+        if key is None:
+            break
+        keys, place, held = [*keys, key], place.removeprefix(key)[1:], held[key]
+    if found is None or found[1] != (keys or [None])[-1]:
+        return remedy
+    inner = merged
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = yaml.safe_load(found[2])
+    return f"write --config {shlex.quote(f'{keys[0]}={flow(merged[keys[0]])}')}"
 
 
 def _depth(place: str, config: Mapping[str, Any]) -> int:

@@ -16,13 +16,10 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.plan.checks import OWN_VARIABLES
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
-from rollout_bench.trainers.shell import Command, Piece, Word, commands, with_values
+from rollout_bench.trainers.shell import ARGUMENTS, Command, Piece, Word, commands, with_values
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
-
-_ARGUMENTS_OF_THE_SCRIPT = ("$@", "$*", "${@}", "${@:1}")
-"""Words in place of which the script has its own arguments: here they are the overrides after its name."""
 
 _SEVERAL_WORDS = re.compile(r"[@*]|arg|extra|flag|opt|param", re.IGNORECASE)
 """In the name of a variable that stands for several words of a command, not for the value of one option."""
@@ -343,13 +340,16 @@ def _commands_with_sourced_files(script: Path, depth: int) -> tuple[list[Command
 
 
 def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:
-    """Return what follows the words `start` in each command that has them, without the script's own arguments."""
+    """Return what follows the words `start` in each command that has them, without the script's own arguments.
+
+    In place of these there are the overrides after the script's name.
+    """
     rest = []
     for command in found:
         texts = tuple(word.text for word in command)
         place = next((at for at in range(len(texts)) if texts[at : at + len(start)] == start), None)
         if place is not None:
-            rest.append([word for word in command[place + len(start) :] if word.text not in _ARGUMENTS_OF_THE_SCRIPT])
+            rest.append([word for word in command[place + len(start) :] if word.text not in ARGUMENTS])
     return rest
 
 

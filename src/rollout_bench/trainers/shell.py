@@ -215,6 +215,14 @@ def _blocks_opened(words: Sequence[str]) -> tuple[int, int]:
     return opened, len(words)
 
 
+FUNCTION = "function"
+
+ARGUMENTS = ("$@", "$*", "${@}", "${@:1}")
+"""Words in place of which a script, or a function of it, has the words of its call."""
+
+_OF_A_FUNCTION = Word((Piece('"$@" of a function', is_variable=True),))
+
+
 @dataclass
 class _Block:
     """A block that is open: if, case, or one whose commands may run at any time.
@@ -297,6 +305,8 @@ class _Script:
             is_negated |= word == "!"
             if not self._is_keyword(word, command.words[place:]):
                 break
+            if word == "{" and command.before.rstrip().endswith(")"):
+                self._blocks[-1].kind = FUNCTION
             if word in ("case", "for", "select"):
                 break
             place += 1
@@ -306,6 +316,8 @@ class _Script:
             return []
         is_plain = followed.is_plain
         filled = [one for word in followed.words for one in self._expanded(word, splits=not is_plain)]
+        if any(block.kind == FUNCTION for block in self._blocks):
+            filled = [_OF_A_FUNCTION if one.text in ARGUMENTS else one for one in filled]
         if self._blocks and self._blocks[-1].is_asking and self._blocks[-1].kind == "if":
             joined = re.search(r"(&&|\|\|)\n*$", followed.before)
             test = None if is_negated else _outcome(filled)

@@ -36,6 +36,7 @@ def test_a_misspelt_sub_command_names_the_one_that_was_meant() -> None:
 @pytest.mark.parametrize(
     ("word", "remedy"),
     [
+        ("gate", "write rollout-bench compare BASELINE results --fail-if default"),
         ("from-openrlhf", "for another trainer write config.yaml by hand"),
         ("dry-run", "write rollout-bench plan: it measures nothing"),
         ("llm-d", "write rollout-bench init --from llm-d URL: inference-perf/sanity_random against a server"),

@@ -40,3 +40,27 @@ def test_an_error_names_what_sets_the_value(
     with pytest.raises(SystemExit):
         plan_of_call(merged, given, on_cluster=False, is_main=True)
     assert capsys.readouterr().err.startswith(named or "config: launches: ")
+
+
+@pytest.mark.parametrize(
+    ("config", "remedy"),
+    [
+        ({"launches": "three"}, "launches=3"),
+        (
+            {"workload_settings": {"demo": {"prompts": "1e3", "samples_per_prompt": "2"}}},
+            "'workload_settings={demo: {prompts: 1000, samples_per_prompt: 2}}'",
+        ),
+    ],
+)
+def test_a_remedy_for_a_value_of_the_command_line_can_be_typed_there(
+    config: dict[str, Any],
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = SimpleNamespace(configfiles=[], config=config)
+    with pytest.raises(SystemExit):
+        plan_of_call(planned.merged_with(config), given, on_cluster=False, is_main=True)
+    assert capsys.readouterr().err.splitlines()[1] == f"  -> write --config {remedy}"

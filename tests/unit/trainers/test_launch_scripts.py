@@ -220,6 +220,7 @@ WITH_AN_ARRAY = GRPO_OF_VERL.replace("$@", '"${ROLLOUT[@]}"')
         (f"source ./env.sh\n{GRPO_OF_VERL.replace('$TP', '${TP:-2}')}", "(${TP:-2})",
          "tensor_model_parallel_size=VALUE to the command"),
         (GRPO_OF_VERL * 2, "has 2 commands", "--cfg job"),
+        (f"run() {{ {GRPO_OF_VERL}}}\nrun {ROLLOUT}n=8\n", '"$@" of a function: has a variable', "write its words out"),
         ("accelerate launch grpo.py --num_generations 8\n", "has 0 commands", "`rollout-bench from-trl "),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.latencies import Distribution
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
@@ -23,6 +24,7 @@ from rollout_bench.numbers.sequences import ANATOMY
 from rollout_bench.report.headings import OF_THROUGHPUT, UNPROVEN, missing_text, speedup_column, too_few_values
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.service import states_at_rates
 from rollout_bench.report.timed import (
     OF_LAUNCH,
     anatomy_sections,
@@ -93,13 +95,18 @@ def with_interval(name: str, confidence: float) -> Column[Row]:
     return Column(of.header, "", cell)
 
 
-def _achieved(row: Row) -> str:
-    is_known = all(launch.is_sure for launch in row.used)
-    return _KEPT_UP.text(row.values.get(_KEPT_UP.name)) if is_known else "?"
+def _keeps_up(rows: Sequence[Row]) -> Column[Row]:
+    """Return the column that says of the loads of `rows` at a rate what the conclusion says."""
+    states = states_at_rates(rows)
+    words = {"keeps up": "yes", "falls behind": "no", "undecided": "?"}
+    return Column(
+        "keeps up",
+        f"Whether the server keeps up with the rate of the requests: it answers {plain_percent(KEPT_UP)} of those that "
+        "are due in the second half of the arrivals, by the growth of latencies. What it answers at another rate "
+        "counts, too. ?: these requests do not show it.",
+        lambda row: words[states[row.experiment.place]] if row.experiment.place in states else MISSING,
+    )
 
-
-_KEPT_UP = NUMBERS["kept_up_share"]
-ACHIEVED = Column(_KEPT_UP.header, _KEPT_UP.definition, _achieved)
 
 SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 
@@ -107,7 +114,7 @@ SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
     titles = (THROUGHPUT, LATENCY, RATES, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH)
-    tables = number_views(findings, mode, titles, {THROUGHPUT: (ACHIEVED, *OF_THROUGHPUT)}, {LATENCY})
+    tables = number_views(findings, mode, titles, {THROUGHPUT: (_keeps_up(findings.rows), *OF_THROUGHPUT)}, {LATENCY})
     tables[1:1] = _speedup_views(findings, mode)
     confidence = findings.collection.comparison.confidence
     swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
