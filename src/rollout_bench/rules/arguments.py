@@ -93,7 +93,7 @@ _OF_OTHERS = {
     **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
-    "--multirun": "leave it out: --config 'sweep={max_num_seqs: [4, 16]}' measures several values of a key",
+    "--multirun": "write --config 'sweep={max_num_seqs: [4, 16]}'",
     "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""

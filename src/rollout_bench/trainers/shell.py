@@ -369,7 +369,9 @@ class _Script:
             blocks[-1].begin(blocks[-1].outcome if word == "then" else True)
         elif word in ("{", "}") and blocks and blocks[-1].is_asking:
             blocks[-1].tests.append(("", None))
-        elif word in _OPENING or word == "function":
+        elif word == FUNCTION and not any(one.text == "{" for one in rest):
+            pass  # the brace follows after its ()
+        elif word in _OPENING or word == FUNCTION:
             blocks.append(_Block(word, is_asking=False))
         elif word in _CLOSING and blocks:
             blocks.pop()

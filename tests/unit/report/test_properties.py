@@ -158,6 +158,7 @@ BARE = {
     # nats
     "mean |d|", "mean d", "sd d", "p95 |d|", "max |d|", "KL k1", "KL k3",
     # texts
+    "keeps up",
     "distance", "already sent", "pickle5", "difference", "tokens measured", "p99", "traced",
 }  # fmt: skip
 OBVIOUS = {"attention", "KV cache", "norm", "sampling"}

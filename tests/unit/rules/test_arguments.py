@@ -310,12 +310,12 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (
             ["--max-seconds", "9"],
             "--max-seconds: there is no",
-            "{online: {duration_s: 9, request_rate: 4}}}' 'modes=[onl",
+            "{prompts: 18, online: {duration_s: 9, request_rate: 4}}}' '",
         ),
         (
             ["--multirun"],
             "--multirun: there is no such option",
-            "leave it out: --config 'sweep={max_num_seqs: [4, 16]}'",
+            "write --config 'sweep={max_num_seqs: [4, 16]}'",
         ),
         (["max_num_seqs=4,16"], "max_num_seqs=4,16: is a value", "write --config 'sweep={max_num_seqs: [4, 16]}'"),
         (["++launches=4"], "++launches=4: is a value of the config", "write --config launches=4"),

@@ -208,9 +208,7 @@ def test_a_server_that_answers_no_more_at_twice_the_rate_falls_behind(tmp_path: 
     lead = summary(tmp_path / "full", *rates(2, 4), server=full).answers[0].lead
     assert lead.startswith("bf16 does not keep up with 4 req/s (it answers at least 1.60); 2 req/s is undecided"), lead
     lead = summary(tmp_path / "slow", *rates(2, 4), server=slow).answers[0].lead
-    assert lead.startswith(
-        "bf16 is not shown to keep up; 2, 4 req/s are undecided (answered: at least 68 %, at least 52 %)"
-    ), lead
+    assert lead.startswith("bf16 is not shown to keep up; 2, 4 req/s are undecided: "), lead
     assert re.search(r": \d+ requests or more at 2, \d+ requests or more at 4 are likely", lead), lead
 
 
