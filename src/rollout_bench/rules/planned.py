@@ -105,7 +105,7 @@ def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
         if key is None:
             break
         keys, place, held = [*keys, key], place.removeprefix(key)[1:], held[key]
-    if found is None or found[1] != (keys or [None])[-1]:
+    if found is None or not keys or found[1] != keys[-1]:
         return remedy
     inner = merged
     for key in keys[:-1]:
