@@ -71,8 +71,10 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
-        url = next((one for one in argv if re.match("https?://", one)), "")
+        url = next((re.sub(r"(://[^/]+)/?$", r"\1/v1", one) for one in argv if re.match("https?://", one)), "")
         other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
+        if word == "help" and argv:
+            other = f"{NAME} {argv[0]} --help"
         if word.startswith("from-") and not near_miss(word, COMMANDS, 0.85):
             raise UserError(
                 f"there is no command {word!r}", "for another trainer write config.yaml by hand, as in README.md"

@@ -126,7 +126,10 @@ def test_plan_names_what_changes_nothing(tmp_path: Path) -> None:
     said = space.bench("plan", "--config", "workload_settings={samll: {prompts: 4}, small-2: {prompts: 8}}").stdout
     assert "workload_settings.samll: changes nothing, since samll is not selected; did you mean 'small'?" in said
     assert "workload_settings.small-2: changes nothing, since small-2 is not selected; workloads: [small, small" in said
-    assert "The settings are not compared with each other; `--config 'baseline={setting: default}'` does." in said
+    assert (
+        "The settings are not compared with each other; `--config 'baseline={quant: bf16, setting: default}'` does."
+        in said
+    )
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said
 
 

@@ -504,5 +504,7 @@ def uncompared(specs: Iterable[Spec], baseline: Mapping[str, str]) -> str:
     every = [((spec.mode, spec.workload.model_dump_json()), spec.axes) for spec in specs]
     for axis, several in (("setting", "settings"), ("quant", "quantizations")):
         if axis not in baseline and (first := first_of_several(every, axis)):
-            return f"The {several} are not compared with each other; `--config 'baseline={{{axis}: {first}}}'` does."
+            others = {each: name for each, name in baseline.items() if first_of_several(every, each)}
+            named = ", ".join(f"{each}: {name}" for each, name in {**others, axis: first}.items())
+            return f"The {several} are not compared with each other; `--config 'baseline={{{named}}}'` does."
     return ""

@@ -28,6 +28,7 @@ from rollout_bench.contracts.spec import (
     devices_needed,
     devices_per_replica,
     replicas,
+    tensor_parallel_size,
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, closest, did_you_mean, near_miss, value_text
 from rollout_bench.core.files import did_you_mean_folder
@@ -737,6 +738,23 @@ def check_effects(spec: Spec, model: Path) -> None:
     for place, given in (("engine_args", args), ("engine.environment", spec.engine.environment)):
         if name := next((name for name, value in given.items() if name in why and value not in ("", "0", False)), None):
             raise UserError(f"config: {place}.{name}: {why[name]}", leave)
+
+
+def check_heads(spec: Spec, model: Path) -> None:
+    """Check that the ranks of an engine can share the attention heads of the model at `model`, as vLLM does.
+
+    Raises:
+        UserError: they cannot.
+    """
+    shape, ranks = spec.model.synthetic or config_in(model) or {}, tensor_parallel_size(spec)
+    text = shape.get("text_config") or shape
+    heads = text.get("num_attention_heads") if isinstance(text, Mapping) else None
+    if isinstance(heads, int) and heads % ranks and not spec.engine.args.get("hf_overrides"):
+        fitting = [str(count) for count in range(1, min(heads, 16) + 1) if heads % count == 0]
+        raise UserError(
+            f"config: tensor_parallel_size: {ranks} ranks can't share the {heads} attention heads of {spec.model.name}",
+            f"set it to {', '.join(fitting[:-1])} or {fitting[-1]}",
+        )
 
 
 def _layers(spec: Spec, model: Path) -> set[str]:

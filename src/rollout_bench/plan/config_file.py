@@ -5,9 +5,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -92,11 +94,11 @@ OTHER_KEYS = {
     "gpus": "devices",
     **dict.fromkeys(("group_size", "num_generations", "num_return_sequences", "rollout_n"), "samples_per_prompt"),
     **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
-    **dict.fromkeys(("max_prompt_length", "random_input_len"), "prompt_tokens"),
+    **dict.fromkeys(("max_prompt_length", "random_input_len", "synthetic_input_tokens_mean"), "prompt_tokens"),
     "lora_alpha": "alpha",
-    **dict.fromkeys(("dim", "lora_dim", "lora_r", "lora_rank"), "rank"),
+    **dict.fromkeys(("dim", "lora_dim", "lora_r", "lora_rank", "max_lora_rank"), "rank"),
     **dict.fromkeys(("max_concurrency", "users"), "concurrency"),
-    **dict.fromkeys(("max_response_length", "random_output_len"), "output_tokens"),
+    **dict.fromkeys(("max_response_length", "output_tokens_mean", "random_output_len"), "output_tokens"),
     "max_requests": "requests",
     "max_seconds": "duration_s",
     **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
@@ -109,8 +111,9 @@ OTHER_KEYS = {
     "npus": "devices",
     "num_gpus": "devices",
     **dict.fromkeys(("num_iterations", "num_iters"), "iterations"),
+    "num_iters_warmup": "warmup_iterations",
     **dict.fromkeys(("batch", "num_prompts"), "prompts"),
-    "num_requests": "requests",
+    **dict.fromkeys(("num_requests", "request_count"), "requests"),
     "percentile": "attainment",
     "qps": "request_rate",
     "r": "rank",
@@ -153,7 +156,7 @@ OF_PEFT = {
 """PEFT's names of an adapter's settings that `lora` lacks -> problem, and remedy."""
 
 
-_NAMES = re.compile(r"""[^]['",; ]+""")
+_NAMES = re.compile(r"""[^][()'",; ]+""")
 """Names in a text that should be a list of them."""
 
 NAMED = {
@@ -766,6 +769,9 @@ def _of_others(place: tuple[int | str, ...], key: str, value: Any) -> str:
 
 def load_in(value: Any) -> Mapping[str, Any]:
     """Return the keys of a workload that `value` has by the names of others, as a mapping or name=number,...."""
+    if isinstance(value, str) and value.startswith("{"):
+        with suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in re.split(r"[,; ]+", value.strip())]
         value = {name: int(number) for name, _, number in pairs if number.isdecimal()}

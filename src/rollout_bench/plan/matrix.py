@@ -32,6 +32,7 @@ from rollout_bench.plan.checks import (
     check_data_parallel,
     check_effects,
     check_engine_args,
+    check_heads,
     check_lengths,
     check_lora,
     check_model_base,
@@ -450,6 +451,7 @@ def _checked_experiment(config: Config, spec: Spec, load: CheckedLoad) -> Experi
         )
     check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
+    check_heads(spec, Path(path))
     if (unfit := planning.skip_reason(spec, path, config)) is not None:
         raise UnmeasurableError(*unfit)
     check_weights_format(spec, Path(path))

@@ -75,6 +75,8 @@ _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at th
 _A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
 _NUMBERS = "leave it out: every run writes results/summary.json"
 
+_RANKS = ("--lora-rank", "--max-lora-rank")
+
 _FORMS = ("--backend", "--endpoint-type", "--request-format", "--request-type")
 
 _WITH = {
@@ -93,6 +95,7 @@ _OF_OTHERS = {
     **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
+    "--config-name": "leave it out: config files stand after --configfile",
     "--multirun": "write --config 'sweep={max_num_seqs: [4, 16]}'",
     "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
@@ -138,15 +141,20 @@ def _is_value(word: str) -> bool:
     return "=" in word and word.partition("=")[0] in Config.model_fields
 
 
-def _check_target(word: str) -> None:
-    if _is_value(word):
-        raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(word)}")
+def _of_target(word: str) -> str:
+    """Return the remedy for a value among the targets; empty for others."""
     plain = word.lstrip("+")  # as hydra adds keys
     key, equals, value = plain.partition("=")
-    if plain != word and _is_value(plain):
-        raise UserError(f"{word}: is a value of the config, not a target", f"write --config {shlex.quote(plain)}")
-    if equals and (remedy := _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())):
-        raise UserError(f"{word}: is a value, not a target", remedy)
+    if _is_value(plain):
+        return f"write --config {shlex.quote(plain)}"
+    is_option = key.startswith("-") or not equals
+    return "" if is_option else _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
+
+
+def _check_target(word: str, words: Sequence[str]) -> None:
+    if remedy := _of_target(word):
+        kind = "a value of the config" if _is_value(word.lstrip("+")) else "a value"
+        raise UserError(f"{word}: is {kind}, not a target", _together([remedy, *map(_of_target, words)]))
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         config_file(word)
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
@@ -214,7 +222,7 @@ def check_words(words: Sequence[str]) -> None:
     targets = _check_options(words) if options - {"-n", "--dry-run"} else others
     _check_folder(given.directory)
     for word in others:
-        _check_target(word)
+        _check_target(word, others)
     for target in targets if _is_our_workflow(words) else ():
         if not target.startswith("-"):
             _check_made(target)
@@ -222,6 +230,9 @@ def check_words(words: Sequence[str]) -> None:
         check_config_file(file)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
+    names = [entry.partition("=")[0] for entry in given.config]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
 
 
 def _check_folder(folder: Path) -> None:
@@ -249,8 +260,7 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     if key.startswith("+"):  # as hydra adds keys
         raise UserError(f"--config {entry}: a key has no + here", f"write --config {shlex.quote(entry.lstrip('+'))}")
     name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
-    if name not in Config.model_fields and (remedy := _below(f"--{name}", f"--x={value}", ())):
-        raise UserError(f"--config {entry}: {name!r} is no key", remedy)
+    _check_name(name, text, entries, entry)
     if len(key) == 1 or (name != key and name not in Config.model_fields):  # to Snakemake no name of a value
         read_config({name: value_of(value)}, {name: value})
     if not _KEY.fullmatch(key):
@@ -278,11 +288,23 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
             raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
 
 
+def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
+    """Refuse the `entry` of `entries` whose name is none of a key, or that has a key below it and no braces."""
+    if name not in Config.model_fields and (remedy := _of_target(entry)):
+        raise UserError(f"--config {entry}: {name!r} is no key", _together([remedy, *map(_of_target, entries)]))
+    field = Config.model_fields.get(name)
+    if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
+        meant = shlex.quote(f"{name}={{{inner[1]}: {inner[2]}}}")
+        raise UserError(f"--config {entry}: has a value below {name}", f"write --config {meant}")
+
+
 def _of_load(top: str, below: Sequence[str], value: str) -> str:
     """Return the remedy for a path of keys that means one of a load, as rollout.n does; empty if it means another."""
     field = Config.model_fields.get(top)
     known = {key for model in models_in(field.annotation) for key in model.model_fields} if field else set()
     meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
+    if top == "workload_settings" and below[:2] == [_first_load(), "online"] and len(below) == 3:
+        return _load_with(below[2], value)
     if not below or top in NAMED or top == "sweep" or below[0] in known:
         return ""
     return _load_with(meant, value)
@@ -384,7 +406,7 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
         _refuse_option(f"the value of an option can't be read: {error}", words)
     for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
         for profile in [profiles] if isinstance(profiles, str) else profiles or ():
-            _check_profile(option, profile)
+            _check_profile(option, profile, words)
     _check_known(others, words, known)
     return list(given.targets)
 
@@ -406,7 +428,11 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
         if option not in known and (foreign := _foreign(word, words)):
-            remedies = [_foreign(other, words) for other in words if other.partition("=")[0] not in known]
+            remedies = [
+                _foreign(other, words)
+                for other in words
+                if other.partition("=")[0] not in known or _value_after(other, words) in PROFILES
+            ]
             raise UserError(f"{option}: there is no such option", _together([foreign, *remedies]))
 
 
@@ -426,8 +452,13 @@ def _together(remedies: Sequence[str]) -> str:
     if len(entries) < 2 or not remedies[0].startswith("write --config "):
         return remedies[0]
     merged: dict[str, Any] = {}
-    for key, _, text in (entry.partition("=") for given in entries for entry in given):
-        update_config(merged, {key: yaml.safe_load(text)})
+    # those with more keys first: others may say what these only derive
+    entries.sort(key=lambda given: -sum(entry.count(":") for entry in given))
+    try:
+        for key, _, text in (entry.partition("=") for given in entries for entry in given):
+            update_config(merged, {key: yaml.safe_load(text)})
+    except yaml.YAMLError:  # of another entry
+        return remedies[0]
     return f"write --config {shlex.join(f'{key}={flow(value)}' for key, value in merged.items())}"
 
 
@@ -467,14 +498,12 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     if key in _DATA:
         lengths = _lengths(value, words)
         load = lengths or f"dataset: {{{_file(value, words)}}}"
-        begin, more = "write" if lengths else "docs/loads.md has the formats: write", ""
-    elif key in ("profile", "rate_type") and value in PROFILES:
-        rate, (pacing, usual) = typed(_value_after("--rate", words)), next(iter(PROFILES[value].items()))
-        load, begin = f"online: {flow({pacing: rate if isinstance(rate, int | float) else usual})}", "write"
-        more = " 'modes=[online]'"
-    else:
-        return ""
-    return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'{more}"
+        begin = "write" if lengths else "docs/loads.md has the formats: write"
+        return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'"
+    if key in ("profile", "rate_type") and value in PROFILES:
+        rate, (pacing, usual) = _value_after("--rate", words), next(iter(PROFILES[value].items()))
+        return _load_with(pacing, str(usual) if isinstance(_values(rate), str) else rate)
+    return ""
 
 
 def _lengths(value: str, words: Sequence[str]) -> str:
@@ -512,8 +541,11 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
         return ""
     if re.match("https?://", value):
         url = re.sub(r"(://[^/]+)/?$", r"\1/v1", value)
-        return f"write `rollout-bench init --from endpoint {shlex.quote(url)}`, which writes config.yaml"
+        model = "" if (named := _value_after("--model", words)) == "VALUE" else f" {shlex.quote(named)}"
+        return f"write `rollout-bench init --from endpoint {shlex.quote(url)}{model}`, which writes config.yaml"
     meant = meant.removeprefix("no_")
+    if meant in ENGINE_ARGS and _default().get("endpoints") and not _default().get("models"):
+        return "leave it out: a server has the engine arguments that it was started with"
     if meant in ENGINE_ARGS:
         is_switch = re.match("enable_|disable_|enforce_|trust_|async_", meant) and value == "VALUE"
         value = str(not key.startswith("no_")).lower() if is_switch else value
@@ -521,7 +553,8 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
             return f"write --config {shlex.quote(f'sweep={flow({meant: several})}')}"
         return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
     if meant == "lora" and not value.startswith("{"):
-        return "write --config 'lora={rank: 16}'"
+        ranks = (_value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
+        return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"
     if meant in Config.model_fields:
         return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
     paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
@@ -533,12 +566,13 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     return _load_with(meant, value)
 
 
-def _check_profile(option: str, name: str) -> None:
+def _check_profile(option: str, name: str, words: Sequence[str]) -> None:
     """Refuse a profile that is nowhere; the package's are named by their folder."""
     from snakemake.cli import get_profile_dir
 
-    if name in PROFILES and (remedy := _below(option, f"{option}={name}", ())):
-        raise UserError(f"{option} {name}: is a profile of guidellm's", remedy)
+    if name in PROFILES and (remedy := _below(option, f"{option}={name}", words)):
+        others = [_foreign(word, words) for word in words if word.startswith("--") and not word.startswith(option)]
+        raise UserError(f"{option} {name}: is a profile of guidellm's", _together([remedy, *others]))
     places = [name, str(Path("profiles") / name)] if option == "--workflow-profile" else [name]
     if name == "none" or any(map(get_profile_dir, places)):
         return

@@ -17,6 +17,7 @@ from rollout_bench.contracts.block_flags import decided_flags, which
 from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
 from rollout_bench.contracts.record import Flag, Launched, Record
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.progress import VIEW, rate, say
@@ -228,8 +229,8 @@ class RunState:
         """Return the seconds until all launches are measured, None before anything is known.
 
         A job takes as long as the last one of the same experiments, else as launches of earlier runs, else as the loads
-        that it sends, else as those that are measured now without the import, which the first job makes for all where
-        engines are forked.
+        that a server gets, else as those that are measured now without the import, which the first job makes for all
+        where engines are forked.
         """
         running = self._running
         left_of_jobs = {mark: self._left_of(job, now) for mark, job in running.items()}
@@ -253,8 +254,13 @@ class RunState:
     def _expected_s(self, job: ScheduledJob) -> float | None:
         if (took_s := self._took_s.get(_kind(job))) is not None:
             return took_s
-        expected = [self._expected_s_of(one) or loads_s(one.experiment.spec) or None for one in job.launches]
+        expected = [self._expected_s_of(one) or _loads_s(one.experiment.spec) for one in job.launches]
         return None if None in expected else sum(seconds or 0.0 for seconds in expected)
+
+
+def _loads_s(spec: Spec) -> float | None:
+    """Return the seconds of the loads of a server that is up; None for others, whose engines start first."""
+    return (loads_s(spec) or None) if spec.endpoint is not None else None
 
 
 def _names(job: ScheduledJob) -> dict[str, str]:

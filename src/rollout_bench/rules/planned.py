@@ -97,7 +97,9 @@ def _naming_source(given: Any) -> Iterator[None]:
 
 def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
     """Return what is typed after --config in place of a `remedy` such as `write prompts: 8` for the key at `place`."""
-    found = re.fullmatch(r"write (\w+): (.+)", remedy)
+    if both := re.fullmatch(r"write (models): (\[.*\]) and (model_settings): (\{.*\})", remedy):
+        return f"write --config {both[1]}={shlex.quote(both[2])} {both[3]}={shlex.quote(both[4])}"
+    found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
     keys, held = list[str](), typed(without_secrets(config, of_config)[0])
     merged = copy.deepcopy(held)
     while isinstance(held, Mapping):
@@ -107,10 +109,14 @@ def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
         keys, place, held = [*keys, key], place.removeprefix(key)[1:], held[key]
     if found is None or not keys or found[1] != keys[-1]:
         return remedy
+    try:
+        value = typed(yaml.safe_load(found[2]))
+    except yaml.YAMLError:  # words that say more
+        return remedy
     inner = merged
     for key in keys[:-1]:
         inner = inner[key]
-    inner[keys[-1]] = yaml.safe_load(found[2])
+    inner[keys[-1]] = value
     return f"write --config {shlex.quote(f'{keys[0]}={flow(merged[keys[0]])}')}"
 
 
@@ -154,6 +160,12 @@ def _plan_of_call(
             "--config quants: no engine is started here, and a server has the quantization that it was started with",
             f"leave it out; endpoints.{next(iter(config.endpoints), 'NAME')}.quant names the server's for the tables",
         )
+    for file in given.configfiles:
+        if key := next((key for key, value in load(file).items() if value == {} and merged.get(key)), None):
+            raise UserError(
+                f"{name_of(file)}: {key}: {{}} is laid over the keys of another file, and takes none back",
+                f"write {key}: null, or leave it out",
+            )
     engine = _engine_of(config, is_check=is_check)
     _refuse_automatic_model_elsewhere(config, on_cluster)
     matrix = expand(config, engine)

@@ -313,6 +313,38 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "{prompts: 18, online: {duration_s: 9, request_rate: 4}}}' '",
         ),
         (
+            ["--config", "workload_settings.demo.online.request_rate=4"],
+            "'workload_settings.demo.online.request_rate' is no key",
+            "{demo: {online: {request_rate: 4}}}' 'modes=[online]'",
+        ),
+        (
+            ["--config-name", "one"],
+            "--config-name: there is no such option",
+            "leave it out: config files stand after --configfile",
+        ),
+        (
+            ["--num-iters", "5", "--num-iters-warmup", "2"],
+            "--num-iters: there is",
+            "--config iterations=5 warmup_iterations=2",
+        ),
+        (
+            ["--enable-lora", "--max-lora-rank", "32"],
+            "--enable-lora: there is no such",
+            "write --config 'lora={rank: 32}'",
+        ),
+        (
+            ["--config", "launches=4", "n=8", "max_num_seqs=4"],
+            "'n' is no key",
+            "'workload_settings={demo: {samples_per_prompt: 8}}' 'engine_args={max_num_seqs: 4}' launches=4",
+        ),
+        (
+            ["launches=4", "quants=[bf16]"],
+            "launches=4: is a value of the config",
+            "write --config launches=4 'quants=[bf16]'",
+        ),
+        (["--config", "sweep=max_num_seqs=[2,4]"], "has a value below sweep", "'sweep={max_num_seqs: [2,4]}'"),
+        (["--config", "launches=4", "launches=5"], "launches: stands twice", "write it once"),
+        (
             ["--multirun"],
             "--multirun: there is no such option",
             "write --config 'sweep={max_num_seqs: [4, 16]}'",
@@ -407,6 +439,16 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
         ("--request-rate 1,2,6 --x", "{asked: {online: {request_rate: [1, 2, 6], requests: [60, 120, 360]}}}"),
         ("--concurrency 1,2 --x", "{asked: {online: {concurrency: [1, 2], requests: 480, request_rate: inf}}}"),
         ("--request-rate 4 --num-prompts", "{asked: {online: {request_rate: 4, requests: 30}}}"),
+        ("--request-rate 4 --max-concurrency", "{asked: {online: {concurrency: 30, requests: 480, request_rate: 4}}}"),
+        ("--profile constant --rate 4 --max-requests", "{asked: {online: {request_rate: 4, requests: 30}}}"),
+        (
+            "--rate-type concurrent --rate 4 --max-seconds",
+            "{asked: {online: {concurrency: 4, requests: null, request_rate: inf, duration_s: 30}}}",
+        ),
+        (
+            "--data {'prompt_tokens':9,'output_tokens':8} --max-requests",
+            "{asked: {prompt_tokens: 9, output_tokens: 8, online: {requests: 30}}}",
+        ),
         ("--backend openai-chat --n", "{asked: {online: {api: chat}, samples_per_prompt: 30}}"),
         ("--input-len 128 --output-len", "{asked: {prompt_tokens: 128, output_tokens: 30}}"),
     ],

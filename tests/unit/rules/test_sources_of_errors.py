@@ -20,6 +20,11 @@ from rollout_bench.rules.planned import plan_of_call
         ([{"launches": 2}], {"launches": 0}, "--config: launches: "),
         ([{"workload_settings": {"demo": {"prompts": 0}}}], {}, "0.yaml: workload_settings.demo.prompts: "),
         ([{"launches": 2}], {"models": []}, "--config: models: "),
+        (
+            [{"sweep": {"max_num_seqs": [4, 8]}}, {"sweep": {}}],
+            {},
+            "1.yaml: sweep: {} is laid over the keys of another",
+        ),
     ],
 )
 def test_an_error_names_what_sets_the_value(
@@ -46,6 +51,12 @@ def test_an_error_names_what_sets_the_value(
     ("config", "remedy"),
     [
         ({"launches": "three"}, "launches=3"),
+        ({"models": "Qwen/Qwen3-8B"}, "'models=[Qwen/Qwen3-8B]'"),
+        (
+            {"models": ["Qwen/Qwen3-8B"]},
+            "models='[qwen3-8b]' model_settings='{qwen3-8b: {weights: {bf16: '\"'\"'hub:Qwen/Qwen3-8B'\"'\"'}}}'",
+        ),
+        ({"quants": "(bf16,w8a8)"}, "'quants=[bf16, w8a8]'"),
         (
             {"workload_settings": {"demo": {"prompts": "1e3", "samples_per_prompt": "2"}}},
             "'workload_settings={demo: {prompts: 1000, samples_per_prompt: 2}}'",
