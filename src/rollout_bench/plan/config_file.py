@@ -36,6 +36,7 @@ _OTHER_NAMES = {
     "e2e": "e2el_s",
     "float8": "float8_e4m3fn",
     "fp8": "float8_e4m3fn",
+    "int4": "int32",  # eight of which are packed in one
     "latency": "e2el_s",
     "throughput": "output_tokens_per_s",
     "tok/s": "output_tokens_per_s",
