@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from typing import NoReturn
 
 from rollout_bench import __version__
@@ -71,7 +72,9 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
-        url = next((re.sub(r"(://[^/]+)/?$", r"\1/v1", one) for one in argv if re.match("https?://", one)), "")
+        named = [place for option, place in pairwise(argv) if option in ("--url", "-u") and "://" not in place]
+        urls = (one for one in (*argv, *(f"http://{place}" for place in named)) if re.match("https?://", one))
+        url = next((re.sub(r"(://[^/]+)/?$", r"\1/v1", one) for one in urls), "")
         other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
         if word == "help" and argv:
             other = f"{NAME} {argv[0]} --help"

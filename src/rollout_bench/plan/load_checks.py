@@ -259,7 +259,7 @@ def _check_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | No
             f"config: {where}.online.conversations: rotating: the workload has no turns",
             "leave it out, or write turns: {count: 3, tool_ms: 1, tool_tokens: 64}",
         )
-    for point in load.online.points:  # no prompt is sent twice in an iteration
+    for point in sorted(load.online.points, key=lambda one: -(one.due_requests or 0)):  # no prompt is sent twice
         due = None if point.conversations else point.due_requests
         if due is not None and due > drawn:
             raise UserError(

@@ -293,8 +293,7 @@ class _Rates:
 
     def _limits_sentence(self) -> str:
         kept, behind = _ends(self.rated, self.states)
-        limits = " and ".join(_limits_of(self._slo))
-        limits_text = f"the limits ({limits} for {plain_percent(self._slo.attainment)} of the requests)"
+        limits_text = _limits_text(self._slo)
         if kept and behind:
             return (
                 f"meets {limits_text} at {_load(kept)}{_met_share(kept)}, not at {_number(behind)}{_met_share(behind)}"
@@ -356,17 +355,31 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
 def _service(every: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
     loads = [row for row in every if row.used]
     if not _ordered(loads):
-        best = max(loads, key=lambda row: row.values["output_tokens_per_s"])
-        of = f", the most of {len(loads)} loads" if len(loads) > 1 else ""
-        rate = best.values.get("completed_requests_per_s")
-        answers = "" if rate is None else f"{number(rate, 3)} req/s, "
-        tokens = f"{answers}{number(best.values['output_tokens_per_s'], 4)} output tok/s"
-        details = "; ".join(filter(None, (_at(best, latencies), _within(best, slo))))
-        return f"answers {tokens} with {_load(best)}{of}{': ' * bool(details)}{details}"
+        return _without_rates(loads, latencies, slo)
     rates = _Rates(every, slo)
     details = _at(rates.best, latencies)
     where = f"; at {_load(rates.best)}" if details and len(rates.rated) + len(rates.invalid) > 1 else ""
     return f"{rates.sentence()}{where}{': ' * bool(details)}{details}"
+
+
+def _without_rates(loads: Sequence[Row], latencies: Latencies, slo: Slo) -> str:
+    """Return with how many requests at once a server meets the limits, and what it answers then, or else at most."""
+    ranked = sorted(loads, key=lambda row: _point(row).weight)
+    kept, behind = _ends(ranked, [_met(row, slo) for row in ranked]) if len(loads) > 1 else (None, None)
+    most = max(loads, key=lambda row: row.values["output_tokens_per_s"])
+    told = kept or most
+    of = f", the most of {len(loads)} loads" if len(loads) > 1 and told is most else ""
+    rate = told.values.get("completed_requests_per_s")
+    answers = "" if rate is None else f"{number(rate, 3)} req/s, "
+    tokens = f"{answers}{number(told.values['output_tokens_per_s'], 4)} output tok/s"
+    within = "" if kept or behind else _within(told, slo)
+    details = "; ".join(filter(None, (_at(told, latencies), within)))
+    text = f"answers {tokens} with {_load(told)}{of}{': ' * bool(details)}{details}"
+    missed = behind and f"{_load(behind)}{_met_share(behind)}"
+    if kept:
+        not_with = f", not with {missed}" if missed else ""
+        return f"meets {_limits_text(slo)} with {_load(kept)}{_met_share(kept)}{not_with}; it {text}"
+    return f"does not meet {_limits_text(slo)} with {missed}; it {text}" if missed else text
 
 
 def _requests_needed(row: Row, lightest: Row) -> int:
@@ -405,6 +418,10 @@ def _percentiles(row: Row, latencies: Latencies) -> Iterator[str]:
 def _within(row: Row, slo: Slo) -> str:
     share = row.values.get("within_limits_share")
     return "" if share is None else f"{100 * share:.0f} % of requests met the limits ({', '.join(_limits_of(slo))})"
+
+
+def _limits_text(slo: Slo) -> str:
+    return f"the limits ({' and '.join(_limits_of(slo))} for {plain_percent(slo.attainment)} of the requests)"
 
 
 def _limits_of(slo: Slo) -> list[str]:

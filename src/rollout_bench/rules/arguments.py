@@ -96,7 +96,7 @@ _OF_OTHERS = {
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
     "--config-name": "leave it out: config files stand after --configfile",
-    "--multirun": "write --config 'sweep={max_num_seqs: [4, 16]}'",
+    "--multirun": "leave it out: sweep={KEY: [VALUE, VALUE]} measures several values of a key",
     "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
@@ -492,9 +492,9 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     servers = list(_default().get("endpoints") or ()) if key == "model" else []
     if servers:
         return f"write --config {shlex.quote(f'endpoints={{{servers[0]}: {{model: {value}}}}}')}"
-    if key in ("model", "models") and (path := hub_name(value)) and (name := name_made_of(path)):
-        weights = f"model_settings={{{name}: {{weights: {{bf16: hub:{path}}}}}}}"
-        return f"write --config 'models=[{name}]' '{weights}'"
+    place = value if value.startswith(("/", "~", "./")) else f"hub:{path}" if (path := hub_name(value)) else ""
+    if key in ("model", "models") and place and (name := name_made_of(place.removeprefix("hub:"))):
+        return f"write --config 'models=[{name}]' 'model_settings={{{name}: {{weights: {{bf16: {place}}}}}}}'"
     if key in _DATA:
         lengths = _lengths(value, words)
         load = lengths or f"dataset: {{{_file(value, words)}}}"

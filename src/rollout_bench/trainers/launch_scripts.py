@@ -406,7 +406,8 @@ def _assigned_line(
         raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {names}", remedy)
     taken = dict.fromkeys(one for _, word in matters for one in word.taken)
     shown = [f"{one.partition('=')[0]}=..." if may_be_secret(*one.split("=", 1)) else one for one in taken]
-    return f"Values of variables, none from the environment: {', '.join(shown)}." if taken else ""
+    home = " but HOME" if any(str(Path.home()) in one for one in shown) else ""
+    return f"Values of variables, none from the environment{home}: {', '.join(shown)}." if taken else ""
 
 
 def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyRegistry) -> list[str]:

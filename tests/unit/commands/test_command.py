@@ -80,6 +80,8 @@ def test_a_shell_completes_commands_and_options(typed: str, completed: str, tmp_
 def test_an_address_leads_to_the_command_that_measures_a_server() -> None:
     with refused("there is no command 'benchmark'", "write rollout-bench init --from endpoint http://h:8000/v1"):
         dispatch(["benchmark", "run", "--target", "http://h:8000/v1"])
+    with refused("there is no command 'profile'", "write rollout-bench init --from endpoint http://localhost:8000/v1"):
+        dispatch(["profile", "-m", "qwen", "--url", "localhost:8000"])
 
 
 def test_every_command_that_is_named_for_another_word_exists() -> None:

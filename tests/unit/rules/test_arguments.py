@@ -347,7 +347,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (
             ["--multirun"],
             "--multirun: there is no such option",
-            "write --config 'sweep={max_num_seqs: [4, 16]}'",
+            "leave it out: sweep={KEY: [VALUE, VALUE]} measures",
         ),
         (["max_num_seqs=4,16"], "max_num_seqs=4,16: is a value", "write --config 'sweep={max_num_seqs: [4, 16]}'"),
         (["++launches=4"], "++launches=4: is a value of the config", "write --config launches=4"),

@@ -258,6 +258,20 @@ def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    ("limit_ms", "words"),
+    [
+        (200, r"meets the limits \(.*\) with 8 at once \(\d+ %\), not with 24 at once \(\d+ %\); it answers .* with 8"),
+        (9000, r"meets the limits \(.*\) with 24 at once \(100 %\); it answers"),
+        (1, r"does not meet the limits \(.*\) with 2 at once \(0 %\); it answers .*, the most of 3 loads"),
+    ],
+)  # fmt: skip
+def test_limits_say_with_how_many_at_once_they_are_met(tmp_path: Path, limit_ms: float, words: str):
+    loads = [LoadPoint(concurrency=count) for count in (2, 8, 24)]
+    lead = summary(tmp_path, *loads, requests=256, ttft_ms=limit_ms).answers[0].lead
+    assert re.match(f"bf16 {words}", lead), lead
+
+
 def test_failed_requests_meet_no_limit(tmp_path: Path):
     lead = summary(tmp_path, *rates(4), server=Server(failing=4), ttft_ms=1000).answers[0].lead
     assert "does not meet the limits (TTFT 1000 ms for 90 % of the requests) at 4 req/s (75 %)" in lead, lead
