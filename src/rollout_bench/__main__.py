@@ -72,9 +72,11 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
+        from rollout_bench.plan.meant import api_meant  # not earlier: commands that there are need not wait for it
+
         named = [place for option, place in pairwise(argv) if option in ("--url", "-u") and "://" not in place]
         urls = (one for one in (*argv, *(f"http://{place}" for place in named)) if re.match("https?://", one))
-        url = next((re.sub(r"(://[^/]+)/?$", r"\1/v1", one) for one in urls), "")
+        url = next(map(api_meant, urls), "")
         other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
         if word == "help" and argv:
             other = f"{NAME} {argv[0]} --help"

@@ -9,15 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from snakemake.utils import update_config
-
 from rollout_bench.commands import environment
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.interrupts import status_of
 from rollout_bench.core.options import Parser
-from rollout_bench.core.places import CONFIG, CONFIGS, config_file, home
+from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.rules.arguments import check_words, load, read_call
+from rollout_bench.rules.arguments import check_words, read_call
 
 NEXT = """
 Next, with a load of your own, in a folder of its own:
@@ -34,9 +32,8 @@ What was measured is kept. To go on:
 def _check(words: Sequence[str]) -> None:
     """Refuse values that no config has, before anything is installed."""
     check_words(words)
-    merged = load(config_file(str(CONFIG)))
-    update_config(merged, given := read_call(words).config)
-    read_config(merged, given)
+    call = read_call([*words, "--configfile", str(CONFIG)])
+    read_config(call.merged(), call.config)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -102,8 +102,7 @@ _AGAIN = f"{_RUN}: it keeps what is measured; to measure all again, move results
 _EXAMPLE = f"{NAME} init --from example NAME: config/README.md lists them"
 
 OTHERS = {
-    **dict.fromkeys(("bench", "benchmark", "continue", "launch", "resume", "start"), _RUN),
-    **dict.fromkeys(("latency", "throughput"), _RUN),
+    **dict.fromkeys(("bench", "benchmark", "continue", "latency", "launch", "resume", "start", "throughput"), _RUN),
     "gate": f"{NAME} compare BASELINE results --fail-if default",
     "profile": f"{_RUN} --config 'modes=[profile]'",
     **dict.fromkeys(("clean", "rerun", "reset"), _AGAIN),

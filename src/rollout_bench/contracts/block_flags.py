@@ -12,7 +12,7 @@ with the longer iterations would decide.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, LostTime, lost_time
 from rollout_bench.contracts.record import Flag, Launched, Record
@@ -54,8 +54,7 @@ def _flag(limit: Limit, pooled: LostTime, most: LostTime, own: LostTime | None) 
     return Flag(code=limit.code, severity="invalid", sentence=sentence)
 
 
-def which(record: Launched) -> Which:
-    """Return the name of a launch among those of blocks."""
+def _which(record: Launched) -> Which:
     return record.key, record.launch
 
 
@@ -74,7 +73,17 @@ def decided_flags(records: Iterable[Record]) -> dict[Which, list[Flag]]:
     blocks = grouped(
         (record.block.id, record) for record in records if record.block is not None and is_decided_whole(record)
     )
-    return {which(one): flags for of in blocks.values() for one, flags in zip(of, _flags(of), strict=True)}
+    return {_which(one): flags for of in blocks.values() for one, flags in zip(of, _flags(of), strict=True)}
+
+
+def judged_flags(records: Iterable[Launched], decided: Mapping[Which, list[Flag]]) -> list[list[Flag]]:
+    """Return the flags of each of `records`: those `decided` with its block, or its own."""
+    return [decided.get(_which(record), record.validity) for record in records]
+
+
+def judged_together(records: Sequence[Launched]) -> list[list[Flag]]:
+    """Return the flags of each launch of a block, in any mode, as a summary has them."""
+    return judged_flags(records, decided_flags(one for one in records if isinstance(one, Record)))
 
 
 def is_decided_whole(record: Record) -> bool:

@@ -4,7 +4,7 @@ It has raw values only; derived values are computed when they are needed.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -575,6 +575,11 @@ class Flag(Strict):
     )
 
 
+def codes_against(flags: Iterable[Flag]) -> list[str]:
+    """Return the codes of `flags` that keep a whole launch out of comparisons, not only one of its loads."""
+    return [flag.code for flag in flags if flag.severity == "invalid" and flag.load is None]
+
+
 class Launched(Strict):
     """Fields of every record, whatever its mode: identity of the launch, its spec, machine and start."""
 
@@ -614,7 +619,7 @@ class Launched(Strict):
     @property
     def valid(self) -> bool:
         """Whether no flag keeps the whole launch out of comparisons; loads of a sweep may be out by themselves."""
-        return all(flag.severity != "invalid" or flag.load is not None for flag in self.validity)
+        return not codes_against(self.validity)
 
     @property
     def folders(self) -> list[str]:

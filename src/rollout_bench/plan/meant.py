@@ -74,6 +74,11 @@ def model_of_the_hub(text: str) -> str | None:
     return f"write models: [{name}] and model_settings: {{{name}: {{weights: {{bf16: 'hub:{path}'}}}}}}"
 
 
+def api_meant(url: str) -> str:
+    """Return the address of a server's API: /v1 of a server that is named without a path."""
+    return re.sub(r"(://[^/]+)/?$", r"\1/v1", url)
+
+
 def values_meant(key: str, value: Any, read: Mapping[str, Any]) -> Iterator[Any]:
     """Yield what `value` of the `key` may mean, the likeliest first; `read` is the config. Some fit no key."""
     if isinstance(value, str):

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout_bench.contracts.axes import AXES, names_of
-from rollout_bench.contracts.block_flags import decided_flags, which
+from rollout_bench.contracts.block_flags import judged_together
 from rollout_bench.contracts.failures import RecordScan, are_transient, has_failed, scan_record
-from rollout_bench.contracts.record import Launched, Record
+from rollout_bench.contracts.record import Launched, codes_against
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.store import read_launched, record_path
 from rollout_bench.core.errors import UserError
@@ -42,13 +42,10 @@ def _judged_together(
     for record, mode in modes.items():
         with suppress(UserError):
             made[record] = read_launched(state.path(record), mode)
-    decided = decided_flags(one for one in made.values() if isinstance(one, Record))
-    judged = {record: decided.get(which(one), one.validity) for record, one in made.items()}
-    codes = {
-        record: {flag.code for flag in flags if flag.severity == "invalid" and flag.load is None}
-        for record, flags in judged.items()
+    return {
+        record: replace(scans[record], is_transient=are_transient({*codes_against(flags)}))
+        for record, flags in zip(made, judged_together([*made.values()]), strict=True)
     }
-    return {record: replace(scans[record], is_transient=are_transient(of)) for record, of in codes.items()}
 
 
 def with_partners(state: ResultsState, doubtful: Container[str]) -> set[str]:

@@ -41,7 +41,7 @@ from rollout_bench.plan.config_file import (
     models_in,
     read_config,
 )
-from rollout_bench.plan.meant import hub_name
+from rollout_bench.plan.meant import api_meant, hub_name
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import OnlineLoad
 
@@ -406,7 +406,7 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
         _refuse_option(f"the value of an option can't be read: {error}", words)
     for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
         for profile in [profiles] if isinstance(profiles, str) else profiles or ():
-            _check_profile(option, profile, words)
+            _check_profile(option, profile)
     _check_known(others, words, known)
     return list(given.targets)
 
@@ -427,13 +427,19 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
         if option == "--mode" and (mode := _value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
-        if option not in known and (foreign := _foreign(word, words)):
-            remedies = [
-                _foreign(other, words)
-                for other in words
-                if other.partition("=")[0] not in known or _value_after(other, words) in PROFILES
-            ]
-            raise UserError(f"{option}: there is no such option", _together([foreign, *remedies]))
+    theirs = [word for word in words if word.partition("=")[0] not in known or _is_guidellms(word, words)]
+    remedies = {word: remedy for word in theirs if (remedy := _foreign(word, words))}
+    if remedies:
+        first = next(iter(remedies))
+        problem = f"{first.partition('=')[0]}: there is no such option"
+        if _is_guidellms(first, words):
+            problem = f"--profile {_value_after(first, words)}: is a profile of guidellm's"
+        raise UserError(problem, _together([*remedies.values()]))
+
+
+def _is_guidellms(word: str, words: Sequence[str]) -> bool:
+    """Return whether an option of Snakemake has a value of guidellm's."""
+    return word.partition("=")[0] == "--profile" and _value_after(word, words) in PROFILES
 
 
 def _foreign(word: str, words: Sequence[str]) -> str:
@@ -540,9 +546,9 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     if key in Config.model_fields:
         return ""
     if re.match("https?://", value):
-        url = re.sub(r"(://[^/]+)/?$", r"\1/v1", value)
         model = "" if (named := _value_after("--model", words)) == "VALUE" else f" {shlex.quote(named)}"
-        return f"write `rollout-bench init --from endpoint {shlex.quote(url)}{model}`, which writes config.yaml"
+        url = shlex.quote(api_meant(value))
+        return f"write `rollout-bench init --from endpoint {url}{model}`, which writes config.yaml"
     meant = meant.removeprefix("no_")
     if meant in ENGINE_ARGS and _default().get("endpoints") and not _default().get("models"):
         return "leave it out: a server has the engine arguments that it was started with"
@@ -566,13 +572,10 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
     return _load_with(meant, value)
 
 
-def _check_profile(option: str, name: str, words: Sequence[str]) -> None:
+def _check_profile(option: str, name: str) -> None:
     """Refuse a profile that is nowhere; the package's are named by their folder."""
     from snakemake.cli import get_profile_dir
 
-    if name in PROFILES and (remedy := _below(option, f"{option}={name}", words)):
-        others = [_foreign(word, words) for word in words if word.startswith("--") and not word.startswith(option)]
-        raise UserError(f"{option} {name}: is a profile of guidellm's", _together([remedy, *others]))
     places = [name, str(Path("profiles") / name)] if option == "--workflow-profile" else [name]
     if name == "none" or any(map(get_profile_dir, places)):
         return

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from rollout_bench.cluster.claims import running_launches
-from rollout_bench.contracts.block_flags import decided_flags, which
+from rollout_bench.contracts.block_flags import judged_together
 from rollout_bench.contracts.flags import FLAGS
 from rollout_bench.contracts.progress import WAITING, LaunchProgress
-from rollout_bench.contracts.record import Flag, Launched, Record
+from rollout_bench.contracts.record import Flag, Launched, codes_against
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
@@ -195,8 +195,7 @@ class RunState:
         modes = {record: self._plan.by_record[record][1].experiment.spec.mode for record in _names(job)}
         there = {record: mode for record, mode in modes.items() if self._path(record).is_file()}
         made = {record: read_launched(self._path(record), mode) for record, mode in there.items()}
-        decided = decided_flags(one for one in made.values() if isinstance(one, Record))
-        flags = {record: decided.get(which(one), one.validity) for record, one in made.items()}
+        flags = dict(zip(made, judged_together([*made.values()]), strict=True))
         results = ", ".join(
             f"{name} {self._of_record(made[record], flags[record]) if record in made else self._of_none(record)}"
             for record, name in _names(job).items()
@@ -215,7 +214,7 @@ class RunState:
     def _of_record(self, made: Launched, validity: Sequence[Flag]) -> str:
         """Count a launch that is measured, and return its speed and flags."""
         flags = ", ".join(dict.fromkeys(flag.code for flag in validity))
-        if invalid := [flag.code for flag in validity if flag.severity == "invalid" and flag.load is None]:
+        if invalid := codes_against(validity):
             self._invalid += 1
             flags = f"invalid: {flags}"
             self._disturbed_by = self._disturbed_by or next((code for code in invalid if FLAGS[code].disturbs), "")

@@ -1,6 +1,6 @@
 """The time left that a run tells, in a run of made blocks on a made clock."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,13 +8,14 @@ from synthetic_records import INVALID, disturbed, make_block, make_record, save
 from workspace import TINY
 
 from rollout_bench.contracts.progress import LaunchProgress
+from rollout_bench.contracts.record import Record
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PLAN
 from rollout_bench.plan.results_state import ResultsState
-from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
+from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledJob, schedule
 from rollout_bench.rules import live_view
 
 IMPORT_S, START_S, PASS_S, WARMUP, PASSES = 10.0, 3.0, 0.5, 1, 8
@@ -106,40 +107,42 @@ def test_moved_results_are_told_once_and_their_launches_are_unknown(
     assert state.lines()[0] == []
 
 
-def test_a_disturbed_launch_is_invalid_only_if_its_whole_block_is(
-    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Ends = Callable[[ScheduledJob, Sequence[Record]], tuple[list[str], list[str]]]
+
+
+@pytest.fixture
+def ends(plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
+    """Return what is printed when a job, which was seen to run, has ended with these records."""
     running: dict[str, tuple[LaunchProgress, None]] = {}
     monkeypatch.setattr(live_view, "running_launches", lambda _: running)
     state = live_view.RunState(ResultsState(plan, tmp_path), plan.by_record)
+    begun = LaunchProgress(text="pass", passes=WARMUP + PASSES, warmup=WARMUP), None
+
+    def end(job: ScheduledJob, records: Sequence[Record]) -> tuple[list[str], list[str]]:
+        running.update({str(Path(one.record).relative_to(RESULTS)): begun for one in job.launches})
+        state.lines()
+        save(tmp_path, *records)
+        running.clear()
+        return state.lines()
+
+    return end
+
+
+def test_a_disturbed_launch_is_invalid_only_if_its_whole_block_is(plan: Schedule, ends: Ends) -> None:
     job = next(iter(plan.jobs.values()))
-    running |= {str(Path(one.record).relative_to(RESULTS)): (LaunchProgress(text="pass"), None) for one in job.launches}
-    state.lines()
     first, *others = make_block([one.experiment.spec for one in job.launches], 0, [[400.0] * 3] * len(job.launches))
-    save(tmp_path, disturbed(first, 0.3), *(disturbed(one, 0.0) for one in others))
-    running.clear()
-    ended, shown = state.lines()
+    ended, shown = ends(job, [disturbed(first, 0.3), *(disturbed(one, 0.0) for one in others)])
     assert len(ended) == 1
     assert "400 tok/s (cpu_shared)" in ended[0]
     assert shown[-1].endswith("; 1 flagged")
 
 
-def test_a_launch_that_does_not_count_is_told_at_once_with_its_remedy(
-    plan: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running: dict[str, tuple[LaunchProgress, None]] = {}
-    monkeypatch.setattr(live_view, "running_launches", lambda _: running)
-    state = live_view.RunState(ResultsState(plan, tmp_path), plan.by_record)
+def test_a_launch_that_does_not_count_is_told_at_once_with_its_remedy(plan: Schedule, ends: Ends) -> None:
     first, second, *_ = plan.jobs.values()
-    begun, said = (LaunchProgress(text="pass", passes=WARMUP + PASSES, warmup=WARMUP), None), []
-    for job in (first, second):
-        running |= {str(Path(launch.record).relative_to(RESULTS)): begun for launch in job.launches}
-        state.lines()
-        for launch in job.launches:
-            save(tmp_path, make_record(launch.experiment.spec, launch.index, flags=[INVALID]))
-        running.clear()
-        said.append(state.lines())
-    (ended, shown), (later, _) = said
+    (ended, shown), (later, _) = (
+        ends(job, [make_record(one.experiment.spec, one.index, flags=[INVALID]) for one in job.launches])
+        for job in (first, second)
+    )
     assert "(invalid: cpu_shared)" in ended[0]
     assert ended[1] == (
         "other processes used the cores: such a launch is invalid, so it enters no number\n"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.contracts.block_flags import Which, decided_flags, which
+from rollout_bench.contracts.block_flags import Which, decided_flags, judged_flags
 from rollout_bench.contracts.record import Flag, Record
 
 
@@ -21,6 +21,6 @@ def with_blocks_decided(
 
 
 def _with_flags(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> Iterable[Record]:
-    for record in records:
-        flags = decided.get(which(record), record.validity)
+    records = list(records)
+    for record, flags in zip(records, judged_flags(records, decided), strict=True):
         yield record if flags == record.validity else record.model_copy(update={"validity": flags})
