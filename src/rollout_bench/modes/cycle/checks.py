@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec, tensor_parallel_size
 from rollout_bench.contracts.weights import SleepLevel
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.cycle.settings import CycleSettings, CycleSpec
@@ -38,6 +38,8 @@ class CyclePlanning(Planning):
                 "never measured that each takes its own",
                 f"set tensor_parallel_size instead, or leave {spec.mode} out of modes",
             )
+        if spec.of(CycleSpec).update == "ipc":
+            check_ipc(spec)
         if spec.lora is not None:
             if spec.of(CycleSpec).sleep == "2":
                 raise UserError(
@@ -58,8 +60,8 @@ class CyclePlanning(Planning):
         if spec.model.synthetic is not None or spec.lora is not None:
             return None
         model, quant = spec.model.name, spec.quant.name
-        if spec.of(CycleSpec).update == "reload":
-            reason = f"{model} has no second checkpoint that cycle.update: reload could take other weights from"
+        if (update := spec.of(CycleSpec).update) != "in_process":
+            reason = f"{model} has no second checkpoint that cycle.update: {update} could take other weights from"
             return reason, "set cycle.update: in_process"
         if spec.quant.weights_format != "bf16":
             return (
@@ -68,6 +70,17 @@ class CyclePlanning(Planning):
                 f"leave {quant} out of quants, or cycle out of modes",
             )
         return None
+
+
+def check_ipc(spec: Spec) -> None:
+    """Raise `UserError` if a trainer in one process cannot reach the engine through its device's memory."""
+    faults = {
+        f"goes through the memory of a CUDA device, and the platform is {spec.platform}": spec.platform != "cuda",
+        "brings all weights, and the engine has an adapter": spec.lora is not None,
+        "reaches one GPU from the trainer's process, and the engine has several": tensor_parallel_size(spec) > 1,
+    }
+    if fault := next((each for each, found in faults.items() if found), ""):
+        raise UserError(f"config: cycle.update: ipc: vLLM's weight transfer {fault}", "set cycle.update: in_process")
 
 
 PLANNING = CyclePlanning()

@@ -1,37 +1,24 @@
-"""A stand-in for the trainer inside vLLM's worker: it holds the trainer's weights.
-
-The tensors are bf16, lie in host memory, and have a checkpoint's names. Each rank holds the whole model, like a rank of
-verl after gathering all parameters; vLLM's loaders take each rank's part.
-"""
+"""A stand-in for the trainer inside vLLM's worker: it holds the trainer's weights, and hands them over there."""
 
 import inspect
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.checkpoints.weights import encode, random_weights
 from rollout_bench.contracts.weights import Weights
-from rollout_bench.measure.engine.buckets import BUCKET_BYTES, buckets
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
-
-Named = list[tuple[str, torch.Tensor]]
-"""Names and tensors, in the order of a checkpoint."""
-
-
-class WeightTransfer(TypedDict):
-    """The transfer of an update on one rank: times in seconds, bytes of the trainer's tensors, number of buckets."""
-
-    transfer_s: float
-    quantize_s: float
-    size_bytes: int
-    buckets: int
+from rollout_bench.modes.cycle.trainer import (
+    Named,
+    TrainerWeights,
+    WeightTransfer,
+    nothing_taken,
+    shifted_rows,
+    synchronize,
+)
 
 
 class TrainerStandIn(WeightProofs):
@@ -50,24 +37,18 @@ class TrainerStandIn(WeightProofs):
                 `shifted_rows` for the second set.
             weights_format: the engine's format.
         """
-        self._format = weights_format
-        self._specs = {} if shape is None else {spec.name: spec for spec in tensors(ResolvedShape(**shape))}
         if shape is None:
             first = self._read()
             second = [(name, shifted_rows(tensor)) for name, tensor in first]
+            self._trainer = TrainerWeights(first, second, weights_format)
         else:
-            model = ResolvedShape(**shape)
-            first, second = (
-                list(zip(self._specs, random_weights(self._specs.values(), each), strict=True))
-                for each in (model, model.other_weights())
-            )
-        self._sets: dict[Weights, Named] = {"first": first, "second": second}
-        return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
+            self._trainer = TrainerWeights.drawn(ResolvedShape(**shape), weights_format)
+        return self._trainer.held_bytes
 
     def rollout_bench_update(self, weights: Weights) -> WeightTransfer:
-        """Transfer the trainer's weights to vLLM in buckets of `BUCKET_BYTES`; return times and sizes."""
-        took = WeightTransfer(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
-        self._reload(weights_iterator=self._handed_over(weights, took))
+        """Transfer the trainer's weights to vLLM; return times and sizes."""
+        took = nothing_taken()
+        self._reload(weights_iterator=self._trainer.handed_over(weights, self.device, took))
         return took
 
     def rollout_bench_reload(self, folder: str) -> None:
@@ -113,34 +94,6 @@ class TrainerStandIn(WeightProofs):
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         synchronize(self.device)
 
-    def _handed_over(self, weights: Weights, took: WeightTransfer) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the tensors in the engine's format, made from copies on the engine's device; fill `took`."""
-        named = self._sets[weights]
-        # each tensor is copied on its own, so those of a bucket may differ in type
-        for places in buckets([("", tensor.nbytes) for _, tensor in named], BUCKET_BYTES):
-            bucket = [named[place] for place in places]
-            synchronize(self.device)  # vLLM's work on the previous bucket does not count here
-            began = time.monotonic()
-            copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
-            synchronize(self.device)
-            took["transfer_s"] += time.monotonic() - began
-            took["size_bytes"] += sum(tensor.nbytes for _, tensor in bucket)
-            took["buckets"] += 1
-            while copies:
-                yield from self._stored(*copies.pop(0), took)
-
-    def _stored(self, name: str, tensor: torch.Tensor, took: WeightTransfer) -> Iterable[tuple[str, torch.Tensor]]:
-        """Return the stored tensors, with names, for one bf16 tensor; unknown tensors are not quantized."""
-        spec = self._specs.get(name)
-        if spec is None or self._format == "bf16":
-            return [(name, tensor)]
-        synchronize(self.device)
-        began = time.monotonic()
-        stored = encode(spec, tensor, self._format).items()
-        synchronize(self.device)
-        took["quantize_s"] += time.monotonic() - began
-        return stored
-
     def _read(self) -> Named:
         """Return the tensors of the loaded checkpoint, read by vLLM's own loader."""
         return [(name, tensor.cpu().clone()) for name, tensor in self.checkpoint()]
@@ -151,20 +104,3 @@ class TrainerStandIn(WeightProofs):
             return None
         synchronize(self.device)
         return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
-
-
-def shifted_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Return `tensor` with its rows, or values, shifted by one; if this changes nothing, plus 1/4.
-
-    Norms that are all ones and biases that are all zero would not change by a shift. A scalar stays as it is.
-    """
-    if not tensor.dim():
-        return tensor
-    moved = tensor.roll(1, 0)
-    return moved + 0.25 if moved.is_floating_point() and torch.equal(moved, tensor) else moved
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has finished its work; a CPU has nothing to wait for."""
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize(device)

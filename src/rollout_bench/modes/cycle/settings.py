@@ -8,11 +8,12 @@ from rollout_bench.contracts.fields import Count, Strict
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
-UpdateMethod = Literal["reload", "in_process"]
+UpdateMethod = Literal["reload", "in_process", "ipc"]
 """Method of the weight sync.
 
 reload: vLLM reads a checkpoint in the engine's format from disk. in_process: the trainer's bf16 tensors are handed over
-in the engine's process, bucket by bucket, and quantized there if the engine's format needs it.
+in the engine's process, bucket by bucket, and quantized there if the engine's format needs it. ipc: likewise, by vLLM's
+own weight transfer, from a process beside the engine's on the same device.
 """
 
 
@@ -34,7 +35,7 @@ class CycleSettings(Strict):
         "in_process",
         description=(
             "Method of the weight sync: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
-            "a checkpoint in its own format)."
+            "a checkpoint in its own format), ipc (vLLM's own weight transfer, from another process on the same GPU)."
         ),
     )
 

@@ -1,20 +1,27 @@
 """Updates the engine's weights, or its adapter, by each `UpdateMethod`, through vLLM's own functions."""
 
+import base64
 import itertools
+import pickle
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.measure.engine.buckets import BUCKET_BYTES
 from rollout_bench.measure.engine.lora import adapter_request
 from rollout_bench.measure.engine.vllm import LoadedEngine
 from rollout_bench.modes.cycle.settings import CycleSpec, UpdateMethod
+from rollout_bench.modes.cycle.trainer import TrainerWeights, nothing_taken
 
 REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",
@@ -39,6 +46,12 @@ class WeightUpdates(ABC):
     clears_prefix_cache = True
     """Whether the trainer clears the prefix cache after the update."""
 
+    arguments: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that the engine needs for it."""
+
+    environment: ClassVar[Mapping[str, str]] = {}
+    """Variables that the engine needs for it."""
+
     def __init__(self, engine: LoadedEngine, spec: Spec, model: str) -> None:
         self._engine, self._llm, self._spec, self._model = engine, engine.llm, spec, model
         self.held_bytes = 0
@@ -62,8 +75,14 @@ class WeightUpdates(ABC):
 
     def _call_ranks(self, method: str, **arguments: Any) -> list[Any]:
         """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
-        try:
+        with self._refusals_told():
             answers: list[Any] = self._llm.collective_rpc(method, kwargs=arguments)
+        return answers
+
+    @contextmanager
+    def _refusals_told(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # from the worker through vLLM, of any type
             quant, message = self._spec.quant, f"{type(error).__name__}: {error}"
             if not REFUSALS.search(message) or DEVICE_ERROR in message:
@@ -74,7 +93,6 @@ class WeightUpdates(ABC):
                 "measure another quantization in mode cycle, or another version of vLLM; a rollout engine can't be "
                 "trained with this one",
             ) from error
-        return answers
 
 
 class Reload(WeightUpdates):
@@ -125,8 +143,86 @@ class InProcess(WeightUpdates):
         """Pass the trainer's tensors on; return the times of the slowest rank."""
         ranks = self._call_ranks("rollout_bench_update", weights=weights)
         slowest: dict[str, Any] = max(ranks, key=lambda rank: rank["transfer_s"] + rank["quantize_s"])
-        quantizes = self._spec.quant.weights_format != "bf16"
-        return slowest if quantizes else {**slowest, "quantize_s": None}
+        return self._known(slowest)
+
+    def _known(self, took: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of `WeightUpdate` for a transfer; only other formats than bf16 are quantized."""
+        return {**took, **({"quantize_s": None} if self._spec.quant.weights_format == "bf16" else {})}
+
+
+class Ipc(InProcess):
+    """vLLM's own weight transfer, in its four phases: CUDA IPC from a trainer in this process, beside the engine's."""
+
+    arguments: ClassVar = {"weight_transfer_config": {"backend": "ipc"}}
+    environment: ClassVar = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}  # vLLM pickles the handles
+
+    def prepare(self) -> None:
+        """Make the trainer's tensors in this process, and connect it to the engine."""
+        try:
+            from vllm.distributed.weight_transfer.base import WeightSource
+            from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+            from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+        except ImportError as error:
+            raise MeasuringFailed(
+                "engine_lacks_cycle",
+                f"{self._spec.engine.name} {self._spec.engine.version} lacks the trainer's side of weight transfer: "
+                f"{error}",
+                "set cycle.update: in_process, or measure with a newer version of vLLM",
+            ) from error
+        shape = self._spec.model.synthetic
+        assert shape is not None, "planning sees to it"
+        held = TrainerWeights.drawn(ResolvedShape(**shape), self._spec.quant.weights_format)
+        self.held_bytes = held.held_bytes
+        self._weights: Weights = "first"
+        self._took = nothing_taken()
+        updates, device = self, torch.device("cuda", torch.accelerator.current_device_index())
+
+        class Source(WeightSource):  # type: ignore[misc]
+            def metadata(self) -> Any:
+                raise NotImplementedError("packed IPC reads only the tensors")
+
+            def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+                return held.handed_over(updates._weights, device, updates._took)
+
+        how = IPCTrainerInitInfo(rank=0, packed=True, packed_buffer_size_bytes=BUCKET_BYTES)
+        client = WeightSyncClient(self._llm)
+        self._sender = WeightTransferTrainerFactory.trainer_init(how, client=client, source=Source())
+
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        """Let vLLM's sender do the update; return the times."""
+        self._weights, self._took = weights, nothing_taken()
+        with self._refusals_told():
+            self._sender.send_weights()
+        torch.accelerator.empty_cache()  # as verl: the engine shares the device
+        return self._known(self._took)
+
+
+class WeightSyncClient:
+    """The four phases of vLLM's weight transfer through an `LLM`; vLLM has clients over HTTP and Ray.
+
+    Args:
+        llm: vLLM's `LLM`.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Connect the engine to the trainer."""
+        self._llm.init_weight_transfer_engine({"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        """Begin an update."""
+        self._llm.start_weight_update()
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Let the engine take a bucket; a handle goes to its process as over HTTP."""
+        handles = base64.b64encode(pickle.dumps(update_info["ipc_handles"])).decode()
+        self._llm.update_weights({"update_info": {**update_info, "ipc_handles": None, "ipc_handles_pickled": handles}})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """End an update."""
+        self._llm.finish_weight_update()
 
 
 class NewAdapter(WeightUpdates):
@@ -170,13 +266,16 @@ class AdapterInMemory(NewAdapter):
         return {"size_bytes": self._bytes}
 
 
-METHODS: Mapping[UpdateMethod, tuple[type[WeightUpdates], type[WeightUpdates]]] = {
-    "reload": (Reload, NewAdapter),
-    "in_process": (InProcess, AdapterInMemory),
+METHODS: Mapping[tuple[UpdateMethod, bool], type[WeightUpdates]] = {
+    ("reload", False): Reload,
+    ("reload", True): NewAdapter,
+    ("in_process", False): InProcess,
+    ("in_process", True): AdapterInMemory,
+    ("ipc", False): Ipc,
 }
-"""Value of `CycleSpec.update` -> class of an update of all weights, and of one of an adapter."""
+"""Value of `CycleSpec.update`, and whether the engine has an adapter -> class of the update."""
 
 
-def updates_of(engine: LoadedEngine, spec: Spec, model: str) -> WeightUpdates:
+def updates_of(spec: Spec) -> type[WeightUpdates]:
     """Return what brings new weights to an engine, or a new adapter if it has one."""
-    return METHODS[spec.of(CycleSpec).update][spec.lora is not None](engine, spec, model)
+    return METHODS[spec.of(CycleSpec).update, spec.lora is not None]

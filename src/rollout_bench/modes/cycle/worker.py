@@ -1,5 +1,6 @@
 """Mode cycle in the engine process: generates as in offline mode, with a weight sync after each pass."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +31,12 @@ def measure(job: Job, context: EngineContext) -> None:
     spec = job.spec
     extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
     sleeps = {} if spec.of(CycleSpec).sleep == "none" else {"enable_sleep_mode": True}
-    engine = load_engine(job, context, worker_extension_cls=extension, **sleeps)
+    method = updates_of(spec)
+    os.environ.update(method.environment)
+    engine = load_engine(job, context, worker_extension_cls=extension, **sleeps, **method.arguments)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
-    updates = updates_of(engine, spec, job.model)
+    updates = method(engine, spec, job.model)
     updates.prepare()
     transitions = Transitions(engine, spec.of(CycleSpec), updates)
     proofs = Proofs(engine, norms=True, adapter=spec.lora is not None)

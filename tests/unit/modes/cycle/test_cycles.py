@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,10 +30,11 @@ from rollout_bench.measure.launch.recorder import CollectorContext
 from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.cycle import worker as cycle
 from rollout_bench.modes.cycle.collector import Collector, cycle_flags
-from rollout_bench.modes.cycle.extension import TrainerStandIn, shifted_rows
+from rollout_bench.modes.cycle.extension import TrainerStandIn
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.cycle.settings import CycleSpec
-from rollout_bench.modes.cycle.updates import InProcess, Reload
+from rollout_bench.modes.cycle.trainer import shifted_rows
+from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient
 from rollout_bench.modes.cycle.worker import Transitions
 
 PAUSE_S = 0.02
@@ -177,6 +179,17 @@ def test_a_format_refused_by_vllm_is_reported_as_not_updatable(method: type, err
     assert caught.value.category == "not_updatable"
     problem = f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
     assert caught.value.problem == problem
+
+
+def test_handles_reach_vllms_receiver_as_its_sender_gave_them(monkeypatch: pytest.MonkeyPatch):
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
+
+    monkeypatch.setenv(*next(iter(Ipc.environment.items())))
+    handle = {"GPU-1": (torch.Tensor, torch.Size([8]), torch.uint8, b"\0handle")}
+    bucket = {"names": ["a"], "dtype_names": ["bfloat16"], "shapes": [[4]], "tensor_sizes": [8]}
+    sent, taken = IPCWeightTransferUpdateInfo(**bucket, ipc_handles=handle), list[Any]()
+    WeightSyncClient(SimpleNamespace(update_weights=taken.append)).update_weights(asdict(sent))
+    assert IPCWeightTransferUpdateInfo(**json.loads(json.dumps(taken[0]))["update_info"]) == sent
 
 
 UNTIED = SyntheticModel(
