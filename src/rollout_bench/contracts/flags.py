@@ -45,6 +45,13 @@ _SHARED = (
         mended_by="use another vLLM, or leave rejection_sample_method out (the flag says what was accepted)",
     ),
     FlagKind(
+        "routing_not_proven",
+        "I",
+        found="the engine did not name the experts of all tokens",
+        remedy="use another vLLM, or leave `enable_return_routed_experts` out",
+        mended_by="use another vLLM, or leave enable_return_routed_experts out (the flag says what came back)",
+    ),
+    FlagKind(
         "token_count",
         "I, or W online",
         found="sequences or tokens are missing",

@@ -540,6 +540,11 @@ class _Iteration(_WithParts):
     graphs: GraphUse | None = absent(
         "Decode steps in captured graphs. Null where the engine does not say it, as on a CPU and behind a server."
     )
+    routed_bytes: int | None = absent(
+        "Bytes of the ids of experts that came back with the sequences, for a trainer that replays the router. Null if "
+        "none were asked for.",
+        ge=0,
+    )
     witness: Witness | None = absent(
         "Tokens and time from other sources, which `rollout-bench check --deep` compares. Null in earlier records, "
         "behind a server, in rollouts and with several replicas."
@@ -732,6 +737,8 @@ class SequenceRow(Strict):
         pattern="^[0-9a-f]{8}$",
     )
 
+    routed_tokens: int | None = absent("Tokens whose experts the engine named. Null if it named none.", ge=0)
+    routed_bytes: int | None = absent("Bytes of these ids. Null if it named none.", ge=0)
     turns: list[TurnRow] | None = absent(
         "Its turns: token counts of the row are sums over them, and its times from the first to the last. Null without "
         "turns."
@@ -746,6 +753,12 @@ class SequenceRow(Strict):
     def complete(self) -> bool:
         """Whether the request neither failed nor was cut."""
         return self.error is None and self.cut_s is None
+
+
+def routed_bytes_of(rows: Sequence[SequenceRow]) -> int | None:
+    """Return the bytes of all ids of experts that came back; None if none did."""
+    sizes = [row.routed_bytes for row in rows if row.routed_bytes is not None]
+    return sum(sizes) if sizes else None
 
 
 class Failure(Strict):

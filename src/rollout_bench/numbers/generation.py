@@ -7,6 +7,7 @@ RATES = "Rates"
 ENERGY = "Energy"
 DRAFTING = "Speculative decoding"
 GRAPHS = "Captured graphs"
+ROUTING = "Routed experts"
 
 GENERATION = (
     Number(
@@ -232,6 +233,20 @@ GRAPHS_USED = (
         denominator="padded_tokens",
         table=GRAPHS,
         factor=100,
+        digits=3,
+    ),
+)
+
+ROUTED = (
+    Number(
+        name="routed_bytes_per_token",
+        unit="B/token",
+        header="bytes per token",
+        definition="Bytes of the ids of experts that came back, for a trainer that replays the router, over all prompt "
+        "and output tokens.",
+        numerator="routed_bytes",
+        denominator="total_tokens",
+        table=ROUTING,
         digits=3,
     ),
 )

@@ -29,6 +29,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
         | (dict(of_mode.get()(iteration, record.spec)) if of_mode else {})
         | _drafted(iteration)
         | _in_graphs(iteration)
+        | ({} if iteration.routed_bytes is None else {"routed_bytes": iteration.routed_bytes})
         | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)
     ]

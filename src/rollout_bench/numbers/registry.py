@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from rollout_bench.contracts.fields import brackets, no_duplicates
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.numbers.generation import DRAFTS, ENERGY_USED, GENERATION, GRAPHS_USED
+from rollout_bench.numbers.generation import DRAFTS, ENERGY_USED, GENERATION, GRAPHS_USED, ROUTED
 from rollout_bench.numbers.launch import LAUNCH
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.replicas import REPLICAS
@@ -16,7 +16,7 @@ _OF_MODES: tuple[Number, ...] = tuple(
     number for mode in MODES.values() if mode.numbers for number in mode.numbers.get()
 )
 
-_ALL = (*GENERATION, *_OF_MODES, *SEQUENCES, *REPLICAS, *ENERGY_USED, *DRAFTS, *GRAPHS_USED, *LAUNCH)
+_ALL = (*GENERATION, *_OF_MODES, *SEQUENCES, *REPLICAS, *ENERGY_USED, *DRAFTS, *GRAPHS_USED, *ROUTED, *LAUNCH)
 
 NUMBERS = {number.name: number for number in _ALL}
 """Every number by its name, in the order of the columns of summary.csv."""

@@ -708,6 +708,7 @@ WITHOUT_EFFECT: dict[str, dict[str, str]] = {
     "cpu": {
         "VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu",
         "enable_sleep_mode": "vLLM has no sleep mode on cpu",
+        "enable_return_routed_experts": "vLLM's model runner on cpu returns no experts",
     },
 }
 """Platform -> variables and arguments without their documented effect there (vLLM 0.32, read), with the reason."""

@@ -10,7 +10,7 @@ from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import behind_server, lengths_differ
 from rollout_bench.core.numbers import MISSING, number
-from rollout_bench.numbers.generation import DRAFTING, ENERGY, GRAPHS, RATES, THROUGHPUT
+from rollout_bench.numbers.generation import DRAFTING, ENERGY, GRAPHS, RATES, ROUTING, THROUGHPUT
 from rollout_bench.numbers.launch import COST, START
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.replicas import BALANCE
@@ -28,7 +28,7 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import FLAGS, LAUNCHES, SETS, Column, Entry, View, view
 
-GENERATED = (THROUGHPUT, ANATOMY, BALANCE, RATES, ENERGY, DRAFTING, GRAPHS)
+GENERATED = (THROUGHPUT, ANATOMY, BALANCE, RATES, ENERGY, DRAFTING, GRAPHS, ROUTING)
 """Tables of what was generated, in every mode that repeats iterations."""
 
 OF_LAUNCH = (START, COST)

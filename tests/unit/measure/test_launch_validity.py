@@ -1,8 +1,10 @@
 """Doubts about a launch are raised when, and only when, there is a reason."""
 
 import contextlib
+from types import SimpleNamespace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from launching import online_spec, tiny_spec
 from planned import REPOSITORY, merged_with
@@ -19,9 +21,11 @@ from rollout_bench.contracts.record import (
     Iteration,
     SequenceRow,
     WeightBytes,
+    routed_bytes_of,
 )
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.engine.vllm import sequence_rows
 from rollout_bench.measure.launch.flags import (
     acceptance_flags,
     adapter_flags,
@@ -30,6 +34,7 @@ from rollout_bench.measure.launch.flags import (
     prefix_cache_flags,
     quant_flags,
     repeated_flags,
+    routed_flags,
     token_flags,
 )
 from rollout_bench.measure.launch.protocol import Job
@@ -39,7 +44,7 @@ from rollout_bench.modes.online.collector import load_flags
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.workloads.requests import Source
+from rollout_bench.workloads.requests import Request, Source
 
 SPEC = tiny_spec()
 ASKED = Source(SPEC.workload, 2048, "tiny").requests(0, 1)
@@ -318,3 +323,25 @@ def test_drafts_accepted_by_chance_must_be_as_many_as_asked(accepted: int, draft
         "acceptance_not_proven",
     ]
     assert acceptance_flags(drafting_spec({"method": "ngram"}), measured) == []
+
+
+ROUTED = tiny_spec(engine={"args": {**SPEC.engine.args, "enable_return_routed_experts": True}})
+
+
+@pytest.mark.parametrize(("named", "lacking"), [(145, 0), (144, 8), (None, 8)])
+def test_an_engine_that_replays_the_router_names_the_experts_of_all_tokens(named: int | None, lacking: int) -> None:
+    found = [row.model_copy(update={"routed_tokens": named}) for row in rows()]  # of 130 + 16, the last in no layer
+    flags = routed_flags(ROUTED, found)
+    assert [(flag.code, flag.severity) for flag in flags] == [("routing_not_proven", "invalid")] * bool(lacking)
+    assert all(flag.sentence.startswith(f"{lacking} of 8 sequences came without the experts") for flag in flags)
+    assert routed_flags(SPEC, rows()) == []
+
+
+def test_ids_of_experts_are_counted_with_the_sequence_that_they_belong_to() -> None:
+    experts = np.zeros((145, 48, 8), np.uint8)
+    completions = [SimpleNamespace(token_ids=[1] * 16, finish_reason="length", routed_experts=experts)] * 2
+    output = SimpleNamespace(outputs=completions, prompt_token_ids=[1] * 130, num_cached_tokens=0, metrics=None)
+    found = sequence_rows([output], [Request(prompt=0, sample=0, prompt_token_ids=[1] * 130, output_tokens=16)], 1, 0.0)
+    assert [(row.routed_tokens, row.routed_bytes) for row in found] == [(145, 145 * 48 * 8)] * 2
+    assert routed_bytes_of(found) == 2 * 145 * 48 * 8
+    assert routed_bytes_of(rows()) is None

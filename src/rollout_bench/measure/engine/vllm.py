@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness
+from rollout_bench.contracts.record import AdapterFacts, Drafting, Iteration, SequenceRow, Witness, routed_bytes_of
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.draft_models import args_with_draft
@@ -258,6 +258,7 @@ class LoadedEngine:
             output_tokens=sum(row.output_tokens for row in rows),
             drafting=drafting_of(risen) if drafts(self._spec) else None,
             graphs=self._statistics.graphs if self._statistics else None,
+            routed_bytes=routed_bytes_of(rows),
             witness=Witness(prompt_tokens=risen[PROMPT], output_tokens=risen[OUTPUT], raw_s=raw_s),
         )
         return Generated(began, iteration, rows, dict(risen))
@@ -345,6 +346,7 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
         alone = len(output.outputs) == 1  # vLLM keeps the statistics of only one of n samples in a request
         stats = output.metrics if alone else None
         for position, completion in enumerate(output.outputs):
+            routed = getattr(completion, "routed_experts", None)  # [tokens, layers, experts of a token]
             rows.append(
                 SequenceRow(
                     iteration=iteration,
@@ -354,6 +356,7 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
                     cached_prompt_tokens=output.num_cached_tokens if alone else None,
                     output_tokens=len(completion.token_ids),
                     finish_reason=completion.finish_reason,
+                    **({} if routed is None else {"routed_tokens": len(routed), "routed_bytes": routed.nbytes}),
                     **{
                         f"{name}_s": round(moment - began, 6)
                         for name in ("queued", "scheduled", "first_token", "last_token")

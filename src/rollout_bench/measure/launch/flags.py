@@ -302,6 +302,29 @@ def acceptance_flags(spec: Spec, measured: Sequence[Iteration]) -> list[Flag]:
     return [*flags, invalid("acceptance_not_proven", sentence)]
 
 
+def routed_flags(spec: Spec, rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag if the engine was asked for the experts of each token, and did not name all.
+
+    The last token of an answer goes through no layer, so it has none.
+
+    Args:
+        spec: the settings.
+        rows: the sequences of the iterations that count.
+    """
+    if not spec.engine.args.get("enable_return_routed_experts"):
+        return []
+    wanted = [row.prompt_tokens + row.output_tokens - len(row.turns or [row]) for row in rows]
+    lacking = sum((row.routed_tokens or 0) < tokens for row, tokens in zip(rows, wanted, strict=True))
+    if not lacking:
+        return []
+    named = sum(row.routed_tokens or 0 for row in rows)
+    sentence = (
+        f"{lacking} of {len(rows)} sequences came without the experts of all their tokens ({named:,d} of "
+        f"{sum(wanted):,d} tokens have them)."
+    )
+    return [invalid("routing_not_proven", sentence)]
+
+
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     """Return a flag if the loaded weights do not prove `quant`."""
     assert engine.weights_bytes_by_dtype is not None, "an engine of ours tells its weights"

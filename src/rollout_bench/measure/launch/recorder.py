@@ -36,6 +36,7 @@ from rollout_bench.measure.launch.flags import (
     batch_flags,
     fallback_flags,
     read_log,
+    routed_flags,
 )
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
@@ -206,8 +207,10 @@ class Measurement(RecordBuilder):
         """Return the flags that need the whole launch."""
         measured = [iteration for iteration in self.iterations if not iteration.warmup]
         counted = {iteration.index for iteration in measured}
+        rows = [row for row in self.sequences if row.iteration in counted]
         return [
-            *batch_flags(self.spec, [row for row in self.sequences if row.iteration in counted], facts),
+            *batch_flags(self.spec, rows, facts),
+            *routed_flags(self.spec, rows),
             *host_flags(self.spec.platform, [it.host for it in measured if it.host and self.spec.endpoint is None]),
             *device_flags([(it.index, use) for it in measured for use in it.devices or ()]),
             *apart_flags(measured),

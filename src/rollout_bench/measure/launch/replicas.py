@@ -17,6 +17,7 @@ from rollout_bench.contracts.record import (
     ReplicaPass,
     ReplicaStart,
     SequenceRow,
+    routed_bytes_of,
 )
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
@@ -84,6 +85,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
     sums = {
         "drafting": Drafting.together([done.iteration.drafting for done in passes]),
         "graphs": GraphUse.together([done.iteration.graphs for done in passes]),
+        "routed_bytes": routed_bytes_of(rows),
     }
     iteration = merged_iteration(first.index, first.warmup, parts).model_copy(update=sums)
     flags = _numbered_flags(done.flags for done in passes)

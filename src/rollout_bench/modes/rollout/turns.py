@@ -73,8 +73,14 @@ class Trajectory:
     def row(self) -> SequenceRow:
         """Its row: from its first turn to its last, with the sums of tokens."""
         cached = [turn.cached_prompt_tokens for turn in self.turns]
+        routed = {
+            name: None if None in values else sum(values)
+            for name in ("routed_tokens", "routed_bytes")
+            for values in ([getattr(row, name) for row in self.rows],)
+        }
         return self.rows[0].model_copy(
             update={
+                **routed,
                 "prompt_tokens": sum(turn.prompt_tokens for turn in self.turns),
                 "cached_prompt_tokens": None if None in cached else sum(tokens or 0 for tokens in cached),
                 "output_tokens": sum(turn.output_tokens for turn in self.turns),

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass
+from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, routed_bytes_of
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import cached_of, digest_of, passes
@@ -140,7 +140,7 @@ def iteration_event(share: Share, entry: AsyncEntry, spec: Spec, index: int, war
         kv_cache_peak=round(looks.kv_cache_peak, 6),
     ).model_copy(update=fields)
     iteration = merged_iteration(index, warmup, [part]).model_copy(
-        update={"drafting": entry.drafting(), "graphs": looks.graphs}
+        update={"drafting": entry.drafting(), "graphs": looks.graphs, "routed_bytes": routed_bytes_of(rows)}
     )
     flags = [
         *turn_flags(workload, [one for one in kept if not one.aborted], iteration),
