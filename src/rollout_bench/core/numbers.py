@@ -86,3 +86,10 @@ def sentence(text: str) -> str:
     """Return `text` with a full stop at its end, unless it ends with a punctuation mark."""
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: 40 s, 2 min, 3.5 h."""
+    if seconds < 90:
+        return f"{max(10 * round(seconds / 10), 10)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -240,7 +240,7 @@ GRAPHS_USED = (
 ROUTED = (
     Number(
         name="routed_bytes_per_token",
-        unit="B/token",
+        unit="bytes/token",
         header="bytes per token",
         definition="Bytes of the ids of experts that came back, for a trainer that replays the router, over all prompt "
         "and output tokens.",

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
@@ -21,11 +21,10 @@ from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
 from rollout_bench.contracts.failures import LASTING, fix_of, kind_of
-from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import uncompared
-from rollout_bench.core.mappings import grouped
+from rollout_bench.core.mappings import grouped, laid_over
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio, several
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.numbers.registry import NUMBERS
@@ -464,12 +463,12 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     if damaged := sum(len(row.experiment.damaged) for row in rows):
         yield f"{several(damaged, 'record')} cannot be read: see Damaged."
     few = [(row.label, row.comparison) for row in rows if row.comparison.carried_by_few]
-    if reversed_by_slow := [
-        f"{label} is {ratio(one.speedup)}x by a typical pass and {ratio(one.of_totals)}x by the time of all"
+    if by_slow := [
+        f"{label} is {ratio(one.speedup)}x by a typical pass and {ratio(one.of_totals)}x by the time of all passes"
         for label, one in few
         if one.of_totals is not None and one.speedup is not None
     ]:
-        yield f"A few slow passes tell otherwise: {few_names(reversed_by_slow)}."
+        yield f"A few slow passes make a difference: {few_names(by_slow)}."
 
 
 def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
@@ -573,17 +572,14 @@ def run_arguments(changes: Sequence[str], collection: ResultSet) -> list[str]:
     # of a kit the plan has the paths in it, which a reader's folder lacks
     names = [file if Path(file).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
-    changed = {key: _places(value) for key, _, value in (change.partition("=") for change in changes)}
+    changed = dict(change.split("=", 1) for change in changes)
     kept = []
     for word in collection.overrides:
         key, _, value = word.partition("=")
-        # an earlier value of the same key stays if it has settings that the new one leaves as they are
-        if key not in changed or not _places(value) <= changed[key]:
+        if key not in changed:
             kept.append(word)
-    return ["run", *files, "--config", *kept, *changes]
-
-
-def _places(text: str) -> set[str]:
-    """Return the dotted places of the values in a mapping that is written as flow YAML; one place for another value."""
-    content = yaml.safe_load(text)
-    return {place for place, _ in flat(content)} if isinstance(content, Mapping) else {""}
+            continue
+        before, now = yaml.safe_load(value), yaml.safe_load(changed[key])
+        if isinstance(before, dict) and isinstance(now, dict):  # a key may stand only once
+            changed[key] = flow(laid_over(before, now))
+    return ["run", *files, "--config", *kept, *map("=".join, changed.items())]

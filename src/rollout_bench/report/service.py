@@ -13,7 +13,7 @@ from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import number, plain_percent
+from rollout_bench.core.numbers import duration, number, plain_percent
 from rollout_bench.core.saturation import BEHIND, FAR, KEEPS
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.sweeps import TIMES, RatedLoad, State, kept_count, more_requests, next_loads
@@ -104,9 +104,14 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
     prompts = max(load.prompts, math.ceil(max(loads.values()) / load.samples_per_prompt))
     settings = {"workload_settings": {load.name: {"prompts": prompts, "online": changed}}}
     iterations = max((rates.iterations[place] for place in rates.undecided), default=0)
+    measuring = rated[0].used[0].record.spec.measuring
+    passes = (iterations or measuring.iterations) + measuring.warmup_iterations
+    answered = rates.most if "falls behind" in rates.kept_up else math.inf
+    pass_s = sum(count / min(rate, answered) for rate, count in loads.items())
+    time = f"about {duration(passes * len(rated[0].used) * pass_s)}"
     if not iterations:
-        return step, settings
-    return f"{step}, in {iterations} iterations", {"iterations": iterations, **settings}
+        return f"{step} ({time})", settings
+    return f"{step}, in {iterations} iterations ({time})", {"iterations": iterations, **settings}
 
 
 def state_of(row: Row) -> State:

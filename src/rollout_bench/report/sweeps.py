@@ -71,9 +71,9 @@ def next_loads(
 ) -> tuple[str, Mapping[float, int]]:
     """Return what finds the highest rate that is kept up with, and the rates to measure with the requests of a pass.
 
-    The rates have both sides of the limit as far as they are known, so that one page has them. Undecided loads between
-    the sides get the requests that they need, and new rates divide the widest gap. Both results are empty where the
-    limit is known within `CLOSE`.
+    The rates have both sides of the limit as far as they are known, so that one page has them; an undecided load stands
+    for the side on which it seems to be. Undecided loads between the sides get the requests that they need, and new
+    rates divide the widest gap. Both results are empty where the limit is known within `CLOSE`.
 
     Args:
         loads: the measured loads, the lightest first, at least one.
@@ -90,23 +90,21 @@ def next_loads(
     if end <= CLOSE * highest:
         return "", {}
     most = max((load.most for load in loads[count:] if load.most), default=0.0)
+    above = [] if undecided and undecided[-1].seems_behind else [end]
     around = [rate for share in AROUND if highest < (rate := _rounded(share * most)) < end]
     if kept and end < math.inf:
-        step = f"measure rates between {highest:g} and {end:g} req/s"
+        step = f"measure rates between {highest:g} and {[*open_rates, *above][-1]:g} req/s"
         if behind is None:
             step = f"measure rates below {end:g} req/s, whose launches are invalid"
-        rates = _divided([highest, *open_rates, *([] if open_rates else around), end])
+        rates = _divided([highest, *open_rates, *([] if open_rates else around), *above])
     elif kept:
         step = f"raise the rate until {until}"
-        higher = [] if undecided and undecided[-1].seems_behind else [2 * (open_rates or [highest])[-1]]
+        higher = [2 * (open_rates or [highest])[-1]] if above else []
         rates = [highest, *open_rates, *higher] if undecided else [highest, *higher, 4 * highest]
     elif behind:
         step = "measure lower rates"
-        rates = (
-            [_rounded(open_rates[0] / 2), *open_rates, end]
-            if undecided
-            else [_rounded((most or end) / 2), *around, end]
-        )
+        below = [] if undecided and not undecided[0].seems_behind else [(open_rates or [most or end])[0] / 2]
+        rates = [*map(_rounded, below), *(open_rates or around), *above]
     else:
         step, rates = "send more requests", open_rates
     if undecided and (kept or behind):

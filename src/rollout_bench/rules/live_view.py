@@ -20,6 +20,7 @@ from rollout_bench.contracts.record import Flag, Launched, codes_against
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_launched
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import duration
 from rollout_bench.measure.launch.progress import VIEW, rate, say
 from rollout_bench.measure.launch.starter import can_fork
 from rollout_bench.plan.durations import loads_s
@@ -105,6 +106,11 @@ class RunningJob:
         return sum(progress.done for progress in self._every())
 
     @property
+    def has_passes_left(self) -> bool:
+        """Whether one of its launches has not made all its passes, or does not count them."""
+        return any(progress.passes is None or progress.done < progress.passes for progress in self._every())
+
+    @property
     def all_begun(self) -> bool:
         """Whether each of its launches has made a pass."""
         return all(progress.done for progress in self._every())
@@ -180,6 +186,8 @@ class RunState:
         shown = [job.line(total) for job in list(self._running.values())[:SHOWN]]
         left_s = self.left_s(now)
         time_left = f", {self._limit or 'about '}{duration(left_s)} left" if left_s else ""
+        if left_s == 0 and any(job.has_passes_left for job in self._running.values()):
+            time_left = ", longer than expected"  # a server is slower than the rates that it is asked
         counts = {"failed": self._failed, "invalid": self._invalid, "flagged": self._flagged}
         doubts = "".join(f"; {count} {what}" for what, count in counts.items() if count)
         spent_s = now - self._began
@@ -294,13 +302,6 @@ def progress_bar(share: float) -> str:
     """Return a bar of which `share` is full."""
     full = round(BAR * share)
     return "━" * full + "─" * (BAR - full)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: 40 s, 2 min, 3.5 h."""
-    if seconds < 90:
-        return f"{max(10 * round(seconds / 10), 10)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def start_view(at_start: ResultsState, missing: Collection[str]) -> None:

@@ -111,6 +111,15 @@ def test_a_launch_of_several_loads_is_in_doubt_once(tmp_path: Path, invalid: boo
     assert doubts == ([invalid_doubt] if invalid else [])
 
 
+def test_the_next_command_names_a_key_once_with_all_that_the_first_one_set(tmp_path: Path) -> None:
+    save(tmp_path, make_record(make_spec()))
+    first = "workload_settings={asked: {output_tokens: 16, online: {request_rate: [5], seed: 3}}}"
+    found = replace(collect(tmp_path, None), files=(), overrides=(first, "quants=[bf16]"))
+    changed = "workload_settings={asked: {online: {request_rate: [5, 40]}}}"
+    both = "workload_settings={asked: {output_tokens: 16, online: {request_rate: [5, 40], seed: 3}}}"
+    assert run_arguments([changed], found) == ["run", "--config", "quants=[bf16]", both]
+
+
 @pytest.mark.parametrize("value", [6, 0.5, True, None, "auto", ["bf16", "w8a8"], {}, {"demo": {"prompts": "16"}}])
 def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: object, tmp_path: Path) -> None:
     save(tmp_path, make_record(make_spec()))

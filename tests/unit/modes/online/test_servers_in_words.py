@@ -111,9 +111,17 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
 @pytest.mark.parametrize(
     ("asked", "step", "change"),
     [
-        ((2, 8), "raise the rate until the server falls behind", "[8, 16, 32], requests: [128, 256, 512]"),
-        ((8, 30), "measure rates between 8 and 30 req/s", "request_rate: [8, 13, 20, 25, 30], requests: [32, 64,"),
-        ((30, 40), "measure lower rates", "request_rate: [11, 20, 24, 30], requests: [64, 64, 64, 32]"),
+        (
+            (2, 8),
+            "raise the rate until the server falls behind (about 6 min)",
+            "[8, 16, 32], requests: [128, 256, 512]",
+        ),
+        (
+            (8, 30),
+            "measure rates between 8 and 30 req/s (about 3 min)",
+            "request_rate: [8, 13, 20, 25, 30], requests: [32, 64,",
+        ),
+        ((30, 40), "measure lower rates (about 2 min)", "request_rate: [11, 20, 24, 30], requests: [64, 64, 64, 32]"),
         ((20.5, 25), None, ""),
     ],
 )
@@ -139,7 +147,7 @@ def test_passes_that_are_too_short_to_tell_are_no_limit_and_ask_for_more_request
     answer, *_ = summary(tmp_path, *rates(8, 60), requests=16).answers
     assert "8 req/s" in answer.lead
     assert "not with" not in answer.lead, answer.lead
-    assert "Next: send more requests:" in answer.items
+    assert "Next: send more requests (about 2 min):" in answer.items
     needed = [int(count) for count in re.findall(r"(\d+) requests or more", answer.lead)]
     assert f"request_rate: [8, 60], requests: {needed}" in answer.command
     assert min(needed) > 64, "the same requests would tell no more"
@@ -167,7 +175,10 @@ def test_a_sender_that_was_too_busy_is_freed_before_more_is_sent(tmp_path: Path)
     for launch in range(2):
         save(tmp_path, make_online(make_online_spec(points=rates(8, 60)), launch, requests=16, flags=[busy]))
     answer, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
-    assert "Next: free the sender's cores, or ask from another machine, then send more requests:" in answer.items
+    assert (
+        "Next: free the sender's cores, or ask from another machine, then send more requests (about 2 min):"
+        in answer.items
+    )
 
 
 def test_a_warning_of_some_loads_is_told_with_them_and_what_follows(tmp_path: Path):
@@ -241,14 +252,14 @@ def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: 
     )
     why = "bf16 at 16 req/s is invalid and in no number (generator_bound: Too busy)."
     assert why in answer.items
-    assert "Next: measure rates below 16 req/s, whose launches are invalid:" in answer.items
+    assert "Next: measure rates below 16 req/s, whose launches are invalid (about 4 min):" in answer.items
     assert "request_rate: [8, 9.5, 11, 13], requests: [128," in answer.command
 
 
 def test_a_lighter_load_without_a_result_is_no_limit(tmp_path: Path):
     answer = invalid_at(tmp_path, "2 req/s", 2, 8, 30).answers[0]
     assert answer.lead.startswith("bf16 keeps up with 8 req/s, not with 30"), answer.lead
-    assert "Next: measure rates between 8 and 30 req/s:" in answer.items
+    assert "Next: measure rates between 8 and 30 req/s (about 80 s):" in answer.items
 
 
 def test_a_number_of_users_has_no_rate_to_keep_up_with(tmp_path: Path):

@@ -36,7 +36,8 @@ def measured(random: np.random.Generator, asked: Mapping[float, int], slots: int
             state = "keeps up" if found.share >= KEPT_UP else "falls behind"
         latency_s = float(np.mean([each.latency_s.mean() for each in passes])) if any(map(too_short, passes)) else 0.0
         answered = 2 * requests / sum(each.elapsed_s for each in passes)
-        loads.append(RatedLoad(rate, state, answered, requests, more_requests(requests, rate, latency_s)))
+        seems_behind = found.share < KEPT_UP
+        loads.append(RatedLoad(rate, state, answered, requests, more_requests(requests, rate, latency_s), seems_behind))
     return loads
 
 
@@ -75,11 +76,14 @@ def test_next_steps_reach_the_highest_rate_in_few_rounds(start: tuple[float, ...
     [
         ("k??b", "send more requests at 4, 8 req/s, and measure rates between 2 and 16 req/s", [2, 4, 8, 11, 16]),
         ("k???", "send more requests at 4, 8, 16 req/s, and raise the rate until the server falls behind", None),
-        ("??bb", "send more requests at 2, 4 req/s, and measure lower rates", [1, 2, 4, 8]),
         ("bbbb", "measure lower rates", [0.7, 1.3, 1.5, 2]),
         ("????", "send more requests", [2, 4, 8, 16]),
         ("kkkk", "raise the rate until the server falls behind", [16, 32, 64]),
         ("kk?m", "send more requests at 8, 16 req/s", [4, 8, 16]),
+        ("?mbb", "send more requests at 2, 4 req/s", [2, 4]),
+        ("mmbb", "send more requests at 2, 4 req/s, and measure lower rates", [1, 2, 4]),
+        ("??bb", "send more requests at 2, 4 req/s", [2, 4, 8]),
+        ("k?mb", "send more requests at 4, 8 req/s, and measure rates between 2 and 8 req/s", [2, 4, 5, 6.3, 8]),
     ],
 )
 def test_undecided_loads_get_more_requests_and_the_gap_gets_rates(
