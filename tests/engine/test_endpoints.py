@@ -1,6 +1,7 @@
 """Servers that somebody else started: stubs with known faults; nothing of theirs is ever touched."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_a_server_that_stops_answering_fails_the_launch_in_time(
     assert failure.cause.startswith("the server answered at first") == (kill == signal.SIGKILL)
     assert ("still answers" in failure.fix) == (kill != signal.SIGKILL)
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
+
+
+def test_a_load_that_a_server_left_is_kept_and_flagged_with_what_it_lost(tmp_path: Path, stub: Any) -> None:
+    server = stub(itl_ms=10)
+    spec = online_spec(
+        {"points": [{"request_rate": 8.0}]},
+        {"url": f"{server.url}/v1"},
+        workload={"prompt_tokens": 16, "output_tokens": 4, "prompts": 40, "samples_per_prompt": 1},
+        measuring={"warmup_iterations": 0, "iterations": 1},
+    )
+    launch = Launching(tmp_path / "run", spec)
+    launch.wait_for("measuring")
+    while server.truth()["asked"] < 10:
+        time.sleep(0.1)
+    server.process.kill()
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    (flag,) = (flag for flag in launch.record().validity if flag.severity == "invalid")
+    assert flag.code == "server_gone"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ This module is imported while the workflow is parsed, so it needs no large libra
 import json
 import re
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rollout_bench.contracts.failure_kinds import FAILURES
-from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
+from rollout_bench.contracts.record import SCHEMA_VERSION, Failure, Flag
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError
 
@@ -50,6 +50,9 @@ WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ", "s
 NOT_UPDATABLE = "not_updatable"
 """Failure category of launches whose checkpoint cannot be updated."""
 
+SERVER_GONE = "server_gone"
+"""Flag of loads whose server went away: it says nothing of the load, so another launch measures it."""
+
 LASTING = frozenset({*WRONG_WEIGHTS, NOT_UPDATABLE})
 """Findings that another launch would repeat."""
 
@@ -67,14 +70,16 @@ class RecordScan:
 
     Args:
         is_transient: whether the record is damaged, or invalid for a reason that another launch need not repeat. Where
-            only a load of a sweep is invalid, the others stand, and it would be so again.
+            only a load of a sweep is invalid, the others stand, and it would be so again, unless its server went away.
         block: id of its block; None if it was measured alone.
         model_files: fingerprints of the model's files; empty if there are none.
+        lost_loads: labels of the loads of a sweep whose server went away.
     """
 
     is_transient: bool
     block: str | None
     model_files: dict[str, str]
+    lost_loads: tuple[str, ...] = ()
 
 
 def scan_record(record: Path) -> RecordScan | None:
@@ -88,10 +93,21 @@ def scan_record(record: Path) -> RecordScan | None:
         return RecordScan(False, None, {})
     if content is None:
         return None
-    codes = {found[1] for found in _INVALID.finditer(content) if not found[2]}
-    is_transient = not content.rstrip().endswith("}") or are_transient(codes)
+    invalid = [(found[1], found[2]) for found in _INVALID.finditer(content)]
+    is_transient = not content.rstrip().endswith("}") or are_transient({c for c, load in invalid if _counts(c, load)})
+    lost = tuple(load for code, load in invalid if code == SERVER_GONE and load)
     block, files = _BLOCK.search(content), _FILES.search(content)
-    return RecordScan(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
+    return RecordScan(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {}, lost)
+
+
+def deciding_codes(flags: Iterable[Flag]) -> set[str]:
+    """Return the codes that decide whether a launch with these flags is measured again: see `are_transient`."""
+    return {flag.code for flag in flags if flag.severity == "invalid" and _counts(flag.code, flag.load)}
+
+
+def _counts(code: str, load: str | None) -> bool:
+    """Return whether a flag decides on its whole launch although it may be of one of its loads."""
+    return load is None or code == SERVER_GONE
 
 
 def are_transient(codes: Set[str]) -> bool:
@@ -108,7 +124,7 @@ def _mapping_at(content: str, place: int) -> dict[str, str]:
 
 
 _INVALID = re.compile(
-    r'"code":\s*"(\w+)",\s*"severity":\s*"invalid",\s*"sentence":\s*"(?:[^"\\]|\\.)*"(,\s*"load":\s*")?'
+    r'"code":\s*"(\w+)",\s*"severity":\s*"invalid",\s*"sentence":\s*"(?:[^"\\]|\\.)*"(?:,\s*"load":\s*"([^"]*)")?'
 )
 _BLOCK = re.compile(r'"block":\s*{\s*"id":\s*"(\w+)"')
 _FILES = re.compile(r'"model_files":\s*')

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rollout_bench.contracts.axes import with_setting
+from rollout_bench.contracts.axes import name_of, with_setting
 from rollout_bench.contracts.failures import RecordScan, has_failed
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, several
@@ -87,6 +87,15 @@ def joined_lines(state: ResultsState, scans: Mapping[str, RecordScan]) -> Iterat
                 f" ({several(len(kept), 'launch')}; {whole}); --config interleave=false keeps them, and gives"
                 f" {names} numbers without a verdict ({alone})"
             )
+
+
+def gone_lines(state: ResultsState, scans: Mapping[str, RecordScan]) -> Iterator[str]:
+    """Yield a line for each load of a sweep whose server went away, and whose launch is therefore measured again."""
+    names = {experiment.experiment: name_of(experiment) for experiment in state.schedule.experiments}
+    launches = (launch for launch in state.schedule.launches if launch.record in scans)
+    lost = ((names[each.experiment.name], load) for each in launches for load in scans[each.record].lost_loads)
+    for name, load in dict.fromkeys(lost):
+        yield f"{name}, {load}: the server went away: measured again, with all loads of its launch"
 
 
 def reasons_line(again: Set[str], unsound: Set[str]) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.block_flags import judged_together
-from rollout_bench.contracts.failures import RecordScan, are_transient, has_failed, scan_record
-from rollout_bench.contracts.record import Launched, codes_against
+from rollout_bench.contracts.failures import RecordScan, are_transient, deciding_codes, has_failed, scan_record
+from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.store import read_launched, record_path
 from rollout_bench.core.errors import UserError
@@ -43,7 +43,7 @@ def _judged_together(
         with suppress(UserError):
             made[record] = read_launched(state.path(record), mode)
     return {
-        record: replace(scans[record], is_transient=are_transient({*codes_against(flags)}))
+        record: replace(scans[record], is_transient=are_transient(deciding_codes(flags)))
         for record, flags in zip(made, judged_together([*made.values()]), strict=True)
     }
 

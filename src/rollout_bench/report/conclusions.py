@@ -20,7 +20,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, UNKNOWN, names_of, with_setting
-from rollout_bench.contracts.failures import LASTING, fix_of, kind_of
+from rollout_bench.contracts.failures import LASTING, SERVER_GONE, fix_of, kind_of
 from rollout_bench.contracts.flags import DISTURBED, FLAGS, MEANINGS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import uncompared
@@ -481,7 +481,11 @@ def _invalid_loads(rows: Sequence[Row]) -> Iterator[str]:
                 flags = {flag.code: flag for one in invalid for flag in one.flags if flag.severity == "invalid"}
                 why = "; ".join(f"{code}: {flag.sentence.rstrip('.')}" for code, flag in sorted(flags.items()))
                 times = f" in {len(invalid)} of {several(len(row.launches), 'launch')}" if len(row.launches) > 1 else ""
-                name = row.experiment.model if row.label == UNKNOWN else row.label
+                name = _server(row)
+                if flags.keys() == {SERVER_GONE}:
+                    at = f"{name} at {row.experiment.point_label}"
+                    yield f"{at}{times}: the server went away; the next run measures it again ({why})."
+                    continue
                 yield f"{name} at {row.experiment.point_label} is invalid{times} and in no number ({why})."
 
 
@@ -492,9 +496,18 @@ def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:
     for code in sorted(set[str]().union(*codes) - shared_flags(loads)):
         if code in FLAGS and FLAGS[code].if_all:
             at = dict.fromkeys(
-                row.experiment.point_label for row, load_codes in zip(loads, codes, strict=True) if code in load_codes
+                row.experiment.point_label or _server(row)
+                for row, load_codes in zip(loads, codes, strict=True)
+                if code in load_codes
             )
-            yield f"At {', '.join(at)} {MEANINGS[code]} ({code}): {FLAGS[code].if_all}."
+            where = f"at {', '.join(at)} " if len(loads) > 1 else ""  # a single load is all that there is
+            text = f"{where}{MEANINGS[code]} ({code}): {FLAGS[code].if_all}."
+            yield text[0].upper() + text[1:]
+
+
+def _server(row: Row) -> str:
+    """Return the name of a server, which is that of its model if nothing else is known."""
+    return row.experiment.model if row.label == UNKNOWN else row.label
 
 
 def _are(things: Sequence[object]) -> str:
@@ -519,6 +532,7 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     mend = "remedy that, then " if failed else ""
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for launch in _launches(rows)]
+    gone = any(flag.code == SERVER_GONE for row in rows for launch in row.launches for flag in launch.flags)
     disturbed = any(DISTURBED.intersection(row_codes) for row_codes in codes)
     raised = sorted({*chain.from_iterable(codes)} & FLAGS.keys())
     changes = [FLAGS[code].mended_by for code in raised if FLAGS[code].mended_by]
@@ -529,6 +543,10 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
             f"move the records that cannot be read away, then {_AGAIN} their blocks",
         ),
         (missing, f"{mend}{_AGAIN} what is missing"),
+        (
+            gone and not any(codes),
+            f"see that the server is up, then {_AGAIN} anew each launch whose server went away, with all its loads",
+        ),
         (
             any(row_codes and not LASTING.intersection(row_codes) for row_codes in codes),
             f"{free}{_AGAIN} invalid launches anew, with all of their blocks",

@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.facts import environment_facts, short_commit
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import UNKNOWN, label_of, title_of, with_setting
+from rollout_bench.contracts.failures import SERVER_GONE, deciding_codes
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.contracts.spec import WorkloadSpec
@@ -170,6 +171,8 @@ def completeness(collection: ResultSet) -> str:
     text = f"{measured:,d} of {wanted} measured" if collection.planned else f"{several(measured, 'launch')} measured"
     invalid = sum(not record.valid for e in experiments for record in e.records)
     text += f" ({invalid:,d} invalid)" if invalid else ""
+    lost = sum(r.valid and SERVER_GONE in deciding_codes(r.validity) for e in experiments for r in e.records)
+    text += f" ({lost:,d} not in full: the server went away, and the next run measures again)" if lost else ""
     text += f", {several(len(experiments), 'experiment')}"
     lacking = {"failed": failed, "missing": missing, "damaged": damaged}
     text += "".join(f"; {amount:,d} {what}" for what, amount in lacking.items() if amount)

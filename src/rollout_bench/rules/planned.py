@@ -26,7 +26,7 @@ from rollout_bench.plan.config_file import check_config_file, check_folder, chec
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits, fit_lines
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.lines import changed_lines, joined_lines, reasons_line
+from rollout_bench.plan.lines import changed_lines, gone_lines, joined_lines, reasons_line
 from rollout_bench.plan.matrix import Matrix, automatic_model, expand
 from rollout_bench.plan.remeasuring import (
     measured_with_other_files,
@@ -262,7 +262,7 @@ def measured_again(state: ResultsState) -> ResultsState:
     unsound = of_unsound_blocks(state, scans)
     changed = {record for records in other_files.values() for record in records}
     again = with_partners(state, changed) | unsound
-    lines = [*changed_lines(state, other_files), *joined_lines(state, scans)]
+    lines = [*changed_lines(state, other_files), *gone_lines(state, scans), *joined_lines(state, scans)]
     if again:
         lines.append(reasons_line(again, unsound))
     if plan.config.launches == "auto" and again:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_failure, make_record, save
 
-from rollout_bench.contracts.failures import failed_by_itself, scan_record
+from rollout_bench.contracts.failures import SERVER_GONE, deciding_codes, failed_by_itself, scan_record
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import failure_path, record_path
 
@@ -39,11 +39,23 @@ def test_a_failure_of_this_run_that_any_node_would_repeat_counts(
     assert not failed_by_itself(record, plan, on_cluster=False), "it has a record"
 
 
-@pytest.mark.parametrize(("load", "again"), [(None, True), ("16 req/s", False)])
-def test_only_a_whole_launch_that_is_invalid_is_measured_again(tmp_path: Path, load: str | None, again: bool):
-    busy = Flag(code="requests_failed", severity="invalid", sentence='1 of 2 said "no"', load=load)
-    save(tmp_path, make_record(flags=[busy]))
+@pytest.mark.parametrize(
+    ("code", "load", "again"),
+    [
+        ("requests_failed", None, True),
+        ("requests_failed", "16 req/s", False),
+        (SERVER_GONE, None, True),
+        (SERVER_GONE, "16 req/s", True),
+    ],
+)
+def test_a_launch_with_one_invalid_load_is_measured_again_only_if_its_server_went_away(
+    tmp_path: Path, code: str, load: str | None, again: bool
+):
+    flag = Flag(code=code, severity="invalid", sentence='1 of 2 said "no"', load=load)
+    save(tmp_path, make_record(flags=[flag]))
     record = record_path(tmp_path, "offline", make_record().experiment, 0)
     scan = scan_record(record)
     assert scan is not None
     assert scan.is_transient is again
+    assert (deciding_codes([flag]) == {code}) is again
+    assert scan.lost_loads == ((load,) if load and code == SERVER_GONE else ())

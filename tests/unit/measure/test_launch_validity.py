@@ -38,7 +38,7 @@ from rollout_bench.measure.launch.flags import (
     token_flags,
 )
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
+from rollout_bench.measure.server.stream import WORDS, LoadPass, RequestOutcome
 from rollout_bench.modes.online import worker
 from rollout_bench.modes.online.collector import load_flags
 from rollout_bench.modes.placement.settings import PlacementSpec
@@ -129,6 +129,33 @@ def test_a_load_that_cannot_be_sent_costs_the_others_nothing(
     found = load_flags(loads, [])
     assert [(flag.severity, flag.load) for flag in found] == flags
     assert make_online(make_online_spec(), requests=8, flags=found)[0].valid == valid
+
+
+REFUSED, BROKEN = WORDS[0][1], WORDS[-2][1]
+
+
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [
+        ([(None, REFUSED)] * 3, "server_gone"),
+        ([(200, BROKEN), (None, REFUSED)], "server_gone"),
+        ([(None, "ClientConnectorError: Cannot connect to host a:1 [Connect call failed ('a', 1)]")], "server_gone"),
+        ([(200, BROKEN)] * 6, "server_gone"),
+        ([(200, BROKEN)] * 3, "requests_failed"),
+        ([(429, "429 Too Many Requests: connection refused")] * 6, "requests_failed"),
+        ([(503, "503 busy")] * 3 + [(None, REFUSED)], "requests_failed"),
+        ([(200, "no whole answer in 3 s (request_timeout_s)")] * 9, "requests_failed"),
+    ],
+    ids=["refused", "one broken off", "another harness", "most broken off", "some", "429", "mostly busy", "late"],
+)
+def test_a_server_that_went_away_is_told_from_one_that_is_overloaded(
+    errors: list[tuple[int | None, str]], code: str
+) -> None:
+    good = rows()[: 10 - len(errors)]
+    failed = [rows()[0].model_copy(update={"status": status, "error": error}) for status, error in errors]
+    (flag,) = load_flags([iteration(good)], [*good, *failed])
+    assert (flag.code, flag.severity) == (code, "invalid")
+    assert flag.sentence.startswith(f"{len(errors)} of {len(good) + len(errors)} measured requests failed")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from rooms import Rooms, matrix_of
 from synthetic_records import INVALID, disturbed, make_block, make_record, save
 
-from rollout_bench.contracts.failures import Cause, failure_of
+from rollout_bench.contracts.failures import SERVER_GONE, Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
 from rollout_bench.plan.interleaving import interleaving
@@ -102,6 +102,21 @@ def test_a_launch_without_a_block_is_measured_again_alone(measured: ResultsState
     (again,) = replace(measured, again=frozenset(of_unsound_blocks(measured, scanned_records(measured)))).missing
     assert "_w8a8_" in again
     assert again.endswith("launch-1.json")
+
+
+def test_a_launch_whose_server_went_away_at_a_load_is_measured_again(measured: ResultsState) -> None:
+    launch = measured.schedule.launches[0]
+    gone, busy = (
+        Flag(code=code, severity="invalid", sentence="Refused.", load=load)
+        for code, load in ((SERVER_GONE, "2 req/s"), ("requests_failed", "4 req/s"))
+    )
+    edit(measured.path(launch.record), validity=[busy.model_dump()])
+    assert launch.record not in planned.measured_again(measured).again, "it would be too busy again"
+    edit(measured.path(launch.record), validity=[gone.model_dump()])
+    again = planned.measured_again(measured)
+    assert launch.record in again.again
+    said = "2 req/s: the server went away: measured again, with all loads of its launch"
+    assert any(line.endswith(said) for line in again.changed), again.changed
 
 
 def test_records_are_kept_aside_with_all_that_lies_beside_them(measured: ResultsState) -> None:

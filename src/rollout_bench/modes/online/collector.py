@@ -1,9 +1,11 @@
 """The record of an online launch."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from rollout_bench.contracts.failures import SERVER_GONE
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
@@ -53,10 +55,36 @@ def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     often, times = errors.most_common(1)[0]
     failed = errors.total()
     share = failed / len(rows)
+    if share > FAILED_SHARE and (lost := _lost_in_words(rows, failed)):
+        return [invalid(SERVER_GONE, lost)]
     sentence = (
         f"{failed} of {len(rows)} measured requests failed ({number(100 * share, 2)} %), {times} of them with: {often}"
     )
     return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
+
+
+REFUSED = re.compile(r"connection refused|connect call failed|connection attempts failed", re.IGNORECASE)
+"""Errors of requests to an address where no server is, in our words and those of other harnesses."""
+
+LOST = re.compile(
+    rf"{REFUSED.pattern}|connection (was )?reset|server disconnected|peer closed|the server closed the connection|"
+    "^the answer broke off",
+    re.IGNORECASE,
+)
+"""Errors of requests whose server may have gone away; an overloaded one may also close some connections."""
+
+LOST_SHARE = 0.5
+"""Share of the failed requests that a server which went away must have lost; without a refusal, of all requests."""
+
+
+def _lost_in_words(rows: Sequence[SequenceRow], failed: int) -> str:
+    """Return how the server of `rows` went away, `failed` of which failed; empty if it did not."""
+    lost = [row.error for row in rows if row.error and row.status in (None, 200) and LOST.search(row.error)]
+    refused = sum(bool(REFUSED.search(error)) for error in lost)
+    if len(lost) < LOST_SHARE * (failed if refused else len(rows)):
+        return ""
+    how = f"to {refused} nothing listened any more" if refused else f"of {len(lost)} the connection was closed"
+    return f"{failed} of {len(rows)} measured requests failed: {how}."
 
 
 CUT_SHARE = 0.1

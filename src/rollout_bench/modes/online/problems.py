@@ -12,6 +12,14 @@ FLAGS = (
         mended_by="read the server's log",
     ),
     FlagKind(
+        "server_gone",
+        "I",
+        found="the server went away",
+        raised_if="1 % of requests failed, for want of a server",
+        remedy="start the server again, read its log, and run again",
+        mended_by="start the server again, and read its log",
+    ),
+    FlagKind(
         "cut_at_end",
         "W, I",
         found="requests were cut at the end of the load's time",

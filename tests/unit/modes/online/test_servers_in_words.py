@@ -256,6 +256,26 @@ def test_a_load_that_could_not_be_sent_leaves_the_others_their_result(tmp_path: 
     assert "request_rate: [8, 9.5, 11, 13], requests: [128," in answer.command
 
 
+def test_a_load_whose_server_went_away_is_measured_again_before_anything_else(tmp_path: Path):
+    gone = Flag(code="server_gone", severity="invalid", sentence="9 of 9 requests failed.", load="16 req/s")
+    save(tmp_path, make_online(make_online_spec(points=rates(2, 8, 16)), requests=512, flags=[gone]))
+    made = summary_of(tmp_path, replace(collect(tmp_path, None), slo=Slo()))
+    answer = made.answers[0]
+    assert answer.items[0] == (
+        "bf16 at 16 req/s: the server went away; the next run measures it again (server_gone: 9 of 9 requests failed)."
+    )
+    assert answer.items[-1].startswith("Next: see that the server is up, then run the same command again")
+    assert not answer.command, "no other rates before this one is known"
+    assert "(1 not in full: the server went away, and the next run measures again)" in made.html
+
+
+def test_a_warning_of_the_only_load_is_told_without_it(tmp_path: Path):
+    claimed = Flag(code="tokens_claimed", severity="warning", sentence="It does not return token ids.")
+    save(tmp_path, make_online(make_online_spec(points=rates(8)), requests=512, flags=[claimed]))
+    (answer, *_) = summary_of(tmp_path, collect(tmp_path, None)).answers
+    assert any(line.startswith("The server does not return tokens, so") for line in answer.items), answer.items
+
+
 def test_a_lighter_load_without_a_result_is_no_limit(tmp_path: Path):
     answer = invalid_at(tmp_path, "2 req/s", 2, 8, 30).answers[0]
     assert answer.lead.startswith("bf16 keeps up with 8 req/s, not with 30"), answer.lead
