@@ -101,7 +101,7 @@ OTHER_KEYS = {
     **dict.fromkeys(("max_concurrency", "users"), "concurrency"),
     **dict.fromkeys(("max_response_length", "output_tokens_mean", "random_output_len"), "output_tokens"),
     "max_requests": "requests",
-    "max_seconds": "duration_s",
+    **dict.fromkeys(("duration", "max_seconds"), "duration_s"),
     **dict.fromkeys(("max_new_tokens", "max_tokens", "osl", "output_len", "output_length"), "output_tokens"),
     **dict.fromkeys(("itl", "itl_ms", "tpot"), "tpot_ms"),
     "ttft": "ttft_ms",
@@ -116,7 +116,7 @@ OTHER_KEYS = {
     **dict.fromkeys(("batch", "num_prompts"), "prompts"),
     **dict.fromkeys(("num_requests", "request_count"), "requests"),
     "percentile": "attainment",
-    "qps": "request_rate",
+    **dict.fromkeys(("qps", "rates"), "request_rate"),
     "r": "rank",
     "rate": "request_rate",
     "rps": "request_rate",
@@ -128,7 +128,7 @@ OTHER_KEYS = {
     "vllm_args": "engine_args",
     **{f"vllm_{name}": name for name in ENGINE_ARGS},  # as TRL names them
     "vllm_max_model_length": "max_model_len",
-    "warmup": "warmup_iterations",
+    **dict.fromkeys(("num_warmups", "warmup"), "warmup_iterations"),
     **BOUNDS,
     **SHORT,
 }

@@ -17,7 +17,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from snakemake.utils import update_config
 
-from rollout_bench.contracts.fields import AUTO, name_made_of, typed
+from rollout_bench.contracts.fields import AUTO, flat, name_made_of, typed
 from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
@@ -43,7 +43,7 @@ from rollout_bench.plan.config_file import (
 )
 from rollout_bench.plan.meant import api_meant, hub_name
 from rollout_bench.plan.quants import known_quants
-from rollout_bench.plan.serving import OnlineLoad
+from rollout_bench.plan.serving import Endpoint, OnlineLoad
 
 _PROFILES = Path("default"), Path("profiles", "default"), Path("workflow", "profiles", "default")
 """Where Snakemake looks for the profile of a workflow in this folder."""
@@ -75,12 +75,16 @@ _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at th
 _A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
 _NUMBERS = "leave it out: every run writes results/summary.json"
 
+_ADDRESSES = ("base_url", "host", "target", "u", "url")
+"""Options of other programs for the address of a server."""
+
 _RANKS = ("--lora-rank", "--max-lora-rank")
 
 _FORMS = ("--backend", "--endpoint-type", "--request-format", "--request-type")
 
 _WITH = {
     "--rate": ("--profile", "--rate-type"),
+    "--port": ("--host",),
     **dict.fromkeys(("--dataset-path", "--random-input-len", "--random-output-len"), ("--dataset", "--dataset-name")),
 }
 """Option of other programs -> those that it belongs to."""
@@ -91,7 +95,8 @@ _OF_OTHERS = {
     **dict.fromkeys(_FORMS, _REQUESTS),
     **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
     **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
-    **dict.fromkeys(("--host", "--port"), _A_SERVER),
+    "--port": _A_SERVER,
+    "--header": "leave it out: a server is sent only its key, whose variable endpoints names: api_key_env",
     **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
@@ -146,7 +151,7 @@ def _of_target(word: str) -> str:
     plain = word.lstrip("+")  # as hydra adds keys
     key, equals, value = plain.partition("=")
     if _is_value(plain):
-        return f"write --config {shlex.quote(plain)}"
+        return f"write --config {shlex.quote(f'{key}={_spaced(value)}' if value.startswith('{') else plain)}"
     is_option = key.startswith("-") or not equals
     return "" if is_option else _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
 
@@ -165,6 +170,8 @@ def _check_made(target: str) -> None:
     if target in _RULES:
         return
     path = os.path.normpath(target)
+    if target.endswith(".py") or "::" in target:
+        raise UserError(f"{target}: is no target", "leave it out to measure what is missing")
     if path in _SUMMARIES or path.startswith(_MADE) or ("/" in path and not path.startswith("results/")):
         return
     close = near_miss(path if "/" in path else f"results/{path}.md", _SUMMARIES, 0.8)
@@ -212,6 +219,14 @@ def check_words(words: Sequence[str]) -> None:
         given, others = _parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
         raise UserError(str(error), "give a value, or leave the option out") from None
+    try:
+        _check_words(words, given, others)
+    except UserError as error:
+        remedy = _with_rest(error.remedy, words, [*given.config, *filter(_is_value, others)])
+        raise UserError(error.problem, remedy, error.status) from None
+
+
+def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequence[str]) -> None:
     _check_results(words)
     for option, forms in _LISTS.items():
         if sum(word.partition("=")[0] in forms for word in words) > 1:
@@ -228,11 +243,53 @@ def check_words(words: Sequence[str]) -> None:
             _check_made(target)
     for file in given.configfile:
         check_config_file(file)
+    _check_shell(given.config)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
-    names = [entry.partition("=")[0] for entry in given.config]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
+
+
+def _check_shell(entries: Sequence[str]) -> None:
+    """Check that the shell left the entries after --config as they were typed, and that each names another key."""
+    for place, entry in enumerate(entries):
+        if "=" in entry and _open_brackets(entry) and entries[place + 1 :]:
+            ends = range(place + 2, len(entries) + 1)
+            parts = (" ".join(entries[place:end]) for end in ends)
+            whole = next((part for part in parts if not _open_brackets(part) and part.count("=") == 1), None)
+            if whole is not None:
+                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+    names = [entry.partition("=")[0] for entry in entries if "=" in entry]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is None:
+        return
+    values = [entry.partition("=")[2] for entry in entries if entry.startswith(f"{twice}=")]
+    if typed_text := _in_braces(values):
+        raise UserError(
+            f"--config {twice}={{...}}: the shell makes several words of braces that are not quoted",
+            f"write --config {shlex.quote(f'{twice}={typed_text}')}",
+        )
+    raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
+
+
+def _in_braces(values: Sequence[str]) -> str:
+    """Return the YAML of which the shell's brace expansion made `values`; empty if it is none."""
+    begin = os.path.commonprefix(values)  # noqa: RUF071 (of texts)
+    begin = begin[: max(map(begin.rfind, ":{[")) + 1]
+    ends = [re.search(r"[\]}]*$", value) for value in values] if "{" in begin else []
+    end = min((found[0] for found in ends if found), key=len, default="")
+    inner = ",".join(value.removeprefix(begin).removesuffix(end) for value in values)
+    whole = f"{begin}{{{inner}}}{end}" if ":" in inner else f"{begin}[{inner}]{end}"
+    meant = _spaced(whole)
+    try:
+        content = yaml.safe_load(meant)
+    except yaml.YAMLError:
+        return ""
+    is_list = isinstance(content, list) and not any(map(str.isdecimal, values))
+    return flow(content) if is_list or (isinstance(content, dict) and None not in content.values()) else ""
+
+
+def _spaced(text: str) -> str:
+    """Return flow YAML with the space after each colon and comma that YAML or a reader wants."""
+    return re.sub(r",(?=\S)", ", ", re.sub(r"(?<=[\w\"']):(?=[^\s/])", ": ", text))
 
 
 def _check_folder(folder: Path) -> None:
@@ -271,7 +328,7 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         listed = "docs/reference/config.csv lists the keys"
         remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
         raise UserError(f"--config {entry}: {key!r} is no key", remedy)
-    first, *more = re.split(rf"[;,]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
+    first, *more = re.split(rf"[;,\s]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
     if more:
         remedy = f"separate them by spaces: {shlex.join([first, *more])}"
         raise UserError(f"--config {entry}: has several values", remedy)
@@ -279,13 +336,36 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         listed = f"{text[: bare.start()]}[{bare[1]}]{text[bare.end() :]}"
         problem = f"--config {entry}: a list of values stands in brackets"
         raise UserError(problem, f"write --config {shlex.quote(f'{key}={listed}')}")
+    _check_brackets(key, text)
     check_selection("--config ", key, value_of(text))
-    if _open_brackets(text) and entries[place + 1 :]:
-        ends = range(place + 2, len(entries) + 1)
-        parts = (" ".join(entries[place:end]) for end in ends)
-        whole = next((part for part in parts if not _open_brackets(part)), None)
-        if whole is not None:
-            raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+
+
+def _check_brackets(key: str, text: str) -> None:
+    """Refuse a mapping or list that YAML cannot read."""
+    if not text.startswith(("{", "[")) or isinstance(value_of(text), dict | list):
+        return
+    missing = _missing_brackets(text)
+    repaired = (
+        text + missing,
+        _spaced(text) + missing,
+        re.sub(r"(?<=\w) (?=\{)", ": ", text) + missing,
+        re.sub(r"(: *)(\w+: *[^{},]+)", r"\1{\2}", text) + missing,
+    )
+    meant = next((one for one in repaired if isinstance(value_of(one), dict | list)), "")
+    problem = f"--config {key}={text}: " + ("a bracket is not closed" if missing else "YAML can't read it")
+    remedy = f"write --config {shlex.quote(f'{key}={meant}')}" if meant else "write {KEY: VALUE, KEY: {KEY: VALUE}}"
+    raise UserError(problem, remedy)
+
+
+def _missing_brackets(text: str) -> str:
+    """Return the closing brackets that `text` lacks at its end."""
+    lacking = list[str]()
+    for letter in text:
+        if letter in "{[":
+            lacking.append("}" if letter == "{" else "]")
+        elif lacking and letter == lacking[-1]:
+            lacking.pop()
+    return "".join(reversed(lacking))
 
 
 def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
@@ -318,7 +398,8 @@ def _load_with(key: str, value: str) -> str:
     online = settings.get("online")
     if key == "prompts" and isinstance(online, Mapping) and "requests" in online:
         key = "requests"  # which decides how many are sent
-    is_online = key in OnlineLoad.model_fields and (value.isdecimal() or key not in WorkloadSettings.model_fields)
+    is_count = isinstance(_values(value), int | float | list)
+    is_online = key in OnlineLoad.model_fields and (is_count or key not in WorkloadSettings.model_fields)
     if not is_online and key not in WorkloadSettings.model_fields:
         return ""
     is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
@@ -431,7 +512,9 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
     remedies = {word: remedy for word in theirs if (remedy := _foreign(word, words))}
     if remedies:
         first = next(iter(remedies))
-        problem = f"{first.partition('=')[0]}: there is no such option"
+        option = first.partition("=")[0]
+        is_key = option.lstrip("-").replace("-", "_") in Config.model_fields
+        problem = f"{option}: is a key of the config" if is_key else f"{option}: there is no such option"
         if _is_guidellms(first, words):
             problem = f"--profile {_value_after(first, words)}: is a profile of guidellm's"
         raise UserError(problem, _together([*remedies.values()]))
@@ -447,25 +530,82 @@ def _foreign(word: str, words: Sequence[str]) -> str:
     option = word.partition("=")[0]
     if any(other.partition("=")[0] in _WITH.get(option, ()) for other in words):
         return ""  # a part of that one
-    if option in _FORMS and "chat" in _value_after(word, words):
+    if option in (*_FORMS, "--endpoint") and "chat" in _value_after(word, words):
         return _load_with("api", "chat")
-    return _OF_OTHERS.get(option) or (_below(option, word, words) if option.startswith("--") else "")
+    if option == "--host" and not (_default().get("endpoints") or _address("host", _value_after(word, words), words)):
+        return _A_SERVER
+    is_named = option.startswith("--") or option == "-u"
+    return _OF_OTHERS.get(option) or (_below(option, word, words) if is_named else "")
 
 
-def _together(remedies: Sequence[str]) -> str:
-    """Return the first of `remedies`, with the values of the others if each is a value to write."""
-    entries = [shlex.split(one)[2:] for one in dict.fromkeys(remedies) if one.startswith("write --config ")]
-    if len(entries) < 2 or not remedies[0].startswith("write --config "):
+_WRITE = re.compile(r"(.*?(?:write|did you mean) `?)--config (.*?)(`?\??)", re.DOTALL)
+"""A remedy that gives values: what stands before and after them."""
+
+
+def _together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
+    """Return the first of `remedies`, with the values of the others if each is a value to write.
+
+    `kept` has entries that stand after --config already; remedies go before them.
+    """
+    first = _WRITE.fullmatch(remedies[0])
+    if first is None:
+        return remedies[0]
+    found = [shlex.split(each[2]) for one in dict.fromkeys(remedies) if (each := _WRITE.fullmatch(one))]
+    if len(found) < 2 and not kept:
         return remedies[0]
     merged: dict[str, Any] = {}
     # those with more keys first: others may say what these only derive
-    entries.sort(key=lambda given: -sum(entry.count(":") for entry in given))
+    found.sort(key=lambda given: -sum(entry.count(":") for entry in given))
     try:
-        for key, _, text in (entry.partition("=") for given in entries for entry in given):
+        for key, _, text in (entry.partition("=") for given in ([*kept], *found) for entry in given):
             update_config(merged, {key: yaml.safe_load(text)})
     except yaml.YAMLError:  # of another entry
         return remedies[0]
-    return f"write --config {shlex.join(f'{key}={flow(value)}' for key, value in merged.items())}"
+    for load in (merged.get("workload_settings") or {}).values():
+        if isinstance(online := load.get("online"), dict) and online.get("duration_s") is not None:
+            online["requests"] = None  # which its duration decides
+    return f"{first[1]}--config {entries_of(merged)}{first[3]}"
+
+
+def entries_of(config: Mapping[str, Any]) -> str:
+    """Return the entries after --config that give `config`, as a shell takes them."""
+    texts = (f"{key}={flow(value)}" for key, value in config.items())
+    # in the shell's single quotes, double ones read best
+    return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
+
+
+def _with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
+    """Return `remedy` with all else that `words` ask for, if it gives values; `entries` stand after --config."""
+    found = _WRITE.fullmatch(remedy)
+    given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
+    kept = []
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        key = name if name in Config.model_fields else None
+        if key is None and text and _KEY.fullmatch(name):
+            key = near_miss(name, Config.model_fields)
+        text = _spaced(text) if text.startswith("{") else text
+        # an entry of the same key is the one that the remedy mends, or it stands in the remedy
+        if key and (key not in given or _agrees(text, given[key])):
+            kept.append(f"{key}={text}")
+    options = [word for word in words if word.startswith("-") and not _is_of_snakemake(word)]
+    more = [one for word in options if (one := _foreign(word, words) or _of_close_key(word, words))]
+    if found is None:
+        has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
+        return f"{remedy}; type the rest in its folder" if has_more else remedy
+    return _together([remedy, *more], kept)
+
+
+def _is_of_snakemake(word: str) -> bool:
+    return word.partition("=")[0] in (*_LISTS["--config"], *_LISTS["--configfile"], "-n", "--dry-run", "--cores", "-c")
+
+
+def _agrees(text: str, meant: str) -> bool:
+    """Return whether a mapping in `text` has no key that the remedy's entry `meant` has not, or has otherwise."""
+    before, after = (value_of(one) for one in (text, meant.partition("=")[2]))
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return False
+    return not {place for place, _ in flat(before)} & {place for place, _ in flat(after)}
 
 
 def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
@@ -473,18 +613,27 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
     for word in others:
         option = word.partition("=")[0]
         if option.startswith("-"):
-            keys = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
-            close = near_miss(option.replace("_", "-"), [*known, *keys, "--deep"], _MISSPELT)
-            if close not in keys:
-                listed = "`rollout-bench plan --help` lists the options; keys of a config stand after --config"
-                remedy = f"did you mean '{close}'?" if close else listed
-                raise UserError(f"{option}: there is no such option", remedy)
-            is_key = option.lstrip("-").replace("-", "_") == keys[close]
-            problem = "is a key of the config" if is_key else "there is no such option"
-            meant = shlex.quote(f"{keys[close]}={_as_typed(keys[close], word, words)}")
-            raise UserError(
-                f"{option}: {problem}", f"write `--config {meant}`" if is_key else f"did you mean `--config {meant}`?"
-            )
+            close = near_miss(option.replace("_", "-"), [*known, *_OF_KEYS, "--deep"], _MISSPELT)
+            listed = "`rollout-bench plan --help` lists the options; keys of a config stand after --config"
+            remedy = f"did you mean '{close}'?" if close else listed
+            value = _value_after(word, words)
+            if close in _OF_KEYS:
+                remedy = _of_close_key(word, words)
+            elif value.endswith((".yaml", ".yml")) and close not in _LISTS["--configfile"]:
+                remedy = f"write --configfile {shlex.quote(value)}"
+            raise UserError(f"{option}: there is no such option", remedy)
+
+
+_OF_KEYS = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
+"""Options that each key of a config would be -> the key."""
+
+
+def _of_close_key(word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option that is a misspelt key of the config; empty for others."""
+    close = near_miss(word.partition("=")[0].replace("_", "-"), _OF_KEYS, _MISSPELT)
+    if close is None:
+        return ""
+    return f"did you mean `--config {shlex.quote(f'{_OF_KEYS[close]}={_as_typed(_OF_KEYS[close], word, words)}')}`?"
 
 
 def _selected(key: str, value: str, words: Sequence[str]) -> str:
@@ -495,9 +644,11 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         meant = (re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(one.lower(), f"'{one}'")) for one in _NAME.findall(value))
         names = [name for found in meant for name in found]
         return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
-    servers = list(_default().get("endpoints") or ()) if key == "model" else []
-    if servers:
-        return f"write --config {shlex.quote(f'endpoints={{{servers[0]}: {{model: {value}}}}}')}"
+    servers = list(_default().get("endpoints") or ())
+    if servers and key in {*Endpoint.model_fields} - {"url"}:
+        return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
+    if key == "model" and value in (_default().get("model_settings") or ()):
+        return f"write --config 'models=[{value}]'"
     place = value if value.startswith(("/", "~", "./")) else f"hub:{path}" if (path := hub_name(value)) else ""
     if key in ("model", "models") and place and (name := name_made_of(place.removeprefix("hub:"))):
         return f"write --config 'models=[{name}]' 'model_settings={{{name}: {{weights: {{bf16: {place}}}}}}}'"
@@ -508,7 +659,9 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'"
     if key in ("profile", "rate_type") and value in PROFILES:
         rate, (pacing, usual) = _value_after("--rate", words), next(iter(PROFILES[value].items()))
-        return _load_with(pacing, str(usual) if isinstance(_values(rate), str) else rate)
+        is_usual = value == "sweep" or isinstance(_values(rate), str)  # a sweep's rate is the number of its loads
+        remedy = _load_with(pacing, str(usual) if is_usual else rate)
+        return _together([remedy, _load_with("burstiness", value)]) if value == "constant" else remedy
     return ""
 
 
@@ -544,20 +697,14 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
         limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
         return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
     if key in Config.model_fields:
-        return ""
-    if re.match("https?://", value):
-        model = "" if (named := _value_after("--model", words)) == "VALUE" else f" {shlex.quote(named)}"
-        url = shlex.quote(api_meant(value))
-        return f"write `rollout-bench init --from endpoint {url}{model}`, which writes config.yaml"
+        return f"write --config {shlex.quote(f'{key}={_as_typed(key, word, words)}')}"
+    if url := _address(key, value, words):
+        return _at_server(url, _value_after("--model", words))
+    if meant == "seed":  # of vllm bench: of prompts and arrivals
+        return _load_with(meant, value)
     meant = meant.removeprefix("no_")
-    if meant in ENGINE_ARGS and _default().get("endpoints") and not _default().get("models"):
-        return "leave it out: a server has the engine arguments that it was started with"
     if meant in ENGINE_ARGS:
-        is_switch = re.match("enable_|disable_|enforce_|trust_|async_", meant) and value == "VALUE"
-        value = str(not key.startswith("no_")).lower() if is_switch else value
-        if isinstance(several := _values(value), list):
-            return f"write --config {shlex.quote(f'sweep={flow({meant: several})}')}"
-        return f"write --config {shlex.quote(f'engine_args={{{meant}: {value}}}')}"
+        return _engine_arg(meant, value, is_off=key.startswith("no_"))
     if meant == "lora" and not value.startswith("{"):
         ranks = (_value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
         return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"
@@ -570,6 +717,34 @@ def _below(option: str, word: str, words: Sequence[str]) -> str:
         nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)
         return f"write --config {shlex.quote(f'{top}={nested}')}"
     return _load_with(meant, value)
+
+
+def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
+    """Return the remedy for an argument of the engine, of which `is_off` switches a switch off."""
+    if _default().get("endpoints") and not _default().get("models"):
+        return "leave it out: a server has the engine arguments that it was started with"
+    is_switch = re.match("enable_|disable_|enforce_|trust_|async_", name) and value == "VALUE"
+    value = str(not is_off).lower() if is_switch else value
+    if isinstance(several := _values(value), list):
+        return f"write --config {shlex.quote(f'sweep={flow({name: several})}')}"
+    return f"write --config {shlex.quote(f'engine_args={{{name}: {value}}}')}"
+
+
+def _at_server(url: str, model: str) -> str:
+    """Return the remedy that names a server and its model, which is VALUE if no option does."""
+    server = {"url": url} if model == "VALUE" else {"url": url, "model": model}
+    if known := list(_default().get("endpoints") or ()):
+        return f"write --config {entries_of({'endpoints': {known[0]: server}})}"
+    return f"write `rollout-bench init --from endpoint {shlex.join(server.values())}`, which writes config.yaml"
+
+
+def _address(key: str, value: str, words: Sequence[str]) -> str:
+    """Return the address of a server that an option of other programs names; empty for others."""
+    if key == "host" and value != "VALUE":
+        port = _value_after("--port", words)
+        value = value if port == "VALUE" else f"{value}:{port}"
+    is_address = re.match("https?://", value) or (key in _ADDRESSES and re.fullmatch(r"[\w.-]+:\d+(/.*)?", value))
+    return api_meant(value if "://" in value else f"http://{value}") if is_address else ""
 
 
 def _check_profile(option: str, name: str) -> None:

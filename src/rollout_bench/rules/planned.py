@@ -3,7 +3,6 @@
 import copy
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +13,10 @@ import yaml
 
 from rollout_bench.contracts.fields import AUTO, typed
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.places import CONFIG, CONFIGS, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.core.secrets import of_config, without_secrets
-from rollout_bench.core.yaml_files import flow
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
@@ -36,7 +35,7 @@ from rollout_bench.plan.remeasuring import (
 )
 from rollout_bench.plan.results_state import ResultsState, order_seed
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, schedule
-from rollout_bench.rules.arguments import load
+from rollout_bench.rules.arguments import entries_of, load
 from rollout_bench.rules.call import stopping
 from rollout_bench.rules.device_slots import check_devices
 from rollout_bench.rules.rounds import wanted_launches
@@ -98,7 +97,8 @@ def _naming_source(given: Any) -> Iterator[None]:
 def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
     """Return what is typed after --config in place of a `remedy` such as `write prompts: 8` for the key at `place`."""
     if both := re.fullmatch(r"write (models): (\[.*\]) and (model_settings): (\{.*\})", remedy):
-        return f"write --config {both[1]}={shlex.quote(both[2])} {both[3]}={shlex.quote(both[4])}"
+        meant = {both[number]: yaml.safe_load(both[number + 1]) for number in (1, 3)}
+        return f"write --config {entries_of(laid_over(typed(without_secrets(config, of_config)[0]), meant))}"
     found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
     keys, held = list[str](), typed(without_secrets(config, of_config)[0])
     merged = copy.deepcopy(held)
@@ -117,7 +117,7 @@ def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
-    return f"write --config {shlex.quote(f'{keys[0]}={flow(merged[keys[0]])}')}"
+    return f"write --config {entries_of(merged)}"
 
 
 def _depth(place: str, config: Mapping[str, Any]) -> int:

@@ -224,13 +224,71 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--config", "quants", "=", "[bf16]"], "--config quants: is not name=value", "without spaces around ="),
         (["--config", "2x=1"], "--config 2x=1: '2x' is no key", "docs/reference/config.csv"),
         (["--confgifile", "one.yaml"], "--confgifile: there is no such option", "did you mean '--configfile'?"),
-        (["--quants", "bf16"], "--quants: is a key of the config", "write `--config 'quants=[bf16]'`"),
-        (["--quants", "bf16", "fp8", "-n"], "--quants: is a key of the config", "`--config 'quants=[bf16, fp8]'`"),
-        (["--models=a"], "--models: is a key of the config", "write `--config 'models=[a]'`"),
+        (["--quants", "bf16"], "--quants: is a key of the config", "write --config 'quants=[bf16]'"),
+        (["--quants", "bf16", "fp8", "-n"], "--quants: is a key of the config", "--config 'quants=[bf16, fp8]'"),
+        (["--models=a"], "--models: is a key of the config", "write --config 'models=[a]'"),
         (["--lauches", "3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
         (["--lauches=3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
-        (["--model-base", "-n"], "--model-base: is a key of the config", "write `--config model_base=VALUE`"),
+        (["--model-base", "-n"], "--model-base: is a key of the config", "write --config model_base=VALUE"),
         (["--quant", "[bf16, fp8]"], "--quant: there is no such option", "write --config 'quants=[bf16, fp8]'"),
+        (["--launches", "5", "--iterations", "3"], "--launches: is a key", "write --config launches=5 iterations=3"),
+        (
+            ["--max-num-seqs", "4", "--launchs", "2", "quants=[bf16]"],
+            "--max-num-seqs: there is no such",
+            "write --config 'quants=[bf16]' 'engine_args={max_num_seqs: 4}' launches=2",
+        ),
+        (
+            ["--config", "launches=5", "workload_settings={demo:{output_tokens:9}}", "--num-prompts", "8"],
+            "--num-prompts: there is no such",
+            "write --config launches=5 'workload_settings={demo: {output_tokens: 9, prompts: 8}}'",
+        ),
+        (
+            ["--config", "launch=3", "quant=fp8", "iteration=4"],
+            "'quant' is no key",
+            "write --config launches=3 iterations=4 'quants=[bf16, fp8]'",
+        ),
+        (
+            ["--config", "model_settings.mine.weights=/data", "models=[mine]"],
+            "'model_settings.mine.weights' is no key",
+            "write --config 'models=[mine]' 'model_settings={mine: {weights: /data}}'",
+        ),
+        (
+            ["--config", "slo=ttft_ms:300", "slo=tpot_ms:30"],
+            "--config slo={...}: the shell makes several words of braces",
+            "write --config 'slo={ttft_ms: 300, tpot_ms: 30}'",
+        ),
+        (
+            ["--config", "workload_settings={demo:prompts:8}", "workload_settings={demo:output_tokens:8}"],
+            "the shell makes several words",
+            "write --config 'workload_settings={demo: {prompts: 8, output_tokens: 8}}'",
+        ),
+        (
+            ["--config", "sweep=max_num_seqs:[2", "sweep=4]"],
+            "the shell makes several words",
+            "write --config 'sweep={max_num_seqs: [2, 4]}'",
+        ),
+        (["--config", "quants=bf16", "quants=w8a8"], "several words", "write --config 'quants=[bf16, w8a8]'"),
+        (["--config", "launches=2", "launches=3"], "--config launches: stands twice", "write it once"),
+        (
+            ["--config", "workload_settings={demo: {prompts: 16}"],
+            "a bracket is not closed",
+            "write --config 'workload_settings={demo: {prompts: 16}}'",
+        ),
+        (
+            ["--config", "workload_settings={demo: prompts: 16}", "launches=2"],
+            "YAML can't read it",
+            "write --config launches=2 'workload_settings={demo: {prompts: 16}}'",
+        ),
+        (["--config", "quants=[fp8,", "bf16]"], "the shell splits it", "quote it: --config 'quants=[fp8, bf16]'"),
+        (["--config", "launches=2 iterations=3"], "has several values", "spaces: launches=2 iterations=3"),
+        (["--cfg", "one.yaml"], "--cfg: there is no such option", "write --configfile one.yaml"),
+        (["tests/a.py::test"], "tests/a.py::test: is no target", "leave it out"),
+        (["--model", "qwen3-90m"], "--model: there is no such", "write --config 'models=[qwen3-90m]'"),
+        (
+            ["--host", "h", "--port", "8001", "--request-rate", "2"],
+            "--host: there is no such",
+            "write `rollout-bench init --from endpoint http://h:8001/v1`, which writes config.yaml; type the rest in",
+        ),
         (
             ["--max-num-seqs", "8"],
             "--max-num-seqs: there is no such",
@@ -440,7 +498,20 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
         ("--concurrency 1,2 --x", "{asked: {online: {concurrency: [1, 2], requests: 480, request_rate: inf}}}"),
         ("--request-rate 4 --num-prompts", "{asked: {online: {request_rate: 4, requests: 30}}}"),
         ("--request-rate 4 --max-concurrency", "{asked: {online: {concurrency: 30, requests: 480, request_rate: 4}}}"),
-        ("--profile constant --rate 4 --max-requests", "{asked: {online: {request_rate: 4, requests: 30}}}"),
+        (
+            "--profile constant --rate 4 --max-requests",
+            "{asked: {online: {request_rate: 4, requests: 30, burstiness: constant}}}",
+        ),
+        (
+            "--rate-type sweep --rate 10 --output-len",
+            "{asked: {online: {request_rate: [1, 2, 4, 8], requests: [60, 120, 240, 480]}, output_tokens: 30}}",
+        ),
+        ("--max-seconds 60 --rate", "{asked: {online: {duration_s: 60, requests: null, request_rate: 30}}}"),
+        ("--endpoint /v1/chat/completions --rate", "{asked: {online: {request_rate: 30, requests: 480, api: chat}}}"),
+        (
+            "--max-concurrency 4 --seed",
+            "{asked: {online: {concurrency: 4, requests: 480, request_rate: inf}, seed: 30}}",
+        ),
         (
             "--rate-type concurrent --rate 4 --max-seconds",
             "{asked: {online: {concurrency: 4, requests: null, request_rate: inf, duration_s: 30}}}",
@@ -488,3 +559,14 @@ def test_targets_and_profiles_that_there_are_are_accepted(folder: Path) -> None:
 def test_words_that_snakemake_reads_are_accepted() -> None:
     check_words(["all", "-n", "--configfile", "one.yaml", "--config", "quants=[bf16, w8a8]", "engine={python: null}"])
     check_words(["all", "--cores", "2", "--executor=slurm", "--keep-going", "--set-resources", "measure:mem_mb=9"])
+
+
+@pytest.mark.parametrize(
+    "words", ["--base-url http://h:1", "-u h:1", "--host h --port 1", "--config url=http://h:1/v1"]
+)
+def test_an_address_goes_to_the_server_that_the_config_has(folder: Path, words: str) -> None:
+    (folder / "config.yaml").write_text((home() / "config" / "endpoint.yaml").read_text())
+    with pytest.raises(UserError) as raised:
+        check_words(words.split())
+    name = next(iter(load(folder / "config.yaml")["endpoints"]))
+    assert raised.value.remedy == f"write --config 'endpoints={{{name}: {{url: \"http://h:1/v1\"}}}}'"

@@ -51,10 +51,11 @@ def test_an_error_names_what_sets_the_value(
     ("config", "remedy"),
     [
         ({"launches": "three"}, "launches=3"),
+        ({"launches": "three", "quants": ["bf16"]}, "launches=3 'quants=[bf16]'"),
         ({"models": "Qwen/Qwen3-8B"}, "'models=[Qwen/Qwen3-8B]'"),
         (
             {"models": ["Qwen/Qwen3-8B"]},
-            "models='[qwen3-8b]' model_settings='{qwen3-8b: {weights: {bf16: '\"'\"'hub:Qwen/Qwen3-8B'\"'\"'}}}'",
+            "'models=[qwen3-8b]' 'model_settings={qwen3-8b: {weights: {bf16: \"hub:Qwen/Qwen3-8B\"}}}'",
         ),
         ({"quants": "(bf16,w8a8)"}, "'quants=[bf16, w8a8]'"),
         (
