@@ -53,8 +53,8 @@ class InstalledEngine:
             return [], True
         try:
             tree = _tree(self.folder / "engine" / "arg_utils.py")
-            types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
-            values = [value for node in types for value in _literals(node, tree, self.folder.parent)]
+            kind = _engine_fields(tree).get(argument)
+            values = _literals(kind, tree, self.folder.parent) if kind else []
         except (LookupError, OSError, SyntaxError):
             return [], True
         return [value for value in values if value is not str], bool(self.plugins) or str in values
@@ -65,8 +65,8 @@ class InstalledEngine:
             return None
         try:
             tree = _tree(self.folder / "engine" / "arg_utils.py")
-            types = [field.annotation for field in _engine_fields(tree) if field.target.id == argument]
-            keys = _mapping_keys(types[0], tree, self.folder.parent) if types else None
+            kind = _engine_fields(tree).get(argument)
+            keys = _mapping_keys(kind, tree, self.folder.parent) if kind else None
         except (LookupError, OSError, SyntaxError):
             return None
         if keys == set():  # dict[str, Any] of which the engine makes SpeculativeConfig(**speculative_config)
@@ -112,11 +112,10 @@ class InstalledEngine:
         if self.folder is None:
             return ""
         try:
-            fields = _engine_fields(_tree(self.folder / "engine" / "arg_utils.py"))
+            found = _engine_fields(_tree(self.folder / "engine" / "arg_utils.py")).get(argument)
         except (OSError, SyntaxError):
             return ""
-        types = [ast.unparse(field.annotation) for field in fields if field.target.id == argument]
-        kind = types[0].removesuffix(" | None") if types else ""
+        kind = ast.unparse(found).removesuffix(" | None") if found else ""
         return kind if kind in ("bool", "int", "float") else ""
 
     def platform(self) -> Platform:
@@ -168,7 +167,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
         found["name"],
         found["version"],
         found["plugins"],
-        frozenset(field.target.id for field in _engine_fields(_tree(source)))
+        frozenset(_engine_fields(_tree(source)))
         if source and source.is_file()
         else frozenset(),
         python,
@@ -226,15 +225,16 @@ def _tree(source: Path) -> ast.Module:
     return ast.parse(source.read_text(encoding="utf-8", errors="replace"))
 
 
-def _engine_fields(tree: ast.Module) -> list[Any]:
-    """Return the fields of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py, as `ast.AnnAssign`."""
-    return [
-        item
+@functools.cache
+def _engine_fields(tree: ast.Module) -> dict[str, ast.expr]:
+    """Return name -> type of the fields of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
+    return {
+        item.target.id: item.annotation
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"
         for item in _fields(node)
         if not item.target.id.startswith("_")
-    ]
+    }
 
 
 def _fields(node: ast.ClassDef) -> list[Any]:
@@ -316,6 +316,7 @@ def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
     raise LookupError(ast.unparse(node))
 
 
+@functools.cache
 def _definition(name: str, tree: ast.Module, packages: Path) -> tuple[ast.expr | ast.ClassDef, ast.Module]:
     """Return what a name of a module is, a value or a class, and the module that defines it.
 
