@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -322,6 +323,17 @@ class Cycle:
         return "at any length" if first == 1 else f"from {first} output tokens on"
 
 
+def lost_gb(name: str, setting: str) -> float:
+    """Return by how much the free memory of an archive's GPU falls with each weight sync of a setting, in GB."""
+    falls = []
+    for experiment in collected(name).experiments:
+        for record in experiment.records if experiment.setting == setting else ():
+            syncs = [one.transition for one in record.iterations if one.transition is not None]
+            free = [look.device_free_bytes or 0 for sync in syncs for look in sync.memory if look.when == "after"]
+            falls += [before - after for before, after in pairwise(free)]
+    return fmean(falls) / 1e9
+
+
 SEQUENCES = 256
 """Sequences of the steps of `h200-cycle`."""
 
@@ -548,7 +560,7 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 FUNCTIONS = (
     pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift,
     message_shares, placement, fidelity, in_turn, adapter_in_bench, predictions, sign, verdicts_text, claim, changes,
-    kept, functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
+    kept, lost_gb, functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""
 

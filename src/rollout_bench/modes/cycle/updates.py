@@ -5,7 +5,7 @@ import itertools
 import pickle
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,9 +159,7 @@ class Ipc(InProcess):
     def prepare(self) -> None:
         """Make the trainer's tensors in this process, and connect it to the engine."""
         try:
-            from vllm.distributed.weight_transfer.base import WeightSource
-            from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
-            from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+            from vllm.distributed.weight_transfer import ipc_engine
         except ImportError as error:
             raise MeasuringFailed(
                 "engine_lacks_cycle",
@@ -175,26 +173,58 @@ class Ipc(InProcess):
         self.held_bytes = held.held_bytes
         self._weights: Weights = "first"
         self._took = nothing_taken()
-        updates, device = self, torch.device("cuda", torch.accelerator.current_device_index())
+        device = torch.device("cuda", torch.accelerator.current_device_index())
+        self._send = sender(
+            ipc_engine,
+            WeightSyncClient(self._llm),
+            lambda: held.handed_over(self._weights, device, self._took),
+        )
+
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        """Let vLLM's sender do the update; return the times."""
+        self._weights, self._took = weights, nothing_taken()
+        with self._refusals_told():
+            self._send()
+        torch.accelerator.empty_cache()  # as verl: the engine shares the device
+        return self._known(self._took)
+
+
+def sender(
+    ipc_engine: Any, client: "WeightSyncClient", handed_over: Callable[[], Iterator[tuple[str, torch.Tensor]]]
+) -> Callable[[], None]:
+    """Connect the engine to vLLM's sender over CUDA IPC; return a function that sends all tensors, in buckets.
+
+    Args:
+        ipc_engine: vLLM's module.
+        client: reaches the engine.
+        handed_over: begins to hand the tensors over.
+    """
+    how = {"packed": True, "packed_buffer_size_bytes": BUCKET_BYTES}
+    if hasattr(ipc_engine, "IPCTrainerInitInfo"):
+        from vllm.distributed.weight_transfer.base import WeightSource
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
         class Source(WeightSource):  # type: ignore[misc]
             def metadata(self) -> Any:
                 raise NotImplementedError("packed IPC reads only the tensors")
 
             def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-                return held.handed_over(updates._weights, device, updates._took)
+                return handed_over()
 
-        how = IPCTrainerInitInfo(rank=0, packed=True, packed_buffer_size_bytes=BUCKET_BYTES)
-        client = WeightSyncClient(self._llm)
-        self._sender = WeightTransferTrainerFactory.trainer_init(how, client=client, source=Source())
+        trainer = WeightTransferTrainerFactory.trainer_init(
+            ipc_engine.IPCTrainerInitInfo(rank=0, **how), client=client, source=Source()
+        )
+        send: Callable[[], None] = trainer.send_weights
+        return send
+    client.init_weight_transfer_engine({})
 
-    def apply(self, weights: Weights) -> dict[str, Any]:
-        """Let vLLM's sender do the update; return the times."""
-        self._weights, self._took = weights, nothing_taken()
-        with self._refusals_told():
-            self._sender.send_weights()
-        torch.accelerator.empty_cache()  # as verl: the engine shares the device
-        return self._known(self._took)
+    def send_between() -> None:  # vLLM 0.23, whose sender does only the third phase
+        client.start_weight_update()
+        given = {**how, "send_mode": lambda info: client.update_weights(dict(vars(info)))}
+        ipc_engine.IPCWeightTransferEngine.trainer_send_weights(handed_over(), given)
+        client.finish_weight_update()
+
+    return send_between
 
 
 class WeightSyncClient:

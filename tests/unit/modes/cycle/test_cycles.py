@@ -1,7 +1,7 @@
 """Cycles: a transition's parts, updates of weights, the trainer's tensors, and flags of what went wrong."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ from rollout_bench.modes.cycle.extension import TrainerStandIn
 from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.trainer import shifted_rows
-from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient
+from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient, sender
 from rollout_bench.modes.cycle.worker import Transitions
 
 PAUSE_S = 0.02
@@ -190,6 +190,28 @@ def test_handles_reach_vllms_receiver_as_its_sender_gave_them(monkeypatch: pytes
     sent, taken = IPCWeightTransferUpdateInfo(**bucket, ipc_handles=handle), list[Any]()
     WeightSyncClient(SimpleNamespace(update_weights=taken.append)).update_weights(asdict(sent))
     assert IPCWeightTransferUpdateInfo(**json.loads(json.dumps(taken[0]))["update_info"]) == sent
+
+
+def test_a_sender_of_the_third_phase_alone_gets_the_others_around_it():
+    """vLLM 0.23, the version on GPUs, has such a sender; the one that is installed here does all phases."""
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
+
+    def sends(tensors: Iterator[tuple[str, torch.Tensor]], how: dict[str, Any]) -> None:
+        assert how["packed"], how
+        for name, tensor in tensors:
+            about = {"names": [name], "dtype_names": ["bfloat16"], "shapes": [list(tensor.shape)]}
+            how["send_mode"](IPCWeightTransferUpdateInfo(**about, ipc_handles={}))
+
+    phases = ("init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update")
+    called = list[str]()
+    llm = SimpleNamespace(**{phase: lambda *_, phase=phase: called.append(phase) for phase in phases})
+    module = SimpleNamespace(IPCWeightTransferEngine=SimpleNamespace(trainer_send_weights=sends))
+    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    send = sender(module, WeightSyncClient(llm), lambda: iter(tensors.items()))
+    send()
+    send()
+    first, start, update, finish = phases
+    assert called == [first, *2 * [start, update, update, finish]]
 
 
 UNTIED = SyntheticModel(
