@@ -167,9 +167,7 @@ def probe_engine(python: str | None, *, is_needed: bool = True) -> InstalledEngi
         found["name"],
         found["version"],
         found["plugins"],
-        frozenset(_engine_fields(_tree(source)))
-        if source and source.is_file()
-        else frozenset(),
+        frozenset(_engine_fields(_tree(source))) if source and source.is_file() else frozenset(),
         python,
         found["harnesses"],
         source.parents[1] if source and source.is_file() else None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rollout_bench.analysis.timed.answers import compared_rows
-from rollout_bench.analysis.timed.drafting import MEASURED, BreakEven, break_evens
+from rollout_bench.analysis.timed.drafting import MEASURED, TAIL, BreakEven, break_evens
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.report.views import Column
@@ -13,11 +13,15 @@ NOT_REAL = "accepted by chance, so the text is not real"
 
 def pays_sentences(others: Sequence[Row], confidence: float, name: Callable[[Row], str]) -> Iterator[str]:
     """Yield a sentence on each kind of drafts among `others`, which share a baseline; `name` returns that of a row."""
+    ends = {each.rows[0].experiment.place: each for each in break_evens(others, confidence, TAIL)}
     for found in break_evens(others, confidence):
         drafts, measured = found.drafts, [_length(row.values[MEASURED]) for row in found.rows]
         limit = "" if drafts.tokens is None else f", {drafts.tokens} tokens"
         text = f"{', '.join(map(name, found.rows))}: drafts ({drafts.method}{limit}) {_from(found)}"
-        yield f"{text}; here it was {', '.join(measured)}{f' ({NOT_REAL})' if drafts.rates else ''}."
+        end = ends.get(found.rows[0].experiment.place)
+        # real drafts may be accepted otherwise at the end, of which nothing is known
+        tail = f"; from t90 on, they {_from(end)}" if end and drafts.rates else ""
+        yield f"{text}{tail}; here it was {', '.join(measured)}{f' ({NOT_REAL})' if drafts.rates else ''}."
 
 
 def _from(found: BreakEven) -> str:

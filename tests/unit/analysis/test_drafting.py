@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 from drawn import assert_texts_are_apart
-from synthetic_records import OUTPUT_TOKENS, SEQUENCES, changed, make_plan, make_record, make_spec, save
+from synthetic_records import (
+    OUTPUT_TOKENS,
+    SEQUENCES,
+    changed,
+    make_plan,
+    make_record,
+    make_sequences,
+    make_spec,
+    save,
+)
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.contracts.record import Drafting, Iteration, Record
+from rollout_bench.contracts.record import Drafting, Iteration, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.charts import Lines, draw, figure_settings
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
@@ -91,6 +101,36 @@ def test_lengths_on_both_sides_of_the_break_even_have_no_bias_by_prefill(tmp_pat
     assert "here it was 1.00, 1.25, 2.50 (accepted by chance, so the text is not real)" in sentence
     (sentence,) = sentences(tmp_path / "one", plain(prefill_s), launches[2])
     assert "pay from an accepted length of 2.05 [" in sentence  # half of the distance to 2.5
+
+
+def with_tail(record: Record, tail_s: float) -> tuple[Record, list[SequenceRow]]:
+    """Return a record whose last sequence is complete so many seconds after all others."""
+    rows = make_sequences(record)
+    last = max(row.sample + record.spec.workload.samples_per_prompt * row.prompt for row in rows)
+    ends = {each.index: each.elapsed_s for each in record.iterations}
+    return record, [
+        row.model_copy(
+            update={
+                "last_token_s": ends[row.iteration]
+                - tail_s * (row.sample + record.spec.workload.samples_per_prompt * row.prompt != last)
+            }
+        )
+        for row in rows
+    ]
+
+
+def test_the_tail_alone_has_a_break_even_of_its_own_where_acceptance_is_asked_for(tmp_path: Path):
+    spec = drafting_spec(2.5, rejection_sample_method="synthetic", synthetic_acceptance_length=2.5)
+    base, drafted = plain(), records(spec, 2.5, 1.6, 0)
+    save(tmp_path, *(with_tail(record, 1.0) for record in base))
+    cost_s = 1.2  # of a step with few sequences
+    save(tmp_path, *(with_tail(record, cost_s / 2.5 * noise) for record, noise in zip(drafted, NOISE, strict=True)))
+    metrics = ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "tail_s"]})
+    plan = make_plan([base[0].spec, spec], len(NOISE), baseline={"setting": "default"}, comparison=metrics)
+    first, *_ = summary_of(tmp_path, collect(tmp_path, plan)).answers
+    text = " ".join([first.lead, *first.items])
+    assert "drafts (eagle3, 3 tokens) pay from an accepted length of 1.60 [1." in text
+    assert "; from t90 on, they pay from an accepted length of 1.20 [1." in text
 
 
 def test_a_baseline_with_drafts_has_no_break_even(tmp_path: Path):

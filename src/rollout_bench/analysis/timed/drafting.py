@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.stats.lines import crossing
@@ -17,6 +17,9 @@ MEASURED = "accepted_length"
 
 TIME: tuple[MetricName, ...] = ("output_tokens_per_s", "output_tokens_per_s_per_device", "step_time_s")
 """Metrics with the speed-up of a whole iteration; the first one that is compared counts."""
+
+TAIL: tuple[MetricName, ...] = ("tail_s",)
+"""Metric with the speed-up of an iteration's end, in which few sequences are left."""
 
 Ends = tuple[float, float, float]
 """An estimate, and the lower and the upper end of its interval."""
@@ -53,7 +56,7 @@ class BreakEven:
         return self.high < 1
 
 
-def break_evens(others: Sequence[Row], confidence: float) -> list[BreakEven]:
+def break_evens(others: Sequence[Row], confidence: float, metrics: Sequence[MetricName] = TIME) -> list[BreakEven]:
     """Return from which accepted length drafts pay, for each kind of drafts among `others`, which share a baseline.
 
     A step of the target costs the same whatever it accepts. So throughput is proportional to the accepted length B, and
@@ -68,11 +71,16 @@ def break_evens(others: Sequence[Row], confidence: float) -> list[BreakEven]:
     Args:
         others: rows that are compared with the same baseline.
         confidence: of an interval from several lengths, together with the other rows.
+        metrics: the first one that is compared counts.
     """
-    known = [row for row in others if MEASURED in row.values and _only_own(row) and _comparison(row) is not None]
+    known = [
+        (row, found)
+        for row in others
+        if MEASURED in row.values and _only_own(row) and (found := _comparison(row, metrics)) is not None
+    ]
     simultaneous = 1 - (1 - confidence) / max(1, len(others))
-    alike = grouped((_kind(row), row) for row in known).values()
-    return [each for rows in alike if (each := _break_even(rows, simultaneous)) is not None]
+    alike = grouped((_kind(row), (row, row.values[MEASURED], found)) for row, found in known).values()
+    return [each for sides in alike if (each := _break_even(sides, simultaneous)) is not None]
 
 
 def own_drafts(row: Row) -> Drafts | None:
@@ -94,22 +102,16 @@ def _kind(row: Row) -> str:
     return json.dumps(kind, sort_keys=True, default=str)
 
 
-def _comparison(row: Row) -> Comparison | None:
-    """Return the comparison of the whole iteration's time; None if it has no interval."""
-    found = next((row.comparisons[metric] for metric in TIME if metric in row.comparisons), None)
+def _comparison(row: Row, metrics: Sequence[MetricName]) -> Comparison | None:
+    """Return the comparison by the first of `metrics` that has one; None if it has no interval."""
+    found = next((row.comparisons[metric] for metric in metrics if metric in row.comparisons), None)
     return found if found and found.speedup and found.low and found.high else None
 
 
-def _sides(rows: Sequence[Row]) -> Iterator[tuple[Row, float, Comparison]]:
-    for row in rows:
-        comparison = _comparison(row)
-        assert comparison is not None, "only rows with an interval are grouped"
-        yield row, row.values[MEASURED], comparison
-
-
-def _break_even(rows: Sequence[Row], confidence: float) -> BreakEven | None:
-    sides = sorted(_sides(rows), key=lambda side: side[1])
-    drafts = own_drafts(rows[0])
+def _break_even(sides: Sequence[tuple[Row, float, Comparison]], confidence: float) -> BreakEven | None:
+    """Return the break-even of equal drafts: of rows, each with its accepted length and its comparison."""
+    sides = sorted(sides, key=lambda side: side[1])
+    drafts = own_drafts(sides[0][0])
     assert drafts is not None, "only rows with drafts are grouped"
     of = tuple(row for row, _, _ in sides)
     for (slow, length, one), (fast, longer, other) in itertools.pairwise(sides):
