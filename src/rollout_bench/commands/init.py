@@ -21,7 +21,8 @@ from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.launch_scripts import is_script
-from rollout_bench.trainers.shell import commands, with_values
+from rollout_bench.trainers.shell import with_values
+from rollout_bench.trainers.shell_words import commands
 
 _URL, _SCRIPT = re.compile(r"^https?://"), re.compile(r"\.(sh|py|ya?ml)$")
 

@@ -3,8 +3,6 @@
 import itertools
 import json
 import re
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,8 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.plan.checks import OWN_VARIABLES
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
-from rollout_bench.trainers.shell import ARGUMENTS, Command, Piece, Word, commands, with_values
+from rollout_bench.trainers.shell import ARGUMENTS, is_set_up, with_values
+from rollout_bench.trainers.shell_words import Command, Piece, Word, commands
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 """Ends of the names of shell scripts."""
@@ -63,6 +62,9 @@ _FOLDER_OF_THE_SCRIPT = re.compile(r"^(\$\(.*\)|\$\{.*?\}|\$\w+)/")
 
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 """A word of the command line that gives a variable of the script its value. No trainer has a key in capitals."""
+
+_NAMED_VALUE = re.compile(r"\$(?:([A-Z][A-Z0-9_]*)|\{([A-Z][A-Z0-9_]*)(?::?[-?].*)?\})", re.DOTALL)
+"""A variable that may be given its value in this way."""
 
 _OF_ENGINES = re.compile("(VLLM|NCCL|HCCL|PYTORCH)_.*|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF")
 """Variables that vLLM, the libraries of its devices and torch-npu read."""
@@ -227,7 +229,7 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     for word in given if module == MAIN_PPO else _without_own_file(given):
         override = OVERRIDE.fullmatch(word.text)
         if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
-            problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows"
+            problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows{_caused(word)}"
             raise UserError(problem, "write its words out in the script")
         if override is not None:
             named.append((override["path"], word))
@@ -282,61 +284,45 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
 
     Variables among `overrides` have their value from there, as `NAME=VALUE bash script` gives it.
     """
-    found, unread = _commands_with_sourced_files(script, 0)
-    given = [word.partition("=") for word in overrides if VARIABLE.fullmatch(word)]
-    text = read_text(script, "shell script", "")
-    for name, *_ in given:
+    given = {word.partition("=")[0]: word.partition("=")[2] for word in overrides if VARIABLE.fullmatch(word)}
+    text = read_text(script, "shell script", "give the script that starts the training")
+    found = commands(text)
+    for name in given:
         if not re.search(rf"\b{name}\b", text):
             raise UserError(f"{name}: the script {script} has no such variable", "name one that it has, or a key")
-    if unread:
-        lost = ", ".join(unread)
-        print(
-            f"{script}: warning: {lost}: not found beside it, so no ${{NAME:-default}} has its default",
-            file=sys.stderr,
-        )
+
+    def sourced(word: Word) -> list[Command] | None:
+        return _sourced(script, word)
 
     def run(values: Mapping[str, str]) -> list[list[Word]]:
-        all_ = [*commands("\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())), *found]
-        begun = [at for at, command in enumerate(all_) if any(_after([command.words], *start) for start in starts)]
-        return with_values(all_, max(begun, default=-1), takes_defaults=not unread)
+        begun = [place for place, command in enumerate(found) if any(_names(command, start) for start in starts)]
+        return with_values(found, max(begun, default=-1), given=values, sourced=sourced)
 
-    values = {name: value for name, _, value in given}
-    for name in values:
-        others = {key: value for key, value in values.items() if key != name}
-        if run({**others, name: _ANOTHER})[len(values) :] == run(others)[len(others) :]:
-            problem = (
-                f"{name}={values[name]}: the script {script} gives {name} a value of its own, so this has no effect"
-            )
+    for name, value in given.items():
+        others = {key: other for key, other in given.items() if key != name}
+        if run({**others, name: _ANOTHER}) == run(others):
+            problem = f"{name}={value}: the script {script} gives {name} a value of its own, so this has no effect"
             raise UserError(problem, "change it in the script, or write the trainer's key with the value")
-    return run(values)
+    return run(given)
 
 
 _ANOTHER = "4294967291"
 """A value that no script gives a variable."""
 
-_DEEPEST = 4
-"""Files that source one another, at most."""
+
+def _names(command: Command, start: tuple[str, ...]) -> bool:
+    """Return whether a command has the words `start`, or a text for another shell that has them."""
+    return bool(_after([command.words], *start)) or any(" ".join(start) in word.text for word in command.words)
 
 
-def _commands_with_sourced_files(script: Path, depth: int) -> tuple[list[Command], list[str]]:
-    """Return the commands of a script and of what it sources beside it, and the names of what is not found there.
-
-    Files by an absolute path, such as an environment's activate, are taken to assign nothing that matters.
-    """
-    found: list[Command] = []
-    unread: list[str] = []
-    for command in commands(read_text(script, "shell script", "give the script that starts the training")):
-        name = command.words[1].text if command.words[0].text in ("source", ".") and command.words[1:] else ""
-        beside = script.parent / _FOLDER_OF_THE_SCRIPT.sub("", name)
-        if not name or name.startswith(("/", "~")):
-            found.append(command)
-        elif depth < _DEEPEST and beside.is_file():
-            more, missing = _commands_with_sourced_files(beside, depth + 1)
-            found += more
-            unread += missing
-        else:
-            unread.append(name)
-    return found, unread
+def _sourced(script: Path, word: Word) -> list[Command] | None:
+    """Return the commands of a file that the script sources; None if it is not here, or sets up an environment."""
+    beside = script.parent / _FOLDER_OF_THE_SCRIPT.sub("", word.text)
+    is_elsewhere = word.text.startswith(("/", "~"))
+    if Path(word.text).name == "activate" or (is_elsewhere and is_set_up(word.text)) or not beside.is_file():
+        return None
+    text = read_text(beside, "shell script", "give the script that starts the training")
+    return commands(text, beside.name)
 
 
 def _after(found: Sequence[list[Word]], *start: str) -> list[list[Word]]:
@@ -397,17 +383,26 @@ def _assigned_line(
     inert = {name for name, _ in named if registry.find(name).is_inert}
     inert |= {name for name, _ in named if registry.find(name).influence is Influence.UNKNOWN and name != "config"}
     matters = [(name, word) for name, word in named if name not in overridden | inert]
-    unknown = {name: word.variable for name, word in matters if word.variable}
+    unknown = {name: word for name, word in matters if word.variable}
     if unknown:
-        names = ", ".join(f"{name} ({variable})" for name, variable in unknown.items())
+        names = ", ".join(f"{name} ({word.variable})" for name, word in unknown.items()) + _caused(*unknown.values())
         files = "write the name of its file in the script, and " if "config" in unknown else ""
         added = " ".join(f"{name}=VALUE" for name in unknown if name != "config")
         remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
+        plain = [_NAMED_VALUE.fullmatch(word.variable) for word in unknown.values()]
+        if added and all(plain):
+            remedy += f", or {' '.join(dict.fromkeys(f'{found[1] or found[2]}=VALUE' for found in plain if found))}"
         raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {names}", remedy)
     taken = dict.fromkeys(one for _, word in matters for one in word.taken)
     shown = [f"{one.partition('=')[0]}=..." if may_be_secret(*one.split("=", 1)) else one for one in taken]
     home = " but HOME" if any(str(Path.home()) in one for one in shown) else ""
     return f"Values of variables, none from the environment{home}: {', '.join(shown)}." if taken else ""
+
+
+def _caused(*words: Word) -> str:
+    """Return the places of the script because of which words have no value, for messages; empty: none are known."""
+    causes = "; ".join(dict.fromkeys(word.cause for word in words if word.cause))
+    return f", because of {causes}" if causes else ""
 
 
 def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyRegistry) -> list[str]:

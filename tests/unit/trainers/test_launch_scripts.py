@@ -1,6 +1,7 @@
 """A user's shell script becomes the config that its settings become when they are typed by hand."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from refusals import refused
 from trainer_commands import Made
 from training_runs import FILES, TRL
 
-from rollout_bench.trainers.shell import commands
+from rollout_bench.trainers.shell_words import commands
 
 PULL_REQUEST = """CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \\
     --config_file examples/accelerate_configs/deepspeed_zero3.yaml \\
@@ -280,6 +281,52 @@ def test_a_value_that_the_script_replaces_is_refused(verls: Made, tmp_path: Path
     assert verls.call("run.sh", "BATCH=16") != own
     with refused("TP=4: the script run.sh gives TP a value of its own", "write the trainer's key with the value"):
         verls.call("run.sh", "TP=4")
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ('eval "$(cat settings)"', "line 3: eval $(cat settings)"),
+        ("cat <<E\nx\nE\nsource ./none.sh", "line 6: source ./none.sh"),
+        ('[ -n "$DEBUG" ] && TP=8', "line 3: TP=8, only if: [ -n $(date) ]"),
+        ("if grep -q x y; then TP=8; fi", "line 3: TP=8, only if: grep -q x y"),
+        ("for i in 1 2; do TP=$i; done", "line 3: TP=$i, in a loop or a function"),
+        ("read TP < file", "line 3: read TP"),
+        ("API_KEY=hush read TP < file", "line 3: API_KEY..."),
+    ],
+)
+def test_the_line_that_may_change_a_value_is_named_and_the_users_value_counts(
+    verls: Made, tmp_path: Path, change: str, place: str
+):
+    written(tmp_path, run_sh=f"set -x\nTP=4\n{change.replace('$DEBUG', '$(date)')}\n{GRPO_OF_VERL}")
+    with refused(f"tensor_model_parallel_size ($TP), because of {place}", "VALUE to the command, or TP=VALUE"):
+        verls.call("run.sh")
+    (load,) = verls.call("run.sh", "TP=2")["workload_settings"].values()
+    assert load["engine_args"]["tensor_parallel_size"] == 2
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "srun -N 1 bash -c {}", "bash -c {}", "sh -c {}", "nohup bash -lc {} &", "uv run bash -c {}",
+        "ray job submit --address=x -- bash -c {}", "docker run --gpus all image bash -c {}", "eval {}",
+    ],
+)  # fmt: skip
+def test_a_command_in_a_text_is_the_training(verls: Made, tmp_path: Path, start: str):
+    script = GRPO_OF_VERL.replace("set -x\n", "").replace("$TP", "2")
+    head, _, command = script.partition("\n")
+    written(tmp_path, plain_sh=script, text_sh=f"{head}\n{start.format(shlex.quote(command.strip()))}\n")
+    assert verls.call("text.sh") == verls.call("plain.sh")
+
+
+def test_a_file_that_is_sourced_under_a_condition_may_change_values(verls: Made, tmp_path: Path):
+    script = GRPO_OF_VERL
+    written(tmp_path, env_sh="TP=8\n", maybe_sh=f"TP=4\n[ -f x ] && . ./env.sh\n{script}")
+    written(tmp_path, never_sh=f"TP=4\nif [ a = b ]; then . ./env.sh; fi\n{script}")
+    with refused("because of env.sh line 1: TP=8, only if: [ -f x ]", "TP=VALUE"):
+        verls.call("maybe.sh")
+    (load,) = verls.call("never.sh")["workload_settings"].values()
+    assert load["engine_args"]["tensor_parallel_size"] == 4
 
 
 def test_a_value_that_a_script_demands_is_given(verls: Made, tmp_path: Path):
