@@ -15,7 +15,8 @@ from rollout_bench.core.interrupts import status_of
 from rollout_bench.core.options import Parser
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.rules.arguments import check_words, read_call
+from rollout_bench.rules.arguments import read_call
+from rollout_bench.rules.checks import check_words
 
 NEXT = """
 Next, with a load of your own, in a folder of its own:

@@ -34,7 +34,8 @@ DEEP = "--deep"
 def run(argv: Sequence[str]) -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _check_call("run", argv, run.__doc__)
-    from rollout_bench.rules.arguments import check_words, with_shipped
+    from rollout_bench.rules.arguments import with_shipped
+    from rollout_bench.rules.checks import check_words
 
     check_words(argv)
     here = next(path for path in (Path(".snakemake"), Path()) if path.exists())
@@ -182,7 +183,8 @@ def planned_call(
     from snakemake.utils import update_config
 
     from rollout_bench.plan.config_file import with_null
-    from rollout_bench.rules.arguments import check_words, load, read_call
+    from rollout_bench.rules.arguments import load, read_call
+    from rollout_bench.rules.checks import check_words
     from rollout_bench.rules.planned import check_call, default_config, plan_of_call
 
     check_words(argv)

@@ -35,9 +35,10 @@ from rollout_bench.plan.remeasuring import (
 )
 from rollout_bench.plan.results_state import ResultsState, order_seed
 from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, schedule
-from rollout_bench.rules.arguments import entries_of, load
+from rollout_bench.rules.arguments import load
 from rollout_bench.rules.call import stopping
 from rollout_bench.rules.device_slots import check_devices
+from rollout_bench.rules.remedies import entries_of
 from rollout_bench.rules.rounds import wanted_launches
 
 

@@ -18,7 +18,8 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.places import home
 from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.rules import arguments
-from rollout_bench.rules.arguments import Call, check_words, load, read_call, with_shipped
+from rollout_bench.rules.arguments import Call, load, read_call, with_shipped
+from rollout_bench.rules.checks import check_words
 from rollout_bench.rules.planned import default_config, plan_of_call
 
 FILES = {

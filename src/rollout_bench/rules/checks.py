@@ -1,0 +1,373 @@
+"""Checks of the arguments of a call, on whose mistakes Snakemake ends with a traceback or its whole usage."""
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, get_origin
+
+import yaml
+
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.core.places import config_file, home
+from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.checks import SHORT
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.config_file import (
+    RESULTS_ELSEWHERE,
+    RESULTS_FOLDERS,
+    check_config_file,
+    check_selection,
+    read_config,
+)
+from rollout_bench.rules.arguments import KEY, parser, value_of, with_shipped
+from rollout_bench.rules.remedies import (
+    LISTS,
+    MISSPELT,
+    OF_KEYS,
+    _below,
+    foreign,
+    is_guidellms,
+    is_value,
+    of_close_key,
+    of_load,
+    of_target,
+    selecting,
+    spaced,
+    together,
+    value_after,
+    with_rest,
+)
+
+_RULES = ("all", "measure", "checkpoint", "round", "summary")
+"""Rules of the workflow, of which Snakemake says itself if they have no name to make."""
+
+
+_SUMMARIES = [f"results/summary.{end}" for end in ("csv", "html", "json", "md", "txt")]
+"""Files that are made for whoever calls; what else a run makes is below the folders of `_MADE`."""
+
+
+_MADE = ("results/figures", "results/summaries/", "results/blocks/")
+
+
+_LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
+"""One dash before what may be the name of a long option."""
+
+
+def _check_target(word: str, words: Sequence[str]) -> None:
+    if remedy := of_target(word):
+        kind = "a value of the config" if is_value(word.lstrip("+")) else "a value"
+        raise UserError(f"{word}: is {kind}, not a target", together([remedy, *map(of_target, words)]))
+    if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
+        config_file(word)
+        raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
+
+
+def _check_made(target: str) -> None:
+    """Refuse a target that the workflow of this package does not make; rules and files of a user's are not known."""
+    if target in _RULES:
+        return
+    path = os.path.normpath(target)
+    if target.endswith(".py") or "::" in target:
+        raise UserError(f"{target}: is no target", "leave it out to measure what is missing")
+    if path in _SUMMARIES or path.startswith(_MADE) or ("/" in path and not path.startswith("results/")):
+        return
+    close = near_miss(path if "/" in path else f"results/{path}.md", _SUMMARIES, 0.8)
+    known = "leave it out to measure what is missing; targets: results/summary.md, .html, .csv, .txt, .json"
+    remedy = f"did you mean {close}?" if close else selecting(target) or known
+    raise UserError(f"{target}: is no target", remedy)
+
+
+def _is_our_workflow(words: Sequence[str]) -> bool:
+    """Return whether a call runs the package's Snakefile: no other is named in `words` or lies in this folder."""
+    snakefile = Path("Snakefile")
+    is_named = any(word.partition("=")[0] in ("-s", "--snakefile") for word in words)
+    return not is_named and (not snakefile.exists() or snakefile.resolve() == (home() / snakefile).resolve())
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check the arguments `words` of a call, on whose mistakes Snakemake ends with a traceback or its whole usage.
+
+    Raises:
+        UserError: a file is no config, a value is not name=value, or Snakemake has no such option.
+    """
+    if "-v" in words:
+        raise UserError("-v: is --version to Snakemake", "write --verbose, or `rollout-bench --version`")
+    try:
+        given, others = parser().parse_known_args(with_shipped(words))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error), "give a value, or leave the option out") from None
+    try:
+        _check_words(words, given, others)
+    except UserError as error:
+        remedy = with_rest(error.remedy, words, [*given.config, *filter(is_value, others)])
+        raise UserError(error.problem, remedy, error.status) from None
+
+
+def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequence[str]) -> None:
+    _check_results(words)
+    for option, forms in LISTS.items():
+        if sum(word.partition("=")[0] in forms for word in words) > 1:
+            raise UserError(
+                f"{option}: stands twice, and Snakemake takes the last only", f"write all after one {option}"
+            )
+    options = {word for word in (*others, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
+    targets = _check_options(words) if options - {"-n", "--dry-run"} else others
+    _check_folder(given.directory)
+    for word in others:
+        _check_target(word, others)
+    for target in targets if _is_our_workflow(words) else ():
+        if not target.startswith("-"):
+            _check_made(target)
+    for file in given.configfile:
+        check_config_file(file)
+    _check_shell(given.config)
+    for place in range(len(given.config)):
+        _check_entry(place, given.config)
+
+
+def _check_shell(entries: Sequence[str]) -> None:
+    """Check that the shell left the entries after --config as they were typed, and that each names another key."""
+    for place, entry in enumerate(entries):
+        if "=" in entry and _open_brackets(entry) and entries[place + 1 :]:
+            ends = range(place + 2, len(entries) + 1)
+            parts = (" ".join(entries[place:end]) for end in ends)
+            whole = next((part for part in parts if not _open_brackets(part) and part.count("=") == 1), None)
+            if whole is not None:
+                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+    names = [entry.partition("=")[0] for entry in entries if "=" in entry]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is None:
+        return
+    values = [entry.partition("=")[2] for entry in entries if entry.startswith(f"{twice}=")]
+    if typed_text := _in_braces(values):
+        raise UserError(
+            f"--config {twice}={{...}}: the shell makes several words of braces that are not quoted",
+            f"write --config {shlex.quote(f'{twice}={typed_text}')}",
+        )
+    raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
+
+
+def _in_braces(values: Sequence[str]) -> str:
+    """Return the YAML of which the shell's brace expansion made `values`; empty if it is none."""
+    begin = os.path.commonprefix(values)  # noqa: RUF071 (of texts)
+    begin = begin[: max(map(begin.rfind, ":{[")) + 1]
+    ends = [re.search(r"[\]}]*$", value) for value in values] if "{" in begin else []
+    end = min((found[0] for found in ends if found), key=len, default="")
+    inner = ",".join(value.removeprefix(begin).removesuffix(end) for value in values)
+    whole = f"{begin}{{{inner}}}{end}" if ":" in inner else f"{begin}[{inner}]{end}"
+    meant = spaced(whole)
+    try:
+        content = yaml.safe_load(meant)
+    except yaml.YAMLError:
+        return ""
+    is_list = isinstance(content, list) and not any(map(str.isdecimal, values))
+    return flow(content) if is_list or (isinstance(content, dict) and None not in content.values()) else ""
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder to work in that is not there."""
+    if not folder.is_dir():
+        raise UserError(
+            f"--directory {folder}: there is no such folder",
+            "leave it out, or make the folder, with its config.yaml: `rollout-bench init` there writes one",
+        )
+
+
+def _check_results(words: Sequence[str]) -> None:
+    """Refuse an option for the folder of the results."""
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if option.strip("-").replace("-", "_") in RESULTS_FOLDERS:
+            raise UserError(f"{option}: there is no such option", RESULTS_ELSEWHERE)
+
+
+def _check_entry(place: int, entries: Sequence[str]) -> None:
+    """Check the entry at `place` of those after --config."""
+    entry = entries[place]
+    key, equals, text = entry.partition("=")
+    if not equals:
+        raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
+    if key.startswith("+"):  # as hydra adds keys
+        raise UserError(f"--config {entry}: a key has no + here", f"write --config {shlex.quote(entry.lstrip('+'))}")
+    name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
+    _check_name(name, text, entries, entry)
+    if len(key) == 1 or (name != key and name not in Config.model_fields):  # to Snakemake no name of a value
+        read_config({name: value_of(value)}, {name: value})
+    if not KEY.fullmatch(key):
+        top, *below = name.split(".")
+        if remedy := of_load(top, below, value):
+            raise UserError(f"--config {entry}: {key!r} is no key", remedy)
+        nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
+        listed = "docs/reference/config.csv lists the keys"
+        remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
+        raise UserError(f"--config {entry}: {key!r} is no key", remedy)
+    first, *more = re.split(rf"[;,\s]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
+    if more:
+        remedy = f"separate them by spaces: {shlex.join([first, *more])}"
+        raise UserError(f"--config {entry}: has several values", remedy)
+    if bare := re.search(r"(?<=: )([\w.]+(?:, *[\d.]+)+) *(?=\}|, *[a-z])", text):
+        listed = f"{text[: bare.start()]}[{bare[1]}]{text[bare.end() :]}"
+        problem = f"--config {entry}: a list of values stands in brackets"
+        raise UserError(problem, f"write --config {shlex.quote(f'{key}={listed}')}")
+    _check_brackets(key, text)
+    check_selection("--config ", key, value_of(text))
+
+
+def _check_brackets(key: str, text: str) -> None:
+    """Refuse a mapping or list that YAML cannot read."""
+    if not text.startswith(("{", "[")) or isinstance(value_of(text), dict | list):
+        return
+    missing = _missing_brackets(text)
+    repaired = (
+        text + missing,
+        spaced(text) + missing,
+        re.sub(r"(?<=\w) (?=\{)", ": ", text) + missing,
+        re.sub(r"(: *)(\w+: *[^{},]+)", r"\1{\2}", text) + missing,
+    )
+    meant = next((one for one in repaired if isinstance(value_of(one), dict | list)), "")
+    problem = f"--config {key}={text}: " + ("a bracket is not closed" if missing else "YAML can't read it")
+    remedy = f"write --config {shlex.quote(f'{key}={meant}')}" if meant else "write {KEY: VALUE, KEY: {KEY: VALUE}}"
+    raise UserError(problem, remedy)
+
+
+def _missing_brackets(text: str) -> str:
+    """Return the closing brackets that `text` lacks at its end."""
+    lacking = list[str]()
+    for letter in text:
+        if letter in "{[":
+            lacking.append("}" if letter == "{" else "]")
+        elif lacking and letter == lacking[-1]:
+            lacking.pop()
+    return "".join(reversed(lacking))
+
+
+def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
+    """Refuse the `entry` of `entries` whose name is none of a key, or that has a key below it and no braces."""
+    if name not in Config.model_fields and (remedy := of_target(entry)):
+        raise UserError(f"--config {entry}: {name!r} is no key", together([remedy, *map(of_target, entries)]))
+    field = Config.model_fields.get(name)
+    if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
+        meant = shlex.quote(f"{name}={{{inner[1]}: {inner[2]}}}")
+        raise UserError(f"--config {entry}: has a value below {name}", f"write --config {meant}")
+
+
+def _meant(place: int, entries: Sequence[str]) -> str:
+    """Return the remedy for the entry at `place` of those after --config, which has no =."""
+    before, (entry, *later) = ["", *entries[:place]], entries[place:]
+    if before[-1].endswith("=") or (later and later[0].startswith("=")):
+        return "write name=value without spaces around ="
+    key, colon, value = entry.partition(":")
+    if colon and value and KEY.fullmatch(key):
+        return f"did you mean {shlex.quote(f'{key}={value}')}?"
+    if later and key in Config.model_fields and "=" not in later[0]:
+        ends = (" ".join(later[:end]) for end in range(1, len(later) + 1))
+        whole = next((text for text in ends if not _open_brackets(text)), later[0])
+        return f"did you mean {shlex.quote(f'{key}={whole}')}?"
+    if entry.endswith((".yaml", ".yml")):
+        return f"write --configfile {shlex.quote(entry)}"
+    return "write name=value, and a target before --config"
+
+
+def _refuse_option(problem: str, words: Sequence[str]) -> NoReturn:
+    """Raise `UserError` for an unknown option of `words`; suggest --config if its value has the form KEY=VALUE."""
+    ambiguous = re.fullmatch(r"ambiguous option: (\S+) could match (.*)", problem)
+    close = near_miss(ambiguous[1], ambiguous[2].split(", ")) if ambiguous else None
+    remedy = f"did you mean '{close}'?" if close else "`snakemake --help` lists the options"
+    value = _value_of(problem, words)
+    if value.endswith((".yaml", ".yml")):
+        remedy = f"write --configfile {shlex.quote(value)}"
+    raise UserError(problem, f"write --config {shlex.quote(value)}" if is_value(value) else remedy) from None
+
+
+def _check_options(words: Sequence[str]) -> Sequence[str]:
+    """Check the options in `words` with Snakemake's own parser; return the targets."""
+    from snakemake.cli import get_argument_parser, parse_cores, parse_jobs  # loads all plugins: a second
+    from snakemake.exceptions import CliException, ResourceError, WorkflowError
+
+    parser = get_argument_parser()
+    parser.exit_on_error = False
+    parser.error = partial(_refuse_option, words=words)  # its own prints the whole usage
+    known = [name for action in parser._actions for name in action.option_strings]
+    _check_spelling(words, known)
+    try:
+        given, others = parser.parse_known_args(list(words))
+        for value, parse in ((given.cores, parse_cores), (given.jobs, parse_jobs)):
+            if value is not None:
+                parse(value)
+    except (argparse.ArgumentError, CliException, WorkflowError) as error:
+        _refuse_option(str(error), words)
+    except (KeyError, ValueError, ResourceError) as error:  # of Snakemake's own readers, without the option's name
+        _refuse_option(f"the value of an option can't be read: {error}", words)
+    for option, profiles in (("--profile", given.profile), ("--workflow-profile", given.workflow_profile)):
+        for profile in [profiles] if isinstance(profiles, str) else profiles or ():
+            _check_profile(option, profile)
+    _check_known(others, words, known)
+    return list(given.targets)
+
+
+def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse options with one dash, and those of other programs, of which Snakemake's parser takes some for its own."""
+    for word in filter(_LONG.fullmatch, words):
+        option = word.partition("=")[0]
+        if f"-{option}" in known:
+            raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
+            raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
+        if option == "--mode" and (mode := value_after(word, words)) in MODES:
+            raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
+    theirs = [word for word in words if word.partition("=")[0] not in known or is_guidellms(word, words)]
+    remedies = {word: remedy for word in theirs if (remedy := foreign(word, words))}
+    if remedies:
+        first = next(iter(remedies))
+        option = first.partition("=")[0]
+        is_key = option.lstrip("-").replace("-", "_") in Config.model_fields
+        problem = f"{option}: is a key of the config" if is_key else f"{option}: there is no such option"
+        if is_guidellms(first, words):
+            problem = f"--profile {value_after(first, words)}: is a profile of guidellm's"
+        raise UserError(problem, together([*remedies.values()]))
+
+
+def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse the first option of `others`, which is none of the `known`."""
+    for word in others:
+        option = word.partition("=")[0]
+        if option.startswith("-"):
+            close = near_miss(option.replace("_", "-"), [*known, *OF_KEYS, "--deep"], MISSPELT)
+            listed = "`rollout-bench plan --help` lists the options; keys of a config stand after --config"
+            remedy = f"did you mean '{close}'?" if close else listed
+            value = value_after(word, words)
+            if close in OF_KEYS:
+                remedy = of_close_key(word, words)
+            elif value.endswith((".yaml", ".yml")) and close not in LISTS["--configfile"]:
+                remedy = f"write --configfile {shlex.quote(value)}"
+            raise UserError(f"{option}: there is no such option", remedy)
+
+
+def _check_profile(option: str, name: str) -> None:
+    """Refuse a profile that is nowhere; the package's are named by their folder."""
+    from snakemake.cli import get_profile_dir
+
+    places = [name, str(Path("profiles") / name)] if option == "--workflow-profile" else [name]
+    if name == "none" or any(map(get_profile_dir, places)):
+        return
+    folders = {path.name: path for path in (home() / "profiles").iterdir()}
+    close = near_miss(Path(name).name, folders)
+    listed = "name a folder that has a config.yaml; docs/clusters.md shows one for Slurm"
+    remedy = f"did you mean {option} {os.path.relpath(folders[close])}?" if close else listed
+    raise UserError(f"{option} {name}: there is no such profile", remedy)
+
+
+def _value_of(problem: str, words: Sequence[str]) -> str:
+    """Return the value of the first option that `problem` names and `words` have."""
+    named = re.findall(r"(?<![\w-])--?[\w-]+", problem)
+    return next((value_after(word, words) for word in words if word.partition("=")[0] in named), "")
+
+
+def _open_brackets(text: str) -> bool:
+    return sum(map(text.count, "[{")) > sum(map(text.count, "]}"))

@@ -1,0 +1,434 @@
+"""What options and values of other programs mean here, as the entries after --config that have them."""
+
+import itertools
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+from snakemake.utils import update_config
+
+from rollout_bench.contracts.fields import AUTO, flat, name_made_of, typed
+from rollout_bench.contracts.load import DatasetFormat
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.core.errors import near_miss
+from rollout_bench.core.model_keys import keys_of
+from rollout_bench.core.places import config_file
+from rollout_bench.core.secrets import looks_secret
+from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.checks import OTHER_QUANTS
+from rollout_bench.plan.config import Config, WorkloadSettings
+from rollout_bench.plan.config_file import (
+    ENGINE_ARGS,
+    NAMED,
+    NOT_MEASURED,
+    OTHER_KEYS,
+    PROFILES,
+    RESULTS_ELSEWHERE,
+    load_in,
+    models_in,
+)
+from rollout_bench.plan.meant import api_meant, hub_name
+from rollout_bench.plan.quants import known_quants
+from rollout_bench.plan.serving import Endpoint, OnlineLoad
+from rollout_bench.rules.arguments import KEY, load, value_of
+
+LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--configfiles")}
+"""Options that take several values -> their spellings."""
+
+
+_AS_IT_IS = "leave it out: the times of each request and all percentiles are kept"
+
+
+_AGAIN = "leave it out: a run measures what is missing or failed, and nothing twice"
+
+
+_A_SERVER = "leave it out: each server gets a free port; `rollout-bench init --from endpoint URL` is for one that is up"
+
+
+_REQUESTS = "leave it out: a server is asked through OpenAI's completions, at the url of its entry in endpoints"
+
+
+_A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
+
+
+_NUMBERS = "leave it out: every run writes results/summary.json"
+
+
+_ADDRESSES = ("base_url", "host", "target", "u", "url")
+"""Options of other programs for the address of a server."""
+
+
+_RANKS = ("--lora-rank", "--max-lora-rank")
+
+
+_FORMS = ("--backend", "--endpoint-type", "--request-format", "--request-type")
+
+
+_WITH = {
+    "--rate": ("--profile", "--rate-type"),
+    "--port": ("--host",),
+    **dict.fromkeys(("--dataset-path", "--random-input-len", "--random-output-len"), ("--dataset", "--dataset-name")),
+}
+"""Option of other programs -> those that it belongs to."""
+
+
+_OF_OTHERS = {
+    **dict.fromkeys(("--continue", "--failed-first", "--ff", "--last-failed", "--lf", "--resume"), _AGAIN),
+    **dict.fromkeys(("--metric-percentiles", "--percentile-metrics", "--save-detailed", "--save-result"), _AS_IT_IS),
+    **dict.fromkeys(_FORMS, _REQUESTS),
+    **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
+    **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
+    "--port": _A_SERVER,
+    "--header": "leave it out: a server is sent only its key, whose variable endpoints names: api_key_env",
+    **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
+    "--served-model-name": _A_MODEL,
+    "-o": RESULTS_ELSEWHERE,
+    "--config-name": "leave it out: config files stand after --configfile",
+    "--multirun": "leave it out: sweep={KEY: [VALUE, VALUE]} measures several values of a key",
+    "--api-key": "name its variable: --config 'endpoints={mine: {api_key_env: MY_SERVER_KEY}}'",
+}
+"""Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
+
+
+_NAME = re.compile(r"[\w-]+")
+
+
+_DATA = ("data", "dataset", "dataset_name", "dataset_path")
+"""Options of other programs for prompts or their lengths."""
+
+
+def is_value(word: str) -> bool:
+    return "=" in word and word.partition("=")[0] in Config.model_fields
+
+
+def of_target(word: str) -> str:
+    """Return the remedy for a value among the targets; empty for others."""
+    plain = word.lstrip("+")  # as hydra adds keys
+    key, equals, value = plain.partition("=")
+    if is_value(plain):
+        return f"write --config {shlex.quote(f'{key}={spaced(value)}' if value.startswith('{') else plain)}"
+    is_option = key.startswith("-") or not equals
+    return "" if is_option else _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
+
+
+def selecting(name: str) -> str:
+    """Return the remedy for a target that is the name of something to measure; empty for others."""
+    config = _default()
+    quants = {*known_quants({}), *(config.get("quant_settings") or ())}
+    names = {"modes": MODES, "quants": quants, "models": config.get("model_settings") or ()}
+    names["workloads"] = config.get("workload_settings") or ()
+    key = next((key for key, known in names.items() if name in known), "")
+    return f"write --config '{key}=[{', '.join(_beside(name) if key == 'quants' else [name])}]'" if key else ""
+
+
+def _beside(quant: str) -> list[str]:
+    """Return a quantization after the one that it is compared with."""
+    return list(dict.fromkeys([str((_default().get("baseline") or {}).get("quant") or "bf16"), quant]))
+
+
+def _default() -> dict[str, Any]:
+    """Return the config of this folder, or the package's."""
+    return load(config_file("config.yaml"))
+
+
+def spaced(text: str) -> str:
+    """Return flow YAML with the space after each colon and comma that YAML or a reader wants."""
+    return re.sub(r",(?=\S)", ", ", re.sub(r"(?<=[\w\"']):(?=[^\s/])", ": ", text))
+
+
+def of_load(top: str, below: Sequence[str], value: str) -> str:
+    """Return the remedy for a path of keys that means one of a load, as rollout.n does; empty if it means another."""
+    field = Config.model_fields.get(top)
+    known = {key for model in models_in(field.annotation) for key in model.model_fields} if field else set()
+    meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
+    if top == "workload_settings" and below[:2] == [_first_load(), "online"] and len(below) == 3:
+        return _load_with(below[2], value)
+    if not below or top in NAMED or top == "sweep" or below[0] in known:
+        return ""
+    return _load_with(meant, value)
+
+
+def _load_with(key: str, value: str) -> str:
+    """Return the remedy that sets `key` of a load to `value`; empty if no load has it."""
+    config = _default()
+    name = _first_load()
+    settings = (config.get("workload_settings") or {}).get(name) or {}
+    online = settings.get("online")
+    if key == "prompts" and isinstance(online, Mapping) and "requests" in online:
+        key = "requests"  # which decides how many are sent
+    is_count = isinstance(_values(value), int | float | list)
+    is_online = key in OnlineLoad.model_fields and (is_count or key not in WorkloadSettings.model_fields)
+    if not is_online and key not in WorkloadSettings.model_fields:
+        return ""
+    is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
+    load = _online(settings, key, _values(value)) if is_online else {key: True if is_switch else typed(value)}
+    mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
+    return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
+
+
+def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return what sets `key` of a load's requests to `value`, with the prompts and the requests that it then needs."""
+    online = load.get("online") or {}
+    rates, sent = online.get("request_rate"), online.get("requests")
+    with_it: dict[str, Any] = {key: value}
+    needed = value if key == "requests" else 0
+    if key == "duration_s" and isinstance(value, int | float):
+        with_it |= {"requests": None} if sent else {}
+        if not rates and not online.get("concurrency"):
+            rates = with_it["request_rate"] = 4  # a time needs requests that arrive in it
+        rates = rates if isinstance(rates, list) else [rates]
+        needed = max([rate * value for rate in rates if isinstance(rate, int | float)], default=0)
+    elif key == "request_rate" and isinstance(sent, list) and isinstance(value, list):
+        longest_s = max((count / rate for count, rate in zip(sent, rates or (), strict=False)), default=0.0)
+        with_it["requests"] = [math.ceil(rate * longest_s) for rate in value] if longest_s else max(sent)
+        needed = max(value) * longest_s
+    elif key in ("concurrency", "request_rate") and isinstance(sent, list):
+        with_it["requests"] = max(sent)
+    if key == "concurrency" and rates:
+        with_it["request_rate"] = "inf"  # no longer when they arrive, but how many at once
+    prompts = math.ceil(needed / load.get("samples_per_prompt", 1)) if isinstance(needed, int | float) else 0
+    return {**({"prompts": prompts} if prompts > load.get("prompts", prompts) else {}), "online": with_it}
+
+
+def _values(text: str) -> Any:
+    """Return the number or word in `text`, or the list of several numbers."""
+    several = re.fullmatch(r"\[?([\d.]+(?:, ?[\d.]+)+)\]?", text)
+    return [typed(one) for one in several[1].replace(" ", "").split(",")] if several else typed(text)
+
+
+MISSPELT = 0.75
+"""Similarity to an option from which on another is its misspelling."""
+
+
+def is_guidellms(word: str, words: Sequence[str]) -> bool:
+    """Return whether an option of Snakemake has a value of guidellm's."""
+    return word.partition("=")[0] == "--profile" and value_after(word, words) in PROFILES
+
+
+def foreign(word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option of other programs; empty if it is none that is known."""
+    option = word.partition("=")[0]
+    if any(other.partition("=")[0] in _WITH.get(option, ()) for other in words):
+        return ""  # a part of that one
+    if option in (*_FORMS, "--endpoint") and "chat" in value_after(word, words):
+        return _load_with("api", "chat")
+    if option == "--host" and not (_default().get("endpoints") or _address("host", value_after(word, words), words)):
+        return _A_SERVER
+    is_named = option.startswith("--") or option == "-u"
+    return _OF_OTHERS.get(option) or (_below(option, word, words) if is_named else "")
+
+
+_WRITE = re.compile(r"(.*?(?:write|did you mean) `?)--config (.*?)(`?\??)", re.DOTALL)
+"""A remedy that gives values: what stands before and after them."""
+
+
+def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
+    """Return the first of `remedies`, with the values of the others if each is a value to write.
+
+    `kept` has entries that stand after --config already; remedies go before them.
+    """
+    first = _WRITE.fullmatch(remedies[0])
+    if first is None:
+        return remedies[0]
+    found = [shlex.split(each[2]) for one in dict.fromkeys(remedies) if (each := _WRITE.fullmatch(one))]
+    if len(found) < 2 and not kept:
+        return remedies[0]
+    merged: dict[str, Any] = {}
+    # those with more keys first: others may say what these only derive
+    found.sort(key=lambda given: -sum(entry.count(":") for entry in given))
+    try:
+        for key, _, text in (entry.partition("=") for given in ([*kept], *found) for entry in given):
+            update_config(merged, {key: yaml.safe_load(text)})
+    except yaml.YAMLError:  # of another entry
+        return remedies[0]
+    for settings in (merged.get("workload_settings") or {}).values():
+        if isinstance(online := settings.get("online"), dict) and online.get("duration_s") is not None:
+            online["requests"] = None  # which its duration decides
+    return f"{first[1]}--config {entries_of(merged)}{first[3]}"
+
+
+def entries_of(config: Mapping[str, Any]) -> str:
+    """Return the entries after --config that give `config`, as a shell takes them."""
+    texts = (f"{key}={flow(value)}" for key, value in config.items())
+    # in the shell's single quotes, double ones read best
+    return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
+
+
+def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
+    """Return `remedy` with all else that `words` ask for, if it gives values; `entries` stand after --config."""
+    found = _WRITE.fullmatch(remedy)
+    given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
+    kept = []
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        key = name if name in Config.model_fields else None
+        if key is None and text and KEY.fullmatch(name):
+            key = near_miss(name, Config.model_fields)
+        text = spaced(text) if text.startswith("{") else text
+        # an entry of the same key is the one that the remedy mends, or it stands in the remedy
+        if key and (key not in given or _agrees(text, given[key])):
+            kept.append(f"{key}={text}")
+    options = [word for word in words if word.startswith("-") and not _is_of_snakemake(word)]
+    more = [one for word in options if (one := foreign(word, words) or of_close_key(word, words))]
+    if found is None:
+        has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
+        return f"{remedy}; type the rest in its folder" if has_more else remedy
+    return together([remedy, *more], kept)
+
+
+def _is_of_snakemake(word: str) -> bool:
+    return word.partition("=")[0] in (*LISTS["--config"], *LISTS["--configfile"], "-n", "--dry-run", "--cores", "-c")
+
+
+def _agrees(text: str, meant: str) -> bool:
+    """Return whether a mapping in `text` has no key that the remedy's entry `meant` has not, or has otherwise."""
+    before, after = (value_of(one) for one in (text, meant.partition("=")[2]))
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return False
+    return not {place for place, _ in flat(before)} & {place for place, _ in flat(after)}
+
+
+OF_KEYS = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
+"""Options that each key of a config would be -> the key."""
+
+
+def of_close_key(word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option that is a misspelt key of the config; empty for others."""
+    close = near_miss(word.partition("=")[0].replace("_", "-"), OF_KEYS, MISSPELT)
+    if close is None:
+        return ""
+    return f"did you mean `--config {shlex.quote(f'{OF_KEYS[close]}={_as_typed(OF_KEYS[close], word, words)}')}`?"
+
+
+def _selected(key: str, value: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option of other programs that names a model, quantization or load; empty for others."""
+    if key in NOT_MEASURED:
+        return NOT_MEASURED[key]
+    if key in ("dtype", "quant", "quantization"):
+        meant = (re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(one.lower(), f"'{one}'")) for one in _NAME.findall(value))
+        names = [name for found in meant for name in found]
+        return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
+    servers = list(_default().get("endpoints") or ())
+    if servers and key in {*Endpoint.model_fields} - {"url"}:
+        return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
+    if key == "model" and value in (_default().get("model_settings") or ()):
+        return f"write --config 'models=[{value}]'"
+    place = value if value.startswith(("/", "~", "./")) else f"hub:{path}" if (path := hub_name(value)) else ""
+    if key in ("model", "models") and place and (name := name_made_of(place.removeprefix("hub:"))):
+        return f"write --config 'models=[{name}]' 'model_settings={{{name}: {{weights: {{bf16: {place}}}}}}}'"
+    if key in _DATA:
+        lengths = _lengths(value, words)
+        load = lengths or f"dataset: {{{_file(value, words)}}}"
+        begin = "write" if lengths else "docs/loads.md has the formats: write"
+        return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'"
+    if key in ("profile", "rate_type") and value in PROFILES:
+        rate, (pacing, usual) = value_after("--rate", words), next(iter(PROFILES[value].items()))
+        is_usual = value == "sweep" or isinstance(_values(rate), str)  # a sweep's rate is the number of its loads
+        remedy = _load_with(pacing, str(usual) if is_usual else rate)
+        return together([remedy, _load_with("burstiness", value)]) if value == "constant" else remedy
+    return ""
+
+
+def _lengths(value: str, words: Sequence[str]) -> str:
+    """Return the lengths that guidellm's --data or vllm bench's random data set has; empty for another data set."""
+    found = {str(name): str(count) for name, count in load_in(value).items()}
+    if value == "random":
+        for name, side, usual in (("prompt_tokens", "input", "1024"), ("output_tokens", "output", "128")):
+            given = value_after(f"--random-{side}-len", words)
+            found[name] = usual if given == "VALUE" else given
+    return ", ".join(f"{name}: {count}" for name, count in found.items())
+
+
+def _file(value: str, words: Sequence[str]) -> str:
+    """Return the keys of a data set that options of vllm bench or guidellm name."""
+    path = value_after("--dataset-path", words)
+    named = (form for form in get_args(get_args(DatasetFormat)[0]) if form in f"{value} {path}".lower())
+    return f"format: {next(named, 'prompts')}, path: {path if path != 'VALUE' else value if '.' in value else 'FILE'}"
+
+
+def _first_load() -> str:
+    """Return the name of the first load of this folder's config."""
+    return str(next(iter(_default().get("workloads") or ["demo"])))
+
+
+def _below(option: str, word: str, words: Sequence[str]) -> str:
+    """Return the remedy for an option whose value a config has under another name or key; else nothing."""
+    key, value = option.lstrip("-").replace("-", "_"), value_after(word, words)
+    meant = OTHER_KEYS.get(key, key)
+    if selected := _selected(key, value, words):
+        return selected
+    if "slo" in (key, meant):
+        limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
+        return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
+    if key in Config.model_fields:
+        return f"write --config {shlex.quote(f'{key}={_as_typed(key, word, words)}')}"
+    if url := _address(key, value, words):
+        return _at_server(url, value_after("--model", words))
+    if meant == "seed":  # of vllm bench: of prompts and arrivals
+        return _load_with(meant, value)
+    meant = meant.removeprefix("no_")
+    if meant in ENGINE_ARGS:
+        return _engine_arg(meant, value, is_off=key.startswith("no_"))
+    if meant == "lora" and not value.startswith("{"):
+        ranks = (value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
+        return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"
+    if meant in Config.model_fields:
+        return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
+    paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
+    paths = [path for path in paths if not {*NAMED, "baseline"} & {*path}]
+    if len(paths) == 1 and meant not in WorkloadSettings.model_fields:
+        (top, *inner) = paths[0]
+        nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)
+        return f"write --config {shlex.quote(f'{top}={nested}')}"
+    return _load_with(meant, value)
+
+
+def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
+    """Return the remedy for an argument of the engine, of which `is_off` switches a switch off."""
+    if _default().get("endpoints") and not _default().get("models"):
+        return "leave it out: a server has the engine arguments that it was started with"
+    is_switch = re.match("enable_|disable_|enforce_|trust_|async_", name) and value == "VALUE"
+    value = str(not is_off).lower() if is_switch else value
+    if isinstance(several := _values(value), list):
+        return f"write --config {shlex.quote(f'sweep={flow({name: several})}')}"
+    return f"write --config {shlex.quote(f'engine_args={{{name}: {value}}}')}"
+
+
+def _at_server(url: str, model: str) -> str:
+    """Return the remedy that names a server and its model, which is VALUE if no option does."""
+    server = {"url": url} if model == "VALUE" else {"url": url, "model": model}
+    if known := list(_default().get("endpoints") or ()):
+        return f"write --config {entries_of({'endpoints': {known[0]: server}})}"
+    return f"write `rollout-bench init --from endpoint {shlex.join(server.values())}`, which writes config.yaml"
+
+
+def _address(key: str, value: str, words: Sequence[str]) -> str:
+    """Return the address of a server that an option of other programs names; empty for others."""
+    if key == "host" and value != "VALUE":
+        port = value_after("--port", words)
+        value = value if port == "VALUE" else f"{value}:{port}"
+    is_address = re.match("https?://", value) or (key in _ADDRESSES and re.fullmatch(r"[\w.-]+:\d+(/.*)?", value))
+    return api_meant(value if "://" in value else f"http://{value}") if is_address else ""
+
+
+def _as_typed(key: str, word: str, words: Sequence[str]) -> str:
+    """Return the value after the option `word` as the config's `key` takes it: a list in brackets."""
+    value = value_after(word, words)
+    annotation = Config.model_fields[key].annotation
+    is_list = any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
+    if not is_list or value in ("VALUE", AUTO) or value.startswith("["):
+        return value
+    more = [] if "=" in word else words[words.index(word) + 2 :]
+    return f"[{', '.join([value, *itertools.takewhile(lambda other: not other.startswith('-'), more)])}]"
+
+
+def value_after(word: str, words: Sequence[str]) -> str:
+    """Return the value of an option, which `word` has or the next of `words` is; VALUE if there is none to repeat."""
+    _, equals, value = word.partition("=")
+    if not equals:
+        value = next(iter(words[words.index(word) + 1 :]), "") if word in words else ""
+    return "VALUE" if not value or value.startswith("-") or looks_secret(value) else value
