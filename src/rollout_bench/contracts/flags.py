@@ -134,6 +134,15 @@ _SHARED = (
         if_all="latencies are too high by that, so free cores for the sender, or ask from another machine",
     ),
     FlagKind(
+        "seen_late",
+        "W, I",
+        found="the sender of the requests, which was not busy, saw answers late",
+        raised_if="the same, though it was not busy",
+        remedy="measure again, or ask from another machine",
+        if_all="the machine of the sender was stopped or shared for moments, as virtual ones are, so measure again, or "
+        "ask from another machine",
+    ),
+    FlagKind(
         "throttled",
         "W",
         found="clocks were lowered",

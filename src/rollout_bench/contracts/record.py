@@ -71,6 +71,18 @@ class ClientUse(Strict):
     loop_delay_p99_s: float | None = Field(
         None, ge=0, description="99th percentile of the event loop's delay, in seconds."
     )
+    ran_late_share: float | None = absent(
+        "Share of these delays in which the process itself ran. Null if unknown.", ge=0
+    )
+    seen_late_median_s: float | None = absent(
+        "Median delay until a piece of an answer was seen, at most, in seconds: of first pieces or of all, the longer.",
+        ge=0,
+    )
+    seen_late_p99_s: float | None = absent("The same at the 99th percentile.", ge=0)
+    ttft_added_median_s: float | None = absent(
+        "What these delays add to the median TTFT, in seconds: at most, unless the process is busy.", ge=0
+    )
+    ttft_added_p99_s: float | None = absent("The same at the 99th percentile.", ge=0)
 
     @classmethod
     def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> "ClientUse":

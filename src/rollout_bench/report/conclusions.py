@@ -495,14 +495,20 @@ def _flagged_loads(rows: Sequence[Row]) -> Iterator[str]:
     codes = [{flag.code for launch in row.used for flag in launch.flags} for row in loads]
     for code in sorted(set[str]().union(*codes) - shared_flags(loads)):
         if code in FLAGS and FLAGS[code].if_all:
+            seen = {flag.sentence for row in loads for one in row.used for flag in one.flags if flag.code == code}
+            evidence = f"{code}: {seen.pop().rstrip('.')}" if code in OF_SENDER and len(seen) == 1 else code
             at = dict.fromkeys(
                 row.experiment.point_label or _server(row)
                 for row, load_codes in zip(loads, codes, strict=True)
                 if code in load_codes
             )
             where = f"at {', '.join(at)} " if len(loads) > 1 else ""  # a single load is all that there is
-            text = f"{where}{MEANINGS[code]} ({code}): {FLAGS[code].if_all}."
+            text = f"{where}{MEANINGS[code]} ({evidence}): {FLAGS[code].if_all}."
             yield text[0].upper() + text[1:]
+
+
+OF_SENDER = frozenset({"generator_bound", "seen_late"})
+"""Flags whose evidence is told in a conclusion: it says by how much the sender's delays change latencies."""
 
 
 def _server(row: Row) -> str:

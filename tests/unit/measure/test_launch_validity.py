@@ -106,6 +106,33 @@ def test_a_sender_that_is_busy_or_late_is_flagged(cpu_share: float, late_s: floa
 
 
 @pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"seen_late_p99_s": 0.001, "ttft_added_p99_s": 0.0}, None, ""),
+        (
+            {"seen_late_p99_s": 0.018, "ran_late_share": 0.1},
+            "seen_late",
+            "one answer in a hundred 18.0 ms late or more",
+        ),
+        ({"seen_late_median_s": 0.002, "ran_late_share": 0.1}, "seen_late", "2.0 ms late at the median"),
+        ({"seen_late_p99_s": 0.018, "ran_late_share": 0.9}, "generator_bound", "18.0 ms late"),
+        ({"seen_late_p99_s": 0.018}, "generator_bound", "18.0 ms late"),
+        ({"seen_late_p99_s": 0.018, "ran_late_share": 0.1, "cpu_share": 0.9}, "generator_bound", "90 % of a core"),
+        ({"seen_late_p99_s": 0.0, "ttft_added_p99_s": 0.02, "ran_late_share": 0.1}, "seen_late", "20.0 ms to its p99"),
+    ],
+)
+def test_answers_that_were_seen_late_are_flagged_by_what_made_them_late(
+    fields: dict[str, float], code: str | None, words: str
+):
+    """Delays of the loop that hit no answer, here of 18 ms, are no reason."""
+    use = ClientUse(**{"cpu_share": 0.09, "loop_delay_p99_s": 0.018, "seen_late_p99_s": 0.0, **fields})
+    flags = client_flags([iteration(rows()).model_copy(update={"client": use})])
+    assert [flag.code for flag in flags] == ([code] if code else [])
+    assert words in " ".join(flag.sentence for flag in flags)
+    assert all(("was not woken in time, and used at most 9 %" in f.sentence) == (code == "seen_late") for f in flags)
+
+
+@pytest.mark.parametrize(
     ("shares", "flags", "valid"),
     [
         ([0.1, 0.96], [("invalid", "8 req/s")], True),

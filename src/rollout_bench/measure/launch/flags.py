@@ -11,7 +11,15 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from rollout_bench.contracts.drafts import drafts_of
-from rollout_bench.contracts.record import Drafting, EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
+from rollout_bench.contracts.record import (
+    ClientUse,
+    Drafting,
+    EngineFacts,
+    Flag,
+    Iteration,
+    SequenceRow,
+    one_cache_name,
+)
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.core.numbers import number
@@ -167,27 +175,50 @@ STILL_SHARE = 0.1
 """Share of an iteration's time; if the client stood still for more at a stretch, its time is not the engine's."""
 
 
+RAN_SHARE = 0.5
+"""Share of the delays from which the client itself was busy; below, it was not woken although it had to do."""
+
+
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag if the client may have limited the measurement."""
+    """Return a flag if the client may have limited the measurement: it was busy, or not woken in time."""
     used = [iteration.client for iteration in iterations if iteration.client is not None]
     if not used:
         return []
     busiest = max(use.cpu_share for use in used)
-    median_s = max(use.loop_delay_median_s or 0.0 for use in used)
-    p99_s = max(use.loop_delay_p99_s or 0.0 for use in used)
+    median_s = max(_first_known(use.seen_late_median_s, use.loop_delay_median_s) for use in used)
+    p99_s = max(_first_known(use.seen_late_p99_s, use.loop_delay_p99_s) for use in used)
+    added_s = [max(_first_known(each) for each in added) for added in zip(*map(_added_to_ttft, used), strict=True)]
     still = max((use.loop_delay_p99_s or 0.0) / it.elapsed_s for it in iterations if (use := it.client) is not None)
-    seen = {
-        f"used {100 * busiest:.0f} % of a core": busiest > BUSY_SHARE,
+    is_busy = {f"used {100 * busiest:.0f} % of a core": busiest > BUSY_SHARE}
+    is_late = {
         f"stood still for {100 * still:.0f} % of an iteration": still > STILL_SHARE,
         f"saw answers {1e3 * median_s:.1f} ms late at the median": median_s > LATE_MEDIAN_S,
         f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more": p99_s > LATE_P99_S,
     }
-    problems = [problem for problem, holds in seen.items() if holds]
+    if added_s[0] > LATE_MEDIAN_S or added_s[1] > LATE_P99_S:
+        is_late |= {"saw first tokens late": not any(is_late.values())}  # fewer than one answer in a hundred
+    problems = [problem for problem, holds in (is_busy | is_late).items() if holds]
     if not problems:
         return []
-    sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
+    ran = max(_first_known(use.ran_late_share, 1.0) for use in used)
+    is_idle = not any(is_busy.values()) and ran < RAN_SHARE
+    code = "seen_late" if is_idle else "generator_bound"
+    why = f": it was not woken in time, and used at most {100 * busiest:.0f} % of a core" if is_idle else ""
+    sentence = f"What sends the requests {' and '.join(problems)}{why} (the worst of {len(used)} iterations)."
+    if is_idle:  # a busy sender is also late in sending, which adds more
+        sentence += f" That adds at most {1e3 * added_s[0]:.1f} ms to the median TTFT"
+        sentence += f", and {1e3 * added_s[1]:.1f} ms to its p99."
     wrong = busiest > FULL_SHARE or still > STILL_SHARE
-    return [Flag(code="generator_bound", severity="invalid" if wrong else "warning", sentence=sentence)]
+    return [Flag(code=code, severity="invalid" if wrong else "warning", sentence=sentence)]
+
+
+def _added_to_ttft(use: ClientUse) -> tuple[float | None, float | None]:
+    return use.ttft_added_median_s, use.ttft_added_p99_s
+
+
+def _first_known(*values: float | None) -> float:
+    """Return the first value that is known; 0 if none is."""
+    return next((value for value in values if value is not None), 0.0)
 
 
 def preempted_flags(index: int, preemptions: int) -> list[Flag]:

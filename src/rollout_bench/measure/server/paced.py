@@ -12,8 +12,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import aiohttp
+import numpy as np
 
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server.conversations import Conversation, question_of
@@ -56,6 +58,52 @@ def prepare(load: Load, target: Target) -> Callable[[], LoadPass]:
     return _Generator(load, target).run
 
 
+class Look(NamedTuple):
+    """A look at the event loop: when it came, in seconds of the monotonic clock, how late, and how long we ran."""
+
+    woke_s: float
+    late_s: float
+    ran_s: float
+
+
+LATE_S = 0.001
+"""Delay of the event loop from which its cause is looked for, in seconds."""
+
+
+def seen_late(looks: Sequence[Look], outcomes: Sequence[RequestOutcome]) -> dict[str, float]:
+    """Return the fields of `ClientUse` on how late the answers were seen, at most, and why.
+
+    A piece that came while the loop was late, or before the next look, is late by that delay at most.
+    """
+    late = [look for look in looks if look.late_s > LATE_S]
+    late_s = sum(look.late_s for look in late)
+    found = {"ran_late_share": min(1.0, sum(look.ran_s for look in late) / late_s)} if late else {}
+    answered = [np.array(each.pieces_s) for each in outcomes if each.pieces_s and not each.error]
+    if not looks or not answered:
+        return found
+    woke_s, delays_s = np.array([(look.woke_s, look.late_s) for look in looks]).T
+
+    def delay_s(seen_s: np.ndarray) -> np.ndarray:
+        # between two looks, the earlier one was late up to LOOK_S before, and the later one from its due time on
+        after = np.searchsorted(woke_s, seen_s)
+        next_one, last = np.minimum(after, len(woke_s) - 1), np.maximum(after - 1, 0)
+        is_due = (after < len(woke_s)) & (seen_s >= woke_s[next_one] - delays_s[next_one])
+        return np.where(is_due, delays_s[next_one], np.where(after > 0, delays_s[last], 0.0))
+
+    first_s = delay_s(np.array([pieces[0] for pieces in answered]))
+    every_s = delay_s(np.concatenate(answered))
+    sent_s = [each.sent_s for each in outcomes if each.pieces_s and not each.error]
+    for name, percentile in (("median", 50), ("p99", 99)):
+        # lower: a single late answer among fewer than a hundred is not one in a hundred
+        seen = [np.percentile(delays, percentile, method="lower") for delays in (first_s, every_s)]
+        found[f"seen_late_{name}_s"] = float(max(seen))
+        if None not in sent_s:
+            ttft_s = np.array([pieces[0] for pieces in answered]) - np.array(sent_s, dtype=float)
+            least_s = np.percentile(np.maximum(ttft_s - first_s, 0.0), percentile)
+            found[f"ttft_added_{name}_s"] = float(np.percentile(ttft_s, percentile) - least_s)
+    return found
+
+
 @dataclass
 class _Sent:
     """A request that is due: its name, index and repetition, its turn if it is one of a conversation, its outcome."""
@@ -73,7 +121,7 @@ class _Generator:
         self._questions = prepared_requests(load.requests, load.prompts, target)
         self._order = load.order()
         self._sent: list[_Sent] = []
-        self._late_s: list[float] = []
+        self._looks: list[Look] = []
         self._began_s = 0.0
         self._until_s = float("inf")
         self._limit: asyncio.Semaphore | contextlib.nullcontext[None] = contextlib.nullcontext()
@@ -89,7 +137,8 @@ class _Generator:
         finally:
             gc.enable()
         cpu_share = (time.process_time() - cpu_before_s) / (time.monotonic() - before_s)
-        client = ClientUse.of(cpu_share, self._late_s, LOOK_S)
+        client = ClientUse.of(cpu_share, [look.late_s for look in self._looks], LOOK_S)
+        client = client.model_copy(update=seen_late(self._looks, [sent.outcome for sent in self._sent]))
         numbers, outcomes = [sent.number for sent in self._sent], [sent.outcome for sent in self._sent]
         turns = [sent.turn for sent in self._sent] if self._load.said else []
         return LoadPass(self._began_s, max(ended_s - self._began_s, 1e-9), outcomes, client, numbers, turns)
@@ -121,9 +170,10 @@ class _Generator:
     async def _watch(self) -> None:
         """Record the lateness of the event loop, which is also the delay with which it sees answers."""
         while True:
-            slept_s = time.monotonic()
+            slept_s, ran_s = time.monotonic(), time.process_time()
             await asyncio.sleep(LOOK_S)
-            self._late_s.append(max(0.0, time.monotonic() - slept_s - LOOK_S))
+            woke_s = time.monotonic()
+            self._looks.append(Look(woke_s, max(0.0, woke_s - slept_s - LOOK_S), time.process_time() - ran_s))
 
     def _senders(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
         """Start the senders: one for each due request, or one for each of the `concurrency` users."""

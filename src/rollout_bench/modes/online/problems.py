@@ -15,8 +15,8 @@ FLAGS = (
         "server_gone",
         "I",
         found="the server went away",
-        raised_if="1 % of requests failed, for want of a server",
-        remedy="start the server again, read its log, and run again",
+        raised_if="1 % of requests failed without a server",
+        remedy="start the server and run again",
         mended_by="start the server again, and read its log",
     ),
     FlagKind(

@@ -1,6 +1,7 @@
 """Loads for a time, sent to a stub: what is sent when, what is cut at the end, and what is counted of it."""
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from stub_server import Stub, running_stub
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
+from rollout_bench.measure.launch.flags import client_flags
 from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import prepare
 from rollout_bench.measure.server.served import iteration_of, rows_of
@@ -130,6 +132,48 @@ def test_a_missing_server_is_not_asked_for_ever(send: Send, stub: Stub):
     done = send(4, 0.5, concurrency=2)
     assert 2 <= len(done.outcomes) <= 82
     assert all(outcome.error is not None and outcome.cut_s is None for outcome in done.outcomes)
+
+
+def _busy(_number: int, _frame: object) -> None:
+    until_s = time.process_time() + 0.03
+    while time.process_time() < until_s:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(lambda *_: time.sleep(0.03), "seen_late"), (_busy, "generator_bound")], ids=["stopped", "busy"]
+)
+def test_a_sender_that_is_stopped_is_told_from_one_that_is_busy(send: Send, stop: Callable[..., None], code: str):
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)  # a third of the time, so that many answers wait for it
+    try:
+        done = send(40, None, tokens=4, due_s=[0.05 * number for number in range(40)])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    rows = rows_of(asked(40), done, 0)
+    (flag,) = client_flags([iteration_of(0, False, LoadPoint(request_rate=20.0), done, rows)])
+    assert flag.code == code, (flag.sentence, done.client)
+    assert done.client.seen_late_p99_s < 0.2
+
+
+def test_a_delay_that_hits_no_answer_or_a_single_one_of_many_is_not_one_in_a_hundred():
+    times_s = [0.01 * number for number in range(1000) if not 497 < number < 500]
+    looks = [paced.Look(woke_s, 0.02 if woke_s == 5.0 else 0.0, 0.0) for woke_s in times_s]
+    sent_s = [0.1 * number for number in range(60)]
+    outcomes = [_outcome(sent_s=each, pieces_s=[each + 0.044, each + 0.088]) for each in sent_s]
+    outcomes[3].pieces_s[0] += 0.02  # the slowest first token
+    outcomes[49].pieces_s[1] = 5.001  # seen when the loop woke
+    found = paced.seen_late(looks, outcomes)
+    assert (found["seen_late_p99_s"], found["ttft_added_p99_s"]) == (0.0, 0.0)
+    outcomes[49].pieces_s[0] = 4.99
+    found = paced.seen_late(looks, outcomes)
+    assert found["seen_late_p99_s"] == 0.0
+    assert 0.0 < found["ttft_added_p99_s"] < 0.02, "it is the slowest now"
+    outcomes[48].pieces_s[:] = [4.985, 5.001]
+    found = paced.seen_late(looks, outcomes)
+    assert found["seen_late_p99_s"] == pytest.approx(0.02)
+    assert (found["seen_late_median_s"], found["ran_late_share"]) == (0.0, 0.0)
 
 
 def _outcome(**more: object) -> RequestOutcome:

@@ -186,7 +186,9 @@ def test_a_warning_of_some_loads_is_told_with_them_and_what_follows(tmp_path: Pa
     save(tmp_path, make_online(make_online_spec(points=rates(2, 8)), requests=512, flags=[busy]))
     answer, *_ = summary_of(tmp_path, collect(tmp_path, None)).answers
     assert any(
-        line.startswith("At 8 req/s the sender of the requests was too busy (generator_bound): latencies are too high")
+        line.startswith(
+            "At 8 req/s the sender of the requests was too busy (generator_bound: Too busy): latencies are too high"
+        )
         for line in answer.items
     ), answer.items
     assert "Next: free the sender's cores, or ask from another machine, then raise the rate" in " ".join(answer.items)
