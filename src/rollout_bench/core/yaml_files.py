@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.yaml_remedies import mistake_in, without_keys
+from rollout_bench.core.yaml_remedies import mistake_in, slip_in, without_keys
 
 SPACE_AFTER_COLON = "write a space after the colon: a word like this is one key to YAML"
 """Remedy for `key:value`."""
@@ -121,6 +121,8 @@ def mapping_in(
 ) -> dict[str, Any]:
     """Return the mapping in the YAML `text`, as `read_mapping` does; messages name `path`."""
     try:
+        if what == "config" and (slip := slip_in(text)):
+            raise UserError(f"{path}: line {slip.line}, column {slip.column}: {slip.problem}", slip.remedy)
         content = _content(path, text, twice)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -35,6 +35,72 @@ def mistake_in(text: str, error: yaml.MarkedYAMLError) -> Mistake | None:
     return next(filter(None, _mistakes(text, error)), None)
 
 
+def slip_in(text: str) -> Mistake | None:
+    """Return the first mistake in a text that is YAML, but of another value than it looks like; None without one.
+
+    Raises:
+        yaml.YAMLError: if the text is no YAML.
+    """
+    node = yaml.compose(text, yaml.SafeLoader)
+    return next(filter(None, _slips(text.splitlines(), node, set())), None) if node is not None else None
+
+
+def _slips(lines: list[str], node: yaml.Node, seen: set[int]) -> Iterator[Mistake | None]:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        yield _glued_item(lines, node) or _typographic(node)
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            yield from _slips(lines, one, seen)
+    elif isinstance(node, yaml.MappingNode):
+        if node.flow_style:
+            yield _list_without_brackets(node)
+        for key, value in node.value:
+            yield from _slips(lines, key, seen)
+            yield from _slips(lines, value, seen)
+
+
+def _glued_item(lines: list[str], node: yaml.ScalarNode) -> Mistake | None:
+    """Return the item of a list without a space after its dash, which is a text to YAML."""
+    line = lines[node.start_mark.line] if node.start_mark.line < len(lines) else ""
+    found = re.fullmatch(r"\s*-([A-Za-z][\w.+-]*)\s*(#.*)?", line)
+    if found is None or node.style is not None or line[: node.start_mark.column].strip():
+        return None
+    return _at(node.start_mark, f"-{found[1]} is no item of a list", f"write a space after the dash: - {found[1]}")
+
+
+def _typographic(node: yaml.ScalarNode) -> Mistake | None:
+    found = re.fullmatch("([\N{LEFT DOUBLE QUOTATION MARK}\N{LEFT SINGLE QUOTATION MARK}])(.*).", node.value)
+    if found is None or node.style is not None:
+        return None
+    remedy = f"write straight quotes: {_shown(repr(found[2]), repr('VALUE'))}"
+    return _at(node.start_mark, f"{found[1]} quotes nothing in YAML", remedy)
+
+
+def _list_without_brackets(node: yaml.MappingNode) -> Mistake | None:
+    """Return the key in braces whose value goes on behind a comma, where YAML begins another key."""
+    values: list[str] = []
+    named: tuple[yaml.Node, str] | None = None
+    for key, value in node.value:
+        is_number = isinstance(key, yaml.ScalarNode) and key.tag in _NUMBERS
+        is_alone = isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None
+        if is_number and is_alone and named is not None:
+            values.append(key.value)
+        elif values:
+            break
+        else:
+            named = (key, value.value) if isinstance(value, yaml.ScalarNode) and value.value else None
+    if named is None or not values:
+        return None
+    written = f"{named[0].value}: [{', '.join([named[1], *values])}]"
+    return _at(named[0].start_mark, f"{named[0].value} has several values without brackets", f"write {written}")
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 def without_keys(text: str, content: object) -> tuple[str, str] | None:
     """Return what is wrong with a config without keys, and what mends it; None if unknown. `content` is YAML's."""
     if content is None:
@@ -63,13 +129,14 @@ def _mistakes(text: str, error: yaml.MarkedYAMLError) -> Iterator[Mistake | None
     if opened is not None and "flow" in str(error.context):
         yield _bracket(text, mark, opened)
     if "cannot start any token" in problem:
-        yield _sign(line, mark)
+        yield _sign(line, mark, _last_opened(text, mark) is not None)
     if "could not find expected ':'" in problem and opened is not None:
         yield _without_colon(lines, opened.line)
     if "mapping values are not allowed" in problem:
         yield _second_colon(line, mark) or _without_colon(lines, _line_before(lines, mark.line))
     if "<document start>" in problem:
         yield _without_colon(lines, _first_line(lines))
+    yield _early_brace(line, mark) if "<block end>" in problem else None
     if extra := re.search(r"but found '([]}])'", problem):
         yield _at(mark, f"{extra[1]} closes nothing", f"leave it out, or open it before with {_opening(extra[1])}")
     if "<block mapping start>" in problem or "mapping values are not allowed" in problem:
@@ -146,10 +213,12 @@ def _last_opened(text: str, mark: yaml.Mark) -> yaml.Mark | None:
     return opened[-1] if opened else None
 
 
-def _sign(line: str, mark: yaml.Mark) -> Mistake | None:
+def _sign(line: str, mark: yaml.Mark, is_inside: bool) -> Mistake | None:
     if line[mark.column] == "\t":
         return _at(mark, "a tab is no space to YAML", "write spaces instead of the tab")
     value = re.sub(r"\s+#.*", "", line[mark.column :]).strip()
+    if is_inside:  # of brackets, where a value ends before
+        value = re.split(r"[],}]|:(?=\s|$)", value)[0].rstrip()
     return _at(mark, f"no value begins with {value[0]}", f"quote it: {_shown(repr(value), repr(value[0] + '...'))}")
 
 
@@ -168,11 +237,27 @@ def _without_colon(lines: list[str], number: int) -> Mistake | None:
     return Mistake(number + 1, len(space) + 1, "this line has no colon after a key", remedy)
 
 
+def _early_brace(line: str, mark: yaml.Mark) -> Mistake | None:
+    """Return the brace that ends a value before all of its keys."""
+    parts = re.match(r"(\s*[^\s:'\"]+: +\{.*)\}\s*,?\s*([\w.-]+:\s.*)", line)
+    if parts is None or line[: mark.column].count("{") != line[: mark.column].count("}"):
+        return None
+    rest = re.sub(r"\s+#.*", "", parts[2]).strip()
+    mended = f"{parts[1]}, {rest}{'' if rest.count('}') > rest.count('{') else '}'}".strip()
+    problem = "the value ends at the brace before this, and more follows in its line"
+    return _at(mark, problem, f"write {_shown(mended, 'KEY: {KEY: VALUE, KEY: VALUE}')}, or begin a line for the key")
+
+
 def _second_colon(line: str, mark: yaml.Mark) -> Mistake | None:
     parts = re.match(r"(\s*(?:- )?[^\s:'\"]+: +)(.*)", line)
     if parts is None or mark.column < len(parts[1]):
         return None
     value = re.sub(r"\s+#.*", "", parts[2]).strip()
+    if value.endswith("}"):
+        lacks = value.count("}") > value.count("{")
+        mended = f"{parts[1]}{{{value}{'' if lacks else '}'}".strip()
+        problem = "{ is missing where the values of the key begin" if lacks else "keys in one line need braces"
+        return Mistake(mark.line + 1, len(parts[1]) + 1, problem, f"write {_shown(mended, 'KEY: {KEY: VALUE}')}")
     return _at(mark, "a value without quotes has no second colon", f"quote it: {_shown(repr(value), repr('VALUE'))}")
 
 

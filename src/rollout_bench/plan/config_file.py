@@ -642,7 +642,8 @@ def _of_value(error: ErrorDetails, where: str, parts: Sequence[int | str], refer
     if kind == "string_too_short":
         return f"{where}: is empty", reference
     if kind == "value_error" and message.startswith("is the single value"):
-        return f"{where}: {message}", f"write {parts[-1]}: [{','.join(_NAMES.findall(str(value)))}]"
+        names = (name.lstrip("-") for name in _NAMES.findall(str(value)))  # "-bf16" is an item without its space
+        return f"{where}: {message}", f"write {parts[-1]}: [{','.join(names)}]"
     if kind == "value_error" and (
         sentence := re.fullmatch(r"(.+?)[:;] ((?:did you mean|end|keep|known:|put|set|use|write) .+)", message)
     ):
@@ -710,6 +711,8 @@ def _at_the_top(key: str, value: Any) -> str:
     if OTHER_KEYS.get(key) in Config.model_fields:
         return f"did you mean '{OTHER_KEYS[key]}'?"
     if isinstance(value, Mapping) and value:
+        if value.keys() & {"models", "modes", "platform", "quants", "workloads"}:  # which no section has
+            return f"put its keys at the top level: leave the line {key}: out, and begin each key in the first column"
         for section in ("workload_settings", "model_settings", "endpoints", "quant_settings", "setting_settings"):
             if value.keys() <= _keys_below(section):
                 return f"write it below {section}: {section}: {flow({key: _shown(value)})}"

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,21 @@ ENTRY_POINTS: dict[str, list[str]] = {
 _OWN_FILE = re.compile(r"--config-name[= ](one_step_off_ppo|fully_async_ppo|dapo)(_megatron)?_trainer(\.yaml)?")
 _OWN_FOLDER = re.compile(r"--config-path[= ](\./)?config")
 """Options of hydra for these files."""
+
+_OF_FILES = {
+    **{name: name for name in ("--config-path", "--config-name", "--config-dir")},
+    "-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir",
+}  # fmt: skip
+"""Option of hydra for a file -> its long form."""
+
+_WITHOUT_EFFECT = {
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p"), True),
+    **dict.fromkeys(("--resolve", "--run", "-r", "--multirun", "-m"), False),
+}
+"""Option of hydra that changes no value -> whether a value of its own follows."""
+
+_SWEEP = re.compile(r"[^\[{('\"]*,|(choice|range|interval|glob|shuffle|sort|tag)\(")
+"""Values of a key in several trainings, for hydra's --multirun."""
 
 _FOLDER_OF_THE_SCRIPT = re.compile(r"^(\$\(.*\)|\$\{.*?\}|\$\w+)/")
 """What a script writes before the name of a file beside it, such as $(dirname "$0")/."""
@@ -224,9 +239,11 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
             raise UserError(problem, f"did you mean `rollout-bench from-trl {script}`? It starts a training with TRL")
         raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
     named: list[tuple[str, Word]] = []
+    registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
     ((module, given),) = trainings
     words: list[str] = [*ENTRY_POINTS[module]]
-    for word in given if module == MAIN_PPO else _without_own_file(given):
+    given = given if module == MAIN_PPO else _without_own_file(given)
+    for word in _without_hydras_options(script, module, given, overrides, registry):
         override = OVERRIDE.fullmatch(word.text)
         if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
             problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows{_caused(word)}"
@@ -237,9 +254,47 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
             words.append(f"{override['sign'] or ''}{override['path']}=null")
         else:
             words.append(word.text)
-    registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
     line = _assigned_line(script, named, registry, overrides)
     return replace(_script_words(words, line, found), starts_main=module == MAIN_PPO)
+
+
+def _without_hydras_options(
+    script: Path, module: str, words: Sequence[Word], overrides: Sequence[str], registry: KeyRegistry
+) -> Iterator[Word]:
+    """Yield words for verl, with hydra's options for its files alone, and without sweeps that the user overrides.
+
+    Raises:
+        UserError: if an option is not hydra's, or a key has several values.
+    """
+    lines = read_text(script, "shell script", "").splitlines()
+    place = next((f"{script}: line {number}" for number, line in enumerate(lines, 1) if module in line), str(script))
+    overridden = {found["path"] for found in map(OVERRIDE.fullmatch, overrides) if found}
+    left = iter(words)
+    for word in left:
+        name, equals, _ = word.text.partition("=")
+        override = OVERRIDE.fullmatch(word.text)
+        if (
+            override is not None
+            and _SWEEP.match(override["value"] or "")
+            and not registry.find(override["path"]).is_inert
+        ):
+            path, value = override["path"], override["value"]
+            if path not in overridden:
+                problem = f"{place}: {path}={value}: is a sweep of several trainings, and one is read"
+                raise UserError(problem, f"add {path}=VALUE to the command, with one of them")
+        elif name in _OF_FILES:
+            yield replace(word, pieces=(Piece(_OF_FILES[name]), *word.without(name).pieces))
+            if not equals and (value := next(left, None)) is not None:
+                yield value
+        elif name in _WITHOUT_EFFECT:
+            if _WITHOUT_EFFECT[name] and not equals:
+                next(left, None)
+        elif name.startswith("-") and not word.variable:
+            raise UserError(
+                f"{place}: {word.text}: is no option of hydra's, which reads verl's command", "leave it out there"
+            )
+        else:
+            yield word
 
 
 def _script_words(words: list[str], assigned: str, found: Sequence[list[Word]]) -> ScriptWords:

@@ -362,8 +362,8 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
     is_there = OmegaConf.select(tree, path, throw_on_resolution_failure=False, default=NOT_THERE) is not NOT_THERE
     if found["sign"] == "~":
         if not is_there:
-            problem = f"{override}: {path} cannot be removed because the file does not contain it"
-            raise UserError(problem, "leave it out")
+            _check_removed(override, path, registry)
+            return
         above, _, name = path.rpartition(".")
         del (OmegaConf.select(tree, above) if above else tree)[name]
         return
@@ -382,9 +382,34 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
         problem = getattr(error, "problem", None) or str(error).strip().splitlines()[0]
         if not key.is_inert:
             likeness = "in a YAML file" if trainer == "TRL" else "hydra reads it: [a, b] is a list, '...' a text"
-            raise UserError(f"{override}: its value can't be read: {problem}", f"write it as {likeness}") from None
+            remedy = f"write it as {likeness}"
+            if trainer != "TRL" and str(found["value"]).startswith("~"):
+                problem = "the shell leaves ~ as it is behind a key with dots, and hydra reads none"
+                remedy = f"write {path}=$HOME{found['value'][1:]}"
+            raise UserError(f"{override}: its value can't be read: {problem}", remedy) from None
         value = found["value"]
     OmegaConf.update(tree, path, value)
+
+
+def _check_removed(override: str, path: str, registry: KeyRegistry) -> None:
+    """Check that a key that the file does not have may be removed: then the trainer's own default counts.
+
+    Raises:
+        UserError: if the trainer has no such key, or none that it may lack.
+    """
+    if registry.trainer == "TRL":  # which knows no removal: it is of the file
+        raise UserError(f"{override}: {path} cannot be removed because the file does not contain it", "leave it out")
+    key = registry.find(path)
+    if key.influence is Influence.UNKNOWN and not registry.below(path):
+        near = registry.in_short(path) or registry.misspelt(path)
+        problem = f"{override}: {registry.trainer} has no key {path} by default, and the file does not contain it"
+        raise UserError(problem, f"did you mean '~{near}'?" if near else "leave it out")
+    if key.influence is Influence.HONOURED and key.default is None:
+        problem = f"{override}: without {path} only {registry.trainer}'s own classes know its value"
+        raise UserError(problem, f"write {path}=VALUE in its place")
+    if not key.is_inert:
+        default = f"{path} = {_shown(key.default)}" if key.path == path else path
+        print(f"{override}: the default of {registry.trainer}'s own counts: {default}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

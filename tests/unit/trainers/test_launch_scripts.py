@@ -319,6 +319,44 @@ def test_a_command_in_a_text_is_the_training(verls: Made, tmp_path: Path, start:
     assert verls.call("text.sh") == verls.call("plain.sh")
 
 
+def test_options_of_hydra_are_read_as_hydra_reads_them(verls: Made, tmp_path: Path):
+    script = GRPO_OF_VERL.replace("$TP", "2")
+    written(tmp_path, plain_sh=script)
+    for option in ("-m", "--multirun", "-cn ppo_trainer", "--cfg job --resolve", f"~{ROLLOUT}top_k", "~trainer.logger"):
+        written(tmp_path, run_sh=script.replace("$@", option))
+        assert verls.call("run.sh") == verls.call("plain.sh")
+    written(tmp_path, run_sh=script.replace("$@", "--trust-remote-code"))
+    with refused("run.sh: line 3: --trust-remote-code: is no option of hydra's", "leave it out"):
+        verls.call("run.sh")
+
+
+def test_a_sweep_asks_for_one_of_its_values(verls: Made, tmp_path: Path):
+    written(tmp_path, run_sh=GRPO_OF_VERL.replace("$TP", "2").replace("$@", f"-m {ROLLOUT}n=4,8 trainer.seed=1,2"))
+    with refused(f"run.sh: line 3: {ROLLOUT}n=4,8: is a sweep", f"add {ROLLOUT}n=VALUE to the command"):
+        verls.call("run.sh")
+    (load,) = verls.call("run.sh", f"{ROLLOUT}n=8")["workload_settings"].values()
+    assert load["samples_per_prompt"] == 8
+
+
+def test_a_default_that_a_script_removes_counts_where_it_is_known(verls: Made, tmp_path: Path):
+    script = GRPO_OF_VERL.replace("$TP", "2")
+    for removed, problem, remedy in (
+        (f"{ROLLOUT}topk", "verl has no key", f"did you mean '~{ROLLOUT}top_k'"),
+        (
+            f"{ROLLOUT}response_length",
+            "only verl's own classes know its value",
+            f"write {ROLLOUT}response_length=VALUE",
+        ),
+    ):
+        written(tmp_path, run_sh=script.replace("$@", f"~{removed}"))
+        with refused(f"~{removed}: ", remedy) as raised:
+            verls.call("run.sh")
+        assert problem in str(raised.value)
+    written(tmp_path, run_sh=script.replace("$@", "actor_rollout_ref.model.path=~/m"))
+    with refused("behind a key with dots", "write actor_rollout_ref.model.path=$HOME/m"):
+        verls.call("run.sh")
+
+
 def test_a_file_that_is_sourced_under_a_condition_may_change_values(verls: Made, tmp_path: Path):
     script = GRPO_OF_VERL
     written(tmp_path, env_sh="TP=8\n", maybe_sh=f"TP=4\n[ -f x ] && . ./env.sh\n{script}")
