@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
     )
     values = parser.parse_args(argv).config
     _check(["--config", *values])
+    if not values:
+        print("A small model in three quantizations: about five minutes on two cores", flush=True)
     folder = Path(".venv")
     environment.make(folder)
     if not CONFIG.exists():

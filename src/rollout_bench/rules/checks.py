@@ -29,17 +29,20 @@ from rollout_bench.rules.remedies import (
     LISTS,
     MISSPELT,
     OF_KEYS,
-    _below,
     foreign,
     is_guidellms,
+    is_of_snakemake,
+    is_part,
     is_value,
     of_close_key,
     of_load,
+    of_option,
     of_target,
     selecting,
     spaced,
     together,
     value_after,
+    values,
     with_rest,
 )
 
@@ -251,7 +254,7 @@ def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> Non
         raise UserError(f"--config {entry}: {name!r} is no key", together([remedy, *map(of_target, entries)]))
     field = Config.model_fields.get(name)
     if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
-        meant = shlex.quote(f"{name}={{{inner[1]}: {inner[2]}}}")
+        meant = shlex.quote(f"{name}={flow({inner[1]: values(inner[2])})}")
         raise UserError(f"--config {entry}: has a value below {name}", f"write --config {meant}")
 
 
@@ -318,7 +321,7 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
     for word in words:
         option = word.partition("=")[0]
         if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
-            raise UserError(f"{word}: there is no such option", _below(f"-{word}", word, words))
+            raise UserError(f"{word}: there is no such option", of_option(f"-{word}", word, words))
         if option == "--mode" and (mode := value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
     theirs = [word for word in words if word.partition("=")[0] not in known or is_guidellms(word, words)]
@@ -330,6 +333,9 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         problem = f"{option}: is a key of the config" if is_key else f"{option}: there is no such option"
         if is_guidellms(first, words):
             problem = f"--profile {value_after(first, words)}: is a profile of guidellm's"
+        options = (word for word in theirs if word.startswith("-") and not is_of_snakemake(word))
+        if lost := [word.partition("=")[0] for word in options if not (word in remedies or is_part(word, words))]:
+            problem += f", and no key has the value of {', '.join(lost)}"
         raise UserError(problem, together([*remedies.values()]))
 
 

@@ -112,7 +112,7 @@ def of_target(word: str) -> str:
     if is_value(plain):
         return f"write --config {shlex.quote(f'{key}={spaced(value)}' if value.startswith('{') else plain)}"
     is_option = key.startswith("-") or not equals
-    return "" if is_option else _below(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
+    return "" if is_option else of_option(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
 
 
 def selecting(name: str) -> str:
@@ -160,12 +160,12 @@ def _load_with(key: str, value: str) -> str:
     online = settings.get("online")
     if key == "prompts" and isinstance(online, Mapping) and "requests" in online:
         key = "requests"  # which decides how many are sent
-    is_count = isinstance(_values(value), int | float | list)
+    is_count = isinstance(values(value), int | float | list)
     is_online = key in OnlineLoad.model_fields and (is_count or key not in WorkloadSettings.model_fields)
     if not is_online and key not in WorkloadSettings.model_fields:
         return ""
     is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
-    load = _online(settings, key, _values(value)) if is_online else {key: True if is_switch else typed(value)}
+    load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(value)}
     mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
 
@@ -194,7 +194,7 @@ def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**({"prompts": prompts} if prompts > load.get("prompts", prompts) else {}), "online": with_it}
 
 
-def _values(text: str) -> Any:
+def values(text: str) -> Any:
     """Return the number or word in `text`, or the list of several numbers."""
     several = re.fullmatch(r"\[?([\d.]+(?:, ?[\d.]+)+)\]?", text)
     return [typed(one) for one in several[1].replace(" ", "").split(",")] if several else typed(text)
@@ -209,20 +209,25 @@ def is_guidellms(word: str, words: Sequence[str]) -> bool:
     return word.partition("=")[0] == "--profile" and value_after(word, words) in PROFILES
 
 
+def is_part(word: str, words: Sequence[str]) -> bool:
+    """Return whether the value of an option belongs to that of another of `words`."""
+    return any(other.partition("=")[0] in _WITH.get(word.partition("=")[0], ()) for other in words)
+
+
 def foreign(word: str, words: Sequence[str]) -> str:
     """Return the remedy for an option of other programs; empty if it is none that is known."""
     option = word.partition("=")[0]
-    if any(other.partition("=")[0] in _WITH.get(option, ()) for other in words):
-        return ""  # a part of that one
+    if is_part(word, words):
+        return ""
     if option in (*_FORMS, "--endpoint") and "chat" in value_after(word, words):
         return _load_with("api", "chat")
     if option == "--host" and not (_default().get("endpoints") or _address("host", value_after(word, words), words)):
         return _A_SERVER
     is_named = option.startswith("--") or option == "-u"
-    return _OF_OTHERS.get(option) or (_below(option, word, words) if is_named else "")
+    return _OF_OTHERS.get(option) or (of_option(option, word, words) if is_named else "")
 
 
-_WRITE = re.compile(r"(.*?(?:write|did you mean) `?)--config (.*?)(`?\??)", re.DOTALL)
+_WRITE = re.compile(r"(.*?(?:write|did you mean|variable:) `?)--config (.*?)(`?\??)", re.DOTALL)
 """A remedy that gives values: what stands before and after them."""
 
 
@@ -266,13 +271,13 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
     for entry in entries:
         name, _, text = entry.partition("=")
         key = name if name in Config.model_fields else None
-        if key is None and text and KEY.fullmatch(name):
-            key = near_miss(name, Config.model_fields)
+        if key is None and text and KEY.fullmatch(name) and not of_target(entry):
+            key = near_miss(name, Config.model_fields, MISSPELT)
         text = spaced(text) if text.startswith("{") else text
         # an entry of the same key is the one that the remedy mends, or it stands in the remedy
         if key and (key not in given or _agrees(text, given[key])):
             kept.append(f"{key}={text}")
-    options = [word for word in words if word.startswith("-") and not _is_of_snakemake(word)]
+    options = [word for word in words if word.startswith("-") and not is_of_snakemake(word)]
     more = [one for word in options if (one := foreign(word, words) or of_close_key(word, words))]
     if found is None:
         has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
@@ -280,7 +285,7 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
     return together([remedy, *more], kept)
 
 
-def _is_of_snakemake(word: str) -> bool:
+def is_of_snakemake(word: str) -> bool:
     return word.partition("=")[0] in (*LISTS["--config"], *LISTS["--configfile"], "-n", "--dry-run", "--cores", "-c")
 
 
@@ -313,6 +318,8 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         names = [name for found in meant for name in found]
         return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
     servers = list(_default().get("endpoints") or ())
+    if servers and key in ("num_warmups", "warmup"):
+        return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
     if servers and key in {*Endpoint.model_fields} - {"url"}:
         return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
     if key == "model" and value in (_default().get("model_settings") or ()):
@@ -327,7 +334,7 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         return f"{begin} --config 'workload_settings={{{_first_load()}: {{{load}}}}}'"
     if key in ("profile", "rate_type") and value in PROFILES:
         rate, (pacing, usual) = value_after("--rate", words), next(iter(PROFILES[value].items()))
-        is_usual = value == "sweep" or isinstance(_values(rate), str)  # a sweep's rate is the number of its loads
+        is_usual = value == "sweep" or isinstance(values(rate), str)  # a sweep's rate is the number of its loads
         remedy = _load_with(pacing, str(usual) if is_usual else rate)
         return together([remedy, _load_with("burstiness", value)]) if value == "constant" else remedy
     return ""
@@ -355,7 +362,7 @@ def _first_load() -> str:
     return str(next(iter(_default().get("workloads") or ["demo"])))
 
 
-def _below(option: str, word: str, words: Sequence[str]) -> str:
+def of_option(option: str, word: str, words: Sequence[str]) -> str:
     """Return the remedy for an option whose value a config has under another name or key; else nothing."""
     key, value = option.lstrip("-").replace("-", "_"), value_after(word, words)
     meant = OTHER_KEYS.get(key, key)
@@ -393,7 +400,7 @@ def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
         return "leave it out: a server has the engine arguments that it was started with"
     is_switch = re.match("enable_|disable_|enforce_|trust_|async_", name) and value == "VALUE"
     value = str(not is_off).lower() if is_switch else value
-    if isinstance(several := _values(value), list):
+    if isinstance(several := values(value), list):
         return f"write --config {shlex.quote(f'sweep={flow({name: several})}')}"
     return f"write --config {shlex.quote(f'engine_args={{{name}: {value}}}')}"
 
@@ -427,8 +434,14 @@ def _as_typed(key: str, word: str, words: Sequence[str]) -> str:
 
 
 def value_after(word: str, words: Sequence[str]) -> str:
-    """Return the value of an option, which `word` has or the next of `words` is; VALUE if there is none to repeat."""
-    _, equals, value = word.partition("=")
+    """Return the value of an option, which `word` has or the next of `words` is; VALUE if there is none to repeat.
+
+    Several numbers stand after one option, or each after its own, as in guidellm's --rate 1 --rate 2.
+    """
+    option, equals, value = word.partition("=")
     if not equals:
-        value = next(iter(words[words.index(word) + 1 :]), "") if word in words else ""
+        places = [place for place, other in enumerate(words) if other == option]
+        given = [words[place + 1 :] for place in places]
+        numbers = [one for after in given for one in itertools.takewhile(str.isdecimal, after)]
+        value = ",".join(numbers) if len(numbers) > 1 else next(iter(given[0]), "") if given else ""
     return "VALUE" if not value or value.startswith("-") or looks_secret(value) else value

@@ -282,6 +282,21 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         ),
         (["--config", "quants=[fp8,", "bf16]"], "the shell splits it", "quote it: --config 'quants=[fp8, bf16]'"),
         (["--config", "launches=2 iterations=3"], "has several values", "spaces: launches=2 iterations=3"),
+        (
+            ["--config", "max_model_len=96", "prompts=4"],
+            "'max_model_len' is no key",
+            "write --config 'workload_settings={demo: {prompts: 4}}' 'engine_args={max_model_len: 96}'",
+        ),
+        (
+            ["--num-prompts", "8", "--ramp-up-strategy", "linear"],
+            "--num-prompts: there is no such option, and no key has the value of --ramp-up-strategy",
+            "write --config 'workload_settings={demo: {prompts: 8}}'",
+        ),
+        (
+            ["--config", "sweep=max_num_seqs=2,4"],
+            "a value below sweep",
+            "write --config 'sweep={max_num_seqs: [2, 4]}'",
+        ),
         (["--cfg", "one.yaml"], "--cfg: there is no such option", "write --configfile one.yaml"),
         (["tests/a.py::test"], "tests/a.py::test: is no target", "leave it out"),
         (["--model", "qwen3-90m"], "--model: there is no such", "write --config 'models=[qwen3-90m]'"),
@@ -401,7 +416,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "launches=4: is a value of the config",
             "write --config launches=4 'quants=[bf16]'",
         ),
-        (["--config", "sweep=max_num_seqs=[2,4]"], "has a value below sweep", "'sweep={max_num_seqs: [2,4]}'"),
+        (["--config", "sweep=max_num_seqs=[2,4]"], "has a value below sweep", "'sweep={max_num_seqs: [2, 4]}'"),
         (["--config", "launches=4", "launches=5"], "launches: stands twice", "write it once"),
         (
             ["--multirun"],
@@ -509,6 +524,8 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
         ),
         ("--max-seconds 60 --rate", "{asked: {online: {duration_s: 60, requests: null, request_rate: 30}}}"),
         ("--endpoint /v1/chat/completions --rate", "{asked: {online: {request_rate: 30, requests: 480, api: chat}}}"),
+        ("--concurrency 1 2", "{asked: {online: {concurrency: [1, 2, 30], requests: 480, request_rate: inf}}}"),
+        ("--rate 1 --rate", "{asked: {prompts: 1800, online: {request_rate: [1, 30], requests: [60, 1800]}}}"),
         (
             "--max-concurrency 4 --seed",
             "{asked: {online: {concurrency: 4, requests: 480, request_rate: inf}, seed: 30}}",
