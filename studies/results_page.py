@@ -6,7 +6,6 @@ verdicts come from the records, by today's rules of the package; trust_numbers.p
 """
 
 import argparse
-import csv
 import functools
 import json
 import math
@@ -388,12 +387,6 @@ def message_shares(workload: str) -> str:
     )
 
 
-def placement(setting: str, number: str) -> float:
-    """Return a number of engine and trainer on two H100s at 1.5B; a setting has a line for each GPU."""
-    with (RESULTS / "h100-placement.csv").open(newline="") as file:
-        return max(float(row[number]) for row in csv.DictReader(file) if row["setting"] == setting)
-
-
 def fidelity() -> tuple[float, float, Ratio]:
     """Return output tok/s of this package and of `vllm bench throughput` on an H100, and their ratio."""
     ours = [launch.output_tokens_per_s for launch in pack("h100-fidelity").row().used]
@@ -559,7 +552,7 @@ def changes(ratios: Sequence[Ratio], places: Sequence[str]) -> str:
 
 FUNCTIONS = (
     pack, interleaved, settings, energy, power_w, sampled, FirstHour, Cycle, verl_load, routers, drift,
-    message_shares, placement, fidelity, in_turn, adapter_in_bench, predictions, sign, verdicts_text, claim, changes,
+    message_shares, fidelity, in_turn, adapter_in_bench, predictions, sign, verdicts_text, claim, changes,
     kept, lost_gb, functools.cache(trust_numbers.Trust), functools.cache(trust_numbers.OnGpu), flags_table,
 )  # fmt: skip
 """What templates call, by their names in lower case."""

@@ -161,11 +161,12 @@ class Ipc(InProcess):
         try:
             from vllm.distributed.weight_transfer import ipc_engine
         except ImportError as error:
+            lacks = error.name if error.name and not error.name.startswith("vllm") else ""  # 0.23 imports ray
             raise MeasuringFailed(
                 "engine_lacks_cycle",
                 f"{self._spec.engine.name} {self._spec.engine.version} lacks the trainer's side of weight transfer: "
                 f"{error}",
-                "set cycle.update: in_process, or measure with a newer version of vLLM",
+                f"set cycle.update: in_process, or {f'install {lacks}' if lacks else 'measure with a newer vLLM'}",
             ) from error
         shape = self._spec.model.synthetic
         assert shape is not None, "planning sees to it"
