@@ -247,7 +247,9 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         override = OVERRIDE.fullmatch(word.text)
         if word.variable and (override is None or not override["equals"] or word.text.startswith(("-", "$", "`"))):
             problem = f"{script}: {word.text}: has a variable of the shell, which only the shell knows{_caused(word)}"
-            raise UserError(problem, "write its words out in the script")
+            variable = _NAMED_VALUE.fullmatch(word.variable)
+            added = f"add {variable[1] or variable[2]}=VALUE to the command, or " if variable else ""
+            raise UserError(problem, f"{added}write its words out in the script")
         if override is not None:
             named.append((override["path"], word))
         if word.variable and override is not None:

@@ -698,7 +698,7 @@ class _Script:
 
     def _cause_of(self, variable: str) -> str:
         """Return the place because of which a variable, or one in a calculation, is unknown; empty: none."""
-        names = re.findall(rf"{NAME}|\d", variable)
+        names = [] if re.match(r"\$\{?[@*]", variable) else re.findall(rf"{NAME}|\d", variable)
         causes = (self._unclear.get(name) or self._never.get(name) for name in names)
         found = next(filter(None, causes), "")
         return found or (self._all_unclear if any(name not in self._known for name in names) else "")
@@ -771,7 +771,7 @@ class _Script:
             return number if number is not None and re.fullmatch(r"-?(0|[1-9]\d*)", number) else "?"
 
         filled = re.sub(rf"{VARIABLE}|{NAME}", value, expression)
-        filled = re.sub(r"&&", " and ", re.sub(r"\|\|", " or ", filled))
+        filled = filled.replace("&&", " and ").replace("||", " or ").replace("#", "?")  # 16#ff is no comment
         try:
             return str(_number(ast.parse(filled.strip(), mode="eval").body)), taken
         except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
@@ -798,7 +798,7 @@ def _number(node: ast.expr) -> int:
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
         found = _OPERATIONS[type(node.op)](_number(node.left), _number(node.right))
-        if found >= 0:
+        if 0 <= found < 1 << 63:
             return found
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARED:
         return int(_COMPARED[type(node.ops[0])](_number(node.left), _number(node.comparators[0])))

@@ -330,6 +330,17 @@ def test_options_of_hydra_are_read_as_hydra_reads_them(verls: Made, tmp_path: Pa
         verls.call("run.sh")
 
 
+def test_a_folder_that_a_command_prints_may_be_named(verls: Made, tmp_path: Path):
+    script = GRPO_OF_VERL.replace("$TP", "2").replace("=./config", '="$CONFIG_PATH" --config-name=own')
+    written(tmp_path, run_sh=f'CONFIG_PATH="$(pwd)/own"\n{script}')
+    (tmp_path / "elsewhere").mkdir()
+    written(tmp_path / "elsewhere", own_yaml=f"{ROLLOUT.split('.')[0]}: {{rollout: {{top_k: 7}}}}\n")
+    with refused("--config-path=$CONFIG_PATH: has a variable", "add CONFIG_PATH=VALUE to the command, or write"):
+        verls.call("run.sh")
+    (load,) = verls.call("run.sh", "CONFIG_PATH=elsewhere")["workload_settings"].values()
+    assert load["top_k"] == 7
+
+
 def test_a_sweep_asks_for_one_of_its_values(verls: Made, tmp_path: Path):
     written(tmp_path, run_sh=GRPO_OF_VERL.replace("$TP", "2").replace("$@", f"-m {ROLLOUT}n=4,8 trainer.seed=1,2"))
     with refused(f"run.sh: line 3: {ROLLOUT}n=4,8: is a sweep", f"add {ROLLOUT}n=VALUE to the command"):

@@ -46,6 +46,9 @@ CONDITION = st.one_of(
     st.builds('[[ -{} "${}" ]]'.format, st.sampled_from("nz"), NAME),
     st.builds("[ $N -{} {} ]".format, st.sampled_from(("gt", "le", "eq")), NUMBER),
     st.builds("! [ $N -eq {} ]".format, NUMBER),
+    st.builds('[[ $N == {} || -z "${}" && ! $N -gt 5 ]]'.format, NUMBER, NAME),
+    st.builds("((N > {}))".format, NUMBER),
+    st.builds('[ $N = {} ] && [ -n "${}" ]'.format, NUMBER, NAME),
     st.sampled_from(("true", "false", "grep -q x /dev/null")),
 )
 
@@ -55,6 +58,10 @@ def branches(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("if {}; then\n{}\nelse\n{}\nfi".format, CONDITION, inner, inner),
         st.builds("if {}; then {}; elif {}; then {}; fi".format, CONDITION, ASSIGNMENT, CONDITION, ASSIGNMENT),
         st.builds('case "${}" in\n8|x) {} ;;\n*) {} ;;\nesac'.format, NAME, ASSIGNMENT, ASSIGNMENT),
+        st.builds('case "${}" in [0-4]) {};; *) {};& 7) :;; esac'.format, NAME, ASSIGNMENT, ASSIGNMENT),
+        st.builds("{} && {{ {}; {}; }}".format, CONDITION, ASSIGNMENT, ASSIGNMENT),
+        st.builds("{} && {} || {}".format, CONDITION, ASSIGNMENT, ASSIGNMENT),
+        st.builds("{} || if {}; then {}; fi".format, CONDITION, CONDITION, ASSIGNMENT),
         st.builds("for each in 1 2; do\n{}\ndone".format, inner),
         st.builds("change() {{\n{}\n}}\nchange".format, inner),
         st.builds("({})".format, ASSIGNMENT),
@@ -200,6 +207,8 @@ REFUSED = [
     "N=$'a\\tb'",
     "N=~root/x",
     "N=$[N+6]",
+    "N=$((16#ff))",
+    "N=$((9223372036854775807 + 1))",
     "coproc N { :; }; wait",
 ]
 """Changes of N that are not."""
