@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rollout_bench import __version__
@@ -12,7 +13,14 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
-from rollout_bench.report.state import STATE_FILE, add_selection, results_of, selected_plan, summary_state
+from rollout_bench.report.state import (
+    STATE_FILE,
+    add_selection,
+    limits_of_all,
+    results_of,
+    selected_plan,
+    summary_state,
+)
 
 
 def parser() -> Parser:
@@ -50,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     # First, so that a change while the records are read makes the summary stale and not permanently wrong.
     state = summary_state(results, plan)
     collection = collect(results, plan)
+    if plan is None:
+        collection = replace(collection, slo=limits_of_all(results))
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.report.summary import summary_of
 

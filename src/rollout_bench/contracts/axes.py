@@ -88,6 +88,11 @@ def with_setting(label: str, setting: str, named: bool = False) -> str:
     return " ".join(name for name in (label, setting) if name not in unnamed) or label
 
 
+def with_key(label: str, key: str) -> str:
+    """Return the `label` of an experiment that has the names of another one, with its key; the key if none is known."""
+    return f"({key})" if label == UNKNOWN else f"{label} ({key})"
+
+
 def title_of(placed: Placed, label: str) -> str:
     """Return the name in messages of an experiment with this `label`: model, label, workload."""
     return " ".join(name for name in (placed.model, label, placed.workload) if name != UNKNOWN)

@@ -512,8 +512,9 @@ OF_SENDER = frozenset({"generator_bound", "seen_late"})
 
 
 def _server(row: Row) -> str:
-    """Return the name of a server, which is that of its model if nothing else is known."""
-    return row.experiment.model if row.label == UNKNOWN else row.label
+    """Return the name of a server, with that of its model if its quantization is unknown."""
+    names = [row.experiment.model] if row.experiment.quant == UNKNOWN else []
+    return " ".join([*names, *([] if row.label == UNKNOWN else [row.label])])
 
 
 def _are(things: Sequence[object]) -> str:

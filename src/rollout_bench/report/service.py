@@ -350,7 +350,7 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
     found = {}
     for row in rows:
         whole = row.experiment.whole
-        model = [whole.model] if several["model"] or row.label == UNKNOWN else []
+        model = [whole.model] if several["model"] or whole.quant == UNKNOWN else []
         label = [] if row.label == UNKNOWN else [row.label]
         workload = [whole.workload] if several["workload"] else []
         found[row.experiment.experiment] = " ".join([*model, *label, *workload])

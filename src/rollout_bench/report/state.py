@@ -17,6 +17,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.core.places import newest_source
 from rollout_bench.plan.planfile import PLAN, PlanFile, read_plan
+from rollout_bench.plan.serving import Slo
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 """Files of a summary, besides its state."""
@@ -131,6 +132,16 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("plan", *first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+
+
+def limits_of_all(results: Path) -> Slo:
+    """Return the limits of all summaries that are kept in `results`; none if they differ."""
+    found: dict[str, Slo] = {}
+    for folder in (results, *sorted((results / SUMMARIES).glob("*"))):
+        with suppress(UserError):
+            plan = plan_of_summary(folder)
+            found |= {} if plan is None else {plan.slo.model_dump_json(): plan.slo}
+    return next(iter(found.values())) if len(found) == 1 else Slo()
 
 
 def _essence(plan: Any) -> Any:

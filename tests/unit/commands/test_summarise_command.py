@@ -17,7 +17,8 @@ from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedLaunch, write_plan
-from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
+from rollout_bench.plan.serving import Slo
+from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, limits_of_all, plan_of_summary
 
 PLAN = make_plan([BF16, W8A8], launches=1)
 
@@ -53,6 +54,18 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_complete_summary_is_written_and_passes_the_check(project: Path) -> None:
     results = summarised(project, "--check")
     assert all((results / name).stat().st_size for name in (*SUMMARY_FILES, STATE_FILE))
+
+
+@pytest.mark.parametrize(("others_ms", "limit_ms"), [(500.0, 500.0), (200.0, None)])
+def test_everything_has_the_limits_that_all_kept_summaries_have(
+    project: Path, others_ms: float, limit_ms: float | None
+) -> None:
+    results = project / "results"
+    for place, ttft_ms in (("results", 500.0), ("results/summaries/other", others_ms)):
+        write_plan(project / "plan.json", PLAN.model_copy(update={"slo": Slo(ttft_ms=ttft_ms)}))
+        (project / place).mkdir(parents=True, exist_ok=True)
+        assert run("results", "--plan", "plan.json", "--out", place, cwd=project).returncode == 0
+    assert limits_of_all(results).ttft_ms == limit_ms
 
 
 def test_where_no_summary_can_be_written_another_folder_is_proposed(project: Path) -> None:

@@ -94,6 +94,20 @@ def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:
         assert drawn(name, Findings(collect(tmp_path, None), tmp_path)).axes != []
 
 
+@pytest.mark.parametrize(("slower", "is_drawn"), [(1.001, False), (1.02, True)])
+def test_iterations_that_do_not_differ_are_not_drawn_on_axes_that_enlarge_noise(
+    slower: float, is_drawn: bool, tmp_path: Path
+) -> None:
+    record = make_record(make_spec())
+    alike = [
+        each.model_copy(update={"output_tokens": 1000, "elapsed_s": slower if each.index == 2 else 1.0})
+        for each in record.iterations
+    ]
+    save(tmp_path, record.model_copy(update={"iterations": alike}))
+    chart = drawings()["iterations"](Findings(collect(tmp_path, None), tmp_path))
+    assert bool(chart.panels) == is_drawn
+
+
 @pytest.mark.parametrize(
     ("loads", "axis", "places"),
     [

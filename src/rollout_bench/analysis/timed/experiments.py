@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING, label_of, names_of, title_of
+from rollout_bench.contracts.axes import DEFAULT_SETTING, label_of, names_of, title_of, with_key
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.side_files import read_sequences
@@ -281,7 +281,7 @@ def measured_experiments(experiments: Iterable[ExperimentResults[Launched]]) -> 
     return [
         ValidExperiment(
             experiment=replace(each, records=tuple(record for record in each.records if record.valid)),
-            label=label_of(each) if named[each.mode, *names_of(each)] == 1 else f"{label_of(each)} ({each.key})",
+            label=label_of(each) if named[each.mode, *names_of(each)] == 1 else with_key(label_of(each), each.key),
             reason=no_valid_launch(each.records),
         )
         for each in measured

@@ -33,7 +33,7 @@ from rollout_bench.analysis.timed.launches import (
 from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.axes import DEFAULT_SETTING, names_of, title_of, with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, names_of, title_of, with_key, with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
@@ -169,13 +169,15 @@ def rows_of(collection: ResultSet) -> list[Row]:
         )
         for metric in dict.fromkeys(metric for wanted in metrics for metric in wanted)
     }
-    shown = Counter((e.mode, *names_of(e)) for e in experiments)
+    # the loads of a sweep are named alike, whether or not another sweep has them too
+    wholes = {(e.mode, e.experiment): (e.mode, *names_of(e.whole)) for e in experiments}
+    shown = Counter(wholes.values())
     has_others = {
         (e.mode, *names_of(e, {"setting": DEFAULT_SETTING})) for e in experiments if e.setting != DEFAULT_SETTING
     }
     rows = []
     for number, e in enumerate(experiments):
-        quant_label = e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"
+        quant_label = e.quant if shown[wholes[e.mode, e.experiment]] == 1 else with_key(e.quant, e.key)
         comparisons = {metric: compared[metric][number] for metric in metrics[number]}
         rows.append(
             Row(

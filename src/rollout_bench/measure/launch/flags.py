@@ -22,7 +22,7 @@ from rollout_bench.contracts.record import (
 )
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, QuantSpec, Spec, WorkloadSpec, config_text
 from rollout_bench.contracts.weights import WeightProof
-from rollout_bench.core.numbers import number
+from rollout_bench.core.numbers import number, several
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -204,7 +204,9 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     is_idle = not any(is_busy.values()) and ran < RAN_SHARE
     code = "seen_late" if is_idle else "generator_bound"
     why = f": it was not woken in time, and used at most {100 * busiest:.0f} % of a core" if is_idle else ""
-    sentence = f"What sends the requests {' and '.join(problems)}{why} (the worst of {len(used)} iterations)."
+    sentence = (
+        f"What sends the requests {' and '.join(problems)}{why} (the worst of {several(len(used), 'iteration')})."
+    )
     if is_idle:  # a busy sender is also late in sending, which adds more
         sentence += f" That adds at most {1e3 * added_s[0]:.1f} ms to the median TTFT"
         sentence += f", and {1e3 * added_s[1]:.1f} ms to its p99."

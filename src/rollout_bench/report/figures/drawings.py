@@ -149,8 +149,10 @@ def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
 
 
 def iterations(findings: Findings) -> Chart:
-    """Chart output tok/s of each iteration, launch after launch, where there are several in a launch."""
+    """Chart output tok/s of each iteration, launch after launch, where there are several in a launch, which differ."""
     several = [row for row in rows_with(findings, "iterations") if any(len(each.passes) > 1 for each in row.used)]
+    if not any(_varies(launch) for row in several for launch in row.used):
+        several = []  # on axes that do not begin at zero, noise would fill the figure
     shown, swept = _busiest(several)
     panels = []
     for title, panel_rows in panels_of(shown, by_model=True).items():
@@ -162,6 +164,15 @@ def iterations(findings: Findings) -> Chart:
     marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
     title = f"Within a launch, the fastest iteration is up to {ratio(1 + most)}x as fast as the slowest"
     return Chart(title, content_of(findings, shown), marks, panels, row_colours(findings))
+
+
+VARIES = 1.005
+"""Ratio of the fastest to the slowest iteration of a launch from which it is drawn; it is told with three digits."""
+
+
+def _varies(launch: LaunchMeasures) -> bool:
+    rates = launch.iteration_output_tokens_per_s
+    return len(rates) > 1 and max(rates) >= VARIES * min(rates)
 
 
 def _begins(launches: Sequence[LaunchMeasures]) -> dict[int, int]:

@@ -12,6 +12,7 @@ from samples.online import Server, make_online, make_online_spec
 from synthetic_records import make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.axes import UNKNOWN
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.serving import OnlineLoad, Slo
@@ -269,6 +270,23 @@ def test_a_load_whose_server_went_away_is_measured_again_before_anything_else(tm
     assert answer.items[-1].startswith("Next: see that the server is up, then run the same command again")
     assert not answer.command, "no other rates before this one is known"
     assert "(1 not in full: the server went away, and the next run measures again)" in made.html
+
+
+def test_two_sweeps_of_one_server_are_told_apart_by_its_name_and_their_keys(tmp_path: Path):
+    usual = make_online_spec(points=rates(2, 8))
+    unknown = usual.model_copy(update={"quant": usual.quant.model_copy(update={"name": UNKNOWN})})
+    other = unknown.load.model_copy(update={"points": tuple(rates(2, 4))})
+    specs = unknown, unknown.model_copy(update={"load": other})
+    for spec in specs:
+        save(tmp_path, make_online(spec, requests=512))
+    made = summary_of(tmp_path, collect(tmp_path, None))
+    leads = " ".join(made.answers[0].items) + made.answers[0].lead
+    assert "unknown" not in leads
+    for spec in specs:
+        assert f"qwen3-90m ({spec.key()}) keeps up with" in leads, leads
+    throughput = next(view for view in made.views if view.title.startswith("Throughput"))
+    quants = [line[[column.header for column in throughput.columns].index("quant")] for line in throughput.cells]
+    assert {*quants} - {""} == {f"({spec.key()})" for spec in specs}, "also where no other sweep has the load"
 
 
 def test_a_warning_of_the_only_load_is_told_without_it(tmp_path: Path):
