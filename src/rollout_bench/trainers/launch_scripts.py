@@ -14,7 +14,7 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.plan.checks import OWN_VARIABLES
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
-from rollout_bench.trainers.shell import ARGUMENTS, is_set_up, with_values
+from rollout_bench.trainers.shell import ARGUMENTS, ONLY_EXPORTED, is_set_up, with_values
 from rollout_bench.trainers.shell_words import Command, Piece, Word, commands
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
@@ -357,7 +357,9 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
 
     for name, value in given.items():
         others = {key: other for key, other in given.items() if key != name}
-        if run({**others, name: _ANOTHER}) == run(others):
+        another = run({**others, name: _ANOTHER})
+        counts = another != run({**others, name: f"{_ANOTHER}0"}) or re.search(rf"\$\{{{name}:?\+", text)
+        if not counts or another == run(others):
             problem = f"{name}={value}: the script {script} gives {name} a value of its own, so this has no effect"
             raise UserError(problem, "change it in the script, or write the trainer's key with the value")
     return run(given)
@@ -447,7 +449,7 @@ def _assigned_line(
         added = " ".join(f"{name}=VALUE" for name in unknown if name != "config")
         remedy = f"{files}add {added} to the command" if added else files.removesuffix(", and ")
         plain = [_NAMED_VALUE.fullmatch(word.variable) for word in unknown.values()]
-        if added and all(plain):
+        if added and all(plain) and not any(ONLY_EXPORTED in word.cause for word in unknown.values()):
             remedy += f", or {' '.join(dict.fromkeys(f'{found[1] or found[2]}=VALUE' for found in plain if found))}"
         raise UserError(f"{script}: has variables of the shell as values, which only the shell knows: {names}", remedy)
     taken = dict.fromkeys(one for _, word in matters for one in word.taken)

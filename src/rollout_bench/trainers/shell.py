@@ -96,6 +96,9 @@ _SHELLS = ("bash", "sh", "dash", "zsh")
 _WITHOUT_VARIABLES = ("docker", "podman", "ssh", "apptainer", "singularity", "kubectl", "pdsh", "sudo")
 """Programs whose commands do not get the variables that a script exports."""
 
+ONLY_EXPORTED = "gets only exported variables"
+"""Words of a cause: the user's own value of the variable would not be there either."""
+
 _PRINTING = ("echo", "printf", "cat", "tee", "grep")
 _DEEPEST = 8
 """Texts and files that are read within one another, at most."""
@@ -496,7 +499,7 @@ class _Script:
             text.startswith("--export") and text != "--export=ALL" for text in texts[:shell]
         )
         names = set() if is_apart else self._exported
-        cause = f"{self._place}: this text of {texts[shell]} -c gets only exported variables"
+        cause = f"{self._place}: the text of {texts[shell]} -c {ONLY_EXPORTED}"
         child = _Script(self._never, {}, self._sourced, takes_defaults=False)
         child._known = {name: value for name, value in self._known.items() if name in names and self._is_clear(name)}
         child._takes_defaults = self._takes_defaults and not is_apart and not self._all_unclear

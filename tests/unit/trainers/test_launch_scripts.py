@@ -368,6 +368,18 @@ def test_a_default_that_a_script_removes_counts_where_it_is_known(verls: Made, t
         verls.call("run.sh")
 
 
+def test_a_text_for_another_shell_has_no_variable_that_is_not_exported(verls: Made, tmp_path: Path):
+    command = GRPO_OF_VERL.replace("set -x\n", "").replace("$TP", "'$TP'").partition("\n")[2].strip().replace("'", "")
+    written(tmp_path, run_sh=f"TP=4\nsrun bash -c {shlex.quote(command)}\n")
+    with refused(
+        "line 2: the text of bash -c gets only exported variables", "tensor_model_parallel_size=VALUE"
+    ) as raised:
+        verls.call("run.sh")
+    assert "or TP=VALUE" not in str(raised.value)
+    with refused("TP=8: the script run.sh gives TP a value of its own", "write the trainer's key"):
+        verls.call("run.sh", "TP=8")
+
+
 def test_a_file_that_is_sourced_under_a_condition_may_change_values(verls: Made, tmp_path: Path):
     script = GRPO_OF_VERL
     written(tmp_path, env_sh="TP=8\n", maybe_sh=f"TP=4\n[ -f x ] && . ./env.sh\n{script}")
