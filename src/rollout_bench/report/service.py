@@ -282,9 +282,11 @@ class _Rates:
         if not self.has_limits:
             return f"{self._keeping_up()}{self._undecided_loads()}"
         is_same = self.kept_up == self.states and "falls behind" not in self.states
-        return f"{self._limits_sentence()}{self._undecided_loads()}" + (
-            "" if short or is_same else f"; it {self._keeping_up()}"
-        )
+        limits = f"{self._limits_sentence()}{self._undecided_loads()}"
+        if short or is_same:
+            return limits
+        is_open = self.undecided and not kept_count(self.states)  # what is known comes first
+        return "; it ".join([self._keeping_up(), limits] if is_open else [limits, self._keeping_up()])
 
     def _keeping_up(self) -> str:
         kept, behind = _ends(self.rated, self.kept_up)
@@ -324,11 +326,13 @@ class _Rates:
             return ""
         names = f"{', '.join(map(_number, rows))} req/s {'is' if len(rows) == 1 else 'are'} undecided"
         each = [
-            (f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests")
-            + f" or more{f' at {_number(row)}' * (len(rows) > 1)}"
+            f"{iterations} iterations" if iterations else f"{_requests_needed(row, self.rated[0])} requests"
             for row, iterations in zip(rows, (self.iterations[place] for place in self.undecided), strict=True)
         ]
-        return f"; {names}: {', '.join(each)} are likely to tell"
+        if len({*each}) > 1:
+            each = [f"{needed} or more at {_number(row)}" for row, needed in zip(rows, each, strict=True)]
+            return f"; {names}: {', '.join(each)} are likely to tell"
+        return f"; {names}: {each[0]} or more are likely to tell"
 
 
 def _ends(rated: Sequence[Row], states: Sequence[State]) -> tuple[Row | None, Row | None]:
