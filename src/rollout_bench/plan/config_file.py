@@ -744,7 +744,7 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
-        inner = {key: value} if key == "online" else {"online": {key: value}}
+        inner = {key: typed(value)} if key == "online" else {"online": {key: typed(value)}}
         return f"write it below workload_settings: workload_settings: {{<name>: {flow(inner)}}}"
     if key in ENGINE_ARGS and key not in known:
         return f"it is an argument of vLLM: write it below engine_args: engine_args: {{{key}: ...}}"

@@ -135,7 +135,9 @@ class OnlineLoad(Traffic):
         if self.conversations is not None and any(point.request_rate == "trace" for point in self.points):
             raise ValueError("conversations: rotating has no trace of turns: write a request_rate, or a concurrency")
         if any(point.requests is not None for point in timed):
-            raise ValueError("has duration_s and requests, but each sets when sending ends: keep one")
+            raise ValueError(
+                "has duration_s and requests, but each sets when sending ends: keep one, and set the other to null"
+            )
         return self
 
 

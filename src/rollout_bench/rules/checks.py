@@ -128,6 +128,9 @@ def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequen
             _check_made(target)
     for file in given.configfile:
         check_config_file(file)
+    ends = (entry for entry in given.config if entry.endswith(",") and "=" in entry and not _open_brackets(entry))
+    if listed := next(ends, ""):
+        raise UserError(f"--config {listed}: ends with a comma", f"leave it out: --config {listed.rstrip(',')}")
     _check_shell(given.config)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
@@ -141,7 +144,8 @@ def _check_shell(entries: Sequence[str]) -> None:
             parts = (" ".join(entries[place:end]) for end in ends)
             whole = next((part for part in parts if not _open_brackets(part) and part.count("=") == 1), None)
             if whole is not None:
-                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config '{whole}'")
+                rest = shlex.join(_joined(entries))
+                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config {rest}")
     names = [entry.partition("=")[0] for entry in entries if "=" in entry]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is None:
@@ -153,6 +157,17 @@ def _check_shell(entries: Sequence[str]) -> None:
             f"write --config {shlex.quote(f'{twice}={typed_text}')}",
         )
     raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
+
+
+def _joined(entries: Sequence[str]) -> list[str]:
+    """Return `entries` with those put together that the shell has split at the spaces in their brackets."""
+    joined = list[str]()
+    for entry in entries:
+        if joined and _open_brackets(joined[-1]):
+            joined[-1] += f" {entry}"
+        else:
+            joined.append(entry)
+    return joined
 
 
 def _in_braces(values: Sequence[str]) -> str:

@@ -281,6 +281,12 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "write --config launches=2 'workload_settings={demo: {prompts: 16}}'",
         ),
         (["--config", "quants=[fp8,", "bf16]"], "the shell splits it", "quote it: --config 'quants=[fp8, bf16]'"),
+        (
+            ["--config", "quants=[fp8,", "bf16]", "launches=2"],
+            "--config quants=[fp8, bf16]: the shell splits it",
+            "quote it: --config 'quants=[fp8, bf16]' launches=2",
+        ),
+        (["--config", "launches=2,", "iterations=3"], "launches=2,: ends with a comma", "leave it out"),
         (["--config", "launches=2 iterations=3"], "has several values", "spaces: launches=2 iterations=3"),
         (
             ["--config", "max_model_len=96", "prompts=4"],
