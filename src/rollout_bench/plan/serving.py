@@ -125,6 +125,8 @@ class OnlineLoad(Traffic):
         if len(set(self._load_counts.values())) > 1:  # before the points, which need equal lengths
             remedy = "write equally many values of each, or one value for all loads"
             raise ValueError(f"has lists of different lengths, {lengths}: {remedy}")
+        if [*self._load_counts] == ["requests"] and len({point.requests for point in self.points}) > 1:
+            raise ValueError("requests is a list, and one load is asked for: write one number, or as many request_rate")
         if self.burstiness != 1.0 and not any(isinstance(point.request_rate, float) for point in self.points):
             raise ValueError("burstiness needs a request_rate: set request_rate, or leave burstiness out")
         timed = [point for point in self.points if point.duration_s is not None]

@@ -1,6 +1,7 @@
 """Checks of the arguments of a call, on whose mistakes Snakemake ends with a traceback or its whole usage."""
 
 import argparse
+import itertools
 import os
 import re
 import shlex
@@ -64,7 +65,9 @@ _LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
 def _check_target(word: str, words: Sequence[str]) -> None:
     if remedy := of_target(word):
         kind = "a value of the config" if is_value(word.lstrip("+")) else "a value"
-        raise UserError(f"{word}: is {kind}, not a target", together([remedy, *map(of_target, words)]))
+        lost = [other for other in words if "=" in other and not other.startswith("-") and not of_target(other)]
+        more = f", and no key has {', '.join(lost)}" if lost else ""
+        raise UserError(f"{word}: is {kind}, not a target{more}", together([remedy, *map(of_target, words)]))
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         config_file(word)
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
@@ -100,6 +103,7 @@ def check_words(words: Sequence[str]) -> None:
     """
     if "-v" in words:
         raise UserError("-v: is --version to Snakemake", "write --verbose, or `rollout-bench --version`")
+    _check_files(words)
     try:
         given, others = parser().parse_known_args(with_shipped(words))
     except argparse.ArgumentError as error:
@@ -134,6 +138,18 @@ def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequen
     _check_shell(given.config)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
+
+
+def _check_files(words: Sequence[str]) -> None:
+    """Refuse values among the files after --configfile."""
+    first = next((place for place, word in enumerate(words, 1) if word in LISTS["--configfile"]), len(words))
+    after = list(itertools.takewhile(lambda word: not word.startswith("-"), words[first:]))
+    if entries := list(filter(is_value, after)):
+        files = shlex.join(word for word in after if word not in entries)
+        raise UserError(
+            f"{entries[0]}: is a value of the config, and stands among the config files",
+            f"write --configfile {files} --config {shlex.join(entries)}",
+        )
 
 
 def _check_shell(entries: Sequence[str]) -> None:

@@ -83,7 +83,6 @@ _OF_OTHERS = {
     **dict.fromkeys(("--exitfirst", "--maxfail"), "leave it out: a run stops when a whole block failed for one cause"),
     **dict.fromkeys(("--log-level", "--loglevel"), "write --verbose"),
     "--port": _A_SERVER,
-    "--header": "leave it out: a server is sent only its key, whose variable endpoints names: api_key_env",
     **dict.fromkeys(("--json", "--output-format"), _NUMBERS),
     "--served-model-name": _A_MODEL,
     "-o": RESULTS_ELSEWHERE,
@@ -96,6 +95,9 @@ _OF_OTHERS = {
 
 _NAME = re.compile(r"[\w-]+")
 
+
+_MODELS = ("model", "model_name_or_path", "model_path", "models")
+"""Options of other programs for the model."""
 
 _DATA = ("data", "dataset", "dataset_name", "dataset_path")
 """Options of other programs for prompts or their lengths."""
@@ -111,8 +113,10 @@ def of_target(word: str) -> str:
     key, equals, value = plain.partition("=")
     if is_value(plain):
         return f"write --config {shlex.quote(f'{key}={spaced(value)}' if value.startswith('{') else plain)}"
-    is_option = key.startswith("-") or not equals
-    return "" if is_option else of_option(f"--{key.rpartition('.')[2]}", f"--x={value}", ())
+    if key.startswith("-") or not equals:
+        return ""
+    name = "model" if key.endswith("model.path") else key.rpartition(".")[2]
+    return of_option(f"--{name}", f"--x={value}", ())
 
 
 def selecting(name: str) -> str:
@@ -165,7 +169,8 @@ def _load_with(key: str, value: str) -> str:
     if not is_online and key not in WorkloadSettings.model_fields:
         return ""
     is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
-    load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(value)}
+    given = value_of(spaced(value)) if value.startswith("{") else value
+    load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(given)}
     mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
 
@@ -219,6 +224,8 @@ def foreign(word: str, words: Sequence[str]) -> str:
     option = word.partition("=")[0]
     if is_part(word, words):
         return ""
+    if "." in option and option.startswith("--"):
+        return of_target(f"{option[2:]}={value_after(word, words)}")
     if option in (*_FORMS, "--endpoint") and "chat" in value_after(word, words):
         return _load_with("api", "chat")
     if option == "--host" and not (_default().get("endpoints") or _address("host", value_after(word, words), words)):
@@ -253,6 +260,10 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
     for settings in (merged.get("workload_settings") or {}).values():
         if isinstance(online := settings.get("online"), dict) and online.get("duration_s") is not None:
             online["requests"] = None  # which its duration decides
+            if "concurrency" in online and not any(
+                "request_rate" in one and "duration_s" not in one for one in remedies
+            ):
+                online.pop("request_rate", None)  # which only a duration alone needs
     return f"{first[1]}--config {entries_of(merged)}{first[3]}"
 
 
@@ -279,6 +290,8 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
             kept.append(f"{key}={text}")
     options = [word for word in words if word.startswith("-") and not is_of_snakemake(word)]
     more = [one for word in options if (one := foreign(word, words) or of_close_key(word, words))]
+    if remedy.startswith("write --configfile ") and (more or kept):
+        return f"{remedy} {together(['write --config ', *more], kept).removeprefix('write ')}"
     if found is None:
         has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
         return f"{remedy}; type the rest in its folder" if has_more else remedy
@@ -320,12 +333,15 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     servers = list(_default().get("endpoints") or ())
     if servers and key in ("num_warmups", "warmup"):
         return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
+    if servers and key == "header":
+        name, _, text = value.partition(":")
+        return f"write --config {entries_of({'endpoints': {servers[0]: {'headers': {name: text.strip()}}}})}"
     if servers and key in {*Endpoint.model_fields} - {"url"}:
         return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
-    if key == "model" and value in (_default().get("model_settings") or ()):
+    if key in _MODELS and value in (_default().get("model_settings") or ()):
         return f"write --config 'models=[{value}]'"
     place = value if value.startswith(("/", "~", "./")) else f"hub:{path}" if (path := hub_name(value)) else ""
-    if key in ("model", "models") and place and (name := name_made_of(place.removeprefix("hub:"))):
+    if key in _MODELS and place and (name := name_made_of(place.removeprefix("hub:"))):
         return f"write --config 'models=[{name}]' 'model_settings={{{name}: {{weights: {{bf16: {place}}}}}}}'"
     if key in _DATA:
         lengths = _lengths(value, words)
@@ -427,6 +443,10 @@ def _as_typed(key: str, word: str, words: Sequence[str]) -> str:
     value = value_after(word, words)
     annotation = Config.model_fields[key].annotation
     is_list = any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
+    if value.startswith("[") and "]" not in value and word in words:
+        after = words[words.index(word) + 1 :]
+        ends = next((place for place, other in enumerate(after, 1) if "]" in other), len(after))
+        return " ".join(after[:ends])
     if not is_list or value in ("VALUE", AUTO) or value.startswith("["):
         return value
     more = [] if "=" in word else words[words.index(word) + 2 :]

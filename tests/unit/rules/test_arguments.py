@@ -286,6 +286,34 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "--config quants=[fp8, bf16]: the shell splits it",
             "quote it: --config 'quants=[fp8, bf16]' launches=2",
         ),
+        (
+            ["--configfile", "one.yaml", "launches=2"],
+            "launches=2: is a value of the config, and stands among the config files",
+            "write --configfile one.yaml --config launches=2",
+        ),
+        (["one.yaml", "launches=2"], "one.yaml: is no target", "write --configfile one.yaml --config launches=2"),
+        (["--quants", "[bf16,", "w8a8]"], "--quants: is a key", "write --config 'quants=[bf16, w8a8]'"),
+        (
+            ["actor_rollout_ref.model.path=Qwen/Qwen3-8B", "actor_rollout_ref.rollout.n=4", "trainer.logger=wandb"],
+            "is a value, not a target, and no key has trainer.logger=wandb",
+            "'workload_settings={demo: {samples_per_prompt: 4}}'",
+        ),
+        (["--model_name_or_path", "Qwen/Qwen3-8B"], "there is no such option", "{weights: {bf16: hub:Qwen/Qwen3-8B}}"),
+        (
+            ["--rollout.n=4"],
+            "--rollout.n: there is no such option",
+            "'workload_settings={demo: {samples_per_prompt: 4}}'",
+        ),
+        (
+            ["--profile", "concurrent", "--rate", "4", "--max-seconds", "30"],
+            "--profile concurrent: is a profile of guidellm's",
+            "online: {duration_s: 30, concurrency: 4, requests: null}}",
+        ),
+        (
+            ["--config", "shared_prefix={groups:2,tokens:8}"],
+            "'shared_prefix' is no key",
+            "write --config 'workload_settings={demo: {shared_prefix: {groups: 2, tokens: 8}}}'",
+        ),
         (["--config", "launches=2,", "iterations=3"], "launches=2,: ends with a comma", "leave it out"),
         (["--config", "launches=2 iterations=3"], "has several values", "spaces: launches=2 iterations=3"),
         (
@@ -594,3 +622,11 @@ def test_an_address_goes_to_the_server_that_the_config_has(folder: Path, words: 
         check_words(words.split())
     name = next(iter(load(folder / "config.yaml")["endpoints"]))
     assert raised.value.remedy == f"write --config 'endpoints={{{name}: {{url: \"http://h:1/v1\"}}}}'"
+
+
+def test_a_header_goes_to_the_server_that_the_config_has(folder: Path) -> None:
+    (folder / "config.yaml").write_text((home() / "config" / "endpoint.yaml").read_text())
+    with pytest.raises(UserError) as raised:
+        check_words(["--header", "X-Team:rl"])
+    name = next(iter(load(folder / "config.yaml")["endpoints"]))
+    assert raised.value.remedy == f"write --config 'endpoints={{{name}: {{headers: {{X-Team: rl}}}}}}'"
