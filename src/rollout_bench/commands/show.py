@@ -1,13 +1,12 @@
 """Print the answer of a results folder again, or any of its tables."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rollout_bench.core.errors import UserError, print_errors
 from rollout_bench.core.options import Parser
 from rollout_bench.core.terminal import print_answer
 from rollout_bench.report.pack import unpacked
-from rollout_bench.report.state import add_selection, kept_answer, limits_of_all, results_of, selected_plan
+from rollout_bench.report.state import add_selection, kept_answer, results_of, selected_plan, with_limits
 
 
 def parser() -> Parser:
@@ -43,9 +42,7 @@ def main(argv: Sequence[str]) -> int:
     # Not at the top: what is kept, --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.analysis.timed.collection import collect
 
-    collection = collect(results, plan)
-    if plan is None:
-        collection = replace(collection, slo=limits_of_all(results))
+    collection = with_limits(collect(results, plan), results, plan)
     from rollout_bench.report.summary import summary_of
 
     made = summary_of(results, collection)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rollout_bench import __version__
@@ -16,10 +15,10 @@ from rollout_bench.report.pack import unpacked
 from rollout_bench.report.state import (
     STATE_FILE,
     add_selection,
-    limits_of_all,
     results_of,
     selected_plan,
     summary_state,
+    with_limits,
 )
 
 
@@ -57,9 +56,7 @@ def main(argv: Sequence[str]) -> int:
     plan = selected_plan(arguments)
     # First, so that a change while the records are read makes the summary stale and not permanently wrong.
     state = summary_state(results, plan)
-    collection = collect(results, plan)
-    if plan is None:
-        collection = replace(collection, slo=limits_of_all(results))
+    collection = with_limits(collect(results, plan), results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.report.summary import summary_of
 

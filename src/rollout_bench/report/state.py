@@ -5,8 +5,9 @@ This module is imported while the workflow is parsed, so it lists folders and op
 
 import argparse
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,6 +19,9 @@ from rollout_bench.core.files import read_json
 from rollout_bench.core.places import newest_source
 from rollout_bench.plan.planfile import PLAN, PlanFile, read_plan
 from rollout_bench.plan.serving import Slo
+
+if TYPE_CHECKING:
+    from rollout_bench.analysis.timed.experiments import ResultSet
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 """Files of a summary, besides its state."""
@@ -132,6 +136,11 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("plan", *first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+
+
+def with_limits(collection: "ResultSet", results: Path, plan: PlanFile | None) -> "ResultSet":
+    """Return `collection`, which without a plan has the limits of all summaries that are kept in `results`."""
+    return collection if plan else replace(collection, slo=limits_of_all(results))
 
 
 def limits_of_all(results: Path) -> Slo:

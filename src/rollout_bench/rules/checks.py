@@ -154,14 +154,11 @@ def _check_files(words: Sequence[str]) -> None:
 
 def _check_shell(entries: Sequence[str]) -> None:
     """Check that the shell left the entries after --config as they were typed, and that each names another key."""
-    for place, entry in enumerate(entries):
-        if "=" in entry and _open_brackets(entry) and entries[place + 1 :]:
-            ends = range(place + 2, len(entries) + 1)
-            parts = (" ".join(entries[place:end]) for end in ends)
-            whole = next((part for part in parts if not _open_brackets(part) and part.count("=") == 1), None)
-            if whole is not None:
-                rest = shlex.join(_joined(entries))
-                raise UserError(f"--config {whole}: the shell splits it at its spaces", f"quote it: --config {rest}")
+    joined = _joined(entries)
+    for whole in joined:
+        if whole not in entries and whole.count("=") == 1 and not _open_brackets(whole):
+            remedy = f"quote it: --config {shlex.join(joined)}"
+            raise UserError(f"--config {whole}: the shell splits it at its spaces", remedy)
     names = [entry.partition("=")[0] for entry in entries if "=" in entry]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is None:

@@ -9,12 +9,12 @@ from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
-from snakemake.utils import update_config
 
 from rollout_bench.contracts.fields import AUTO, flat, name_made_of, typed
 from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import near_miss
+from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import looks_secret
@@ -39,34 +39,24 @@ from rollout_bench.rules.arguments import KEY, load, value_of
 LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--configfiles")}
 """Options that take several values -> their spellings."""
 
-
 _AS_IT_IS = "leave it out: the times of each request and all percentiles are kept"
-
 
 _AGAIN = "leave it out: a run measures what is missing or failed, and nothing twice"
 
-
 _A_SERVER = "leave it out: each server gets a free port; `rollout-bench init --from endpoint URL` is for one that is up"
-
 
 _REQUESTS = "leave it out: a server is asked through OpenAI's completions, at the url of its entry in endpoints"
 
-
 _A_MODEL = "leave it out: of a server, endpoints names its model: --config 'endpoints={mine: {url: URL, model: NAME}}'"
 
-
 _NUMBERS = "leave it out: every run writes results/summary.json"
-
 
 _ADDRESSES = ("base_url", "host", "target", "u", "url")
 """Options of other programs for the address of a server."""
 
-
 _RANKS = ("--lora-rank", "--max-lora-rank")
 
-
 _FORMS = ("--backend", "--endpoint-type", "--request-format", "--request-type")
-
 
 _WITH = {
     "--rate": ("--profile", "--rate-type"),
@@ -74,7 +64,6 @@ _WITH = {
     **dict.fromkeys(("--dataset-path", "--random-input-len", "--random-output-len"), ("--dataset", "--dataset-name")),
 }
 """Option of other programs -> those that it belongs to."""
-
 
 _OF_OTHERS = {
     **dict.fromkeys(("--continue", "--failed-first", "--ff", "--last-failed", "--lf", "--resume"), _AGAIN),
@@ -92,9 +81,7 @@ _OF_OTHERS = {
 }
 """Options of vllm bench, guidellm and pytest -> the remedy, where no key of a config has their value."""
 
-
 _NAME = re.compile(r"[\w-]+")
-
 
 _MODELS = ("model", "model_name_or_path", "model_path", "models")
 """Options of other programs for the model."""
@@ -254,15 +241,14 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
     found.sort(key=lambda given: -sum(entry.count(":") for entry in given))
     try:
         for key, _, text in (entry.partition("=") for given in ([*kept], *found) for entry in given):
-            update_config(merged, {key: yaml.safe_load(text)})
+            merged = laid_over(merged, {key: yaml.safe_load(text)})
     except yaml.YAMLError:  # of another entry
         return remedies[0]
+    asks_rate = any("request_rate" in one and "duration_s" not in one for one in remedies)
     for settings in (merged.get("workload_settings") or {}).values():
         if isinstance(online := settings.get("online"), dict) and online.get("duration_s") is not None:
             online["requests"] = None  # which its duration decides
-            if "concurrency" in online and not any(
-                "request_rate" in one and "duration_s" not in one for one in remedies
-            ):
+            if "concurrency" in online and not asks_rate:
                 online.pop("request_rate", None)  # which only a duration alone needs
     return f"{first[1]}--config {entries_of(merged)}{first[3]}"
 

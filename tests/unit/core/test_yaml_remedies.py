@@ -56,16 +56,21 @@ MISTAKES = [
 ]
 
 
+def assert_mended(folder: Path, text: str, problem: str, remedy: str, mended: str) -> None:
+    """Assert that a config of `text` is refused in these words, and read once it is `mended`."""
+    path = folder / "config.yaml"
+    path.write_text(text)
+    with refused(problem, remedy):
+        check_config_file(path)
+    path.write_text(mended)
+    check_config_file(path)
+
+
 @pytest.mark.parametrize(("text", "place", "remedy", "mended"), MISTAKES)
 def test_what_is_no_yaml_is_refused_at_its_line_and_the_remedy_mends_it(
     tmp_path: Path, text: str, place: str, remedy: str, mended: str
 ):
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    with refused(f"{place}: is not valid YAML: ", remedy):
-        check_config_file(path)
-    path.write_text(mended)
-    check_config_file(path)
+    assert_mended(tmp_path, text, f"{place}: is not valid YAML: ", remedy, mended)
     assert value_in(mended)
 
 
@@ -83,12 +88,7 @@ SLIPS = [
 def test_what_is_yaml_of_another_value_than_it_looks_like_is_refused(
     tmp_path: Path, text: str, place: str, remedy: str, mended: str
 ):
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    with refused(f"{place}: ", remedy):
-        check_config_file(path)
-    path.write_text(mended)
-    check_config_file(path)
+    assert_mended(tmp_path, text, f"{place}: ", remedy, mended)
     assert value_in(mended) != value_in(text)
 
 

@@ -202,12 +202,12 @@ def sender(
     """
     how = {"packed": True, "packed_buffer_size_bytes": BUCKET_BYTES}
     if hasattr(ipc_engine, "IPCTrainerInitInfo"):
-        from vllm.distributed.weight_transfer.base import WeightSource
+        from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
         class Source(WeightSource):  # type: ignore[misc]
             def metadata(self) -> Any:
-                raise NotImplementedError("packed IPC reads only the tensors")
+                return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self]
 
             def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
                 return handed_over()
