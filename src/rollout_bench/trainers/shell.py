@@ -100,6 +100,9 @@ ONLY_EXPORTED = "gets only exported variables"
 """Words of a cause: the user's own value of the variable would not be there either."""
 
 _PRINTING = ("echo", "printf", "cat", "tee", "grep")
+_READING = (*_PRINTING[:3], "grep", "source", ".", "[", "[[", "test", "chmod", "ls", "for", *_SHELLS, *_DECLARING)
+"""Programs that write no file that their words name."""
+
 _DEEPEST = 8
 """Texts and files that are read within one another, at most."""
 
@@ -292,6 +295,7 @@ class _Script:
         self.words: list[list[Word]] = []
         self.nested: list[list[Word]] = []
         self.ran: list[Command] = []
+        self._written: list[Word] = []
 
     def run(self, found: Sequence[Command]) -> "_Script":
         """Follow the commands of a script."""
@@ -332,11 +336,14 @@ class _Script:
         reached = True if opened else reached
         followed = replace(command, words=command.words[place:])
         runs = _both(self._runs, reached)
+        if runs is not False and not followed.words:  # the end of a block
+            self._written += self._names_written(followed, [])
         if not followed.words or runs is False:
             self._chain = before if followed.words else None
             return []
         self.ran.append(followed)
         filled = self._filled(followed)
+        self._written += self._names_written(followed, filled)
         self._follow(followed, filled, runs)
         self._chain = self._outcome(followed, filled, is_negated)
         if self._chain is None:
@@ -344,6 +351,21 @@ class _Script:
         if reached is None:  # the chain before it is unknown
             self._chain = None
         return filled
+
+    def _names_written(self, command: Command, filled: Sequence[Word]) -> list[Word]:
+        """Return the names of files that a command writes, or may write."""
+        own = _program(filled)
+        named = own[1:] if own and not {own[0].text, Path(own[0].text).name} & {*_READING} else []
+        return [*named, *(one for word in command.writes for one in self._expanded(word, splits=False))]
+
+    def _is_written(self, file: Word) -> bool:
+        """Return whether the script itself may have written a file: then what is on the disk counts for nothing."""
+        name = Path(file.text).name
+        for word in self._written:
+            pattern = "".join("*" if piece.is_variable else piece.text for piece in word.pieces)
+            if (last := Path(pattern).name).strip("*") and fnmatchcase(name, last):
+                return True
+        return False
 
     def _keywords(self, command: Command, reached: bool | None) -> tuple[int, bool]:
         """Follow the shell's own words before a command's; return their number, and whether ! is among them."""
@@ -459,7 +481,7 @@ class _Script:
             inner = None if any(word.variable for word in own[1:]) else commands(" ".join(w.text for w in own[1:]))
             inner = inner and [replace(one, place=self._place) for one in inner]
         else:
-            inner = self._sourced(own[1]) if own[1:] else None
+            inner = self._sourced(own[1]) if own[1:] and not self._is_written(own[1]) else None
             if inner is not None and own[2:]:
                 return False
         if inner is None:

@@ -1,6 +1,7 @@
 """The simple commands of a shell script, and their words. Nothing is executed or expanded."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -106,6 +107,7 @@ class Command:
         after: those that follow it.
         is_inside: whether it is in a subshell.
         place: its line, for messages.
+        writes: the files that its output goes to.
     """
 
     words: list[Word]
@@ -113,6 +115,7 @@ class Command:
     after: str
     is_inside: bool
     place: str = ""
+    writes: tuple[Word, ...] = ()
 
     @property
     def text(self) -> str:
@@ -132,17 +135,15 @@ def commands(script: str, name: str = "") -> list[Command]:
     """Return the simple commands of a shell script, in turn; messages name the lines of the file `name`."""
     found: list[tuple[str, list[Word]]] = [("", [])]
     lines: list[int] = []
+    writes: dict[int, list[Word]] = defaultdict(list)
     pieces: list[Piece] = []
     array: list[Word] | None = None
     open_word = False
     script = _HERE_DOCUMENT.sub(lambda one: one[2] + "\n" * one[3].count("\n"), script.replace("\r\n", "\n"))
-    for part in _PART.finditer(script + "\n"):
-        kind, text = str(part.lastgroup), str(part[str(part.lastgroup)])
-        if kind == "join":
-            continue
+    for kind, text, place in _parts(script + "\n"):
         if kind not in ("comment", "redirection", "end", "space"):
             if not found[-1][1] and not open_word:
-                lines = [*lines[: len(found) - 1], script.count("\n", 0, part.start()) + 1]
+                lines = [*lines[: len(found) - 1], script.count("\n", 0, place) + 1]
             open_word = True
             pieces += _pieces(kind, text)
             continue
@@ -159,9 +160,25 @@ def commands(script: str, name: str = "") -> list[Command]:
             words += [Word((piece,)) for piece in _of_a_test(kind, text)]
         elif kind == "end" and text:
             _end(found, text)
+        elif kind == "redirection":
+            writes[len(found) - 1] += _written(text)
         elif array is None and _ends_case(words):
             _end(found, "\n")
-    return _nested_commands(found, [f"{name} line {line}".strip() for line in lines])
+    made = _nested_commands(found, [f"{name} line {line}".strip() for line in lines])
+    return [replace(one, writes=tuple(writes[place])) for place, one in enumerate(made)]
+
+
+def _written(redirection: str) -> list[Word]:
+    """Return the file that a redirection sends output to; empty for others."""
+    target = re.match(r"&?\d*<?>[>|&]?[ \t]*(.+)", redirection, re.DOTALL)
+    return [word for one in commands(target[1]) for word in one.words] if target else []
+
+
+def _parts(script: str) -> Iterator[tuple[str, str, int]]:
+    """Yield kind, text and place of each part of a script, without the joints of lines."""
+    for part in _PART.finditer(script):
+        if (kind := str(part.lastgroup)) != "join":
+            yield kind, part[kind], part.start()
 
 
 def _begins_array(word: Word, end: str) -> bool:

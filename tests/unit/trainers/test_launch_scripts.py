@@ -498,6 +498,37 @@ def test_a_sourced_file_beside_the_script_is_read(verls: Made, tmp_path: Path):
     assert load["engine_args"]["tensor_parallel_size"] == 4
 
 
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "cat > c.env <<E\nTP=4\nE\n",
+        "{ echo TP=4; } > c.env\n",
+        "(echo TP=4) >> ./c.env\n",
+        "ENV=./c.env\necho TP=4 > $ENV\n",
+        "echo TP=4 | tee c.env\n",
+        "python made.py --out c.env\n",
+        "sed -i s/2/4/ c.env\n",
+        "if [ ! -f c.env ]; then echo TP=4 > c.env; fi\n",
+    ],
+)
+def test_a_sourced_file_that_the_script_writes_itself_is_unknown(verls: Made, tmp_path: Path, writes: str):
+    """What is on the disk may be from an earlier run."""
+    written(tmp_path, c_env="TP=2\n", grpo_sh=f"{writes}source c.env\n{GRPO_OF_VERL}")
+    with refused("source c.env", "TP=VALUE"):
+        verls.call("grpo.sh")
+
+
+@pytest.mark.parametrize("reads", ["[ -f c.env ] && ", "chmod +x c.env > log.txt\n", "export ENV=c.env\n"])
+def test_a_sourced_file_that_the_script_only_names_is_read(verls: Made, tmp_path: Path, reads: str):
+    written(tmp_path, c_env="export TP=4\n", grpo_sh=f"{reads}source c.env\n{GRPO_OF_VERL}")
+    if reads.startswith("["):
+        with refused("only if", "TP=VALUE"):
+            verls.call("grpo.sh")
+        return
+    (load,) = verls.call("grpo.sh")["workload_settings"].values()
+    assert load["engine_args"]["tensor_parallel_size"] == 4
+
+
 def test_the_entry_point_says_whose_batches_are_generated(verls: Made, tmp_path: Path):
     larger = GRPO_OF_VERL.replace("$TP", "1 data.gen_batch_size=192")
     written(tmp_path, plain_sh=larger, filtered_sh=f"{larger.replace('$@', 'algorithm.filter_groups.enable=True')}")
