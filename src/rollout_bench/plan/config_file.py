@@ -121,7 +121,7 @@ OTHER_KEYS = {
     "r": "rank",
     "rate": "request_rate",
     "rps": "request_rate",
-    "runs": "launches",
+    **dict.fromkeys(("repeat", "repetitions", "runs"), "launches"),
     "samples": "samples_per_prompt",
     "target": "url",
     "target_modules": "targets",

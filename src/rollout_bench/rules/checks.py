@@ -25,6 +25,7 @@ from rollout_bench.plan.config_file import (
     check_selection,
     read_config,
 )
+from rollout_bench.plan.quants import known_quants
 from rollout_bench.rules.arguments import KEY, parser, value_of, with_shipped
 from rollout_bench.rules.remedies import (
     LISTS,
@@ -35,6 +36,7 @@ from rollout_bench.rules.remedies import (
     is_of_snakemake,
     is_part,
     is_value,
+    missing_brackets,
     of_close_key,
     of_load,
     of_option,
@@ -111,7 +113,9 @@ def check_words(words: Sequence[str]) -> None:
     try:
         _check_words(words, given, others)
     except UserError as error:
-        remedy = with_rest(error.remedy, words, [*given.config, *filter(is_value, others)])
+        files = ["--configfile", *map(str, given.configfile)] if given.configfile else []
+        before = [*(word for word in others if word.startswith("results/")), *files]
+        remedy = with_rest(error.remedy, words, [*given.config, *filter(is_value, others)], before)
         raise UserError(error.problem, remedy, error.status) from None
 
 
@@ -122,7 +126,8 @@ def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequen
             raise UserError(
                 f"{option}: stands twice, and Snakemake takes the last only", f"write all after one {option}"
             )
-    options = {word for word in (*others, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
+    of_vllm = (word for word in words if word.partition("=")[0][1:] in SHORT)  # of which -dp is -d p
+    options = {word for word in (*others, *of_vllm, *filter(_LONG.fullmatch, words)) if word.startswith("-")}
     targets = _check_options(words) if options - {"-n", "--dry-run"} else others
     _check_folder(given.directory)
     for word in others:
@@ -157,6 +162,7 @@ def _check_shell(entries: Sequence[str]) -> None:
     joined = _joined(entries)
     for whole in joined:
         if whole not in entries and whole.count("=") == 1 and not _open_brackets(whole):
+            _check_separators(*whole.split("=", 1))
             remedy = f"quote it: --config {shlex.join(joined)}"
             raise UserError(f"--config {whole}: the shell splits it at its spaces", remedy)
     names = [entry.partition("=")[0] for entry in entries if "=" in entry]
@@ -245,6 +251,7 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         problem = f"--config {entry}: a list of values stands in brackets"
         raise UserError(problem, f"write --config {shlex.quote(f'{key}={listed}')}")
     _check_brackets(key, text)
+    _check_separators(key, text)
     check_selection("--config ", key, value_of(text))
 
 
@@ -252,7 +259,7 @@ def _check_brackets(key: str, text: str) -> None:
     """Refuse a mapping or list that YAML cannot read."""
     if not text.startswith(("{", "[")) or isinstance(value_of(text), dict | list):
         return
-    missing = _missing_brackets(text)
+    missing = missing_brackets(text)
     repaired = (
         text + missing,
         spaced(text) + missing,
@@ -265,15 +272,15 @@ def _check_brackets(key: str, text: str) -> None:
     raise UserError(problem, remedy)
 
 
-def _missing_brackets(text: str) -> str:
-    """Return the closing brackets that `text` lacks at its end."""
-    lacking = list[str]()
-    for letter in text:
-        if letter in "{[":
-            lacking.append("}" if letter == "{" else "]")
-        elif lacking and letter == lacking[-1]:
-            lacking.pop()
-    return "".join(reversed(lacking))
+def _check_separators(key: str, text: str) -> None:
+    """Refuse a list without commas, and a mapping with = in place of colons, which YAML reads as one text."""
+    if not text.startswith(("{", "[")):
+        return
+    meant = re.sub(r"\[([\w.-]+(?: +[\w.-]+)+)\]", lambda found: f"[{', '.join(found[1].split())}]", text)
+    meant = re.sub(r"([{,] *\w+)=(?=[\w\[{.-])", r"\1: ", meant)
+    if meant != text and isinstance(value_of(meant), dict | list):
+        problem = "has = in place of a colon" if "=" in text else "a list has commas"
+        raise UserError(f"--config {key}={text}: {problem}", f"write --config {shlex.quote(f'{key}={meant}')}")
 
 
 def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
@@ -291,6 +298,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     before, (entry, *later) = ["", *entries[:place]], entries[place:]
     if before[-1].endswith("=") or (later and later[0].startswith("=")):
         return "write name=value without spaces around ="
+    if entry.startswith("~"):  # as hydra removes keys
+        return "leave it out: no key is removed here, and KEY=null takes the value of some back"
     key, colon, value = entry.partition(":")
     if colon and value and KEY.fullmatch(key):
         return f"did you mean {shlex.quote(f'{key}={value}')}?"
@@ -350,6 +359,12 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         option = word.partition("=")[0]
         if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
             raise UserError(f"{word}: there is no such option", of_option(f"-{word}", word, words))
+        if (level := re.fullmatch(r"-O([0-3]?)", option)) and (level[1] or value_after(word, words) in "0123"):
+            number = level[1] or value_after(word, words)
+            remedy = f"write --config 'engine_args={{optimization_level: {number}}}'"
+            raise UserError(f"{word}: is --omit-from to Snakemake, not vLLM's level of optimization", remedy)
+        if word == "-q" and value_after(word, words) in known_quants({}):
+            raise UserError("-q: is --quiet to Snakemake", of_option("--quants", word, words))
         if option == "--mode" and (mode := value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
     theirs = [word for word in words if word.partition("=")[0] not in known or is_guidellms(word, words)]

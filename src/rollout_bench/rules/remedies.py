@@ -4,7 +4,8 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -13,7 +14,7 @@ from pydantic.fields import FieldInfo
 from rollout_bench.contracts.fields import AUTO, flat, name_made_of, typed
 from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import near_miss
+from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.places import config_file
@@ -30,7 +31,9 @@ from rollout_bench.plan.config_file import (
     RESULTS_ELSEWHERE,
     load_in,
     models_in,
+    read_config,
 )
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.meant import api_meant, hub_name
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint, OnlineLoad
@@ -260,8 +263,11 @@ def entries_of(config: Mapping[str, Any]) -> str:
     return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
 
 
-def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
-    """Return `remedy` with all else that `words` ask for, if it gives values; `entries` stand after --config."""
+def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others: Sequence[str]) -> str:
+    """Return `remedy` with all else that `words` ask for, if it gives values.
+
+    `entries` stand after --config; `others` are words that stand before them.
+    """
     found = _WRITE.fullmatch(remedy)
     given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
     kept = []
@@ -271,6 +277,7 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
         if key is None and text and KEY.fullmatch(name) and not of_target(entry):
             key = near_miss(name, Config.model_fields, MISSPELT)
         text = spaced(text) if text.startswith("{") else text
+        text += missing_brackets(text)
         # an entry of the same key is the one that the remedy mends, or it stands in the remedy
         if key and (key not in given or _agrees(text, given[key])):
             kept.append(f"{key}={text}")
@@ -281,7 +288,34 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str]) -> str:
     if found is None:
         has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
         return f"{remedy}; type the rest in its folder" if has_more else remedy
-    return together([remedy, *more], kept)
+    remedy = together([remedy, *more], kept)
+    whole = _proven(remedy)
+    return whole.replace("--config ", f"{shlex.join(others)} --config ", 1) if whole == remedy and others else whole
+
+
+def _proven(remedy: str) -> str:
+    """Return a remedy whose values this folder's config takes; for others what is wrong with them, and their remedy."""
+    found = _WRITE.fullmatch(remedy)
+    entries = shlex.split(found[2]) if found and "VALUE" not in remedy else ()
+    given = {key: value_of(text) for key, _, text in (entry.partition("=") for entry in entries)}
+    try:
+        read_config(laid_over(_default(), given), given)
+    except UserError as error:
+        place = re.match(r"config: (\w[\w.-]*): (.*)", error.problem, re.DOTALL)
+        if place and place[1].partition(".")[0] in given and place[2] != "is missing":
+            return f"its key is {place[1]}, where {place[2]}: {error.remedy}"
+    return remedy
+
+
+def missing_brackets(text: str) -> str:
+    """Return the closing brackets that `text` lacks at its end."""
+    lacking = list[str]()
+    for letter in text:
+        if letter in "{[":
+            lacking.append("}" if letter == "{" else "]")
+        elif lacking and letter == lacking[-1]:
+            lacking.pop()
+    return "".join(reversed(lacking))
 
 
 def is_of_snakemake(word: str) -> bool:
@@ -293,7 +327,8 @@ def _agrees(text: str, meant: str) -> bool:
     before, after = (value_of(one) for one in (text, meant.partition("=")[2]))
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return False
-    return not {place for place, _ in flat(before)} & {place for place, _ in flat(after)}
+    places, others = ({place for place, _ in flat(one)} for one in (before, after))
+    return not (places & others or any("=" in key for key in map(str, places)))
 
 
 OF_KEYS = {f"--{key.replace('_', '-')}": key for key in Config.model_fields}
@@ -320,7 +355,7 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     if servers and key in ("num_warmups", "warmup"):
         return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
     if servers and key == "header":
-        name, _, text = value.partition(":")
+        name, _, text = value.partition(":" if ":" in value else "=")
         return f"write --config {entries_of({'endpoints': {servers[0]: {'headers': {name: text.strip()}}}})}"
     if servers and key in {*Endpoint.model_fields} - {"url"}:
         return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
@@ -373,6 +408,9 @@ def of_option(option: str, word: str, words: Sequence[str]) -> str:
     if "slo" in (key, meant):
         limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
         return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
+    if meant == "lora" and not value.startswith("{"):
+        ranks = (value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
+        return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"
     if key in Config.model_fields:
         return f"write --config {shlex.quote(f'{key}={_as_typed(key, word, words)}')}"
     if url := _address(key, value, words):
@@ -382,18 +420,24 @@ def of_option(option: str, word: str, words: Sequence[str]) -> str:
     meant = meant.removeprefix("no_")
     if meant in ENGINE_ARGS:
         return _engine_arg(meant, value, is_off=key.startswith("no_"))
-    if meant == "lora" and not value.startswith("{"):
-        ranks = (value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
-        return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"
     if meant in Config.model_fields:
         return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
     paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
     paths = [path for path in paths if not {*NAMED, "baseline"} & {*path}]
+    if not paths and meant in _arguments_here():
+        return _engine_arg(meant, value, is_off=key.startswith("no_"))
     if len(paths) == 1 and meant not in WorkloadSettings.model_fields:
         (top, *inner) = paths[0]
         nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)
         return f"write --config {shlex.quote(f'{top}={nested}')}"
     return _load_with(meant, value)
+
+
+def _arguments_here() -> Collection[str]:
+    """Return the arguments of the engine that is installed here; empty without one."""
+    with suppress(UserError):
+        return probe_engine(None, is_needed=False).arguments
+    return ()
 
 
 def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
