@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import NoReturn
 
 from rollout_bench import __version__
@@ -72,14 +72,11 @@ def dispatch(words: Sequence[str]) -> int:
         parser().parse_args([word])
     known = COMMANDS if word in COMMANDS else all_commands()
     if word not in known:
-        from rollout_bench.plan.meant import api_meant  # not earlier: commands that there are need not wait for it
-
-        named = [place for option, place in pairwise(argv) if option in ("--url", "-u") and "://" not in place]
-        urls = (one for one in (*argv, *(f"http://{place}" for place in named)) if re.match("https?://", one))
-        url = next(map(api_meant, urls), "")
-        other = f"{NAME} init --from endpoint {shlex.quote(url)}" if url else OTHERS.get(word.replace("-", ""))
+        other = _server_in(argv) or OTHERS.get(word.replace("-", ""))
         if word == "help" and argv:
             other = f"{NAME} {argv[0]} --help"
+        elif other == OTHERS["bench"]:
+            other = _run_with(argv)
         if word.startswith("from-") and not near_miss(word, COMMANDS, 0.85):
             raise UserError(
                 f"there is no command {word!r}", "for another trainer write config.yaml by hand, as in README.md"
@@ -91,6 +88,36 @@ def dispatch(words: Sequence[str]) -> int:
     place = module if "." in module else f"rollout_bench.commands.{module}"
     run: Callable[[Sequence[str]], int] = getattr(import_module(place), function)
     return run(argv)
+
+
+def _server_in(words: Sequence[str]) -> str:
+    """Return the command that measures a server whose address is in `words`; empty without one."""
+    from rollout_bench.plan.meant import api_meant  # not at the top: commands that there are need not wait for it
+
+    given = dict(pairwise(words))
+    named = [place for option, place in given.items() if option in ("--url", "-u") and "://" not in place]
+    named += [f"{given['--host']}:{given.get('--port', 8000)}"] if "--host" in given else []
+    urls = (one for one in (*words, *(f"http://{place}" for place in named)) if re.match("https?://", one))
+    url = next(map(api_meant, urls), "")
+    others = [
+        one for one, value in given.items() if one not in ("--host", "--port", "--url", "-u") and "://" not in value
+    ]
+    has_more = any(one.startswith("-") for one in others)
+    rest = f"; then type the options after `{NAME} plan`, which names their keys" if has_more else ""
+    return f"{NAME} init --from endpoint {shlex.quote(url)}{rest}" if url else ""
+
+
+def _run_with(words: Sequence[str]) -> str:
+    """Return the command that runs the load which options of other programs ask for, such as vllm bench's."""
+    from rollout_bench.rules.checks import check_words  # loads Snakemake
+
+    options = list(dropwhile(lambda word: not word.startswith("-"), words))
+    try:
+        check_words(options)
+    except UserError as error:
+        if error.remedy.startswith("write --config "):
+            return f"{OTHERS['bench']} {error.remedy.removeprefix('write ')}"
+    return OTHERS["bench"]
 
 
 def complete(line: str) -> NoReturn:

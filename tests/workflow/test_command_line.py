@@ -76,10 +76,10 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
 @pytest.mark.parametrize(
     ("name", "content", "problem", "remedy"),
     [
-        ("config.yaml", b"\xff\xfe", "is not UTF-8", "docs/reference/config.csv"),
+        ("config.yaml", b"\xff\xfe", "is not UTF-8", "`rollout-bench keys` lists"),
         ("config.yaml", b"models: [a", "line 1, column 9: is not valid YAML", "write ] where"),
-        ("config.yaml", b"- a", "must have keys", "docs/reference/config.csv"),
-        ("config.yaml", None, "cannot be read", "docs/reference/config.csv"),
+        ("config.yaml", b"- a", "must have keys", "`rollout-bench keys` lists"),
+        ("config.yaml", None, "cannot be read", "`rollout-bench keys` lists"),
         ("logs", None, "logs: is a link to nowhere", "make that folder"),
         ("results", b"", "results: is a file", "move it away"),
         (

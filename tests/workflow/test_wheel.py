@@ -65,10 +65,9 @@ def test_the_wheel_has_the_version_and_every_file(installed: Installed):
     assert re.sub(addresses, "", shown) == (REPOSITORY / "README.md").read_text()
     assert re.findall(r"\]\((?!https://|#)[^)]*\)", shown) == [], "an index has no files beside the page"
     assert installed.bench("--version").stdout.startswith(f"rollout-bench {__version__} (measurement_version ")
-    remedy = installed.bench("plan", "--config", "=1").stdout.splitlines()[1]
-    page = remedy.removeprefix("  -> ").partition(" ")[0]
-    assert page.endswith("share/docs/reference/config.csv"), "a page that is named is there"
-    assert Path(page).is_file()
+    remedy = installed.bench("plan", "--profile", "lsf").stdout.splitlines()[1]
+    (page,) = (word for word in remedy.split() if word.endswith("share/docs/clusters.md"))
+    assert Path(page).is_file(), "a page that is named is there"
 
 
 def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, tmp_path: Path):

@@ -14,6 +14,7 @@ GROUPS = {
             "measure a small model on this machine's CPU with an engine that is installed here",
             "demo",
         ),
+        "keys": ("keys:main", "print the keys of a config, and what each takes", "keys slo"),
         "check": ("run:check", "print the facts for a bug report, and a fix for each problem", "check --deep"),
         "plan": (
             "run:plan",

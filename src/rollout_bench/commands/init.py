@@ -69,9 +69,8 @@ def main(argv: Sequence[str]) -> int:
     kind, *words = options.source
     if kind in ("verl", "trl"):
         words += trainers
-    elif kind == "endpoint" and words and len(trainers) == 2 and trainers[0] == "--model":
-        raise UserError("rollout-bench init: a model stands after the URL", _as_endpoint(words[0], trainers[1]))
     elif trainers:
+        _refuse(trainers, kind, words)
         parser.error(f"unrecognized arguments: {' '.join(trainers)}")
     if kind == "example":
         return _write_example(words)
@@ -91,6 +90,16 @@ def main(argv: Sequence[str]) -> int:
     if config.endpoints:
         text = SOURCES[kind]([*words[:url], *_ask(config, [kind, *words[:url]], words[url:])])
     return _write(CONFIG, text, "")
+
+
+def _refuse(others: Sequence[str], kind: str, words: Sequence[str]) -> None:
+    """Refuse the options `others` for a server, which a config has as keys, or after the URL among `words`."""
+    if kind != "endpoint":
+        return
+    if words and len(others) == 2 and others[0] == "--model":
+        raise UserError("rollout-bench init: a model stands after the URL", _as_endpoint(words[0], others[1]))
+    after = f"leave it out here; then `rollout-bench plan {shlex.join(others)}` takes it, or names its key"
+    raise UserError(f"rollout-bench init: {others[0]}: there is no such option", after)
 
 
 def _check_kind_given(argv: Sequence[str]) -> None:

@@ -158,7 +158,8 @@ def _parser(command: str, purpose: str | None) -> Parser:
         "--config",
         nargs="+",
         metavar="KEY=VALUE",
-        help="values laid over all files, such as launches=6; quote one that has a space: 'quants=[bf16, w8a8]'",
+        help="values laid over all files, such as launches=6; quote one that has a space: 'quants=[bf16, w8a8]'; "
+        f"`{NAME} keys` lists the keys",
     )
     if command == "check":
         parser.add_argument(

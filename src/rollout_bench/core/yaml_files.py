@@ -172,7 +172,7 @@ def _content(path: Path, text: str, twice: list[str] | None) -> Any:
         return None
     if _values(node, {}) > _MOST_VALUES:
         problem = f"{path}: holds more than {_MOST_VALUES:,} values, each alias (*name) counted in full"
-        raise UserError(problem, "write the values without YAML aliases; docs/reference/config.csv lists the keys")
+        raise UserError(problem, "write the values without YAML aliases; `rollout-bench keys` lists the keys")
     return loader.construct_document(node)
 
 

@@ -277,12 +277,11 @@ def check_config_file(path: Path) -> None:
     content = read_mapping(
         path,
         "config",
-        "mend the file: keys of one level start in one column, and a colon with a space follows each; docs/reference/"
-        "config.csv lists them",
+        "mend the file: keys of one level start in one column, and a colon with a space follows each; `rollout-bench "
+        "keys` lists them",
         f"write --configfile {elsewhere[0]}"
         if elsewhere
-        else "`rollout-bench init` writes one; or name another with "
-        "--configfile. docs/reference/config.csv has the keys",
+        else "`rollout-bench init` writes one; or name another with --configfile. `rollout-bench keys` lists the keys",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file
@@ -665,7 +664,7 @@ def _accepted_values_text(parts: Sequence[int | str]) -> str:
             if len(path) == end and all(has in (part, "<name>") for has, part in zip(path, parts, strict=False)):
                 default = f"; default: {key.default}" if 0 < len(key.default) < 40 and key.default != "required" else ""
                 return f"{'.'.join(map(str, parts[:end]))} takes: {key.takes}{default}"
-    return "docs/reference/config.csv lists the keys"
+    return "`rollout-bench keys` lists the keys"
 
 
 def _name_instead(place: tuple[int | str, ...], value: str) -> str:

@@ -214,7 +214,7 @@ def _check_something(experiments: list[Experiment], skipped: list[Skipped]) -> N
         )
     raise UserError(
         "config: models: is an empty list: name at least one",
-        "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
+        "`rollout-bench keys models` says more: endpoints alone need none, in modes: [online]",
     )
 
 

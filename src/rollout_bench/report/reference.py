@@ -12,22 +12,27 @@ from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.model_keys import keys_of
+from rollout_bench.core.model_keys import Key, keys_of
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import Config
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
 
 
-def config_table() -> str:
-    """Return every key of the config as CSV: type, default, meaning. `<name>` is a name of the user's choice."""
+def config_keys() -> list[Key]:
+    """Return every key of the config. `<name>` is a name of the user's choice, `<length>` one that has a length."""
     lengths = grouped((row, kind.__name__.lower()) for kind in LENGTHS for row in keys_of(kind))
     of_lengths = [
-        (f"<length>.{name}", *row[:-1], f"{row[-1]} Of {', '.join(of)}.")
-        for (name, *row), of in lengths.items()
-        if name != "distribution"
+        row._replace(path=f"<length>.{row.path}", meaning=f"{row.meaning} Of {', '.join(of)}.")
+        for row, of in lengths.items()
+        if row.path != "distribution"
     ]
-    return _csv(_KEYS, [*keys_of(Config), *of_lengths])
+    return [*keys_of(Config), *of_lengths]
+
+
+def config_table() -> str:
+    """Return every key of the config as CSV: type, default, meaning."""
+    return _csv(_KEYS, config_keys())
 
 
 def modes_table() -> str:

@@ -239,7 +239,7 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         if remedy := of_load(top, below, value):
             raise UserError(f"--config {entry}: {key!r} is no key", remedy)
         nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
-        listed = "docs/reference/config.csv lists the keys"
+        listed = "`rollout-bench keys` lists the keys"
         remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
         raise UserError(f"--config {entry}: {key!r} is no key", remedy)
     first, *more = re.split(rf"[;,\s]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
@@ -388,7 +388,7 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
         option = word.partition("=")[0]
         if option.startswith("-"):
             close = near_miss(option.replace("_", "-"), [*known, *OF_KEYS, "--deep"], MISSPELT)
-            listed = "`rollout-bench plan --help` lists the options; keys of a config stand after --config"
+            listed = "`rollout-bench keys` lists the keys of a config, and `snakemake --help` the options"
             remedy = f"did you mean '{close}'?" if close else listed
             value = value_after(word, words)
             if close in OF_KEYS:

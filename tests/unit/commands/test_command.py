@@ -15,6 +15,7 @@ from workspace import REPOSITORY
 from rollout_bench.__main__ import INTERNAL, all_commands, dispatch
 from rollout_bench.commands import run as command_run
 from rollout_bench.commands.groups import OTHERS
+from rollout_bench.plan.config import Config
 
 SOURCES = REPOSITORY / "src"
 
@@ -82,6 +83,40 @@ def test_an_address_leads_to_the_command_that_measures_a_server() -> None:
         dispatch(["benchmark", "run", "--target", "http://h:8000/v1"])
     with refused("there is no command 'profile'", "write rollout-bench init --from endpoint http://localhost:8000/v1"):
         dispatch(["profile", "-m", "qwen", "--url", "localhost:8000"])
+
+
+def test_the_load_of_another_programs_command_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["throughput", "--input-len", "8", "--output-len", "4", "--num-prompts", "2"]
+    load = "'workload_settings={demo: {prompt_tokens: 8, output_tokens: 4, prompts: 2}}'"
+    with refused("there is no command 'bench'", f"write rollout-bench run --config {load}"):
+        dispatch(["bench", *words])
+    with refused("there is no command 'bench'", "http://h:1/v1; then type the options after `rollout-bench plan`"):
+        dispatch(["bench", "serve", "--host", "h", "--port", "1", "--request-rate", "4"])
+    with refused("--request-rate: there is no such option", "`rollout-bench plan --request-rate 4` takes it, or names"):
+        dispatch(["init", "--from", "endpoint", "http://h:1/v1", "m", "--request-rate", "4"])
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("slo", "slo.ttft_ms: number above 0"),
+        ("num-prompts", "workload_settings.<name>.prompts: whole number from 1"),
+        ("tensor-parallel-size", "An argument of vLLM's: --config 'engine_args={tensor_parallel_size: VALUE}'"),
+        ("token", "Tokens generated for each sequence"),
+    ],
+)
+def test_keys_are_told_by_any_of_their_names(word: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["keys", word]) == 0
+    assert shown in capsys.readouterr().out
+
+
+def test_keys_lists_all_at_the_top(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["keys"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed[: len(Config.model_fields)]] == [*Config.model_fields]
+    with refused("no key of a config has 'outputtokens' in its name", "did you mean output_tokens?"):
+        dispatch(["keys", "outputtokens"])
 
 
 def test_every_command_that_is_named_for_another_word_exists() -> None:

@@ -1,0 +1,62 @@
+"""Print the keys of a config: those at its top, or those that a word names, with what they take and mean."""
+
+import textwrap
+from collections.abc import Sequence
+
+from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.core.model_keys import Key
+from rollout_bench.core.options import Parser
+from rollout_bench.plan.config_file import ENGINE_ARGS, OTHER_KEYS
+from rollout_bench.report.reference import config_keys
+
+_WIDTH = 110
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the keys that the arguments ask for."""
+    parser = Parser(prog="rollout-bench keys", description=__doc__, epilog="Exit status: 0, or 1 for an unknown word.")
+    parser.add_argument(
+        "word", nargs="?", help="a key, a part of its name, or what vLLM, verl or TRL call it: slo, num-prompts"
+    )
+    word = parser.parse_args(argv).word
+    print("\n".join(_named(word) if word else _at_the_top()))
+    return 0
+
+
+def _at_the_top() -> list[str]:
+    keys = config_keys()
+    width = max(len(key.path) for key in keys if "." not in key.path)
+    lines = []
+    for key in keys:
+        below = [other.path.split(".")[1] for other in keys if other.path.startswith(f"{key.path}.")]
+        meaning = key.meaning or f"has {', '.join(dict.fromkeys(below))}"
+        line = f"{key.path:<{width}}  {meaning}"
+        lines += [] if "." in key.path else [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4].rstrip()} ..."]
+    return [*lines, "", "rollout-bench keys WORD: all that it says, also of keys below; rollout-bench keys online"]
+
+
+def _named(word: str) -> list[str]:
+    """Return what each key that `word` names takes and means.
+
+    Raises:
+        UserError: it names none.
+    """
+    name = word.strip("-").replace("-", "_").lower()
+    name = OTHER_KEYS.get(name, name)
+    keys = config_keys()
+    named = [key for key in keys if name in key.path.split(".") or key.path.startswith(f"{name}.")]
+    found = named or [key for key in keys if name in key.path]
+    if not found and name in ENGINE_ARGS:
+        return [f"engine_args.{name}", f"    An argument of vLLM's: --config 'engine_args={{{name}: VALUE}}'"]
+    if not found:
+        last = near_miss(name, {key.path.rpartition(".")[2] for key in keys})
+        remedy = f"did you mean {last}?" if last else "`rollout-bench keys` lists them; `vllm serve --help` has vLLM's"
+        raise UserError(f"no key of a config has {word!r} in its name", remedy)
+    return [line for key in found for line in _told(key)]
+
+
+def _told(key: Key) -> list[str]:
+    default = "" if key.default in ("", "required") else f"; default: {key.default}"
+    indent = "    "
+    meaning = textwrap.wrap(key.meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return [f"{key.path}: {key.takes}{default}", *meaning]
