@@ -88,8 +88,11 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 def _terminal_table(view: View) -> str:
     """Return the table at its natural width, or with folded words if it is wider than `WIDTH`."""
     speedups, names = (_SPEEDUP_WIDTH, *[_ONE_OF_SPEEDUPS_WIDTH] * 2), (*[_NAME_WIDTH] * 2, _NARROW_NAME_WIDTH)
-    texts = [_rendered(view, speedup, name) for speedup, name in zip(speedups, names, strict=True)]
-    return next((text for text in texts if max(map(len, text.splitlines()[1:])) <= WIDTH), texts[-1])
+    for speedup, name in zip(speedups, names, strict=True):
+        text = _rendered(view, speedup, name)
+        if max(map(len, text.splitlines()[1:])) <= WIDTH:
+            break
+    return text
 
 
 def _rendered(view: View, speedup: int, name: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn import assert_texts_are_apart
 from every_mode import save_every_mode
@@ -24,7 +25,7 @@ from rollout_bench.modes.profile.findings import profile_report
 from rollout_bench.modes.profile.report import ProfiledExperiments
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures import charts
-from rollout_bench.report.figures.charts import Lines, draw, figure_settings, plain
+from rollout_bench.report.figures.charts import Bar, Chart, Lines, Rows, draw, figure_settings, plain
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.notes import hardware
 from rollout_bench.report.parts import Findings
@@ -84,6 +85,15 @@ def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Fin
     bars = [bar for axes in figure.axes for bar in axes.patches]
     assert {bar.get_x() for bar in bars} == {0}
     assert sum(len(marks.get_offsets()) for axes in figure.axes for marks in axes.collections) >= 2 * len(bars)
+
+
+def test_the_cross_of_an_invalid_launch_does_not_lengthen_the_axis() -> None:
+    bar = Bar("bf16", value=10, points=[9, 11])
+    crossed = replace(bar, crosses=[8, 10_000])
+    drawn_of = (Chart("", "", "", [Rows("", "tok/s", [each])], {}) for each in (bar, crossed))
+    (sound,), (invalid,) = (draw(chart).axes for chart in drawn_of)
+    assert invalid.get_xlim() == sound.get_xlim()
+    assert [8.0, 0.0] in np.concatenate([marks.get_offsets() for marks in invalid.collections]).tolist()
 
 
 def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
@@ -15,7 +16,7 @@ from typing import get_args
 import pandas as pd
 import pytest
 from every_mode import SAMPLES, save_mode
-from golden import labels, made
+from golden import made
 from synthetic_records import INVALID, make_failure, make_plan
 
 from rollout_bench.analysis.timed.collection import collect
@@ -25,7 +26,8 @@ from rollout_bench.modes.cycle.record import PartName
 from rollout_bench.modes.startup.numbers import PHASE
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.report.figures.pictures import pictures_of
+from rollout_bench.report.figures import charts
+from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.rendering import WIDTH, csv_text
 from rollout_bench.report.summary import Summary, summary_of
@@ -64,19 +66,20 @@ def numbers_of(results: Path) -> list[object]:
     ]
 
 
-NUMBER = re.compile(r"[\d.,]+(?!\w)")
+def drawn_of(results: Path) -> dict[str, charts.Chart]:
+    """Return what each figure is drawn of, without the crosses of invalid launches and what explains them."""
+    findings = Findings(collect(results, None), results)
+    found = {name: chart for name, of in drawings().items() if (chart := of(findings)).panels}
+    return {
+        name: replace(chart, marks="", panels=[_without_crosses(panel) for panel in chart.panels])
+        for name, chart in found.items()
+    }
 
 
-def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
-    """Return the numbers that each figure shows, those at its axes among them."""
-    drawn = pictures_of(Findings(collect(results, None), results))
-    return [
-        (
-            each.name,
-            [text for text in labels(each.drawn.svg.decode()) if NUMBER.match(text) and text not in each.drawn.below],
-        )
-        for each in drawn
-    ]
+def _without_crosses(panel: charts.Rows | charts.Lines) -> charts.Rows | charts.Lines:
+    if isinstance(panel, charts.Rows):
+        return replace(panel, bars=[replace(bar, crosses=()) for bar in panel.bars])
+    return panel
 
 
 Found = Callable[[str], tuple[Path, PlanFile, Summary]]

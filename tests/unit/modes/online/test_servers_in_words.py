@@ -110,24 +110,33 @@ def test_a_limit_is_only_named_where_it_was_found(tmp_path: Path, asked: tuple[f
 
 
 @pytest.mark.parametrize(
-    ("asked", "step", "change"),
+    ("asked", "requests", "step", "change"),
     [
         (
             (2, 8),
+            256,
             "raise the rate until the server falls behind (about 6 min)",
             "[8, 16, 32], requests: [128, 256, 512]",
         ),
         (
             (8, 30),
-            "measure rates between 8 and 30 req/s (about 3 min)",
+            256,
+            "measure rates between 8 and 30 req/s (about 2 min)",
             "request_rate: [8, 13, 20, 25, 30], requests: [32, 64,",
         ),
-        ((30, 40), "measure lower rates (about 2 min)", "request_rate: [11, 20, 24, 30], requests: [64, 64, 64, 32]"),
-        ((20.5, 25), None, ""),
+        (
+            (30, 40),
+            256,
+            "measure lower rates (about 2 min)",
+            "request_rate: [11, 20, 24, 30], requests: [64, 64, 64, 32]",
+        ),
+        ((20.5, 25), 1024, None, ""),
     ],
 )
-def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float, ...], step: str | None, change: str):
-    answer, *_ = summary(tmp_path, *rates(*asked), requests=1024).answers
+def test_the_next_step_finds_the_highest_rate(
+    tmp_path: Path, asked: tuple[float, ...], requests: int, step: str | None, change: str
+):
+    answer, *_ = summary(tmp_path, *rates(*asked), requests=requests).answers
     lines = [line for line in answer.items if line.startswith("Next")]
     assert lines == ([] if step is None else [f"Next: {step}:"])
     assert change in answer.command
@@ -139,7 +148,7 @@ def test_the_next_step_finds_the_highest_rate(tmp_path: Path, asked: tuple[float
 )
 def test_the_command_of_the_next_step_goes_with_what_the_config_says(tmp_path: Path, pacing: dict[str, Any]):
     written = {"request_rate": [2, 8], **pacing}
-    answer, *_ = summary(tmp_path, *OnlineLoad(**written).points, requests=1024).answers
+    answer, *_ = summary(tmp_path, *OnlineLoad(**written).points, requests=256).answers
     changed = yaml.safe_load(shlex.split(answer.command)[-1].partition("=")[2])["small"]["online"]
     assert OnlineLoad(**written | changed).points[0].request_rate == 8
 
