@@ -180,7 +180,7 @@ def _kept_up(rated: Sequence[Row]) -> list[State]:
 
 def _sustained(row: Row) -> float:
     """Return the answers per second while requests arrive, of a load whose passes are long enough to tell."""
-    return row.values["kept_up_share"] * _asked_rate(row)
+    return row.values["kept_up_share"] * row.values["offered_requests_per_s"]
 
 
 def _showing_most(rated: Sequence[Row]) -> list[Row]:

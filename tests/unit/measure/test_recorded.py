@@ -35,6 +35,15 @@ def test_what_an_engine_says_leads_to_its_category(case: dict[str, str]) -> None
         assert len(cause.cause) < 450
 
 
+def test_the_arguments_at_fault_are_named_by_their_keys() -> None:
+    said = (
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig\n"
+        "  Value error, max_num_batched_tokens (4) must be greater than or equal to max_num_seqs (16). "
+        "[type=value_error, input_value=ArgsKwargs(...), input_type=ArgsKwargs]"
+    )
+    assert diagnose(said, "").fix == "correct engine_args.max_num_batched_tokens or engine_args.max_num_seqs"
+
+
 def test_every_known_cause_was_recorded() -> None:
     assert {known.category for known in KNOWN_CAUSES} == {case["category"] for case in CAUSES}
 

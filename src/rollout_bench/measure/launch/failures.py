@@ -129,7 +129,7 @@ KNOWN_CAUSES = (
         r"|couldn't connect to",
         "missing_weights",
         "the model's weights or its config.json are not where they were looked for",
-        "check the model's path (a folder with config.json and *.safetensors) or hub id in model_settings",
+        "correct the path (a folder with config.json and *.safetensors) or hub id in model_settings.NAME.weights",
     ),
     KnownCause(
         r"SafetensorError|Error while deserializing header|incomplete metadata, file not fully covered"
@@ -211,7 +211,7 @@ KNOWN_CAUSES = (
         r"unexpected keyword argument '|Input should be .*\[type=|validation errors? for \w*Config|ValidationError",
         "bad_engine_argument",
         "the engine refuses one of its arguments",
-        "correct it in the engine settings of the config",
+        "correct it in engine_args",
     ),
     KnownCause(
         r"No module named '",
@@ -262,11 +262,20 @@ def diagnose(exception: str, log: str) -> Cause:
         for known in KNOWN_CAUSES:
             match = re.search(known.pattern, text, re.MULTILINE)
             if match is not None:
-                return Cause(known.category, f"{known.cause}: {_quote(text, match)}", known.fix)
+                quoted = _quote(text, match)
+                return Cause(known.category, f"{known.cause}: {quoted}", _with_arguments(known, quoted))
     quoted = exception
     if not exception or WRAPPERS.search(exception):
         quoted = last_exception(errors) or exception or "no exception in the log"
     return Cause("crash", f"the engine failed: {_shorten(quoted)}", CRASH_FIX)
+
+
+def _with_arguments(known: KnownCause, quoted: str) -> str:
+    """Return the fix of a cause, with the engine's arguments that its text names if they are at fault."""
+    named = dict.fromkeys(re.findall(r"(?<![\w.])[a-z]+(?:_[a-z0-9]+)+\b(?!\.\w)", quoted))
+    if known.category != "bad_engine_argument" or not named:
+        return known.fix
+    return f"correct {' or '.join(f'engine_args.{name}' for name in named)}"
 
 
 def cause_of_death(status: int, log: str, out_of_memory: bool) -> Cause:
