@@ -344,6 +344,12 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
     given = {word.partition("=")[0]: word.partition("=")[2] for word in overrides if VARIABLE.fullmatch(word)}
     text = read_text(script, "shell script", "give the script that starts the training")
     found = commands(text)
+    for command in found:
+        if command.words[-1].text in (" ", "\t"):
+            problem = (
+                f"{script}: {command.place}: its command ends in a blank after a backslash, and the next line is none"
+            )
+            raise UserError(problem, "take the blank at the end of the line away")
     for name in given:
         if not re.search(rf"\b{name}\b", text):
             raise UserError(f"{name}: the script {script} has no such variable", "name one that it has, or a key")
@@ -408,14 +414,22 @@ def _options(script: Path, words: Sequence[Word]) -> _Options:
     for word in words:
         name, equals, _ = word.text.partition("=")
         if word.text == word.variable and _SEVERAL_WORDS.search(word.variable):
-            raise UserError(f"{script}: {word.text}: stands for words that are not known here", _WRITTEN_OUT)
+            raise _unknown_words(script, word)
         if name.startswith("--"):
             found.append((name[2:].replace("-", "_"), [word.without(f"{name}=")] if equals else []))
         elif found:
             found[-1][1].append(word)
         elif word.variable:
-            raise UserError(f"{script}: {word.text}: stands for words that are not known here", _WRITTEN_OUT)
+            raise _unknown_words(script, word)
     return found
+
+
+def _unknown_words(script: Path, word: Word) -> UserError:
+    """Return the error for a variable that stands for words of a command."""
+    named = _NAMED_VALUE.fullmatch(word.variable)
+    added = f"add {named[1] or named[2]}='WORDS' to this command, or " if named else ""
+    problem = f"{script}: {word.text}: stands for words that are not known here{_caused(word)}"
+    return UserError(problem, f"{added}{_WRITTEN_OUT}")
 
 
 def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None:

@@ -296,6 +296,7 @@ class _Script:
         self.nested: list[list[Word]] = []
         self.ran: list[Command] = []
         self._written: list[Word] = []
+        self._has_ended = False
 
     def run(self, found: Sequence[Command]) -> "_Script":
         """Follow the commands of a script."""
@@ -310,7 +311,7 @@ class _Script:
 
     @property
     def _runs(self) -> bool | None:
-        runs: bool | None = True
+        runs: bool | None = not self._has_ended
         for block in self._blocks:
             asked = None if block.has_run is not False else True
             runs = _both(runs, _both(block.reached, asked if block.is_asking else block.runs))
@@ -344,13 +345,13 @@ class _Script:
         self.ran.append(followed)
         filled = self._filled(followed)
         self._written += self._names_written(followed, filled)
-        self._follow(followed, filled, runs)
+        is_inlined = self._follow(followed, filled, runs)
         self._chain = self._outcome(followed, filled, is_negated)
         if self._chain is None:
             self._unknown_test = followed.text
         if reached is None:  # the chain before it is unknown
             self._chain = None
-        return filled
+        return [] if is_inlined else filled  # what it runs is in `nested`
 
     def _names_written(self, command: Command, filled: Sequence[Word]) -> list[Word]:
         """Return the names of files that a command writes, or may write."""
@@ -399,8 +400,8 @@ class _Script:
             filled = [_OF_A_FUNCTION if one.text in ARGUMENTS else one for one in filled]
         return filled
 
-    def _follow(self, command: Command, filled: list[Word], runs: bool | None) -> None:
-        """Follow what a command changes."""
+    def _follow(self, command: Command, filled: list[Word], runs: bool | None) -> bool:
+        """Follow what a command changes; return whether its words are commands that are followed in its place."""
         is_clear = bool(runs) and not (
             command.is_inside
             or re.search(r"(?<!\|)\|\n*$", command.before)
@@ -417,8 +418,9 @@ class _Script:
         if program in ("set", "shift") and (program == "shift" or self._sets_arguments(own)):
             self._unclear |= {str(place): self._cause_here(command) for place in range(10)}
         self._exports_all |= program == "set" and any(word.text in ("-a", "allexport") for word in own[1:])
+        self._has_ended |= is_clear and (program == "exit" or (program == "exec" and len(own) > 1))
         if program in ("eval", "source", ".") and len(own) == len(filled) and self._inline(command, own, is_clear):
-            return
+            return True
         if changed is None and self._is_set_up(own):
             changed = set()
         self._other_shells(filled)
@@ -427,13 +429,14 @@ class _Script:
             self._assign(values)
             self._export(program, own, values)
             self._fixed |= fixed
-            return
+            return False
         self._fixed |= fixed
         set_here = self._set_if_missing(command, is_clear)
         self._forget(command, filled, changed)
         for name, value in set_here.items():
             self._known[name] = value
             self._unclear.pop(name, None)
+        return False
 
     @staticmethod
     def _sets_arguments(own: Sequence[Word]) -> bool:

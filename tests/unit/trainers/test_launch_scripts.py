@@ -498,6 +498,34 @@ def test_a_sourced_file_beside_the_script_is_read(verls: Made, tmp_path: Path):
     assert load["engine_args"]["tensor_parallel_size"] == 4
 
 
+def test_a_blank_after_a_backslash_is_told(verls: Made, tmp_path: Path) -> None:
+    written(tmp_path, grpo_sh=GRPO_OF_VERL.replace("$TP", "2").replace("=512 \\\n", "=512 \\ \n"))
+    with refused("ends in a blank after a backslash", "take the blank"):
+        verls.call("grpo.sh")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CMD='{}'\nCMD+=' actor_rollout_ref.rollout.n=4'\neval $CMD\n",
+        "{} actor_rollout_ref.rollout.n=4\nexit 0\n{} actor_rollout_ref.rollout.n=8\n",
+        "exec {} actor_rollout_ref.rollout.n=4\n{} actor_rollout_ref.rollout.n=8\n",
+    ],
+)
+def test_the_command_that_runs_is_read_once(verls: Made, tmp_path: Path, script: str) -> None:
+    command = "python3 -m verl.trainer.main_ppo actor_rollout_ref.model.path=Qwen/Qwen3-8B trainer.n_gpus_per_node=8"
+    written(tmp_path, grpo_sh=script.replace("{}", command))
+    (load,) = verls.call("grpo.sh")["workload_settings"].values()
+    assert load["samples_per_prompt"] == 4
+
+
+def test_a_command_after_a_conditional_exit_may_run(verls: Made, tmp_path: Path) -> None:
+    script = GRPO_OF_VERL.replace("$TP", "2")
+    written(tmp_path, grpo_sh=f'if [ "$1" = x ]; then\n{script}\nexit 0\nfi\n{script}')
+    with refused("has 2 commands", "--cfg job"):
+        verls.call("grpo.sh")
+
+
 @pytest.mark.parametrize(
     "writes",
     [
