@@ -1,5 +1,6 @@
 """Write a config, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
+import argparse
 import json
 import re
 import shlex
@@ -34,6 +35,22 @@ _UNNAMED = "MODEL"
 _OPTIONS = ("--base-url", "--endpoint", "--model", "--server", "--target", "--url")
 """Options of other programs for a server and its model."""
 
+_KINDS = """\
+kinds:
+  demo                          a small model that is built here (default)
+  endpoint URL [MODEL]          a server that is up
+  verl FILE [KEY=VALUE ...]     verl's settings: a launch script, a YAML or words
+  trl FILE [KEY=VALUE ...]      TRL's; both take the options of `rollout-bench from-verl` and `from-trl`
+  example NAME                  NAME.yaml from config/NAME.yaml, to lay over the demo
+  llm-d [PROFILE] [URL [MODEL]] a workload profile of llm-d-benchmark as HARNESS/PROFILE, or its SCENARIO.sh, for the
+                                demo's model or a server (default: inference-perf/sanity_random)
+
+examples:
+  rollout-bench init --from endpoint http://127.0.0.1:8000/v1
+  rollout-bench init --from verl run_grpo.sh trainer.n_gpus_per_node=8
+
+Exit status: 0 when the config is written, 1 on an error, such as a file of that name."""
+
 SANITY = "inference-perf/sanity_random"
 """The profile of llm-d-benchmark's run.sh without arguments."""
 
@@ -46,22 +63,10 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="rollout-bench init",
         description=__doc__,
-        epilog="Exit status: 0 when the config is written, 1 on an error, such as a file of that name.",
+        epilog=_KINDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        nargs="+",
-        default=["demo"],
-        metavar=("KIND", "WHAT"),
-        help="verl FILE or trl FILE, each with overrides of its keys and the options of `rollout-bench from-verl` and "
-        "`from-trl`: the trainer's settings; "
-        "llm-d [HARNESS/PROFILE or SCENARIO.sh] [URL [MODEL]]: a workload profile of llm-d-benchmark, "
-        "inference-perf/sanity_random by default, for the demo's model or a server that is up; "
-        "endpoint URL [MODEL]: such a server; "
-        "example NAME: NAME.yaml from config/NAME.yaml, to lay over the demo; "
-        "default: the demo, a small model that is built here",
-    )
+    parser.add_argument("--from", dest="source", nargs="+", default=["demo"], metavar=("KIND", "WHAT"), help="see below")
     if {"-f", "--force", "--overwrite"} & {*argv}:
         raise UserError("rollout-bench init: nothing is overwritten", f"leave it out, and move {CONFIG} away")
     _check_kind_given(argv)
