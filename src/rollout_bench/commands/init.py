@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         epilog=_KINDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="source", nargs="+", default=["demo"], metavar=("KIND", "WHAT"), help="see below")
+    parser.add_argument("--from", dest="source", nargs="+", default=["demo"], metavar=("KIND", "WHAT"), help="source")
     if {"-f", "--force", "--overwrite"} & {*argv}:
         raise UserError("rollout-bench init: nothing is overwritten", f"leave it out, and move {CONFIG} away")
     _check_kind_given(argv)

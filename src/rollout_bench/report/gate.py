@@ -75,6 +75,16 @@ DISTANCE, POWER = 2 / 3, 0.85
 """A gate asks for so many launches that it decides with a chance of `POWER`, where the true change is `DISTANCE` of the
 margin away from the margin: 5 % where 3 % are allowed. A build that did not change is further away."""
 
+_OTHERS: dict[str, MetricName] = {
+    **dict.fromkeys(
+        ("ratio", "speed", "speedup", "throughput", "tok", "tokens_per_s", "tokens_per_second", "tps"),
+        "output_tokens_per_s",
+    ),
+    **{name: f"{name}_s" for name in ("e2el", "itl", "tpot", "ttft")},
+    "latency": "e2el_s",
+}
+"""What others call a number that is compared -> the number."""
+
 _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<margin>[+-]?\d+(\.\d+)?)\s*%\s*")
 
 
@@ -110,7 +120,9 @@ def limit_of(text: str) -> Limit:
         )
     name, margin = found["name"], float(found["margin"]) / 100
     if name not in COMPARED:
-        raise UserError(f"--fail-if {text!r}: {name} is not compared", did_you_mean(name, COMPARED))
+        nearest = _nearest_limit(text)
+        remedy = f"did you mean '{nearest}'?" if nearest else did_you_mean(name, COMPARED)
+        raise UserError(f"--fail-if {text!r}: {name} is not compared", remedy)
     worse, sign = ("<", -1) if NUMBERS[name].better == "higher" else (">", 1)
     example = _example(name)
     if found["sign"] != worse or sign * margin < 0:
@@ -128,11 +140,12 @@ def _example(name: str, percent: float = 100 * DEFAULT_MARGIN) -> str:
 def _nearest_limit(text: str) -> str | None:
     """Return the limit that a text means which is none, by its first word and its number; None without such a word."""
     word, number = re.search(r"[A-Za-z]\w+", text), re.search(r"\d+(\.\d+)?", text)
-    name = near_miss(word[0], COMPARED, 0.8) if word else None
-    if name is None:
+    name = _OTHERS.get(word[0].lower()) or near_miss(word[0], COMPARED, 0.8) if word else None
+    if word is None or name is None:
         return None
     percent = float(number[0]) if number else 0.0
-    percent *= 1 if "%" in text or percent >= 1 else 100
+    percent = 1 - percent if word[0].lower() in ("ratio", "speedup") and percent < 1 else percent
+    percent = percent if "%" in text or percent >= 1 else round(100 * percent, 6)
     return _example(name, percent) if 0 < percent < 100 else _example(name)
 
 

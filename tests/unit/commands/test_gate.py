@@ -225,7 +225,11 @@ def test_a_gate_that_crashes_is_no_worse_build(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("limit", "problem", "remedy"),
     [
-        ("output_token_per_s < -3%", "output_token_per_s is not compared", f"did you mean '{RATE}'?"),
+        ("output_token_per_s < -3%", "output_token_per_s is not compared", f"did you mean '{RATE} < -3%'?"),
+        ("tok/s < -5%", "is no limit", f"'{RATE} < -5%'"),
+        ("throughput < -5%", "throughput is not compared", f"did you mean '{RATE} < -5%'?"),
+        ("speedup < 0.97", "is no limit", f"'{RATE} < -3%'"),
+        ("ttft > 10%", "ttft is not compared", "did you mean 'ttft_s > 10%'?"),
         (f"{RATE} < -3", "is no limit", f"write a number and a margin in percent, '{RATE} < -3%'"),
         (f"{RATE} < 5", "is no limit", f"'{RATE} < -5%'"),
         (f"{RATE} <= -2.5%", "is no limit", f"'{RATE} < -2.5%'"),
