@@ -307,7 +307,7 @@ def _literals(node: ast.expr, tree: ast.Module, packages: Path) -> list[Any]:
             return [value for values in nested for value in values]
         case ast.Name(id="str"):
             return [str]
-        case ast.Name(id=name):
+        case ast.Name(id=name) if not hasattr(builtins, name):
             value, module = _definition(name, tree, packages)
             if isinstance(value, ast.expr):
                 return _literals(value, module, packages)

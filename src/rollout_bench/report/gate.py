@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from xml.etree import ElementTree
 
 from pydantic import Field, TypeAdapter
-from scipy import stats
+from scipy import special
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.baselines import valid_records
@@ -365,8 +365,8 @@ def launches_to_decide(half_width: float, launches: int, tests: int, margin: flo
         half_width: half of the interval's width with `launches` >= 2 of each side, as log ratio.
         margin: as log ratio.
     """
-    quantile = stats.t(2 * launches - 2).ppf
-    wider = 1 + float(quantile(POWER) / quantile(1 - LEVEL / tests))
+    power, level = special.stdtrit(2 * launches - 2, [POWER, 1 - LEVEL / tests])
+    wider = 1 + float(power / level)
     needed = math.ceil(launches * (wider * half_width / (DISTANCE * margin)) ** 2)
     return needed if needed <= MOST_LAUNCHES else None
 
