@@ -172,7 +172,8 @@ def write(exported: BenchmarkReports, out: Path) -> None:
 
 def yaml_text(report: dict[str, Any]) -> str:
     """Return a report as YAML."""
-    return yaml.safe_dump(_without_unknown(report), sort_keys=False, allow_unicode=True, width=120)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(_without_unknown(report), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _without_unknown(content: Any) -> Any:

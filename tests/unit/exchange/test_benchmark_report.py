@@ -44,7 +44,7 @@ def exported(folder: Path, *arguments: str) -> Done:
 def reports(folder: Path) -> dict[str, Any]:
     """Return every report below `folder`, by its path without the experiment's name."""
     found = sorted((folder / "reports").rglob("*.yaml"))
-    return {f"{path.parent.parent.name}/{path.name}": yaml.safe_load(path.read_text()) for path in found}
+    return {f"{path.parent.parent.name}/{path.name}": yaml.load(path.read_text(), yaml.CSafeLoader) for path in found}
 
 
 def the_report(folder: Path, name: str) -> Any:
@@ -146,7 +146,7 @@ def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> N
         for folder in (tmp_path / "here" / "reports", tmp_path / "there" / "reports")
     )
     assert here == elsewhere
-    runs = [yaml.safe_load(text)["run"] for text in here.values()]
+    runs = [yaml.load(text, yaml.CSafeLoader)["run"] for text in here.values()]
     assert (len({run["uid"] for run in runs}), len({run["eid"] for run in runs})) == (4, 2)
     assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
 
@@ -210,7 +210,7 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
     collection = collect(tmp_path, None)
     rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(collection)])
     for report in made.values():
-        content = yaml.safe_load(benchmark_report.yaml_text(report))
+        content = yaml.load(benchmark_report.yaml_text(report), yaml.CSafeLoader)
         assert (list(problems(content)), list(without_units(content))) == ([], [])
     whole = [each for name, each in sorted(made.items()) if "/experiment" in name]
     assert len(whole) == len(rows)

@@ -389,17 +389,18 @@ def out_of(vocabulary: int, status: int = 400) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [out_of(2048), out_of(2048, 200), out_of(79), out_of(32_000)])
-def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, Any]):
-    with running_stub(**options) as stub:
-        assert vocabulary_of(Connection(target(stub.url)), 32_000) == options["vocabulary"]
+def test_the_vocabulary_is_that_of_the_ids_a_server_answers(options: dict[str, Any], server: Stub):
+    server.become(**options)
+    assert vocabulary_of(Connection(target(server.url)), 32_000) == options["vocabulary"]
 
 
 @pytest.mark.parametrize(
     ("options", "problem"), [(out_of(2048, 500), "answers 500: Token"), (out_of(70), "answers 400: Token")]
 )
-def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], problem: str):
-    with running_stub(**options) as stub, pytest.raises(MeasuringFailed, match=problem):
-        vocabulary_of(Connection(target(stub.url)), 32_000)
+def test_no_vocabulary_is_made_of_refusals_for_another_reason(options: dict[str, Any], problem: str, server: Stub):
+    server.become(**options)
+    with pytest.raises(MeasuringFailed, match=problem):
+        vocabulary_of(Connection(target(server.url)), 32_000)
 
 
 HOLDING = """

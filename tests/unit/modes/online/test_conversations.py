@@ -22,10 +22,16 @@ THINKS_S = 0.2
 IDS = {"return_token_ids": True}
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with running_stub(ttft_ms=20, itl_ms=5, keeps_bodies=True) as stub:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with running_stub() as stub:
         yield stub
+
+
+@pytest.fixture
+def stub(server: Stub) -> Stub:
+    server.become(ttft_ms=20, itl_ms=5, keeps_bodies=True)
+    return server
 
 
 def asked(count: int, turns: int = 3) -> list[Request]:

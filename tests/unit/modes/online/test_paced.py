@@ -31,9 +31,25 @@ def asked(count: int, tokens: int = 4) -> list[Request]:
     return [Request(number // 2, number % 2, PROMPT, tokens) for number in range(count)]
 
 
+PACE = {"ttft_ms": 40, "itl_ms": 20}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with running_stub() as stub:
+        yield stub
+
+
 @pytest.fixture
-def stub() -> Iterator[Stub]:
-    with running_stub(ttft_ms=40, itl_ms=20) as stub:
+def stub(server: Stub) -> Stub:
+    server.become(**PACE)
+    return server
+
+
+@pytest.fixture
+def mortal() -> Iterator[Stub]:
+    """Yield a server that the test may end."""
+    with running_stub(**PACE) as stub:
         yield stub
 
 
@@ -70,21 +86,21 @@ def test_a_request_without_a_whole_answer_in_its_time_has_failed_and_ends_at_the
     assert [(outcome.error, outcome.output_tokens) for outcome in whole] == [(None, 4)]
 
 
-def test_requests_to_a_server_that_has_gone_say_so_in_words(stub: Stub):
-    target = Target(f"{stub.url}/v1", "stub", {}, True, {})
+def test_requests_to_a_server_that_has_gone_say_so_in_words(mortal: Stub):
+    target = Target(f"{mortal.url}/v1", "stub", {}, True, {})
     load = Load(asked(2), [PROMPT] * 2, None, 1, 2)
     sending = prepare(load, target)
-    stub.process.kill()
-    stub.process.wait()
+    mortal.process.kill()
+    mortal.process.wait()
     assert [outcome.error for outcome in sending().outcomes] == ["connection refused: nothing listens there"] * 2
 
 
-def test_requests_that_run_when_a_server_dies_say_so_in_words(stub: Stub):
+def test_requests_that_run_when_a_server_dies_say_so_in_words(mortal: Stub):
     load = Load(asked(2, 1000), [PROMPT] * 2, None, 2, 2)
-    sending = prepare(load, Target(f"{stub.url}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True}))
-    threading.Timer(0.5, stub.process.kill).start()
+    sending = prepare(load, Target(f"{mortal.url}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True}))
+    threading.Timer(0.5, mortal.process.kill).start()
     outcomes = sending().outcomes
-    stub.process.wait()
+    mortal.process.wait()
     assert {outcome.error for outcome in outcomes} <= {words for _, words in WORDS}
 
 
@@ -127,9 +143,10 @@ def test_an_earlier_failure_is_no_cut_and_shows_no_key(monkeypatch: pytest.Monke
     assert (outcome.cut_s, outcome.error) == (None, "bad key ***")
 
 
-def test_a_missing_server_is_not_asked_for_ever(send: Send, stub: Stub):
-    stub.process.kill()
-    done = send(4, 0.5, concurrency=2)
+def test_a_missing_server_is_not_asked_for_ever(mortal: Stub):
+    mortal.process.kill()
+    load = Load(asked(4), [PROMPT] * 4, None, 2, None, 0.5)
+    done = prepare(load, Target(f"{mortal.url}/v1", "stub", {}, True, {}))()
     assert 2 <= len(done.outcomes) <= 82
     assert all(outcome.error is not None and outcome.cut_s is None for outcome in done.outcomes)
 
