@@ -1,6 +1,6 @@
-"""Two clients that put the same load on a server, each in a process of its own that lives as long as its parent.
+"""Clients that put the same load on a server, each in a process of its own that lives as long as its parent.
 
-All send `requests` prompts of the same length as token ids to /v1/completions, `concurrency` at a time. Times are taken
+All send `requests` prompts of the same length to /v1/completions, `concurrency` at a time. Times are taken
 as each client takes them; ours are worked out here from when each piece came, those of `vllm bench serve` are read from
 the JSON that it writes.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.measure.server import stream
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.server.stream import LoadPass, Prompt, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 NAME = "fidelity"
@@ -86,17 +86,29 @@ def ours(aim: Aim) -> Callable[[int], Seen]:
     """Return what rollout-bench does with its requests."""
     from rollout_bench.measure.server.paced import prepare
 
-    return lambda index: _sent(aim, index, prepare)
+    return lambda index: _sent(aim, _drawn(aim, index), prepare)
+
+
+def ours_as_text(aim: Aim) -> Callable[[int], Seen]:
+    """Return what rollout-bench does with the very texts that `vllm bench serve` sends: only the client differs."""
+    from vllm.benchmarks.serve import get_samples, get_tokenizer
+
+    from rollout_bench.measure.server.paced import prepare
+
+    parsed, tokenizer = _command_line(), get_tokenizer(aim.model)
+
+    def sent(index: int) -> Seen:
+        asked = get_samples(parsed(["--num-prompts", aim.load.requests, *_random(aim.load, index)]), tokenizer)
+        return _sent(aim, [one.prompt for one in asked], prepare)
+
+    return sent
 
 
 def bench(aim: Aim) -> Callable[[int], Seen]:
     """`vllm bench serve`, by the function that its command calls, with a command line as one types it."""
-    from vllm.benchmarks.serve import add_cli_args, main
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.benchmarks.serve import main
 
-    parser = FlexibleArgumentParser()
-    add_cli_args(parser)
-    load = aim.load
+    parsed, load = _command_line(), aim.load
 
     def sent(index: int) -> Seen:
         with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +117,7 @@ def bench(aim: Aim) -> Callable[[int], Seen]:
             words += _random(load, index) if load.text else _timed(load, index, Path(folder) / "trace.jsonl")
             words += ["--temperature", 1.0, "--top-p", 1.0, "--ignore-eos", "--disable-tqdm"]
             words += ["--save-result", "--save-detailed", "--result-dir", folder, "--result-filename", "result.json"]
-            main(parser.parse_args([str(word) for word in words]))
+            main(parsed(words))
             found = json.loads((Path(folder) / "result.json").read_text())
         if found["completed"] != load.requests:
             raise ClientFailed(f"{load.requests - found['completed']} requests failed")
@@ -122,6 +134,18 @@ def bench(aim: Aim) -> Callable[[int], Seen]:
 
 
 CLIENTS = {"ours": ours, "bench": bench}
+TEXT_CLIENTS = {"ours_as_text": ours_as_text}
+"""Also asked where `vllm bench serve` sends text."""
+
+
+def _command_line() -> Callable[[list[object]], Any]:
+    """Return what reads a command line of `vllm bench serve`."""
+    from vllm.benchmarks.serve import add_cli_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    return lambda words: parser.parse_args([str(word) for word in words])
 
 
 def _random(load: Load, index: int) -> list[object]:
@@ -152,9 +176,13 @@ def _trace(load: Load, index: int) -> list[str]:
     ]
 
 
-def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], LoadPass]]) -> Seen:
+def _drawn(aim: Aim, index: int) -> list[Prompt]:
     load, draw = aim.load, random.Random(f"online-fidelity/{index}")
-    prompts = [[draw.randrange(aim.vocabulary) for _ in range(load.prompt_tokens)] for _ in range(load.requests)]
+    return [[draw.randrange(aim.vocabulary) for _ in range(load.prompt_tokens)] for _ in range(load.requests)]
+
+
+def _sent(aim: Aim, prompts: list[Prompt], prepare: Callable[..., Callable[[], LoadPass]]) -> Seen:
+    load = aim.load
     asked = [Request(number, 0, prompt, load.output_tokens) for number, prompt in enumerate(prompts)]
     body = {**SAMPLING, "return_token_ids": True}
     target = Target(url=aim.url, model=NAME, headers={}, verify_tls=True, body=body)
@@ -236,7 +264,7 @@ def _live(name: str, aim: Aim, log: Path, orders: Connection) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        send = CLIENTS[name](aim)
+        send = {**CLIENTS, **TEXT_CLIENTS}[name](aim)
         orders.send(True)
         while True:
             orders.send(send(orders.recv()))

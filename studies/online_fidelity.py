@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 from copies import TEMPORARY
 from kept import RESULTS, SETTINGS, Place, alone, keep, kept, this_place
-from online_clients import CLIENTS, NAME, Aim, Client, Load, Seen
+from online_clients import CLIENTS, NAME, TEXT_CLIENTS, Aim, Client, Load, Seen
 
 from rollout_bench.analysis.stats.intervals import RatioInterval, ratio_interval
 from rollout_bench.contracts.fields import Strict
@@ -85,9 +85,10 @@ MEASURES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "output_token
 
 
 class Round(Strict):
-    """What each client saw in one round, in the order in which they took their turns."""
+    """What each client saw in one round, in the order in which they took their turns; servers count from 1."""
 
     index: int
+    server: int = 1
     clients: dict[str, Seen]
 
 
@@ -106,9 +107,15 @@ class OnlineFidelity(Strict):
         counted = [one.clients[side].steps for one in self.rounds if side in one.clients]
         return [steps for steps in counted if steps is not None]
 
+    @property
+    def servers(self) -> int:
+        """Number of servers, each on a machine of its own."""
+        return len({one.server for one in self.rounds})
+
     def ratio(self, measure: str, side: str, base: str) -> RatioInterval:
         """Return what `side` saw over what `base` saw, from two rounds on."""
-        values = [[getattr(one.clients[name], measure) for name in (side, base)] for one in self.rounds]
+        both = [one.clients for one in self.rounds if {side, base} <= set(one.clients)]
+        values = [[getattr(clients[name], measure) for name in (side, base)] for clients in both]
         return ratio_interval([math.log(mine / theirs) for mine, theirs in values], SETTINGS.confidence)
 
 
@@ -218,7 +225,9 @@ def measure(folder: Path, rounds: int, subject: Subject, results: Path, minutes:
         vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
         with serving(model, words, folder / "server.log") as url, contextlib.ExitStack() as living:
             aim = Aim(url, model, vocabulary, load)
-            clients = {name: Client(name, aim, folder / f"{name}.log") for name in CLIENTS}
+            names = [*CLIENTS, *(TEXT_CLIENTS if load.text else ())]
+            clients = {name: Client(name, aim, folder / f"{name}.log") for name in names}
+            server = result.servers + 1
             for client in clients.values():
                 living.callback(client.ends)
             for name, client in clients.items():
@@ -226,7 +235,7 @@ def measure(folder: Path, rounds: int, subject: Subject, results: Path, minutes:
             for index in range(len(result.rounds), rounds):
                 if time.monotonic() > end_s:
                     break
-                one = take_turns(clients, index, url, load)
+                one = take_turns(clients, index, url, load).model_copy(update={"server": server})
                 result = result.model_copy(update={"rounds": [*result.rounds, one]})
                 print(f"round {index + 1} of {rounds}: {one.model_dump()}", flush=True)
                 keep(subject.result, result, results)

@@ -8,11 +8,16 @@ from markdown_parts import percent, table
 from online_fidelity import MEASURES, OnlineFidelity
 
 from rollout_bench.analysis.stats.intervals import RatioInterval
+from rollout_bench.core.numbers import several
 
 TOLERANCE = 0.02
 """How far two clients' means may lie apart for them to have seen the same."""
 
-PAIRS = (("ours", "bench", "rollout-bench / `vllm bench serve`"), ("guidellm", "ours", "guidellm / rollout-bench"))
+PAIRS = (
+    ("ours", "bench", "rollout-bench / `vllm bench serve`"),
+    ("ours_as_text", "bench", "rollout-bench with its texts / `vllm bench serve`"),
+    ("guidellm", "ours", "guidellm / rollout-bench"),
+)
 """guidellm is no client any more: its own command sends text, and the load is of token ids. Its rounds stay shown."""
 
 
@@ -22,7 +27,7 @@ def online_fidelity(result: OnlineFidelity) -> str:
         return "Not run often enough: two rounds are the least."
     load, rows, lines = result.load, [], []
     for side, base, title in PAIRS:
-        if not all(side in one.clients for one in result.rounds):
+        if sum({side, base} <= set(one.clients) for one in result.rounds) < 2:
             continue
         found = {name: result.ratio(measure, side, base) for measure, name in MEASURES.items()}
         rows += [[title, name, _interval(ratio), _holds_one(ratio), _within(ratio)] for name, ratio in found.items()]
@@ -44,7 +49,8 @@ def online_fidelity(result: OnlineFidelity) -> str:
 
 {summary}
 
-Ratios are geometric means with their 95 % t interval, from the log ratio of each round. {len(result.rounds)} rounds of
+Ratios are geometric means with their 95 % t interval, from the log ratio of each round with both clients.
+{len(result.rounds)} rounds on {several(result.servers, "server")}, each on a machine of its own, of
 {result.model} in bf16: {load.requests} prompts of {load.prompt_tokens} tokens, {load.output_tokens} tokens each,
 {load.concurrency} at once. The order of the clients is drawn anew for each round. They live through all rounds, each
 having sent one load that is not kept; so nobody's imports are timed. The server:

@@ -133,9 +133,9 @@ class Trust:
         words = {"held": "Yes, to within", "FAILED": "No, not to within", "not decided": "Undecided to within"}
         return f"{words[outcome]} {100 * limit:g} %"
 
-    def serve(self, measure: str, server: OnlineFidelity) -> str:
-        """Return a measure of the own client over that of `vllm bench serve`."""
-        return interval(server.ratio(measure, "ours", "bench"))
+    def serve(self, measure: str, server: OnlineFidelity, client: str = "ours") -> str:
+        """Return a measure of an own client over that of `vllm bench serve`."""
+        return interval(server.ratio(measure, client, "bench"))
 
     @property
     def bench_words(self) -> str:

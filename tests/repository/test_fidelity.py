@@ -8,6 +8,7 @@ from fidelity import COMMAND, GPU_RESULT, OURS, Fidelity, throughput_words
 from kept import kept
 from online_clients import CLIENTS
 from online_fidelity import SUBJECTS, OnlineFidelity, server_words
+from online_sections import online_fidelity
 from synthetic_records import make_record
 
 
@@ -48,6 +49,21 @@ def test_kept_rounds_of_clients_are_continued_by_the_same_server_and_load(subjec
         asked = load.requests * load.prompt_tokens
         prompts = [seen.prompt_tokens for seen in one.clients.values() if seen.prompt_tokens is not None]
         assert prompts == pytest.approx([asked] * len(prompts), rel=0.02)
+
+
+def test_a_client_that_was_not_in_all_rounds_is_compared_in_those_where_it_was():
+    result = kept(SUBJECTS["cuda"].result, OnlineFidelity)
+    assert result is not None
+    later = [one for one in result.rounds if "ours_as_text" in one.clients]
+    assert 1 < len(later) < len(result.rounds)
+    assert {one.server for one in later}.isdisjoint(one.server for one in result.rounds if one not in later)
+    only = result.model_copy(update={"rounds": later})
+    measure = "ttft_ms"
+    assert result.ratio(measure, "ours_as_text", "bench") == only.ratio(measure, "ours_as_text", "bench")
+    assert result.ratio(measure, "ours", "bench") != only.ratio(measure, "ours", "bench")
+    text = online_fidelity(result)
+    assert "rollout-bench with its texts" in text
+    assert "on 2 servers" in text
 
 
 @pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
