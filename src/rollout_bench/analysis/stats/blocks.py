@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -201,6 +201,7 @@ def critical_value(
     low, high = (float(-special.stdtrit(freedom, level / (sides * share))) for share in (1, comparisons))
     if comparisons == 1:
         return low
+    from scipy import optimize  # not at the top: it takes 0.2 s, and one comparison needs none
 
     def excess(t: float) -> float:
         return float(np.log(adjusted_p(t, comparisons, freedom, correlation, one_sided=one_sided) / level))
