@@ -33,21 +33,23 @@ QUANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 FINDINGS = {"output_changed", "update_without_effect", "stale_prefix_cache"}
 
 
-def cycle_spec(quant: str = "bf16", *, apart: bool = False, update: str = "in_process") -> Spec:
+def cycle_spec(
+    quant: str = "bf16", *, apart: bool = False, update: str = "in_process", in_flight: str | None = None
+) -> Spec:
     """Return the spec of a cycle that runs in seconds."""
     settings, more = QUANTS[quant]
     args = {"max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True, **more}
     spec = tiny_spec(quant=settings, engine={"args": args, "multiprocess": apart}, measuring={"iterations": 3})
     shape = SyntheticModel(preset="qwen3-tiny", shape={"tie_word_embeddings": False}).resolve().model_dump(mode="json")
-    own = {"mode": "cycle", "cycle": {"sleep": "none", "update": update}}
+    own = {"mode": "cycle", "cycle": {"sleep": "none", "update": update, "in_flight": in_flight}}
     model = {"name": "tiny", "weights": None, "synthetic": shape}
     return Spec.model_validate_json(json.dumps({**spec.model_dump(mode="json"), **own, "model": model}))
 
 
 SPECS: dict[str, Spec] = {
     "bf16": cycle_spec(apart=True),
-    "w8a16 reload": cycle_spec("w8a16", update="reload"),
-    "w8a8": cycle_spec("w8a8"),
+    "w8a16 reload": cycle_spec("w8a16", update="reload", in_flight="recompute"),
+    "w8a8": cycle_spec("w8a8", apart=True, in_flight="keep"),
     "adapter": with_adapter(cycle_spec(), rank=4),
     "adapter reload": with_adapter(cycle_spec(update="reload"), rank=4),
 }
@@ -161,6 +163,22 @@ def test_torchao_takes_new_weights_from_a_second_checkpoint(record: Callable[[st
     for each in (iteration.transition for iteration in found.iterations):
         assert each.update.model_dump(exclude={"weights", "load_s"}, exclude_none=True) == {}
         assert each.update.load_s == pytest.approx(each.part_s("update"))
+
+
+@pytest.mark.parametrize(("name", "recomputed"), [("w8a16 reload", 8), ("w8a8", 0)])
+def test_requests_under_way_at_an_update_keep_or_lose_their_kv_cache(
+    name: str, recomputed: int, record: Callable[[str], Record]
+):
+    found = record(name)
+    cleared = ["reset_prefix_cache"] if recomputed else []
+    for iteration in found.iterations:
+        transition = iteration.transition
+        assert [part.name for part in transition.parts] == ["pause", "update", *cleared, "resume"]
+        assert (transition.under_way.requests, transition.under_way.recomputed) == (8, recomputed)
+        # after half of 16 steps, of which the first only read prompts
+        assert 0 < transition.under_way.tokens - iteration.prompt_tokens <= 8 * 8
+        assert iteration.output_tokens == 8 * 16
+    assert "kv_cache_not_as_asked" not in {flag.code for flag in found.validity}
 
 
 def test_int8_weights_are_quantized_on_the_way(record: Callable[[str], Record]):

@@ -101,6 +101,12 @@ _SHARED = (
         remedy="use another `cycle.update` or vLLM: [what it means](whole-step.md#did-the-new-weights-arrive)",
     ),
     FlagKind(
+        "kv_cache_not_as_asked",
+        "I",
+        found="requests under way at an update kept or lost their KV cache otherwise than asked",
+        remedy="lengthen answers, give the KV cache more memory, or use another vLLM",
+    ),
+    FlagKind(
         "cpu_steal",
         "W, I",
         found="other virtual machines used the cores",

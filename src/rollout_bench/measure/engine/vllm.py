@@ -4,12 +4,13 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,9 @@ def source_of(job: Job, vocabulary: int) -> Source:
 
 PREEMPTIONS = "vllm:num_preemptions"
 """vLLM's counter of preempted sequences."""
+
+Midway = Callable[[int, int], None]
+"""Called with the number of requests that are under way, and with the tokens of their sequences until then."""
 
 PROMPT, OUTPUT = "vllm:prompt_tokens", "vllm:generation_tokens"
 """vLLM's counters of tokens."""
@@ -220,13 +224,14 @@ class LoadedEngine:
         prompt, asked = probe_of(self._config.model_config)
         return prompt_logprobs(self.llm.generate([prompt], asked, use_tqdm=False, **self.naming)[0])
 
-    def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn) -> Generated:
+    def iterate(self, asked: Sequence[Request], index: int, wait: AwaitTurn, midway: Midway | None = None) -> Generated:
         """Generate one iteration.
 
         Args:
             asked: the sequences to generate; samples of the same prompt follow each other.
             index: index of the iteration.
             wait: called when everything is ready; the timed region begins when it returns.
+            midway: called after half of the steps, with the requests under way; no time has what it takes.
         """
         workload = self._spec.workload
         sent = asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
@@ -241,12 +246,12 @@ class LoadedEngine:
         raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         began = time.monotonic()
         start = time.perf_counter()
-        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False, **self.naming)
-        elapsed_s = time.perf_counter() - start
-        raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw
+        outputs, pause = self._generate(requests, sampling, sent, before, midway)
+        elapsed_s = time.perf_counter() - start - pause.elapsed_s
+        raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw - pause.elapsed_s
         risen = self.counters()
         risen.subtract(before)
-        rows = sequence_rows(outputs, sent, index, began)
+        rows = sequence_rows(outputs, sent, index, began, pause)
         iteration = Iteration(
             index=index,
             warmup=index < self._spec.measuring.warmup_iterations,
@@ -262,6 +267,26 @@ class LoadedEngine:
             witness=Witness(prompt_tokens=risen[PROMPT], output_tokens=risen[OUTPUT], raw_s=raw_s),
         )
         return Generated(began, iteration, rows, dict(risen))
+
+    def _generate(
+        self, requests: list[Any], sampling: Any, sent: Sequence[Request], before: Counter[str], midway: Midway | None
+    ) -> tuple[list[Any], "Pause"]:
+        """Return vLLM's outputs in the order of the requests, and the pause in which `midway` was called."""
+        if midway is None:
+            return self.llm.generate(requests, sampling, use_tqdm=False, **self.naming), Pause()
+        self.llm.enqueue(requests, sampling, use_tqdm=False, **self.naming)
+        engine, ended = self.llm.llm_engine, list[Any]()
+        for _ in range(max(request.output_tokens for request in sent) // 2):
+            if engine.has_unfinished_requests():
+                ended += [output for output in engine.step() if output.finished]
+        began, start = time.monotonic(), time.perf_counter()
+        generated = self.counters()[OUTPUT] - before[OUTPUT]
+        done = sum(len(output.prompt_token_ids) + len(output.outputs[0].token_ids) for output in ended)
+        prompts = sum(len(request.prompt_token_ids) for request in sent)
+        midway(len(sent) - len(ended), prompts + generated - done)
+        pause = Pause(began, time.perf_counter() - start)
+        ended += self.llm.wait_for_completion(use_tqdm=False)
+        return sorted(ended, key=lambda output: int(output.request_id)), pause
 
     def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
         """Return vLLM's parameters: one object if all requests want the same number of tokens, else a list.
@@ -332,7 +357,21 @@ def drafting_of(risen: Mapping[str, int]) -> Drafting:
     return Drafting(**counts, accepted_by_position=[risen[f"{by_position}{place}"] for place in places])
 
 
-def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, began: float) -> list[SequenceRow]:
+@dataclass(frozen=True)
+class Pause:
+    """A pause in the middle of a pass: its beginning on the monotonic clock and its duration, in seconds."""
+
+    began: float = math.inf
+    elapsed_s: float = 0.0
+
+    def without(self, moment: float) -> float:
+        """Return a time as it would be without the pause."""
+        return moment - self.elapsed_s if moment > self.began else moment
+
+
+def sequence_rows(
+    outputs: list[Any], sent: Sequence[Request], iteration: int, began: float, pause: Pause = Pause()
+) -> list[SequenceRow]:
     """Return one row for each generated sequence.
 
     Args:
@@ -340,6 +379,7 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
         sent: the first sample of each request.
         iteration: index of the iteration.
         began: its start time on the monotonic clock, which vLLM's engine core uses too.
+        pause: time that does not count.
     """
     rows = []
     for request, output in zip(sent, outputs, strict=True):
@@ -358,7 +398,7 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
                     finish_reason=completion.finish_reason,
                     **({} if routed is None else {"routed_tokens": len(routed), "routed_bytes": routed.nbytes}),
                     **{
-                        f"{name}_s": round(moment - began, 6)
+                        f"{name}_s": round(pause.without(moment) - began, 6)
                         for name in ("queued", "scheduled", "first_token", "last_token")
                         if (moment := getattr(stats, f"{name}_ts", None) or 0.0) > 0.0
                     },

@@ -27,6 +27,8 @@ class CyclePlanning(Planning):
         usual = USUAL_SLEEP.get(platform, "none")
         if config.lora is not None and usual == "2":
             usual = "1"  # an adapter's update brings no other weights back
+        if cycle.in_flight:
+            usual = "none"  # an engine that sleeps has no requests under way
         return cycle.to(CycleSpec, sleep=cycle.sleep or usual)
 
     def check_spec(self, config: Config, spec: Spec) -> None:
@@ -40,6 +42,8 @@ class CyclePlanning(Planning):
             )
         if spec.of(CycleSpec).update == "ipc":
             check_ipc(spec)
+        if spec.of(CycleSpec).in_flight:
+            check_in_flight(spec)
         if spec.lora is not None:
             if spec.of(CycleSpec).sleep == "2":
                 raise UserError(
@@ -70,6 +74,26 @@ class CyclePlanning(Planning):
                 f"leave {quant} out of quants, or cycle out of modes",
             )
         return None
+
+
+def check_in_flight(spec: Spec) -> None:
+    """Raise `UserError` if no request can be under way at a weight sync, or those that are cannot be counted."""
+    if spec.of(CycleSpec).sleep != "none":
+        raise UserError(
+            f"config: cycle.in_flight: {spec.of(CycleSpec).in_flight}: requests are under way, and an engine that "
+            "sleeps has none",
+            "set cycle.sleep: none",
+        )
+    if spec.lora is not None:
+        raise UserError(
+            "config: cycle.in_flight: requests under way name the adapter that they began with, so they get no new one",
+            "leave lora or cycle.in_flight out",
+        )
+    if spec.workload.requests == "per_prompt":
+        raise UserError(
+            "config: cycle.in_flight: counts sequences under way, and requests: per_prompt has several in a request",
+            "set requests: per_sequence for this workload, as verl sends them",
+        )
 
 
 def check_ipc(spec: Spec) -> None:

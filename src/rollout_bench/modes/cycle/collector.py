@@ -1,9 +1,12 @@
 """The record of a cycle launch."""
 
-from rollout_bench.contracts.record import EngineFacts, Flag
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.measure.launch.flags import invalid, not_finite_flags, stale_flags
 from rollout_bench.measure.launch.recorder import Measurement
+from rollout_bench.modes.cycle.record import Transition
+from rollout_bench.modes.cycle.settings import CycleSpec
 
 
 class Collector(Measurement):
@@ -13,7 +16,28 @@ class Collector(Measurement):
         """Return the flags that need the whole launch."""
         repeats = self.spec.lora is None or self.spec.platform != "cuda"
         flags = not_finite_flags(self.proofs) or cycle_flags(*self.proofs, repeats=repeats)
-        return [*super().doubts(facts, log), *flags, *stale_flags(self.proofs)]
+        held = [flag for iteration in self.iterations for flag in kv_cache_flags(iteration, self.spec)]
+        return [*super().doubts(facts, log), *flags, *held[:1], *stale_flags(self.proofs)]
+
+
+def kv_cache_flags(iteration: Iteration, spec: Spec) -> list[Flag]:
+    """Return a flag if requests under way at an update kept or lost their KV cache otherwise than asked.
+
+    The engine counts a request whose cache it drops as preempted; one that is preempted for memory counts too.
+    """
+    in_flight, transition = spec.of(CycleSpec).in_flight, iteration.of(Transition)
+    if in_flight is None or transition is None or transition.under_way is None:
+        return []
+    under_way = transition.under_way
+    if not under_way.requests:
+        what = "no request was under way at the update"
+    elif in_flight == "keep" and under_way.recomputed:
+        what = f"{under_way.recomputed} of {under_way.requests} requests under way lost their KV cache"
+    elif in_flight == "recompute" and not under_way.recomputed:
+        what = f"all {under_way.requests} requests under way kept their KV cache"
+    else:
+        return []
+    return [invalid("kv_cache_not_as_asked", f"Iteration {iteration.index}: {what}, and in_flight is {in_flight}.")]
 
 
 def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof, *, repeats: bool = True) -> list[Flag]:

@@ -14,7 +14,7 @@ MEMORY = "Memory"
 
 _PARTS: Mapping[PartName, str] = {
     "drain": "Waiting until the engine was idle, in milliseconds.",
-    "pause": "Pausing the engine, which keeps its memory.",
+    "pause": "Pausing the engine, which keeps its memory, and requests under way if there are any.",
     "sleep": "Putting the engine to sleep, which frees memory.",
     "wake_weights": "Waking only the weights.",
     "update": "Loading the new weights.",
@@ -22,6 +22,11 @@ _PARTS: Mapping[PartName, str] = {
     "wake_kv_cache": "Waking the KV cache.",
     "resume": "Resuming the paused engine.",
 }
+_UNDER_WAY = (
+    ("requests", "under way", "Requests under way at an in-flight update."),
+    ("tokens", "their tokens", "Tokens of their prompts, and those that were generated until then."),
+    ("recomputed", "recomputed", "Requests under way whose KV cache was dropped and computed again."),
+)
 _LOOKS = {
     "before": ("", "at the end of generation"),
     "asleep": (" asleep", "while the engine slept or paused: the memory available to a trainer"),
@@ -34,6 +39,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
     if (transition := iteration.of(Transition)) is None:
         return {}
     update = transition.update.model_dump(exclude={"weights"}, exclude_none=True)
+    under_way = transition.under_way.model_dump(exclude_none=True) if transition.under_way else {}
     device = {look.when: look.device_free_bytes for look in transition.memory}
     return {
         "transition_s": transition.elapsed_s,
@@ -42,6 +48,7 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
         **{f"update_{name}": value for name, value in update.items()},
         **{f"device_free_{when}_bytes": free for when, free in device.items() if free is not None},
         **{f"host_{look.when}_bytes": look.host_bytes for look in transition.memory},
+        **{f"under_way_{name}": value for name, value in under_way.items()},
     }
 
 
@@ -66,7 +73,8 @@ NUMBERS = (
         name="cycle_s",
         unit="s",
         header="transition s",
-        definition="Time from the last token until the engine can generate again, with new weights, in seconds. "
+        definition="Time from the last token until the engine can generate again, with new weights, in seconds; of "
+        "an in-flight update the time in which requests under way stall. "
         "It excludes the time in which a trainer has the device. Mean over measured iterations, then "
         "over launches.",
         better="lower",
@@ -105,6 +113,13 @@ NUMBERS = (
             numerator=f"transition_{name}_s", mode="cycle", table=PARTS, part=True, factor=1e3, digits=3,
         )
         for name, text in _PARTS.items()
+    ),
+    *(
+        Number(
+            f"under_way_{name}", "", header, f"{text} Mean over measured iterations, then over launches.",
+            numerator=f"under_way_{name}", mode="cycle", table=PARTS, digits=4,
+        )
+        for name, header, text in _UNDER_WAY
     ),
     _update("transfer_s", "s", "transfer ms", "Time until the trainer's tensors were on the engine's device."),
     _update("quantize_s", "s", "quantize ms", "Quantizing bf16 weights for the engine's format."),

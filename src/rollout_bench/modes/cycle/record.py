@@ -31,7 +31,7 @@ class TransitionPart(Strict):
     name: PartName = Field(description="Name of the part.")
     began_s: float = Field(
         ge=0,
-        description=("Beginning, in seconds after the iteration's last token."),
+        description="Beginning, in seconds after the iteration's last token, or after an in-flight update began.",
     )
     elapsed_s: float = Field(ge=0, description="Duration, in seconds.")
 
@@ -71,13 +71,25 @@ class MemorySnapshot(Strict):
     )
 
 
+class UnderWay(Strict):
+    """Requests that are under way at an in-flight update."""
+
+    requests: int = Field(ge=0, description="Their number.")
+    tokens: int = Field(ge=0, description="Tokens of their prompts, and those that were generated until then.")
+    recomputed: int | None = absent("Requests whose KV cache was dropped, and computed again. Null if unknown.", ge=0)
+
+
 class Transition(ModePart):
-    """From the last token of an iteration until the engine can generate again with new weights."""
+    """From the last token of an iteration until the engine can generate again with new weights.
+
+    An in-flight update is in the middle of an iteration, whose times are then without it.
+    """
 
     elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds.")
     parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
     update: WeightUpdate = Field(description="The update of the weights.")
     memory: list[MemorySnapshot] = Field(min_length=1, description="In their order.")
+    under_way: UnderWay | None = absent("Requests under way. Null if the update was after the last token.")
 
     def part_s(self, *names: PartName) -> float:
         """Return the total duration of the parts with these names, in seconds."""

@@ -107,6 +107,9 @@ def part_of(findings: Findings, mode: Mode) -> SummaryPart:
             decisions=decided,
             alone=[row for row in rows if row.values and row.experiment.place not in reported],
             names=names,
+            in_flight=[(names[row.experiment.place], row.values) for row in rows if "under_way_requests" in row.values][
+                :MOST
+            ],
             confidence=findings.collection.comparison.confidence,
             proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             tokens_came_back=all(map(tokens_came_back, rows)),

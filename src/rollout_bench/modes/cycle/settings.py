@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.fields import Count, Strict
+from rollout_bench.contracts.fields import Count, Strict, absent
 from rollout_bench.contracts.mode_parts import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
@@ -14,6 +14,13 @@ UpdateMethod = Literal["reload", "in_process", "ipc"]
 reload: vLLM reads a checkpoint in the engine's format from disk. in_process: the trainer's bf16 tensors are handed over
 in the engine's process, bucket by bucket, and quantized there if the engine's format needs it. ipc: likewise, by vLLM's
 own weight transfer, from a process beside the engine's on the same device.
+"""
+
+
+InFlight = Literal["keep", "recompute"]
+"""What becomes of the KV cache of requests that are under way at a weight sync, as vLLM's pause_generation has it.
+
+keep: they go on with it, so old weights made a part of it. recompute: it is dropped, and each is prefilled anew.
 """
 
 
@@ -38,6 +45,14 @@ class CycleSettings(Strict):
             "a checkpoint in its own format), ipc (vLLM's own weight transfer, from another process on the same GPU)."
         ),
     )
+    in_flight: InFlight | None = Field(
+        None,
+        description=(
+            "Weight sync in the middle of generation, with requests under way (in-flight update), as asynchronous "
+            "trainers do: keep (they go on with their KV cache), recompute (it is dropped, and each is prefilled "
+            "anew). Needs sleep: none. Null: after the last token."
+        ),
+    )
 
 
 class CycleSpec(ModeSpec):
@@ -45,6 +60,7 @@ class CycleSpec(ModeSpec):
 
     sleep: SleepLevel = Field(description="Sleep level of the engine.")
     update: UpdateMethod = Field(description="Method of the weight sync.")
+    in_flight: InFlight | None = absent("KV cache of requests under way at the weight sync. Null: there are none.")
 
 
 SECTION, OWN = CycleSettings, CycleSpec

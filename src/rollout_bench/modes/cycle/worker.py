@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rollout_bench.contracts.spec import Spec
@@ -13,7 +14,14 @@ from rollout_bench.measure.engine.proofs import Proofs
 from rollout_bench.measure.engine.vllm import PREEMPTIONS, LoadedEngine, load_engine, pass_event, passes, source_of
 from rollout_bench.measure.launch.protocol import IterationEnds, Job, ProofsTaken
 from rollout_bench.measure.machine.host import held_with_children
-from rollout_bench.modes.cycle.record import MemorySnapshot, PartName, Transition, TransitionPart, WeightUpdate
+from rollout_bench.modes.cycle.record import (
+    MemorySnapshot,
+    PartName,
+    Transition,
+    TransitionPart,
+    UnderWay,
+    WeightUpdate,
+)
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.updates import WeightUpdates, updates_of
 
@@ -46,12 +54,16 @@ def measure(job: Job, context: EngineContext) -> None:
     # The number of a pass determines its weights and the number of updates before it.
     for index, _ in passes(spec.measuring, context.send):
         asked = source.requests(job.launch, index)
-        done = engine.iterate(asked, index, context.await_turn)
         weights = "second" if weights == "first" else "first"
-        transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
+        if spec.of(CycleSpec).in_flight:
+            done = engine.iterate(asked, index, context.await_turn, partial(transitions.in_flight, weights))
+            transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0)), 0
+        else:
+            done = engine.iterate(asked, index, context.await_turn)
+            transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
+            preemptions = done.counters.get(PREEMPTIONS, 0)
         context.send(IterationEnds())
         iteration = done.iteration.model_copy(update={"transition": transition})
-        preemptions = done.counters.get(PREEMPTIONS, 0)
         context.send(pass_event(spec.workload, asked, iteration, done.rows, preemptions=preemptions, began=done.began))
     proofs.note(on=True)
     for each in ("second", "first"):
@@ -94,28 +106,38 @@ class Transitions:
         self._parts: list[TransitionPart] = []
         self._memory: list[MemorySnapshot] = []
         self._update: WeightUpdate | None = None
+        self._last: Transition | None = None
 
-    def go(self, weights: Weights, ended: float) -> Transition:
+    def go(self, weights: Weights, ended: float, under_way: UnderWay | None = None) -> Transition:
         """Do one weight sync to `weights`.
 
         Args:
             weights: the engine's new weights.
             ended: time at which the pass's last token was back, on the monotonic clock, in seconds.
+            under_way: requests that are under way; None if there are none.
         """
         self._ended, self._parts, self._memory = ended, [], []
         self._note_free_memory("before")
-        self._timed("drain", self._drain)
-        if self._settings.sleep == "none":
+        clear = self._engine.reset_prefix_cache if self._updates.clears_prefix_cache else None
+        if under_way is not None:
+            self._timed("pause", lambda: self._llm.sleep(level=0, mode="keep"))
+            self._note_free_memory("asleep")
+            drops = self._settings.in_flight == "recompute"
+            self._renew(weights, partial(self._llm.reset_prefix_cache, reset_running_requests=True) if drops else None)
+            self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
+        elif self._settings.sleep == "none":
+            self._timed("drain", self._drain)
             self._timed("pause", lambda: self._llm.sleep(level=0))
             self._note_free_memory("asleep")
-            self._renew(weights)
+            self._renew(weights, clear)
             self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
         else:
+            self._timed("drain", self._drain)
             level = int(self._settings.sleep)
             self._timed("sleep", lambda: self._llm.sleep(level=level))
             self._note_free_memory("asleep")
             self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
-            self._renew(weights)
+            self._renew(weights, clear)
             self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
         self._note_free_memory("after")
         assert self._update is not None, "renewing sets it"
@@ -124,7 +146,19 @@ class Transitions:
             parts=self._parts,
             update=self._update,
             memory=self._memory,
+            under_way=under_way,
         )
+
+    def in_flight(self, weights: Weights, requests: int, tokens: int) -> None:
+        """Do one weight sync to `weights` while so many requests with so many tokens are under way."""
+        self._last = self.go(weights, time.monotonic(), UnderWay(requests=requests, tokens=tokens))
+
+    def last(self, recomputed: int) -> Transition:
+        """Return the last sync of this kind, with the number of requests whose KV cache was computed again."""
+        assert self._last is not None, "an update was in flight"
+        assert self._last.under_way is not None, "with requests under way"
+        under_way = self._last.under_way.model_copy(update={"recomputed": recomputed})
+        return self._last.model_copy(update={"under_way": under_way})
 
     def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:
         """Return the result of `work`; record its time."""
@@ -135,13 +169,13 @@ class Transitions:
         self._parts.append(TransitionPart(name=name, began_s=began_s, elapsed_s=elapsed_s))
         return result
 
-    def _renew(self, weights: Weights) -> None:
+    def _renew(self, weights: Weights, clear: Callable[[], Any] | None) -> None:
         """Update the weights, then clear the prefix cache, which the update invalidates, if the trainer does."""
         known = self._timed("update", lambda: self._updates.apply(weights))
         rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
         self._update = WeightUpdate(weights=weights, load_s=max(0.0, rest_s), **known)
-        if self._updates.clears_prefix_cache:
-            self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
+        if clear is not None:
+            self._timed("reset_prefix_cache", clear)
 
     def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_S

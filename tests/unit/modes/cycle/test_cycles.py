@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from safetensors.torch import load_file
 from samples.cycle import cycle_spec as made_spec
+from samples.cycle import cycled
 from synthetic_records import make_record, proof
 
 from rollout_bench.checkpoints.build import build_checkpoint
@@ -24,14 +25,15 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.buckets import buckets
+from rollout_bench.measure.engine.vllm import Pause
 from rollout_bench.measure.launch.flags import not_finite_flags
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.recorder import CollectorContext
 from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.cycle import worker as cycle
-from rollout_bench.modes.cycle.collector import Collector, cycle_flags
+from rollout_bench.modes.cycle.collector import Collector, cycle_flags, kv_cache_flags
 from rollout_bench.modes.cycle.extension import TrainerStandIn
-from rollout_bench.modes.cycle.record import Transition
+from rollout_bench.modes.cycle.record import Transition, UnderWay
 from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.trainer import shifted_rows
 from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient, sender
@@ -310,6 +312,32 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
     proofs = [loaded, *(one.model_copy(update=more) for one, more in zip(after, (second, first), strict=True))]
     found = not_finite_flags(proofs) or cycle_flags(*proofs)
     assert [(flag.code, flag.severity) for flag in found] == ([(code, "invalid")] if code else [])
+    assert all(words in flag.sentence for flag in found)
+
+
+def test_times_after_an_update_in_flight_are_without_it():
+    pause = Pause(began=5.0, elapsed_s=2.0)
+    assert [pause.without(moment) for moment in (4.0, 8.0)] == [4.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "requests", "recomputed", "words"),
+    [
+        ("keep", 8, 0, ""),
+        ("recompute", 8, 8, ""),
+        ("keep", 8, 3, "3 of 8 requests under way lost their KV cache"),
+        ("recompute", 8, 0, "all 8 requests under way kept their KV cache"),
+        ("keep", 0, 0, "no request was under way"),
+    ],
+)
+def test_a_kv_cache_that_is_not_as_asked_is_told(in_flight: str, requests: int, recomputed: int, words: str):
+    spec = made_spec()
+    spec = spec.model_copy(update={"cycle": CycleSpec(sleep="none", update="in_process", in_flight=in_flight)})
+    iteration = cycled(make_record(made_spec()), 0.5).iterations[0]
+    under_way = UnderWay(requests=requests, tokens=9, recomputed=recomputed)
+    transition = iteration.of(Transition).model_copy(update={"under_way": under_way})
+    found = kv_cache_flags(iteration.model_copy(update={"transition": transition}), spec)
+    assert [flag.code for flag in found] == (["kv_cache_not_as_asked"] if words else [])
     assert all(words in flag.sentence for flag in found)
 
 
