@@ -103,7 +103,7 @@ _SHARED = (
     FlagKind(
         "kv_cache_not_as_asked",
         "I",
-        found="requests under way at an update kept or lost their KV cache otherwise than asked",
+        found="an update in flight kept or dropped the KV cache otherwise than asked",
         remedy="lengthen answers, give the KV cache more memory, or use another vLLM",
     ),
     FlagKind(
