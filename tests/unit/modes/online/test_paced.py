@@ -111,7 +111,7 @@ def test_users_send_requests_one_after_another_until_time_is_up(send: Send):
     assert 1.0 <= done.elapsed_s < 60
     complete = [outcome for outcome in done.outcomes if outcome.cut_s is None]
     assert {(outcome.error, outcome.output_tokens) for outcome in complete} == {(None, 4)}
-    assert 1 <= len(done.outcomes) - len(complete) <= 3
+    assert len(done.outcomes) - len(complete) <= 3  # none where all have just ended
     spans = [(outcome.sent_s or 0.0, outcome.ended_s or 0.0) for outcome in done.outcomes]
     assert all(sum(a <= start < b for a, b in spans) <= 3 for start, _ in spans)
 
