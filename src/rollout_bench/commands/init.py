@@ -14,7 +14,7 @@ from rollout_bench.commands.trainers import trl_text, verl_text
 from rollout_bench.contracts.load import Places
 from rollout_bench.core.errors import MeasuringFailed, UserError, did_you_mean
 from rollout_bench.core.files import write_whole
-from rollout_bench.core.options import Parser
+from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.core.yaml_files import read_text
 from rollout_bench.llmd.loads import mode_of_harness
@@ -66,7 +66,10 @@ def main(argv: Sequence[str]) -> int:
         epilog=_KINDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="source", nargs="+", default=["demo"], metavar=("KIND", "WHAT"), help="source")
+    source = parser.add_argument(
+        "--from", dest="source", nargs="+", default=["demo"], metavar=("KIND", "WHAT"), help="source"
+    )
+    completed_by(source, lambda: [*SOURCES, "example"])
     if {"-f", "--force", "--overwrite"} & {*argv}:
         raise UserError("rollout-bench init: nothing is overwritten", f"leave it out, and move {CONFIG} away")
     _check_kind_given(argv)

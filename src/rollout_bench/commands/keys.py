@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.model_keys import Key
-from rollout_bench.core.options import Parser
+from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.plan.config_file import ENGINE_ARGS, OTHER_KEYS
 from rollout_bench.report.reference import config_keys
 
@@ -15,9 +15,10 @@ _WIDTH = 110
 def main(argv: Sequence[str]) -> int:
     """Print the keys that the arguments ask for."""
     parser = Parser(prog="rollout-bench keys", description=__doc__, epilog="Exit status: 0, or 1 for an unknown word.")
-    parser.add_argument(
+    name = parser.add_argument(
         "word", nargs="?", help="a key, a part of its name, or what vLLM, verl or TRL call it: slo, num-prompts"
     )
+    completed_by(name, lambda: {key.path.rpartition(".")[2] for key in config_keys()})
     word = parser.parse_args(argv).word
     print("\n".join(_named(word) if word else _at_the_top()))
     return 0

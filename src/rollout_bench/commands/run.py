@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rollout_bench.commands.groups import NAME, all_groups
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
-from rollout_bench.core.options import Parser
+from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.core.places import CONFIG, home
 
 if TYPE_CHECKING:
@@ -154,13 +154,14 @@ def _parser(command: str, purpose: str | None) -> Parser:
         ),
     )
     parser.add_argument("--configfile", nargs="+", metavar="FILE", help="config files, each laid over the one before")
-    parser.add_argument(
+    values = parser.add_argument(
         "--config",
         nargs="+",
         metavar="KEY=VALUE",
         help="values laid over all files, such as launches=6; quote one that has a space: 'quants=[bf16, w8a8]'; "
         f"`{NAME} keys` lists the keys",
     )
+    completed_by(values, _beginnings)
     if command == "check":
         parser.add_argument(
             DEEP,
@@ -173,6 +174,12 @@ def _parser(command: str, purpose: str | None) -> Parser:
         parser.add_argument("-n", "--dry-run", action="store_true", help="list the jobs and run none")
         parser.add_argument("--cores", metavar="N", help="cores of all jobs (default: 1)")
     return parser
+
+
+def _beginnings() -> list[str]:
+    from rollout_bench.plan.config import Config  # --help need not wait for it
+
+    return [f"{key}=" for key in Config.model_fields]
 
 
 def planned_call(

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from rollout_bench.core.errors import UserError, near_miss
@@ -13,6 +13,12 @@ COMPLETING = "_ARGCOMPLETE"
 
 PLATFORMS = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
 """Common names of platforms, whose nearest spelling misleads (gpu is nearer to cpu)."""
+
+
+def completed_by(action: argparse.Action, words: Callable[[], Iterable[str]]) -> None:
+    """Let a shell complete the value of an option or argument by `words`, which are made only then."""
+    # argcomplete's name
+    action.completer = lambda **_: [*words()]  # type: ignore[attr-defined]
 
 
 class Parser(argparse.ArgumentParser):

@@ -59,7 +59,16 @@ def test_a_demo_refuses_a_wrong_value_before_it_installs(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("typed", "completed"),
-    [("pa", "pack"), ("pack --an", "--anonymous"), ("run --configf", "--configfile"), ("kit pa", "pack"), ("buil", "")],
+    [
+        ("pa", "pack"),
+        ("pack --an", "--anonymous"),
+        ("run --configf", "--configfile"),
+        ("kit pa", "pack"),
+        ("buil", ""),
+        ("plan --config quan", "quants= quant_settings="),
+        ("init --from endp", "endpoint"),
+        ("keys ttf", "ttft_ms"),
+    ],
 )
 def test_a_shell_completes_commands_and_options(typed: str, completed: str, tmp_path: Path) -> None:
     line = f"rollout-bench {typed}"
