@@ -24,8 +24,8 @@ SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit tests/repository
 
-test-quick: setup ## tests/unit
-	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/unit
+test-quick: setup ## tests/unit but the slow ones
+	@$(IN_VENV) pytest $(SIDE_BY_SIDE) -m "not slow" tests/unit
 
 golden: setup ## write tests/golden anew: what summaries of made records say
 	@$(IN_VENV) PYTHONPATH=src:tests/fixtures python tests/fixtures/golden.py

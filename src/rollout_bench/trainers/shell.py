@@ -297,6 +297,7 @@ class _Script:
         self.ran: list[Command] = []
         self._written: list[Word] = []
         self._has_ended = False
+        self._ignores_case = False
 
     def run(self, found: Sequence[Command]) -> "_Script":
         """Follow the commands of a script."""
@@ -418,6 +419,7 @@ class _Script:
         if program in ("set", "shift") and (program == "shift" or self._sets_arguments(own)):
             self._unclear |= {str(place): self._cause_here(command) for place in range(10)}
         self._exports_all |= program == "set" and any(word.text in ("-a", "allexport") for word in own[1:])
+        self._ignores_case |= program == "shopt" and "nocasematch" in (word.text for word in own)
         self._has_ended |= is_clear and (program == "exit" or (program == "exec" and len(own) > 1))
         if program in ("eval", "source", ".") and len(own) == len(filled) and self._inline(command, own, is_clear):
             return True
@@ -556,7 +558,7 @@ class _Script:
             return None if "$(" in command.text or "`" in command.text else True
         if len(texts) == 1 or texts[0] == ":":
             return {"true": True, ":": True, "false": False}.get(texts[0])
-        return _outcome(filled)
+        return None if self._ignores_case and texts[0] == "[[" else _outcome(filled)
 
     def _set_if_missing(self, command: Command, is_clear: bool) -> dict[str, str]:
         """Return the variables that a command sets by ${NAME:=default}, or that had a value; it runs in any case."""
@@ -578,7 +580,7 @@ class _Script:
         if not block.is_asking or command.words[0].text == "esac":
             return False
         for word in command.words:
-            fits = None if block.value is None else _fits(block.value, word)
+            fits = None if block.value is None or self._ignores_case else _fits(block.value, word)
             block.fits = _either(block.fits, True if word.text == "*" and word.is_bare else fits)
         if command.after.startswith(")"):
             block.begin(block.fits)

@@ -105,7 +105,7 @@ class Command:
         words: its words.
         before: the operators and ends of lines before it, without brackets of patterns of `case`.
         after: those that follow it.
-        is_inside: whether it is in a subshell.
+        is_inside: whether it is in a subshell, as a block in a pipe or in the background is.
         place: its line, for messages.
         writes: the files that its output goes to.
     """
@@ -165,7 +165,36 @@ def commands(script: str, name: str = "") -> list[Command]:
         elif array is None and _ends_case(words):
             _end(found, "\n")
     made = _nested_commands(found, [f"{name} line {line}".strip() for line in lines])
-    return [replace(one, writes=tuple(writes[place])) for place, one in enumerate(made)]
+    apart = _apart(made)
+    return [
+        replace(one, writes=tuple(writes[place]), is_inside=one.is_inside or place in apart)
+        for place, one in enumerate(made)
+    ]
+
+
+def _apart(made: Sequence[Command]) -> set[int]:
+    """Return the places of commands in blocks that are in a pipe or in the background, and in lists that are."""
+    apart: set[int] = set()
+    opened: list[int] = []
+    begins = 0  # of the list of commands that are joined by && and ||
+    for place, command in enumerate(made):
+        if not re.search(r"(&&|\|\|)\n*$", command.before):
+            begins = place
+        words = [word.text for word in command.words if word.is_bare]
+        opened += [place] * sum(word in OPENING for word in words)
+        if words and words[0] in CLOSING and opened:
+            first = opened.pop()
+            is_piped = re.search(r"(?<!\|)\|\n*$", made[first].before) or _ends_apart(command.after)
+            apart |= {*range(first, place + 1)} if is_piped else set()
+            begins = min(begins, first)
+        elif command.after[:1] == "&" and command.after[:2] != "&&":
+            apart |= {*range(begins, place + 1)}
+    return apart
+
+
+def _ends_apart(after: str) -> bool:
+    """Return whether what follows a block puts it into a pipe or into the background."""
+    return after[:1] in ("|", "&") and after[:2] not in ("||", "&&")
 
 
 def _written(redirection: str) -> list[Word]:

@@ -20,6 +20,8 @@ from rollout_bench.analysis.stats.blocks import (
 )
 from rollout_bench.analysis.stats.intervals import Array, ratio_interval, standard_deviation
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 20_000
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=12).filter(lambda logs: np.std(logs) > 1e-3)
 

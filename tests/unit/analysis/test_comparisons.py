@@ -25,6 +25,8 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.summary import summary_of
 
+pytestmark = pytest.mark.slow
+
 BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
 MIRROR = {"faster": "slower", "slower": "faster"}
 DEFAULT = ComparisonSettings()

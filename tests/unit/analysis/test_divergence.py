@@ -12,6 +12,8 @@ from scipy import special, stats
 
 from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess_over_floor, mean_size
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_moments_and_intervals_hold_those_of_known_policies():
     """A softmax samples tokens at temperature 1, which another scores at 1.02."""

@@ -33,6 +33,8 @@ from rollout_bench.contracts.record import DeviceUse, Placement, Record
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
+pytestmark = pytest.mark.slow
+
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
 RATE = "output_tokens_per_s"
 RATES = st.floats(1, 1e4)

@@ -28,6 +28,8 @@ from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.lengths import drawn
 from rollout_bench.workloads.requests import Source, arrivals
 
+pytestmark = pytest.mark.slow
+
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
 TABLES = {
     "guidellm": "guidellm-0.8.1.jsonl.xz",

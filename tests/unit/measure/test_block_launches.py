@@ -20,7 +20,7 @@ from rollout_bench.measure.launch.request import LaunchRequest
 from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import HostMonitor
 
-pytestmark = pytest.mark.usefixtures("leases")
+pytestmark = [pytest.mark.usefixtures("leases"), pytest.mark.slow]
 
 
 def test_passes_never_overlap_and_records_name_their_rounds(tmp_path: Path, leases: Path) -> None:

@@ -36,6 +36,8 @@ from rollout_bench.modes.rollout.router import Router
 from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.requests import Source
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(stand_in_worker.__file__).parent
 PATHS = os.pathsep.join([str(FIXTURES), str(FIXTURES.parents[1] / "src")])
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from rollout_bench.trainers.shell import with_values
 from rollout_bench.trainers.shell_words import Word, commands
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("A", "B", "N")
 TEXTS = ("8", "x", "two words", "a.b=1", "")
 
@@ -210,6 +212,18 @@ REFUSED = [
     "N=$((16#ff))",
     "N=$((9223372036854775807 + 1))",
     "coproc N { :; }; wait",
+    "{ N=10; } & wait",
+    "{ M=1; N=10; } | cat",
+    "if true; then N=10; fi | cat",
+    "case x in x) N=10;; esac | cat",
+    "true && N=10 & wait",
+    "N=10 && true & wait",
+    "echo 1 | { read M; N=10; }",
+    "echo 1 | if read M; then N=10; fi",
+    "for x in 1; do N=10; done | cat",
+    "{ { N=10; }; } | cat",
+    "shopt -s nocasematch; [[ X == x ]] && N=10",
+    "shopt -s nocasematch; case X in x) N=10;; *) N=4;; esac",
 ]
 """Changes of N that are not."""
 

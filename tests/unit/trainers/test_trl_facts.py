@@ -12,6 +12,8 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.settings import KeyRegistry, TrainerFile
 from rollout_bench.trainers.trl import trl_config, trl_cycle
 
+pytestmark = pytest.mark.slow
+
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
 TABLES = {"1.0": "trl-1.0.0.jsonl.xz", "1.16": "trl-1.16.0.jsonl.xz"}
 

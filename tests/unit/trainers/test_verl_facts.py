@@ -14,6 +14,8 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.settings import KeyRegistry, TrainerFile, hydra_value
 from rollout_bench.trainers.verl import OLDER, verl_config, verl_cycle
 
+pytestmark = pytest.mark.slow
+
 ORACLES = Path(__file__).parents[3] / "studies" / "oracles"
 TABLES = {"0.9": "verl-0.9.1.jsonl.xz", "0.8": "verl-0.8.0.jsonl.xz"}
 

@@ -169,7 +169,7 @@ def test_a_sender_that_runs_while_it_is_late_is_busy(send: Send, ran_s: float, c
     looks = [paced.Look(0.1 * number, 0.03, ran_s) for number in range(1, 10)]
     outcomes = [_outcome(sent_s=0.1 * number, pieces_s=[0.1 * number - 0.001]) for number in range(1, 10)]
     done = send(2, None, tokens=1)
-    late = done.client.model_copy(update=paced.seen_late(looks, outcomes))
+    late = ClientUse(cpu_share=0.1, **paced.seen_late(looks, outcomes))
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0), done, rows_of(asked(2), done, 0))
     (flag,) = client_flags([iteration.model_copy(update={"client": late})])
     assert flag.code == code, (flag.sentence, late)

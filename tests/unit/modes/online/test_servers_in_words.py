@@ -18,6 +18,8 @@ from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.serving import OnlineLoad, Slo
 from rollout_bench.report.summary import Summary, summary_of
 
+pytestmark = pytest.mark.slow
+
 USUAL = Server()
 
 
