@@ -26,6 +26,10 @@ grow while the first batch fills, but not on and on."""
 BATCHES = 4
 """Parts of the second half of a pass whose mean latencies are compared if there are fewer than `ALONE` passes."""
 
+STEPS, IN_STEP = 10, 6
+"""Parts of the second half of a pass, at most, from one of which to the next latencies grow if the server falls behind;
+and the answers of each that fewer parts are made for, since answers come in bunches."""
+
 ALONE = 6
 """Minimum number of passes that are compared with each other."""
 
@@ -82,8 +86,9 @@ def kept_up(passes: Sequence[Arrivals], enough: float) -> KeptUp | None:
     offered / answered - 1 seconds for each second of the arrivals, so the share is 1 / (1 + growth). The growth is
     the slope of latencies over due times in the second half of [a, b], after the first answers have arrived. With
     `ALONE` passes or more its interval is Student's of their slopes, since passes begin with an empty server; with
-    fewer it is that of one regression on `BATCHES` means a pass, whose latencies resemble each other less than
-    neighbours do (batch means: A. M. Law, Simulation Modeling and Analysis, 5th ed. 2015, section 9.5.3).
+    fewer its upper end is that of one regression on `BATCHES` means a pass, whose latencies resemble each other less
+    than neighbours do (batch means: A. M. Law, Simulation Modeling and Analysis, 5th ed. 2015, section 9.5.3), and its
+    lower end is that of the steps by which latencies grow.
     Failed requests count as unanswered, requests that were cut off do not count.
     If requests were cut off, the latest latencies are unknown, and the growth of the number of running requests counts.
     If early latencies of a pass exceed `LONG` * (b - a), the growth may be that of the first batch. If it is too large
@@ -137,8 +142,31 @@ def _by_latency(passes: Sequence[Arrivals]) -> tuple[float, float, float]:
         spread = sum(float(((each[0] - each[0].mean()) ** 2).sum()) for each in means)
         error = math.sqrt(squares / freedom / spread)
     most = slope + float(special.stdtrit(freedom, KEEPS)) * error
-    least = slope - float(special.stdtrit(freedom, BEHIND)) * error
+    least = _least_growth(halves) if len(halves) < ALONE else slope - float(special.stdtrit(freedom, BEHIND)) * error
     return 1 / (1 + max(slope, 0.0)), 1 / (1 + max(most, 0.0)), 1 / (1 + max(least, 0.0))
+
+
+def _least_growth(halves: Sequence[tuple[Array, Array]]) -> float:
+    """Return the lower limit at `BEHIND` of the growth of latencies, in seconds per second of due times.
+
+    In a queue without an end each latency is the one before plus a step, so the steps are independent, and the
+    latencies are not: at a rate beside the limit they wander without growing on and on. Steps are differences between
+    mean latencies of `STEPS` parts of a half; the variance of their sum is 3/2 of what independent ones would have
+    (means of a random walk: H. Working, Econometrica 28, 1960).
+
+    Args:
+        halves: due times and latencies in the second half of each pass.
+    """
+    steps, elapsed_s = list[Array](), 0.0
+    for due, latency in halves:
+        parts = max(BATCHES, min(STEPS, due.size // IN_STEP))
+        means = [np.array([part.mean() for part in np.array_split(values, parts)]) for values in (due, latency)]
+        steps.append(np.diff(means[1]))
+        elapsed_s += float(np.ptp(means[0]))
+    each = np.concatenate(steps)
+    error = math.sqrt(1.5 / each.size) * float(each.std(ddof=1))
+    least = float(each.mean()) - float(special.stdtrit(each.size - 1, BEHIND)) * error
+    return least * each.size / elapsed_s
 
 
 def _slope(x: Array, y: Array) -> tuple[float, float]:

@@ -263,8 +263,8 @@ class _Rates:
     @property
     def most(self) -> float:
         """The most answers per second: the mean of loads that show it, or else the highest of any load."""
-        known = [_sustained(row) for row in self._full]
-        return sum(known) / len(known) if known else max(row.values["completed_requests_per_s"] for row in self.rated)
+        answered = [row.values["completed_requests_per_s"] for row in self._full or self.rated]
+        return sum(answered) / len(answered) if self._full else max(answered)
 
     @property
     def undecided(self) -> list[int]:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, get_origin
+from typing import NoReturn, get_args, get_origin
 
 import yaml
 
@@ -40,6 +40,7 @@ from rollout_bench.rules.remedies import (
     of_close_key,
     of_load,
     of_option,
+    of_path,
     of_target,
     selecting,
     spaced,
@@ -139,10 +140,24 @@ def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequen
         check_config_file(file)
     ends = (entry for entry in given.config if entry.endswith(",") and "=" in entry and not _open_brackets(entry))
     if listed := next(ends, ""):
+        if whole := _unbracketed(listed, given.config):
+            raise UserError(f"--config {listed}: a list stands in brackets", f"write --config {shlex.quote(whole)}")
         raise UserError(f"--config {listed}: ends with a comma", f"leave it out: --config {listed.rstrip(',')}")
     _check_shell(given.config)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
+
+
+def _unbracketed(begin: str, entries: Sequence[str]) -> str:
+    """Return the list that the entry `begin` and those after it are without brackets; empty if there are none."""
+    key, _, first = begin.partition("=")
+    after = itertools.takewhile(lambda entry: "=" not in entry, entries[[*entries].index(begin) + 1 :])
+    several = [one for entry in (first, *after) for one in entry.split(",") if one]
+    field = Config.model_fields.get(key)
+    is_list = field is not None and any(
+        get_origin(one) is list for one in (field.annotation, *get_args(field.annotation))
+    )
+    return f"{key}=[{', '.join(several)}]" if is_list and len(several) > 1 and not first.startswith("[") else ""
 
 
 def _check_files(words: Sequence[str]) -> None:
@@ -238,9 +253,8 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         top, *below = name.split(".")
         if remedy := of_load(top, below, value):
             raise UserError(f"--config {entry}: {key!r} is no key", remedy)
-        nested = "".join(f"{{{part}: " for part in below) + value + "}" * len(below)
         listed = "`rollout-bench keys` lists the keys"
-        remedy = f"write --config '{top}={nested}'" if top in Config.model_fields else listed
+        remedy = of_path([top, *below], value, entries) if top in Config.model_fields else listed
         raise UserError(f"--config {entry}: {key!r} is no key", remedy)
     first, *more = re.split(rf"[;,\s]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
     if more:
@@ -285,7 +299,7 @@ def _check_separators(key: str, text: str) -> None:
 
 def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
     """Refuse the `entry` of `entries` whose name is none of a key, or that has a key below it and no braces."""
-    if name not in Config.model_fields and (remedy := of_target(entry)):
+    if name.partition(".")[0] not in Config.model_fields and (remedy := of_target(entry)):
         raise UserError(f"--config {entry}: {name!r} is no key", together([remedy, *map(of_target, entries)]))
     field = Config.model_fields.get(name)
     if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
@@ -309,6 +323,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
         return f"did you mean {shlex.quote(f'{key}={whole}')}?"
     if entry.endswith((".yaml", ".yml")):
         return f"write --configfile {shlex.quote(entry)}"
+    if "=" in before[-1] and (whole := _unbracketed(before[-1], entries)):
+        return f"write --config {shlex.quote(whole)}"
     return "write name=value, and a target before --config"
 
 
@@ -349,12 +365,8 @@ def _check_options(words: Sequence[str]) -> Sequence[str]:
     return list(given.targets)
 
 
-def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse options with one dash, and those of other programs, of which Snakemake's parser takes some for its own."""
-    for word in filter(_LONG.fullmatch, words):
-        option = word.partition("=")[0]
-        if f"-{option}" in known:
-            raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
+def _check_short(words: Sequence[str]) -> None:
+    """Refuse short options of other programs, which Snakemake has with another meaning, and --mode."""
     for word in words:
         option = word.partition("=")[0]
         if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
@@ -363,10 +375,21 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
             number = level[1] or value_after(word, words)
             remedy = f"write --config 'engine_args={{optimization_level: {number}}}'"
             raise UserError(f"{word}: is --omit-from to Snakemake, not vLLM's level of optimization", remedy)
+        if word == "-t" and "://" in value_after(word, words):
+            raise UserError("-t: is --touch to Snakemake", of_option("--target", word, words))
         if word == "-q" and value_after(word, words) in known_quants({}):
             raise UserError("-q: is --quiet to Snakemake", of_option("--quants", word, words))
         if option == "--mode" and (mode := value_after(word, words)) in MODES:
             raise UserError("--mode: to Snakemake it is how a process was started", f"write --config 'modes=[{mode}]'")
+
+
+def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse options with one dash, and those of other programs, some of which are also Snakemake's."""
+    for word in filter(_LONG.fullmatch, words):
+        option = word.partition("=")[0]
+        if f"-{option}" in known:
+            raise UserError(f"{option}: there is no such option", f"write two dashes: -{option}")
+    _check_short(words)
     theirs = [word for word in words if word.partition("=")[0] not in known or is_guidellms(word, words)]
     remedies = {word: remedy for word in theirs if (remedy := foreign(word, words))}
     if remedies:
@@ -387,7 +410,8 @@ def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[st
     for word in others:
         option = word.partition("=")[0]
         if option.startswith("-"):
-            close = near_miss(option.replace("_", "-"), [*known, *OF_KEYS, "--deep"], MISSPELT)
+            near = near_miss(option.replace("_", "-"), [*known, *OF_KEYS, "--deep"], MISSPELT)
+            close = near if option.startswith("--") else None  # of one letter any other is near
             listed = "`rollout-bench keys` lists the keys of a config, and `snakemake --help` the options"
             remedy = f"did you mean '{close}'?" if close else listed
             value = value_after(word, words)

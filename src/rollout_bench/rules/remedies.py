@@ -20,7 +20,7 @@ from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.core.yaml_files import flow
-from rollout_bench.plan.checks import OTHER_QUANTS
+from rollout_bench.plan.checks import OTHER_QUANTS, SHORT
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
     ENGINE_ARGS,
@@ -134,6 +134,22 @@ def spaced(text: str) -> str:
     return re.sub(r",(?=\S)", ", ", re.sub(r"(?<=[\w\"']):(?=[^\s/])", ": ", text))
 
 
+def of_path(path: Sequence[str], value: str, entries: Sequence[str]) -> str:
+    """Return the remedy for a path of keys, which begins with one of the config's; `entries` stand after --config.
+
+    What the user names by it is selected, too.
+    """
+    top, *below = path
+    nested: Any = value_of(spaced(value)) if value.startswith(("{", "[")) else typed(value)
+    for part in reversed(below):
+        nested = {part: nested}
+    config = {top: nested}
+    if (key := NAMED.get(top)) and below and not any(entry.startswith(f"{key}=") for entry in entries):
+        selected = _default().get(key) or []
+        config |= {} if below[0] in selected or not isinstance(selected, list) else {key: [below[0]]}
+    return f"write --config {entries_of(config)}"
+
+
 def of_load(top: str, below: Sequence[str], value: str) -> str:
     """Return the remedy for a path of keys that means one of a load, as rollout.n does; empty if it means another."""
     field = Config.model_fields.get(top)
@@ -214,6 +230,8 @@ def foreign(word: str, words: Sequence[str]) -> str:
     option = word.partition("=")[0]
     if is_part(word, words):
         return ""
+    if option.startswith("-") and option[1:] in SHORT:
+        return of_option(f"-{option}", word, words)
     if "." in option and option.startswith("--"):
         return of_target(f"{option[2:]}={value_after(word, words)}")
     if option in (*_FORMS, "--endpoint") and "chat" in value_after(word, words):
@@ -354,6 +372,8 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     servers = list(_default().get("endpoints") or ())
     if servers and key in ("num_warmups", "warmup"):
         return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
+    if key == "header" and not servers:
+        return "leave it out: headers go to a server, which endpoints names: docs/serving.md"
     if servers and key == "header":
         name, _, text = value.partition(":" if ":" in value else "=")
         return f"write --config {entries_of({'endpoints': {servers[0]: {'headers': {name: text.strip()}}}})}"
@@ -494,4 +514,6 @@ def value_after(word: str, words: Sequence[str]) -> str:
         given = [words[place + 1 :] for place in places]
         numbers = [one for after in given for one in itertools.takewhile(str.isdecimal, after)]
         value = ",".join(numbers) if len(numbers) > 1 else next(iter(given[0]), "") if given else ""
+    if re.fullmatch(r"\d{1,3}(,\d{3})*,000", value):  # a thousand, and no list of numbers
+        value = value.replace(",", "")
     return "VALUE" if not value or value.startswith("-") or looks_secret(value) else value

@@ -207,6 +207,15 @@ def queued(random: np.random.Generator, rate: float, requests: int) -> Arrivals:
     return Arrivals(due, due, np.array(ends), max(ends))
 
 
+@pytest.mark.parametrize(("rate", "least", "most"), [(5.9, 0, 3), (8.3, 70, 100)])
+def test_a_minute_shows_that_a_server_falls_behind_and_rarely_that_a_busy_one_does(
+    rate: float, least: int, most: int
+) -> None:
+    random = np.random.default_rng(4)
+    found = [kept_up([queued(random, rate, int(60 * rate))], KEPT_UP) for _ in range(100)]
+    assert least <= sum(each is not None and each.is_sure and each.share < KEPT_UP for each in found) <= most
+
+
 @pytest.mark.parametrize(("requests", "passes"), [(64, 1), (64, 8), (128, 1), (128, 3)])
 def test_a_server_that_falls_behind_is_not_said_to_keep_up(requests: int, passes: int) -> None:
     random = np.random.default_rng(2)
