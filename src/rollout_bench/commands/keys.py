@@ -11,15 +11,24 @@ from rollout_bench.report.reference import config_keys
 
 _WIDTH = 110
 
+_SAID = {
+    **dict.fromkeys(("quant", "quantization", "dtype"), "quants"),
+    **dict.fromkeys(("limit", "limits", "latency"), "slo"),
+    **dict.fromkeys(("server", "servers", "url", "host"), "endpoints"),
+    **dict.fromkeys(("batch", "load", "lengths"), "workload_settings"),
+    "model": "models",
+}
+"""What a user may call a key at the top."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the keys that the arguments ask for."""
     parser = Parser(prog="rollout-bench keys", description=__doc__, epilog="Exit status: 0, or 1 for an unknown word.")
     name = parser.add_argument(
-        "word", nargs="?", help="a key, a part of its name, or what vLLM, verl or TRL call it: slo, num-prompts"
+        "word", nargs="*", help="a key, a part of its name, or what vLLM, verl or TRL call it: slo, num-prompts"
     )
     completed_by(name, lambda: {key.path.rpartition(".")[2] for key in config_keys()})
-    word = parser.parse_args(argv).word
+    word = "_".join(parser.parse_args(argv).word)
     print("\n".join(_named(word) if word else _at_the_top()))
     return 0
 
@@ -42,13 +51,14 @@ def _named(word: str) -> list[str]:
     Raises:
         UserError: it names none.
     """
-    name = word.strip("-").replace("-", "_").lower()
-    name = OTHER_KEYS.get(name, name)
+    name = word.strip("-").replace("-", "_").replace(" ", "_").lower().rpartition(".")[2]
+    name = _SAID.get(name) or OTHER_KEYS.get(name, name)
     keys = config_keys()
     named = [key for key in keys if name in key.path.split(".") or key.path.startswith(f"{name}.")]
     found = named or [key for key in keys if name in key.path]
-    if not found and name in ENGINE_ARGS:
-        return [f"engine_args.{name}", f"    An argument of vLLM's: --config 'engine_args={{{name}: VALUE}}'"]
+    of_vllm = [one for one in ENGINE_ARGS if name in one]
+    if not found and of_vllm:
+        return [f"engine_args.{one}: an argument of vLLM's: --config 'engine_args={{{one}: VALUE}}'" for one in of_vllm]
     if not found:
         last = near_miss(name, {key.path.rpartition(".")[2] for key in keys})
         remedy = f"did you mean {last}?" if last else "`rollout-bench keys` lists them; `vllm serve --help` has vLLM's"

@@ -32,6 +32,7 @@ from rollout_bench.rules.remedies import (
     MISSPELT,
     OF_KEYS,
     foreign,
+    gives_values,
     is_guidellms,
     is_of_snakemake,
     is_part,
@@ -76,7 +77,7 @@ def _check_target(word: str, words: Sequence[str]) -> None:
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
 
 
-def _check_made(target: str) -> None:
+def _check_made(target: str, words: Sequence[str]) -> None:
     """Refuse a target that the workflow of this package does not make; rules and files of a user's are not known."""
     if target in _RULES:
         return
@@ -87,7 +88,7 @@ def _check_made(target: str) -> None:
         return
     close = near_miss(path if "/" in path else f"results/{path}.md", _SUMMARIES, 0.8)
     known = "leave it out to measure what is missing; targets: results/summary.md, .html, .csv, .txt, .json"
-    remedy = f"did you mean {close}?" if close else selecting(target) or known
+    remedy = f"did you mean {close}?" if close else selecting(target, words) or known
     raise UserError(f"{target}: is no target", remedy)
 
 
@@ -115,8 +116,10 @@ def check_words(words: Sequence[str]) -> None:
         _check_words(words, given, others)
     except UserError as error:
         files = ["--configfile", *map(str, given.configfile)] if given.configfile else []
-        before = [*(word for word in others if word.startswith("results/")), *files]
-        remedy = with_rest(error.remedy, words, [*given.config, *filter(is_value, others)], before)
+        dry = [word for word in words if word in ("-n", "--dry-run")]
+        before = [*dry, *(word for word in others if word.startswith("results/")), *files]
+        entries = [one for one in (*given.config, *filter(is_value, others)) if f" {one}:" not in error.problem]
+        remedy = with_rest(error.remedy, words, entries, before)
         raise UserError(error.problem, remedy, error.status) from None
 
 
@@ -135,14 +138,15 @@ def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequen
         _check_target(word, others)
     for target in targets if _is_our_workflow(words) else ():
         if not target.startswith("-"):
-            _check_made(target)
+            _check_made(target, words)
     for file in given.configfile:
         check_config_file(file)
     ends = (entry for entry in given.config if entry.endswith(",") and "=" in entry and not _open_brackets(entry))
     if listed := next(ends, ""):
         if whole := _unbracketed(listed, given.config):
             raise UserError(f"--config {listed}: a list stands in brackets", f"write --config {shlex.quote(whole)}")
-        raise UserError(f"--config {listed}: ends with a comma", f"leave it out: --config {listed.rstrip(',')}")
+        plain = shlex.join(entry.rstrip(",") if "=" in entry else entry for entry in given.config)
+        raise UserError(f"--config {listed}: ends with a comma", f"write --config {plain}")
     _check_shell(given.config)
     for place in range(len(given.config)):
         _check_entry(place, given.config)
@@ -153,11 +157,13 @@ def _unbracketed(begin: str, entries: Sequence[str]) -> str:
     key, _, first = begin.partition("=")
     after = itertools.takewhile(lambda entry: "=" not in entry, entries[[*entries].index(begin) + 1 :])
     several = [one for entry in (first, *after) for one in entry.split(",") if one]
+    is_list = _takes_list(key) and len(several) > 1 and not first.startswith("[")
+    return f"{key}=[{', '.join(several)}]" if is_list else ""
+
+
+def _takes_list(key: str) -> bool:
     field = Config.model_fields.get(key)
-    is_list = field is not None and any(
-        get_origin(one) is list for one in (field.annotation, *get_args(field.annotation))
-    )
-    return f"{key}=[{', '.join(several)}]" if is_list and len(several) > 1 and not first.startswith("[") else ""
+    return field is not None and any(get_origin(one) is list for one in (field.annotation, *get_args(field.annotation)))
 
 
 def _check_files(words: Sequence[str]) -> None:
@@ -243,6 +249,10 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
     key, equals, text = entry.partition("=")
     if not equals:
         raise UserError(f"--config {entry}: is not name=value", _meant(place, entries))
+    if key != key.strip():
+        raise UserError(
+            f"--config {entry!r}: has spaces around =", f"write --config {shlex.quote(f'{key.strip()}={text.strip()}')}"
+        )
     if key.startswith("+"):  # as hydra adds keys
         raise UserError(f"--config {entry}: a key has no + here", f"write --config {shlex.quote(entry.lstrip('+'))}")
     name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
@@ -292,8 +302,16 @@ def _check_separators(key: str, text: str) -> None:
         return
     meant = re.sub(r"\[([\w.-]+(?: +[\w.-]+)+)\]", lambda found: f"[{', '.join(found[1].split())}]", text)
     meant = re.sub(r"([{,] *\w+)=(?=[\w\[{.-])", r"\1: ", meant)
+    if _takes_list(key) and re.fullmatch(r"\{[\w, .-]+\}", meant):
+        meant = f"[{meant[1:-1]}]"
     if meant != text and isinstance(value_of(meant), dict | list):
-        problem = "has = in place of a colon" if "=" in text else "a list has commas"
+        problem = (
+            "has = in place of a colon"
+            if "=" in text
+            else "is no list"
+            if "{" in text[:1] and meant[0] == "["
+            else "a list has commas"
+        )
         raise UserError(f"--config {key}={text}: {problem}", f"write --config {shlex.quote(f'{key}={meant}')}")
 
 
@@ -317,6 +335,8 @@ def _meant(place: int, entries: Sequence[str]) -> str:
     key, colon, value = entry.partition(":")
     if colon and value and KEY.fullmatch(key):
         return f"did you mean {shlex.quote(f'{key}={value}')}?"
+    if later and key in Config.model_fields and not later[0].startswith(("[", "{")) and "=" not in "".join(later):
+        return f"write --config {shlex.quote(_unbracketed(f'{key}=', [f'{key}=', *later]) or f'{key}={later[0]}')}"
     if later and key in Config.model_fields and "=" not in later[0]:
         ends = (" ".join(later[:end]) for end in range(1, len(later) + 1))
         whole = next((text for text in ends if not _open_brackets(text)), later[0])
@@ -370,7 +390,7 @@ def _check_short(words: Sequence[str]) -> None:
     for word in words:
         option = word.partition("=")[0]
         if option.startswith("-") and option[1:] in SHORT:  # vLLM's; to Snakemake -tp is -t -p
-            raise UserError(f"{word}: there is no such option", of_option(f"-{word}", word, words))
+            raise UserError(f"{word}: there is no such option", of_option(f"-{option}", word, words))
         if (level := re.fullmatch(r"-O([0-3]?)", option)) and (level[1] or value_after(word, words) in "0123"):
             number = level[1] or value_after(word, words)
             remedy = f"write --config 'engine_args={{optimization_level: {number}}}'"
@@ -402,7 +422,13 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         options = (word for word in theirs if word.startswith("-") and not is_of_snakemake(word))
         if lost := [word.partition("=")[0] for word in options if not (word in remedies or is_part(word, words))]:
             problem += f", and no key has the value of {', '.join(lost)}"
-        raise UserError(problem, together([*remedies.values()]))
+        values = [remedy for remedy in remedies.values() if gives_values(remedy)]
+        if servers := [remedy for remedy in remedies.values() if remedy.startswith("write `rollout-bench init")]:
+            raise UserError(problem, servers[0])
+        if values and len(values) < len(remedies):
+            apart = {word.partition("=")[0]: remedy for word, remedy in remedies.items() if remedy not in values}
+            problem += "".join(f"; {other}: {remedy}" for other, remedy in apart.items())
+        raise UserError(problem, together(values or [*remedies.values()]))
 
 
 def _check_known(others: Sequence[str], words: Sequence[str], known: Sequence[str]) -> None:

@@ -109,9 +109,12 @@ def of_target(word: str) -> str:
     return of_option(f"--{name}", f"--x={value}", ())
 
 
-def selecting(name: str) -> str:
-    """Return the remedy for a target that is the name of something to measure; empty for others."""
+def selecting(name: str, words: Sequence[str]) -> str:
+    """Return the remedy for a target among `words` that is a key, or names something to measure; empty for others."""
     config = _default()
+    if name in Config.model_fields:
+        after = itertools.takewhile(lambda word: not word.startswith("-"), words[[*words].index(name) + 1 :])
+        return f"write --config {name}={next(after, 'VALUE')}"
     quants = {*known_quants({}), *(config.get("quant_settings") or ())}
     names = {"modes": MODES, "quants": quants, "models": config.get("model_settings") or ()}
     names["workloads"] = config.get("workload_settings") or ()
@@ -157,7 +160,7 @@ def of_load(top: str, below: Sequence[str], value: str) -> str:
     meant = OTHER_KEYS.get(below[-1], below[-1]) if below else ""
     if top == "workload_settings" and below[:2] == [_first_load(), "online"] and len(below) == 3:
         return _load_with(below[2], value)
-    if not below or top in NAMED or top == "sweep" or below[0] in known:
+    if not below or top in NAMED or top == "sweep" or below[0] in known or below[0] in MODES:
         return ""
     return _load_with(meant, value)
 
@@ -177,8 +180,20 @@ def _load_with(key: str, value: str) -> str:
     is_switch = value == "VALUE" and WorkloadSettings.model_fields.get(key, FieldInfo()).annotation is bool
     given = value_of(spaced(value)) if value.startswith("{") else value
     load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(given)}
+    if key in ("prompt_tokens", "output_tokens"):
+        load |= _longer(settings, load)
     mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
+
+
+def _longer(settings: Mapping[str, Any], load: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the max_model_len that a load with other lengths needs, if its settings have one that is shorter."""
+    most = (settings.get("engine_args") or {}).get("max_model_len")
+    lengths = [{**settings, **load}.get(key, 0) for key in ("prompt_tokens", "output_tokens")]
+    tokens = [one.get("high", 0) if isinstance(one, Mapping) else one for one in lengths]
+    if not isinstance(most, int) or not all(isinstance(one, int) for one in tokens) or sum(tokens) <= most:
+        return {}
+    return {"engine_args": {"max_model_len": sum(tokens)}}
 
 
 def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -274,6 +289,11 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
     return f"{first[1]}--config {entries_of(merged)}{first[3]}"
 
 
+def gives_values(remedy: str) -> bool:
+    """Return whether a remedy gives values to write after --config."""
+    return _WRITE.fullmatch(remedy) is not None
+
+
 def entries_of(config: Mapping[str, Any]) -> str:
     """Return the entries after --config that give `config`, as a shell takes them."""
     texts = (f"{key}={flow(value)}" for key, value in config.items())
@@ -288,10 +308,13 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others:
     """
     found = _WRITE.fullmatch(remedy)
     given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
-    kept = []
+    kept, more = list[str](), list[str]()
     for entry in entries:
         name, _, text = entry.partition("=")
         key = name if name in Config.model_fields else None
+        if "." in name and name.partition(".")[0] in Config.model_fields:
+            more.append(of_path(name.split("."), text, entries))
+            continue
         if key is None and text and KEY.fullmatch(name) and not of_target(entry):
             key = near_miss(name, Config.model_fields, MISSPELT)
         text = spaced(text) if text.startswith("{") else text
@@ -300,7 +323,7 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others:
         if key and (key not in given or _agrees(text, given[key])):
             kept.append(f"{key}={text}")
     options = [word for word in words if word.startswith("-") and not is_of_snakemake(word)]
-    more = [one for word in options if (one := foreign(word, words) or of_close_key(word, words))]
+    more += [one for word in options if (one := foreign(word, words) or of_close_key(word, words))]
     if remedy.startswith("write --configfile ") and (more or kept):
         return f"{remedy} {together(['write --config ', *more], kept).removeprefix('write ')}"
     if found is None:
@@ -369,18 +392,13 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         meant = (re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(one.lower(), f"'{one}'")) for one in _NAME.findall(value))
         names = [name for found in meant for name in found]
         return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
-    servers = list(_default().get("endpoints") or ())
-    if servers and key in ("num_warmups", "warmup"):
-        return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
-    if key == "header" and not servers:
-        return "leave it out: headers go to a server, which endpoints names: docs/serving.md"
-    if servers and key == "header":
-        name, _, text = value.partition(":" if ":" in value else "=")
-        return f"write --config {entries_of({'endpoints': {servers[0]: {'headers': {name: text.strip()}}}})}"
-    if servers and key in {*Endpoint.model_fields} - {"url"}:
-        return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
+    if remedy := _of_server(key, value):
+        return remedy
     if key in _MODELS and value in (_default().get("model_settings") or ()):
         return f"write --config 'models=[{value}]'"
+    if key in ("environment", "env") and "=" in value:
+        variable, _, text = value.partition("=")
+        return f"write --config {entries_of({'engine': {'environment': {variable: text}}})}"
     place = value if value.startswith(("/", "~", "./")) else f"hub:{path}" if (path := hub_name(value)) else ""
     if key in _MODELS and place and (name := name_made_of(place.removeprefix("hub:"))):
         return f"write --config 'models=[{name}]' 'model_settings={{{name}: {{weights: {{bf16: {place}}}}}}}'"
@@ -394,6 +412,25 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         is_usual = value == "sweep" or isinstance(values(rate), str)  # a sweep's rate is the number of its loads
         remedy = _load_with(pacing, str(usual) if is_usual else rate)
         return together([remedy, _load_with("burstiness", value)]) if value == "constant" else remedy
+    return ""
+
+
+def _of_server(key: str, value: str) -> str:
+    """Return the remedy for an option that only a running server has; empty for others."""
+    servers = list(_default().get("endpoints") or ())
+    if key == "header" and not servers:
+        return "leave it out: headers go to a server, which endpoints names: docs/serving.md"
+    if not servers:
+        return ""
+    if key in ("num_warmups", "warmup"):
+        return "leave it out: --config warmup_iterations=1 leaves a whole pass of each load out of the numbers"
+    if key == "header" and value == "VALUE":  # a secret
+        return "export the header's value, and name it: endpoints: {NAME: {headers: {Authorization: '${VARIABLE}'}}}"
+    if key == "header":
+        name, _, text = value.partition(":" if ":" in value else "=")
+        return f"write --config {entries_of({'endpoints': {servers[0]: {'headers': {name: text.strip()}}}})}"
+    if key in {*Endpoint.model_fields} - {"url"}:
+        return f"write --config {entries_of({'endpoints': {servers[0]: {key: value}}})}"
     return ""
 
 
@@ -442,10 +479,17 @@ def of_option(option: str, word: str, words: Sequence[str]) -> str:
         return _engine_arg(meant, value, is_off=key.startswith("no_"))
     if meant in Config.model_fields:
         return f"write --config {shlex.quote(f'{meant}={_as_typed(meant, word, words)}')}"
+    if key in _MODELS and value != "VALUE":
+        return f"name a folder or OWNER/NAME in place of {value}: --model OWNER/NAME"
+    return _below(meant, value, is_off=key.startswith("no_"))
+
+
+def _below(meant: str, value: str, *, is_off: bool) -> str:
+    """Return the remedy for what is a key below one at the top, or an argument of the engine that is installed here."""
     paths = [key.path.split(".") for key in keys_of(Config) if key.path.endswith(f".{meant}") and "[" not in key.path]
     paths = [path for path in paths if not {*NAMED, "baseline"} & {*path}]
     if not paths and meant in _arguments_here():
-        return _engine_arg(meant, value, is_off=key.startswith("no_"))
+        return _engine_arg(meant, value, is_off=is_off)
     if len(paths) == 1 and meant not in WorkloadSettings.model_fields:
         (top, *inner) = paths[0]
         nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)

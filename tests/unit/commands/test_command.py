@@ -111,8 +111,11 @@ def test_the_load_of_another_programs_command_is_kept(tmp_path: Path, monkeypatc
     [
         ("slo", "slo.ttft_ms: number above 0"),
         ("num-prompts", "workload_settings.<name>.prompts: whole number from 1"),
-        ("tensor-parallel-size", "An argument of vLLM's: --config 'engine_args={tensor_parallel_size: VALUE}'"),
+        ("tensor-parallel-size", "an argument of vLLM's: --config 'engine_args={tensor_parallel_size: VALUE}'"),
         ("token", "Tokens generated for each sequence"),
+        ("parallel", "engine_args.tensor_parallel_size"),
+        ("quantization", "quants: list of text"),
+        ("limit", "slo.ttft_ms"),
     ],
 )
 def test_keys_are_told_by_any_of_their_names(word: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
