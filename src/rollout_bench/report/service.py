@@ -106,7 +106,8 @@ def next_rates(rows: Sequence[Row], slo: Slo) -> tuple[str, dict[str, Any]]:
     iterations = max((rates.iterations[place] for place in rates.undecided), default=0)
     measuring = rated[0].used[0].record.spec.measuring
     passes = (iterations or measuring.iterations) + measuring.warmup_iterations
-    is_full = any(row.values["completed_requests_per_s"] < FAR * _asked_rate(row) for row in rated)
+    long = [row for row in rated if not _is_short(row)]
+    is_full = any(row.values["completed_requests_per_s"] < FAR * _asked_rate(row) for row in long)
     answered = rates.most if is_full or "falls behind" in rates.kept_up else math.inf
     pass_s = sum(count / min(rate, answered) for rate, count in loads.items())
     time = f"about {duration(passes * len(rated[0].used) * pass_s)}"
