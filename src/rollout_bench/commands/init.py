@@ -11,16 +11,18 @@ from pathlib import Path
 import yaml
 
 from rollout_bench.commands.trainers import trl_text, verl_text
+from rollout_bench.contracts.fields import name_made_of
 from rollout_bench.contracts.load import Places
 from rollout_bench.core.errors import MeasuringFailed, UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.core.places import CONFIG, CONFIGS, home
-from rollout_bench.core.yaml_files import read_text
+from rollout_bench.core.yaml_files import flow, read_text
 from rollout_bench.llmd.loads import mode_of_harness
 from rollout_bench.measure.reachable import problems_of
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.meant import hub_name
 from rollout_bench.trainers.launch_scripts import is_script
 from rollout_bench.trainers.shell import with_values
 from rollout_bench.trainers.shell_words import commands
@@ -38,6 +40,7 @@ _OPTIONS = ("--base-url", "--endpoint", "--model", "--server", "--target", "--ur
 _KINDS = """\
 kinds:
   demo                          a small model that is built here (default)
+  model PLACE [QUANT ...]       a folder, or OWNER/NAME of the hub, in these quantizations (default: bf16)
   endpoint URL [MODEL]          a server that is up
   verl FILE [KEY=VALUE ...]     verl's settings: a launch script, a YAML or words
   trl FILE [KEY=VALUE ...]      TRL's; both take the options of `rollout-bench from-verl` and `from-trl`
@@ -46,6 +49,7 @@ kinds:
                                 demo's model or a server (default: inference-perf/sanity_random)
 
 examples:
+  rollout-bench init --from model Qwen/Qwen3-8B bf16 fp8
   rollout-bench init --from endpoint http://127.0.0.1:8000/v1
   rollout-bench init --from verl run_grpo.sh trainer.n_gpus_per_node=8
 
@@ -116,7 +120,8 @@ def _check_kind_given(argv: Sequence[str]) -> None:
     known = (*SOURCES, "example", *_SERVERS)
     words = [word.rpartition("=")[2] for word in argv if word not in options or "=" in word]
     words = [word.lstrip("-") if word.lstrip("-") in known else word for word in words]
-    is_source = bool(words) and (words[0] in known or bool(_URL.match(words[0]) or _SCRIPT.search(words[0])))
+    is_place = bool(words) and any((_URL.match(words[0]), _SCRIPT.search(words[0]), hub_name(words[0])))
+    is_source = is_place or (bool(words) and words[0] in known)
     if "--from" not in argv and (options or is_source):
         remedy = f"write --from {shlex.join(words)}" if words and words[0] in (*SOURCES, "example") else _meant(words)
         raise UserError("rollout-bench init: the source stands after --from", remedy)
@@ -173,6 +178,8 @@ def _meant(source: Sequence[str]) -> str:
         return f"say whose it is: --from verl {shlex.quote(files[0])}, or --from trl {shlex.quote(files[0])}"
     if source[0] in _SERVERS:
         return _A_SERVER
+    if hub_name(source[0]):
+        return f"write {_from('model', *source)}"
     return did_you_mean(source[0], [*SOURCES, "example"])
 
 
@@ -201,6 +208,32 @@ def _write_example(words: Sequence[str]) -> int:
 def _demo(words: Sequence[str]) -> str:
     _expected_words(words)
     return (home() / CONFIGS / CONFIG).read_text()
+
+
+def _model(words: Sequence[str]) -> str:
+    """Return a config of one engine's part of a training step, for the user's model."""
+    if not words:
+        raise UserError("--from model: needs a folder or OWNER/NAME", "write --from model OWNER/NAME bf16 fp8")
+    place, *quants = words
+    path = hub_name(place)
+    name = name_made_of(path or place)
+    if not (path or Path(place).is_dir()) or not name:
+        raise UserError(f"--from model {place}: is no folder, and no OWNER/NAME of the hub", "correct it")
+    weights = f"hub:{path}" if path and not Path(place).is_dir() else place
+    load = {"prompts": 32, "samples_per_prompt": 8, "prompt_tokens": 512, "output_tokens": 256}
+    content = {
+        "models": [name],
+        "quants": quants or ["bf16"],
+        "workloads": ["step"],
+        "launches": 3,
+        "model_settings": {name: {"weights": {"bf16": weights}}},
+        "workload_settings": {"step": load},
+    }
+    comment = (
+        "# One engine's part of a training step: prompts x samples, and the tokens of each. Write your own numbers; a\n"
+        "# quantization with a checkpoint of its own needs its place in weights, too: `rollout-bench keys weights`.\n"
+    )
+    return comment + "".join(f"{key}: {flow(value)}\n" for key, value in content.items())
 
 
 def _llmd(words: Sequence[str]) -> str:
@@ -268,6 +301,7 @@ def _expected_words(words: Sequence[str], *names: str) -> Sequence[str]:
 
 SOURCES: dict[str, Callable[[Sequence[str]], str]] = {
     "demo": _demo,
+    "model": _model,
     "verl": verl_text,
     "trl": trl_text,
     "llm-d": _llmd,

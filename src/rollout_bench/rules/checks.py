@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, get_args, get_origin
+from typing import NoReturn, get_origin
 
 import yaml
 
@@ -45,6 +45,7 @@ from rollout_bench.rules.remedies import (
     of_target,
     selecting,
     spaced,
+    takes_list,
     together,
     value_after,
     values,
@@ -157,13 +158,8 @@ def _unbracketed(begin: str, entries: Sequence[str]) -> str:
     key, _, first = begin.partition("=")
     after = itertools.takewhile(lambda entry: "=" not in entry, entries[[*entries].index(begin) + 1 :])
     several = [one for entry in (first, *after) for one in entry.split(",") if one]
-    is_list = _takes_list(key) and len(several) > 1 and not first.startswith("[")
+    is_list = takes_list(key) and len(several) > 1 and not first.startswith("[")
     return f"{key}=[{', '.join(several)}]" if is_list else ""
-
-
-def _takes_list(key: str) -> bool:
-    field = Config.model_fields.get(key)
-    return field is not None and any(get_origin(one) is list for one in (field.annotation, *get_args(field.annotation)))
 
 
 def _check_files(words: Sequence[str]) -> None:
@@ -302,16 +298,10 @@ def _check_separators(key: str, text: str) -> None:
         return
     meant = re.sub(r"\[([\w.-]+(?: +[\w.-]+)+)\]", lambda found: f"[{', '.join(found[1].split())}]", text)
     meant = re.sub(r"([{,] *\w+)=(?=[\w\[{.-])", r"\1: ", meant)
-    if _takes_list(key) and re.fullmatch(r"\{[\w, .-]+\}", meant):
-        meant = f"[{meant[1:-1]}]"
+    problem = "has = in place of a colon" if "=" in text else "a list has commas"
+    if takes_list(key) and re.fullmatch(r"\{[\w, .-]+\}", meant):
+        meant, problem = f"[{meant[1:-1]}]", "is no list"
     if meant != text and isinstance(value_of(meant), dict | list):
-        problem = (
-            "has = in place of a colon"
-            if "=" in text
-            else "is no list"
-            if "{" in text[:1] and meant[0] == "["
-            else "a list has commas"
-        )
         raise UserError(f"--config {key}={text}: {problem}", f"write --config {shlex.quote(f'{key}={meant}')}")
 
 

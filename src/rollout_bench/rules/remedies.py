@@ -532,16 +532,20 @@ def _address(key: str, value: str, words: Sequence[str]) -> str:
     return api_meant(value if "://" in value else f"http://{value}") if is_address else ""
 
 
+def takes_list(key: str) -> bool:
+    """Return whether the config has a `key` that takes a list."""
+    field = Config.model_fields.get(key)
+    return field is not None and any(get_origin(one) is list for one in (field.annotation, *get_args(field.annotation)))
+
+
 def _as_typed(key: str, word: str, words: Sequence[str]) -> str:
     """Return the value after the option `word` as the config's `key` takes it: a list in brackets."""
     value = value_after(word, words)
-    annotation = Config.model_fields[key].annotation
-    is_list = any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
     if value.startswith("[") and "]" not in value and word in words:
         after = words[words.index(word) + 1 :]
         ends = next((place for place, other in enumerate(after, 1) if "]" in other), len(after))
         return " ".join(after[:ends])
-    if not is_list or value in ("VALUE", AUTO) or value.startswith("["):
+    if not takes_list(key) or value in ("VALUE", AUTO) or value.startswith("["):
         return value
     more = [] if "=" in word else words[words.index(word) + 2 :]
     return f"[{', '.join([value, *itertools.takewhile(lambda other: not other.startswith('-'), more)])}]"

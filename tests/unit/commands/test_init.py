@@ -38,9 +38,25 @@ def test_a_trainers_settings_are_read_with_the_options_of_its_command(
     assert "--one-engine" in (tmp_path / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize(("place", "weights"), [("Qwen/Qwen3-8B", "hub:Qwen/Qwen3-8B"), ("./mine", "./mine")])
+def test_a_model_is_measured_in_the_quantizations_that_are_named(
+    place: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert init.main(["--from", "model", place, "bf16", "fp8"]) == 0
+    config = read_config(yaml.safe_load((tmp_path / "config.yaml").read_text()))
+    assert config.quants == ["bf16", "fp8"]
+    ((name, settings),) = config.model_settings.items()
+    assert (config.models, settings.weights) == ([name], {"bf16": weights})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--from", "model"], "write --from model OWNER/NAME bf16 fp8"),
+        (["--from", "model", "none"], "is no folder, and no OWNER/NAME of the hub"),
+        (["--from", "Qwen/Qwen3-8B", "fp8"], "write --from model Qwen/Qwen3-8B fp8"),
         (["--form", "verl"], "did you mean --from?"),
         (["--force"], "nothing is overwritten\n  -> leave it out, and move config.yaml away"),
         (["verl.yaml"], "say whose it is: --from verl verl.yaml, or --from trl verl.yaml"),

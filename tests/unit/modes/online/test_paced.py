@@ -167,7 +167,7 @@ def test_a_sender_that_is_stopped_is_not_called_busy(send: Send):
 @pytest.mark.parametrize(("ran_s", "code"), [(0.002, "seen_late"), (0.03, "generator_bound")])
 def test_a_sender_that_runs_while_it_is_late_is_busy(send: Send, ran_s: float, code: str):
     looks = [paced.Look(0.1 * number, 0.03, ran_s) for number in range(1, 10)]
-    outcomes = [_outcome(sent_s=0.1 * number, pieces_s=[0.1 * number - 0.001]) for number in range(1, 10)]
+    outcomes = [_outcome(sent_s=0.1 * number - 0.05, pieces_s=[0.1 * number - 0.001]) for number in range(1, 10)]
     done = send(2, None, tokens=1)
     late = ClientUse(cpu_share=0.1, **paced.seen_late(looks, outcomes))
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0), done, rows_of(asked(2), done, 0))
