@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -280,6 +281,12 @@ def _scenario(path: Path) -> dict[str, str]:
     return {name: value for name, _, value in assigned}
 
 
+def _trainer(kind: str, convert: Callable[[Sequence[str]], str], words: Sequence[str]) -> str:
+    if not words:
+        raise UserError(f"--from {kind}: needs a launch script, a YAML or words", f"write --from {kind} training.yaml")
+    return convert(words)
+
+
 def _endpoint(words: Sequence[str]) -> str:
     if not words:
         raise UserError("--from endpoint: needs the URL of a server that is up", _A_SERVER)
@@ -302,8 +309,8 @@ def _expected_words(words: Sequence[str], *names: str) -> Sequence[str]:
 SOURCES: dict[str, Callable[[Sequence[str]], str]] = {
     "demo": _demo,
     "model": _model,
-    "verl": verl_text,
-    "trl": trl_text,
+    "verl": partial(_trainer, "verl", verl_text),
+    "trl": partial(_trainer, "trl", trl_text),
     "llm-d": _llmd,
     "endpoint": _endpoint,
 }

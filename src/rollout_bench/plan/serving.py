@@ -119,14 +119,21 @@ class OnlineLoad(Traffic):
         """Number of loads in each key that is a list."""
         return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
+    @property
+    def _one_for_all(self) -> str:
+        """A number of requests for all loads, in words; empty if there is no list of them."""
+        known = [count for count in self.requests if count] if isinstance(self.requests, list) else []
+        return f" (requests: {max(known)})" if known else ""
+
     @model_validator(mode="after")
     def _check_loads(self) -> "OnlineLoad":
         lengths = " and ".join(f"{length} of {key}" for key, length in self._load_counts.items())
         if len(set(self._load_counts.values())) > 1:  # before the points, which need equal lengths
-            remedy = "write equally many values of each, or one value for all loads"
+            remedy = f"write equally many values of each, or one value for all loads{self._one_for_all}"
             raise ValueError(f"has lists of different lengths, {lengths}: {remedy}")
         if [*self._load_counts] == ["requests"] and len({point.requests for point in self.points}) > 1:
-            raise ValueError("requests is a list, and one load is asked for: write one number, or as many request_rate")
+            remedy = f"write one number{self._one_for_all}, or as many request_rate"
+            raise ValueError(f"requests is a list, and one load is asked for: {remedy}")
         if self.burstiness != 1.0 and not any(isinstance(point.request_rate, float) for point in self.points):
             raise ValueError("burstiness needs a request_rate: set request_rate, or leave burstiness out")
         timed = [point for point in self.points if point.duration_s is not None]

@@ -54,6 +54,7 @@ def test_a_model_is_measured_in_the_quantizations_that_are_named(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--from", "verl"], "write --from verl training.yaml"),
         (["--from", "model"], "write --from model OWNER/NAME bf16 fp8"),
         (["--from", "model", "none"], "is no folder, and no OWNER/NAME of the hub"),
         (["--from", "Qwen/Qwen3-8B", "fp8"], "write --from model Qwen/Qwen3-8B fp8"),
