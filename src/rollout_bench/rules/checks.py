@@ -119,9 +119,15 @@ def check_words(words: Sequence[str]) -> None:
         files = ["--configfile", *map(str, given.configfile)] if given.configfile else []
         dry = [word for word in words if word in ("-n", "--dry-run")]
         before = [*dry, *(word for word in others if word.startswith("results/")), *files]
-        entries = [one for one in (*given.config, *filter(is_value, others)) if f" {one}:" not in error.problem]
+        entries = [one for one in (*given.config, *filter(is_value, others)) if not _is_told(one, error.problem)]
         remedy = with_rest(error.remedy, words, entries, before)
         raise UserError(error.problem, remedy, error.status) from None
+
+
+def _is_told(entry: str, problem: str) -> bool:
+    """Return whether a problem is that of an entry, or of several with its path of keys."""
+    name = entry.partition("=")[0]
+    return f" {entry}:" in problem or ("." in name and f" {name}=" in problem)
 
 
 def _check_words(words: Sequence[str], given: argparse.Namespace, others: Sequence[str]) -> None:
@@ -190,7 +196,7 @@ def _check_shell(entries: Sequence[str]) -> None:
     if typed_text := _in_braces(values):
         raise UserError(
             f"--config {twice}={{...}}: the shell makes several words of braces that are not quoted",
-            f"write --config {shlex.quote(f'{twice}={typed_text}')}",
+            of_path(twice.split("."), typed_text, entries),
         )
     raise UserError(f"--config {twice}: stands twice, and Snakemake takes the last only", "write it once")
 
@@ -308,7 +314,12 @@ def _check_separators(key: str, text: str) -> None:
 def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> None:
     """Refuse the `entry` of `entries` whose name is none of a key, or that has a key below it and no braces."""
     if name.partition(".")[0] not in Config.model_fields and (remedy := of_target(entry)):
-        raise UserError(f"--config {entry}: {name!r} is no key", together([remedy, *map(of_target, entries)]))
+        others = [
+            one for one in entries if "=" in one and one.partition("=")[0].partition(".")[0] not in Config.model_fields
+        ]
+        lost = [one for one in others if not of_target(one)]
+        more = f", and no key has {', '.join(lost)}" if lost else ""
+        raise UserError(f"--config {entry}: {name!r} is no key{more}", together([remedy, *map(of_target, entries)]))
     field = Config.model_fields.get(name)
     if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
         meant = shlex.quote(f"{name}={flow({inner[1]: values(inner[2])})}")

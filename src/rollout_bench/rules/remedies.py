@@ -143,7 +143,10 @@ def of_path(path: Sequence[str], value: str, entries: Sequence[str]) -> str:
     What the user names by it is selected, too.
     """
     top, *below = path
-    nested: Any = value_of(spaced(value)) if value.startswith(("{", "[")) else typed(value)
+    nested: Any = typed(value)
+    if value.startswith(("{", "[")):
+        with suppress(yaml.YAMLError):
+            nested = yaml.safe_load(spaced(value))
     for part in reversed(below):
         nested = {part: nested}
     config = {top: nested}
@@ -182,7 +185,11 @@ def _load_with(key: str, value: str) -> str:
     load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(given)}
     if key in ("prompt_tokens", "output_tokens"):
         load |= _longer(settings, load)
-    mode = " 'modes=[online]'" if is_online and not config.get("endpoints") and "online" not in config["modes"] else ""
+    mode = (
+        " 'modes=[online]'"
+        if is_online and not config.get("endpoints") and "online" not in (config.get("modes") or ())
+        else ""
+    )
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
 
 
@@ -277,12 +284,18 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
     found.sort(key=lambda given: -sum(entry.count(":") for entry in given))
     try:
         for key, _, text in (entry.partition("=") for given in ([*kept], *found) for entry in given):
-            merged = laid_over(merged, {key: yaml.safe_load(text)})
+            value = yaml.safe_load(text)
+            is_bare = takes_list(key) and isinstance(value, str) and value != AUTO
+            merged = laid_over(merged, {key: value.split(",") if is_bare else value})
     except yaml.YAMLError:  # of another entry
         return remedies[0]
     asks_rate = any("request_rate" in one and "duration_s" not in one for one in remedies)
     for settings in (merged.get("workload_settings") or {}).values():
-        if isinstance(online := settings.get("online"), dict) and online.get("duration_s") is not None:
+        if (
+            isinstance(settings, Mapping)
+            and isinstance(online := settings.get("online"), dict)
+            and online.get("duration_s") is not None
+        ):
             online["requests"] = None  # which its duration decides
             if "concurrency" in online and not asks_rate:
                 online.pop("request_rate", None)  # which only a duration alone needs
@@ -463,7 +476,7 @@ def of_option(option: str, word: str, words: Sequence[str]) -> str:
     if selected := _selected(key, value, words):
         return selected
     if "slo" in (key, meant):
-        limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join(words)))
+        limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join([word, *words])))
         return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
     if meant == "lora" and not value.startswith("{"):
         ranks = (value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)

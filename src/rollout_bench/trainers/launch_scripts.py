@@ -345,6 +345,8 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
     text = read_text(script, "shell script", "give the script that starts the training")
     found = commands(text)
     for command in found:
+        if any(word.text == "xargs" for word in command.words) and any(_names(command, start) for start in starts):
+            raise UserError(f"{script}: {command.place}: xargs adds words, which only the shell knows", _WRITTEN_OUT)
         if command.words[-1].text in (" ", "\t"):
             problem = (
                 f"{script}: {command.place}: its command ends in a blank after a backslash, and the next line is none"

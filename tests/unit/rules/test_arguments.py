@@ -547,6 +547,22 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--header", "X=1"], "there is no such option", "leave it out: headers go to a server"),
         (["--num-prompts", "1,000"], "there is no such option", "{demo: {prompts: 1000}}"),
         (["-r"], "-r: there is no such option", "`rollout-bench keys` lists"),
+        (
+            ["--config", "workload_settings.demo=prompts:64", "workload_settings.demo=output_tokens:8"],
+            "the shell makes several words of braces",
+            "write --config 'workload_settings={demo: {prompts: 64, output_tokens: 8}}'",
+        ),
+        (
+            ["--config", "engine_args.max_num_seqs=8", "quants=bf16,fp8", "modes=online"],
+            "is no key",
+            "write --config 'quants=[bf16, fp8]' 'modes=[online]' 'engine_args={max_num_seqs: 8}'",
+        ),
+        (["--config", "goodput=ttft:200"], "is no key", "write --config 'slo={ttft_ms: 200}'"),
+        (
+            ["--config", "max_completion_length=8", "per_device_train_batch_size=4"],
+            "and no key has per_device_train_batch_size=4",
+            "{demo: {output_tokens: 8}}",
+        ),
         (["-tp=2"], "-tp=2: there is no such option", "write --config 'engine_args={tensor_parallel_size: 2}'"),
         (
             ["--port", "8000", "--max-num-seqs", "4"],
@@ -682,6 +698,13 @@ def test_an_address_goes_to_the_server_that_the_config_has(folder: Path, words: 
         check_words(words.split())
     name = next(iter(load(folder / "config.yaml")["endpoints"]))
     assert raised.value.remedy == f"write --config 'endpoints={{{name}: {{url: \"http://h:1/v1\"}}}}'"
+
+
+def test_a_config_without_modes_gets_them(folder: Path) -> None:
+    (folder / "config.yaml").write_text("models: [m]\nworkloads: [step]\nworkload_settings: {step: {prompts: 4}}\n")
+    with pytest.raises(UserError) as raised:
+        check_words(["--max-concurrency", "16"])
+    assert raised.value.remedy.endswith("'modes=[online]'")
 
 
 def test_a_header_goes_to_the_server_that_the_config_has(folder: Path) -> None:

@@ -498,6 +498,12 @@ def test_a_sourced_file_beside_the_script_is_read(verls: Made, tmp_path: Path):
     assert load["engine_args"]["tensor_parallel_size"] == 4
 
 
+def test_words_that_xargs_adds_are_unknown(verls: Made, tmp_path: Path) -> None:
+    written(tmp_path, grpo_sh=GRPO_OF_VERL.replace("$TP", "2").replace("python3 -m", "echo n=4 | xargs python3 -m"))
+    with refused("line 3: xargs adds words", "write the words of this command out"):
+        verls.call("grpo.sh")
+
+
 def test_a_blank_after_a_backslash_is_told(verls: Made, tmp_path: Path) -> None:
     written(tmp_path, grpo_sh=GRPO_OF_VERL.replace("$TP", "2").replace("=512 \\\n", "=512 \\ \n"))
     with refused("ends in a blank after a backslash", "take the blank"):
