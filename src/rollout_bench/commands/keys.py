@@ -35,13 +35,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _at_the_top() -> list[str]:
     keys = config_keys()
-    width = max(len(key.path) for key in keys if "." not in key.path)
+    top = [key for key in keys if "." not in key.path]
+    width = max(len(key.path) for key in top)
     lines = []
-    for key in keys:
+    for key in top:
         below = [other.path.split(".")[1] for other in keys if other.path.startswith(f"{key.path}.")]
         meaning = key.meaning or f"has {', '.join(dict.fromkeys(below))}"
         line = f"{key.path:<{width}}  {meaning}"
-        lines += [] if "." in key.path else [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4].rstrip()} ..."]
+        lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4].rstrip()} ...")
     return [*lines, "", "rollout-bench keys WORD: all that it says, also of keys below; rollout-bench keys online"]
 
 

@@ -70,12 +70,19 @@ _LONG = re.compile(r"-[A-Za-z]\w[\w-]+(=.*)?")
 def _check_target(word: str, words: Sequence[str]) -> None:
     if remedy := of_target(word):
         kind = "a value of the config" if is_value(word.lstrip("+")) else "a value"
-        lost = [other for other in words if "=" in other and not other.startswith("-") and not of_target(other)]
-        more = f", and no key has {', '.join(lost)}" if lost else ""
-        raise UserError(f"{word}: is {kind}, not a target{more}", together([remedy, *map(of_target, words)]))
+        values = [other for other in words if "=" in other and not other.startswith("-")]
+        raise UserError(
+            f"{word}: is {kind}, not a target{_without_key(values)}", together([remedy, *map(of_target, words)])
+        )
     if word.endswith((".yaml", ".yml")) and not word.startswith("results/"):
         config_file(word)
         raise UserError(f"{word}: is no target", f"write --configfile {shlex.quote(word)}")
+
+
+def _without_key(values: Sequence[str]) -> str:
+    """Return in words which of `values`, as NAME=VALUE, no key has; empty if each has one."""
+    lost = [value for value in values if not of_target(value)]
+    return f", and no key has {', '.join(lost)}" if lost else ""
 
 
 def _check_made(target: str, words: Sequence[str]) -> None:
@@ -317,9 +324,8 @@ def _check_name(name: str, text: str, entries: Sequence[str], entry: str) -> Non
         others = [
             one for one in entries if "=" in one and one.partition("=")[0].partition(".")[0] not in Config.model_fields
         ]
-        lost = [one for one in others if not of_target(one)]
-        more = f", and no key has {', '.join(lost)}" if lost else ""
-        raise UserError(f"--config {entry}: {name!r} is no key{more}", together([remedy, *map(of_target, entries)]))
+        problem = f"--config {entry}: {name!r} is no key{_without_key(others)}"
+        raise UserError(problem, together([remedy, *map(of_target, entries)]))
     field = Config.model_fields.get(name)
     if field and get_origin(field.annotation) is dict and (inner := re.fullmatch(r"([\w.]+)=([^=]+)", text)):
         meant = shlex.quote(f"{name}={flow({inner[1]: values(inner[2])})}")

@@ -403,11 +403,7 @@ class _Script:
 
     def _follow(self, command: Command, filled: list[Word], runs: bool | None) -> bool:
         """Follow what a command changes; return whether its words are commands that are followed in its place."""
-        is_clear = bool(runs) and not (
-            command.is_inside
-            or re.search(r"(?<!\|)\|\n*$", command.before)
-            or (command.after[:1] in ("|", "&") and command.after[:2] not in ("||", "&&"))
-        )
+        is_clear = bool(runs) and not (command.is_inside or command.reads_pipe or command.ends_apart)
         own = _program(filled)
         program = own[0].text if own else ""
         changed = _changes(filled)
@@ -544,7 +540,7 @@ class _Script:
 
     def _outcome(self, command: Command, filled: Sequence[Word], is_negated: bool) -> bool | None:
         """Return whether a command succeeds, or fails if it is negated; None: unknown."""
-        if re.search(r"(?<!\|)\|\n*$", command.before) or not filled:  # a pipe may fail elsewhere
+        if command.reads_pipe or not filled:  # a pipe may fail elsewhere
             return None
         outcome = self._success(command, filled)
         return None if outcome is None else outcome != is_negated

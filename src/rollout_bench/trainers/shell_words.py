@@ -118,6 +118,16 @@ class Command:
     writes: tuple[Word, ...] = ()
 
     @property
+    def reads_pipe(self) -> bool:
+        """Whether a pipe leads to it."""
+        return re.search(r"(?<!\|)\|\n*$", self.before) is not None
+
+    @property
+    def ends_apart(self) -> bool:
+        """Whether what follows puts it, or the block that it ends, into a pipe or into the background."""
+        return self.after[:1] in ("|", "&") and self.after[:2] not in ("||", "&&")
+
+    @property
     def text(self) -> str:
         """The command as it is written, without quotes and secrets, in `LONGEST` characters or less."""
         text = " ".join(" ".join(word.text for word in self.words).split())
@@ -184,17 +194,11 @@ def _apart(made: Sequence[Command]) -> set[int]:
         opened += [place] * sum(word in OPENING for word in words)
         if words and words[0] in CLOSING and opened:
             first = opened.pop()
-            is_piped = re.search(r"(?<!\|)\|\n*$", made[first].before) or _ends_apart(command.after)
-            apart |= {*range(first, place + 1)} if is_piped else set()
+            apart |= {*range(first, place + 1)} if made[first].reads_pipe or command.ends_apart else set()
             begins = min(begins, first)
         elif command.after[:1] == "&" and command.after[:2] != "&&":
             apart |= {*range(begins, place + 1)}
     return apart
-
-
-def _ends_apart(after: str) -> bool:
-    """Return whether what follows a block puts it into a pipe or into the background."""
-    return after[:1] in ("|", "&") and after[:2] not in ("||", "&&")
 
 
 def _written(redirection: str) -> list[Word]:

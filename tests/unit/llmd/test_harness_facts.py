@@ -16,7 +16,7 @@ import pytest
 import yaml
 from planned import planned
 from scipy import stats
-from stub_server import Stub, prompt_of, running_stub
+from stub_server import Stub, prompt_of
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
@@ -55,12 +55,6 @@ SOME = 3
 
 LEFT_TO_THE_SERVER = ("temperature", "top_p", "top_k")
 """Fields that a harness may leave out, which the plan then says."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with running_stub() as stub:
-        yield stub
 
 
 def table(harness: str) -> Iterator[dict[str, Any]]:

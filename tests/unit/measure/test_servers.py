@@ -184,12 +184,6 @@ def check(kind: str, outcome: RequestOutcome) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with running_stub() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
 def another() -> Iterator[Stub]:
     with running_stub() as stub:
         yield stub

@@ -1,13 +1,12 @@
 """Conversations behind a server: what each turn sends, when it does, and what ends one."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from planned import planned
 from samples.online import make_online_spec
-from stub_server import Stub, running_stub
+from stub_server import Stub
 
 from rollout_bench.contracts.load import Turns
 from rollout_bench.contracts.record import SequenceRow
@@ -20,12 +19,6 @@ from rollout_bench.workloads.requests import Request, Turn
 
 THINKS_S = 0.2
 IDS = {"return_token_ids": True}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with running_stub() as stub:
-        yield stub
 
 
 @pytest.fixture

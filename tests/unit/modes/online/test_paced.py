@@ -34,12 +34,6 @@ def asked(count: int, tokens: int = 4) -> list[Request]:
 PACE = {"ttft_ms": 40, "itl_ms": 20}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with running_stub() as stub:
-        yield stub
-
-
 @pytest.fixture
 def stub(server: Stub) -> Stub:
     server.become(**PACE)
