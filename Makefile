@@ -18,8 +18,8 @@ setup: ## make .venv: workflow, analysis and CPU engine, as pinned
 demo: setup ## measure the default config on this machine's CPU, print the answer
 	@$(IN_VENV) rollout-bench demo
 
-# Three on two cores, since engines and clusters often wait, and each file in one process.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+# Four on two cores, since engines and clusters often wait, and each file in one process.
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit tests/repository

@@ -55,7 +55,7 @@ def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
 @pytest.mark.parametrize(
     ("arguments", "problem", "remedy"),
     [
-        (["--config", "quants=[w8a9]"], "quant 'w8a9' is not defined", "did you mean 'w8a8'?"),
+        (["--config", "quants=[w8a9]"], "quant 'w8a9' is not defined", "write --config 'quants=[w8a8]'"),
         (["--config", "engine={python: /nowhere}"], "/nowhere does not run", "engine.python"),
         (["--configfile", "bad.yaml"], "prompts: 'none'", "prompts takes: whole number"),
         (["models/synthetic/qwen3-00000000-bf16"], "models/synthetic/qwen3-00000000-bf16", "rollout-bench plan"),

@@ -1,12 +1,16 @@
 """Print the keys of a config: those at its top, or those that a word names, with what they take and mean."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.model_keys import Key
 from rollout_bench.core.options import Parser, completed_by
+from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.checks import OTHER_QUANTS
 from rollout_bench.plan.config_file import ENGINE_ARGS, OTHER_KEYS
+from rollout_bench.plan.quants import known_quants
 from rollout_bench.report.reference import config_keys
 
 _WIDTH = 110
@@ -57,14 +61,19 @@ def _named(word: str) -> list[str]:
     keys = config_keys()
     named = [key for key in keys if name in key.path.split(".") or key.path.startswith(f"{name}.")]
     found = named or [key for key in keys if name in key.path]
-    of_vllm = [one for one in ENGINE_ARGS if name in one]
-    if not found and of_vllm:
-        return [f"engine_args.{one}: an argument of vLLM's: --config 'engine_args={{{one}: VALUE}}'" for one in of_vllm]
-    if not found:
-        last = near_miss(name, {key.path.rpartition(".")[2] for key in keys})
+    of_vllm = [] if named else [one for one in ENGINE_ARGS if name in one]
+    arguments = [
+        f"engine_args.{one}: an argument of vLLM's: --config 'engine_args={{{one}: VALUE}}'" for one in of_vllm
+    ]
+    if name in known_quants({}) or name in OTHER_QUANTS:
+        meant = re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(name, f"'{name}'"))
+        both = (list(dict.fromkeys(["bf16", one])) for one in meant)
+        return [f"{names[-1]}: a quantization: --config 'quants={flow(names)}'" for names in both]
+    if not found and not arguments:
+        last = near_miss(name, {key.path.rpartition(".")[2] for key in keys}) or near_miss(name, OTHER_KEYS)
         remedy = f"did you mean {last}?" if last else "`rollout-bench keys` lists them; `vllm serve --help` has vLLM's"
         raise UserError(f"no key of a config has {word!r} in its name", remedy)
-    return [line for key in found for line in _told(key)]
+    return [*(line for key in found for line in _told(key)), *arguments]
 
 
 def _told(key: Key) -> list[str]:

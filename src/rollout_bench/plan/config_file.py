@@ -191,7 +191,7 @@ RESULTS_FOLDERS = ("out", "output", "output_dir", "result", "results", "results_
 _FILES = ("base", "configfile", "configfiles", "defaults", "extends", "import", "imports", "include", "includes")
 """Keys and options of other programs that name the folder of the results; keys that name more files."""
 
-_OF_TRAINERS = {
+OF_TRAINERS = {
     **dict.fromkeys(("actor_rollout_ref", "algorithm", "critic", "reward_model", "trainer"), "verl"),
     **dict.fromkeys(("model_name_or_path", "per_device_train_batch_size", "use_vllm"), "trl"),
 }
@@ -209,7 +209,7 @@ _AT_THE_TOP = {
     **dict.fromkeys(_FILES, "leave it out, and name the files in the call: --configfile FIRST.yaml SECOND.yaml"),
     **{
         key: f"a file of a trainer's: `rollout-bench from-{trainer} FILE` makes a config of it"
-        for key, trainer in _OF_TRAINERS.items()
+        for key, trainer in OF_TRAINERS.items()
     },
 }
 """Unknown keys at the top of a config -> the remedy, whatever their value."""
@@ -387,7 +387,7 @@ def as_user_error(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> Us
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
     # an unknown key explains a missing one, so it is reported first; before it, one that says what the file is
     unknown = [e for e in errors if e["type"] == "extra_forbidden"]
-    of_trainers = [e for e in unknown if e["loc"][:1] == e["loc"] and e["loc"][0] in _OF_TRAINERS]
+    of_trainers = [e for e in unknown if e["loc"][:1] == e["loc"] and e["loc"][0] in OF_TRAINERS]
     return (of_trainers or unknown or errors)[0]
 
 
@@ -516,7 +516,9 @@ def _of_sweep(place: tuple[int | str, ...], where: str, value: Any) -> tuple[str
         return f"{where}: is a mapping, but a list of values is needed", f"write {below or f'sweep: {flow(lists)}'}"
     if isinstance(value, list) and value and len(place) == 1:
         lists = {key: inner for one in value if isinstance(one, dict) for key, inner in one.items()}
-        lists |= {str(one): ["VALUE", "VALUE"] for one in value if not isinstance(one, dict)}
+        names = [str(one) for one in value if isinstance(typed(one), str)]
+        numbers = [one for one in map(typed, value) if isinstance(one, int | float)]
+        lists |= dict.fromkeys(names, numbers if numbers and len(names) == 1 else ["VALUE", "VALUE"])
         return f"{where}: is a list, but the values of each key are needed", f"write sweep: {flow(lists)}"
     return None
 
@@ -760,7 +762,7 @@ def _instead(location: tuple[int | str, ...], value: Any) -> str:
 
 def _of_others(place: tuple[int | str, ...], key: str, value: Any) -> str:
     """Return the remedy for a `key` at `place` whose nearest spelling misleads; nothing for others."""
-    if key in NOT_MEASURED or key in _OF_TRAINERS:
+    if key in NOT_MEASURED or key in OF_TRAINERS:
         return NOT_MEASURED.get(key) or _AT_THE_TOP[key]
     if place[:-1] == ("model_settings",) and key in _PLACES and isinstance(value, str):
         return f"write {_weights(value, is_on_hub=key in ('hub', 'repo'))}"
@@ -777,8 +779,7 @@ def load_in(value: Any) -> Mapping[str, Any]:
         with suppress(yaml.YAMLError):
             value = yaml.safe_load(value)
     if isinstance(value, str):
-        pairs = [pair.partition("=") for pair in re.split(r"[,; ]+", value.strip())]
-        value = {name: int(number) for name, _, number in pairs if number.isdecimal()}
+        value = {name: int(number) for name, number in re.findall(r"(\w+)[=:](\d+)(?![^,; ])", value)}
     found = value.items() if isinstance(value, Mapping) else ()
     named = {OTHER_KEYS.get(str(key), str(key)): inner for key, inner in found}
     return {key: typed(inner) for key, inner in named.items() if key in WorkloadSettings.model_fields}

@@ -12,6 +12,7 @@ from typing import NoReturn, get_origin
 
 import yaml
 
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
@@ -19,6 +20,8 @@ from rollout_bench.core.yaml_files import flow
 from rollout_bench.plan.checks import SHORT
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import (
+    OF_TRAINERS,
+    OTHER_KEYS,
     RESULTS_ELSEWHERE,
     RESULTS_FOLDERS,
     check_config_file,
@@ -27,6 +30,7 @@ from rollout_bench.plan.config_file import (
 )
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.rules.arguments import KEY, parser, value_of, with_shipped
+from rollout_bench.rules.entries import entries_of, folder_config
 from rollout_bench.rules.remedies import (
     LISTS,
     MISSPELT,
@@ -262,6 +266,9 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         raise UserError(
             f"--config {entry!r}: has spaces around =", f"write --config {shlex.quote(f'{key.strip()}={text.strip()}')}"
         )
+    if key.endswith("+") and takes_list(key[:-1]):  # as a shell adds to a variable
+        whole = [*(folder_config().get(key[:-1]) or ()), *text.strip("[]").split(",")]
+        raise UserError(f"--config {entry}: += adds nothing here", f"write --config {entries_of({key[:-1]: whole})}")
     if key.startswith("+"):  # as hydra adds keys
         raise UserError(f"--config {entry}: a key has no + here", f"write --config {shlex.quote(entry.lstrip('+'))}")
     name, value = (key[1:], text.removesuffix("}")) if key.startswith("{") else (key, text)  # the first as in a file
@@ -273,6 +280,10 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
         if remedy := of_load(top, below, value):
             raise UserError(f"--config {entry}: {key!r} is no key", remedy)
         listed = "`rollout-bench keys` lists the keys"
+        if OF_TRAINERS.get(top) == "verl":
+            listed = (
+                f"in an empty folder, `rollout-bench init --from verl {shlex.join(entries)}` makes config.yaml of them"
+            )
         remedy = of_path([top, *below], value, entries) if top in Config.model_fields else listed
         raise UserError(f"--config {entry}: {key!r} is no key", remedy)
     first, *more = re.split(rf"[;,\s]\s*(?=(?:{'|'.join(Config.model_fields)})=)", entry)
@@ -309,6 +320,10 @@ def _check_separators(key: str, text: str) -> None:
     """Refuse a list without commas, and a mapping with = in place of colons, which YAML reads as one text."""
     if not text.startswith(("{", "[")):
         return
+    content = value_of(text)
+    if isinstance(content, dict) and any(":" in name and not value for name, value in flat(content)):
+        remedy = f"write --config {shlex.quote(f'{key}={spaced(text)}')}"
+        raise UserError(f"--config {key}={text}: a space follows a colon", remedy)
     meant = re.sub(r"\[([\w.-]+(?: +[\w.-]+)+)\]", lambda found: f"[{', '.join(found[1].split())}]", text)
     meant = re.sub(r"([{,] *\w+)=(?=[\w\[{.-])", r"\1: ", meant)
     problem = "has = in place of a colon" if "=" in text else "a list has commas"
@@ -426,6 +441,10 @@ def _check_spelling(words: Sequence[str], known: Sequence[str]) -> None:
         problem = f"{option}: is a key of the config" if is_key else f"{option}: there is no such option"
         if is_guidellms(first, words):
             problem = f"--profile {value_after(first, words)}: is a profile of guidellm's"
+        names = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in remedies}
+        meant = {OTHER_KEYS.get(name, name) for name in names}
+        if "duration_s" in meant and meant & {"prompts", "requests"}:
+            raise UserError(f"{problem}; a load ends after its time or its requests", "leave one of the two out")
         options = (word for word in theirs if word.startswith("-") and not is_of_snakemake(word))
         if lost := [word.partition("=")[0] for word in options if not (word in remedies or is_part(word, words))]:
             problem += f", and no key has the value of {', '.join(lost)}"

@@ -1,8 +1,6 @@
 """Make the plan of a Snakemake call from the merged config, with all checks that come before the first launch."""
 
-import copy
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,12 +9,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rollout_bench.contracts.fields import AUTO, typed
+from rollout_bench.contracts.fields import AUTO
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.places import CONFIG, CONFIGS, name_of, python_path, shipped
 from rollout_bench.core.processor import emulates_bf16
-from rollout_bench.core.secrets import of_config, without_secrets
 from rollout_bench.measure.launch.progress import VIEW
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
@@ -38,7 +34,7 @@ from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, schedule
 from rollout_bench.rules.arguments import load
 from rollout_bench.rules.call import stopping
 from rollout_bench.rules.device_slots import check_devices
-from rollout_bench.rules.remedies import entries_of
+from rollout_bench.rules.entries import as_entry, depth, proven
 from rollout_bench.rules.rounds import wanted_launches
 
 
@@ -81,7 +77,7 @@ def _naming_source(given: Any) -> Iterator[None]:
     except UserError as error:
         place = error.problem.removeprefix("config: ")
         sources = [(name_of(file), load(file)) for file in given.configfiles] + [("--config", given.config)]
-        depths = [_depth(place, config) for _, config in sources]
+        depths = [depth(place, config) for _, config in sources]
         if place.startswith("nothing to measure") and given.configfiles:
             raise UserError(f"{sources[-2][0]}: {place}", error.remedy, error.status) from error
         if place == error.problem or not any(depths):
@@ -91,43 +87,8 @@ def _naming_source(given: Any) -> Iterator[None]:
         if "is not defined" in place and CONFIG.exists() and Path(name).parent == CONFIGS and not Path(name).exists():
             remedy = f"{name} stands on the demo's {CONFIG}, and this folder has another: do it in an empty folder"
         if name == "--config":
-            remedy = _as_entry(remedy, place, given.config)
+            remedy = proven(as_entry(remedy, place, given.config))
         raise UserError(f"{name}: {place}", remedy, error.status) from error
-
-
-def _as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
-    """Return what is typed after --config in place of a `remedy` such as `write prompts: 8` for the key at `place`."""
-    if both := re.fullmatch(r"write (models): (\[.*\]) and (model_settings): (\{.*\})", remedy):
-        meant = {both[number]: yaml.safe_load(both[number + 1]) for number in (1, 3)}
-        return f"write --config {entries_of(laid_over(typed(without_secrets(config, of_config)[0]), meant))}"
-    found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
-    keys, held = list[str](), typed(without_secrets(config, of_config)[0])
-    merged = copy.deepcopy(held)
-    while isinstance(held, Mapping):
-        key = next((one for one in held if _depth(place, {one: None})), None)
-        if key is None:
-            break
-        keys, place, held = [*keys, key], place.removeprefix(key)[1:], held[key]
-    if found is None or not keys or found[1] != keys[-1]:
-        return remedy
-    try:
-        value = typed(yaml.safe_load(found[2]))
-    except yaml.YAMLError:  # words that say more
-        return remedy
-    inner = merged
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = value
-    return f"write --config {entries_of(merged)}"
-
-
-def _depth(place: str, config: Mapping[str, Any]) -> int:
-    """Return how many keys of a place such as `engine_args.dtype: ...` a config has, from the first one on."""
-    for key, value in config.items():
-        rest = place.removeprefix(str(key))
-        if rest != place and rest[:1] in (".", ":", "[", " "):
-            return 1 + (_depth(rest[1:], value) if isinstance(value, Mapping) else 0)
-    return 0
 
 
 @stopping()

@@ -17,7 +17,6 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.model_keys import keys_of
-from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.plan.checks import OTHER_QUANTS, SHORT
@@ -31,13 +30,13 @@ from rollout_bench.plan.config_file import (
     RESULTS_ELSEWHERE,
     load_in,
     models_in,
-    read_config,
 )
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.meant import api_meant, hub_name
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint, OnlineLoad
-from rollout_bench.rules.arguments import KEY, load, value_of
+from rollout_bench.rules.arguments import KEY, value_of
+from rollout_bench.rules.entries import GIVES_VALUES, entries_of, folder_config, proven
 
 LISTS = {"--config": ("--config", "-C"), "--configfile": ("--configfile", "--configfiles")}
 """Options that take several values -> their spellings."""
@@ -111,7 +110,7 @@ def of_target(word: str) -> str:
 
 def selecting(name: str, words: Sequence[str]) -> str:
     """Return the remedy for a target among `words` that is a key, or names something to measure; empty for others."""
-    config = _default()
+    config = folder_config()
     if name in Config.model_fields:
         after = itertools.takewhile(lambda word: not word.startswith("-"), words[[*words].index(name) + 1 :])
         return f"write --config {name}={next(after, 'VALUE')}"
@@ -124,17 +123,13 @@ def selecting(name: str, words: Sequence[str]) -> str:
 
 def _beside(quant: str) -> list[str]:
     """Return a quantization after the one that it is compared with."""
-    return list(dict.fromkeys([str((_default().get("baseline") or {}).get("quant") or "bf16"), quant]))
-
-
-def _default() -> dict[str, Any]:
-    """Return the config of this folder, or the package's."""
-    return load(config_file("config.yaml"))
+    return list(dict.fromkeys([str((folder_config().get("baseline") or {}).get("quant") or "bf16"), quant]))
 
 
 def spaced(text: str) -> str:
     """Return flow YAML with the space after each colon and comma that YAML or a reader wants."""
-    return re.sub(r",(?=\S)", ", ", re.sub(r"(?<=[\w\"']):(?=[^\s/])", ": ", text))
+    key = r"(?<![\w.:/-])([A-Za-z_][\w.-]*|\"[^\"]*\"|'[^']*')"  # no part of a URL, or of hub:OWNER/NAME
+    return re.sub(r",(?=\S)", ", ", re.sub(f"{key}:(?=[^\\s/])", r"\1: ", text))
 
 
 def of_path(path: Sequence[str], value: str, entries: Sequence[str]) -> str:
@@ -151,7 +146,7 @@ def of_path(path: Sequence[str], value: str, entries: Sequence[str]) -> str:
         nested = {part: nested}
     config = {top: nested}
     if (key := NAMED.get(top)) and below and not any(entry.startswith(f"{key}=") for entry in entries):
-        selected = _default().get(key) or []
+        selected = folder_config().get(key) or []
         config |= {} if below[0] in selected or not isinstance(selected, list) else {key: [below[0]]}
     return f"write --config {entries_of(config)}"
 
@@ -170,7 +165,7 @@ def of_load(top: str, below: Sequence[str], value: str) -> str:
 
 def _load_with(key: str, value: str) -> str:
     """Return the remedy that sets `key` of a load to `value`; empty if no load has it."""
-    config = _default()
+    config = folder_config()
     name = _first_load()
     settings = (config.get("workload_settings") or {}).get(name) or {}
     online = settings.get("online")
@@ -258,14 +253,12 @@ def foreign(word: str, words: Sequence[str]) -> str:
         return of_target(f"{option[2:]}={value_after(word, words)}")
     if option in (*_FORMS, "--endpoint") and "chat" in value_after(word, words):
         return _load_with("api", "chat")
-    if option == "--host" and not (_default().get("endpoints") or _address("host", value_after(word, words), words)):
+    if option == "--host" and not (
+        _address("host", value_after(word, words), words) or folder_config().get("endpoints")
+    ):
         return _A_SERVER
     is_named = option.startswith("--") or option == "-u"
     return _OF_OTHERS.get(option) or (of_option(option, word, words) if is_named else "")
-
-
-_WRITE = re.compile(r"(.*?(?:write|did you mean|variable:) `?)--config (.*?)(`?\??)", re.DOTALL)
-"""A remedy that gives values: what stands before and after them."""
 
 
 def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
@@ -273,10 +266,10 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
 
     `kept` has entries that stand after --config already; remedies go before them.
     """
-    first = _WRITE.fullmatch(remedies[0])
+    first = GIVES_VALUES.fullmatch(remedies[0])
     if first is None:
         return remedies[0]
-    found = [shlex.split(each[2]) for one in dict.fromkeys(remedies) if (each := _WRITE.fullmatch(one))]
+    found = [shlex.split(each[2]) for one in dict.fromkeys(remedies) if (each := GIVES_VALUES.fullmatch(one))]
     if len(found) < 2 and not kept:
         return remedies[0]
     merged: dict[str, Any] = {}
@@ -304,14 +297,7 @@ def together(remedies: Sequence[str], kept: Sequence[str] = ()) -> str:
 
 def gives_values(remedy: str) -> bool:
     """Return whether a remedy gives values to write after --config."""
-    return _WRITE.fullmatch(remedy) is not None
-
-
-def entries_of(config: Mapping[str, Any]) -> str:
-    """Return the entries after --config that give `config`, as a shell takes them."""
-    texts = (f"{key}={flow(value)}" for key, value in config.items())
-    # in the shell's single quotes, double ones read best
-    return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
+    return GIVES_VALUES.fullmatch(remedy) is not None
 
 
 def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others: Sequence[str]) -> str:
@@ -319,7 +305,7 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others:
 
     `entries` stand after --config; `others` are words that stand before them.
     """
-    found = _WRITE.fullmatch(remedy)
+    found = GIVES_VALUES.fullmatch(remedy)
     given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
     kept, more = list[str](), list[str]()
     for entry in entries:
@@ -343,22 +329,9 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others:
         has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
         return f"{remedy}; type the rest in its folder" if has_more else remedy
     remedy = together([remedy, *more], kept)
-    whole = _proven(remedy)
-    return whole.replace("--config ", f"{shlex.join(others)} --config ", 1) if whole == remedy and others else whole
-
-
-def _proven(remedy: str) -> str:
-    """Return a remedy whose values this folder's config takes; for others what is wrong with them, and their remedy."""
-    found = _WRITE.fullmatch(remedy)
-    entries = shlex.split(found[2]) if found and "VALUE" not in remedy else ()
-    given = {key: value_of(text) for key, _, text in (entry.partition("=") for entry in entries)}
-    try:
-        read_config(laid_over(_default(), given), given)
-    except UserError as error:
-        place = re.match(r"config: (\w[\w.-]*): (.*)", error.problem, re.DOTALL)
-        if place and place[1].partition(".")[0] in given and place[2] != "is missing":
-            return f"its key is {place[1]}, where {place[2]}: {error.remedy}"
-    return remedy
+    whole = proven(remedy)
+    is_call = others and gives_values(whole)
+    return whole.replace("--config ", f"{shlex.join(others)} --config ", 1) if is_call else whole
 
 
 def missing_brackets(text: str) -> str:
@@ -407,7 +380,7 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
         return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
     if remedy := _of_server(key, value):
         return remedy
-    if key in _MODELS and value in (_default().get("model_settings") or ()):
+    if key in _MODELS and value in (folder_config().get("model_settings") or ()):
         return f"write --config 'models=[{value}]'"
     if key in ("environment", "env") and "=" in value:
         variable, _, text = value.partition("=")
@@ -430,7 +403,7 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
 
 def _of_server(key: str, value: str) -> str:
     """Return the remedy for an option that only a running server has; empty for others."""
-    servers = list(_default().get("endpoints") or ())
+    servers = list(folder_config().get("endpoints") or ())
     if key == "header" and not servers:
         return "leave it out: headers go to a server, which endpoints names: docs/serving.md"
     if not servers:
@@ -449,7 +422,8 @@ def _of_server(key: str, value: str) -> str:
 
 def _lengths(value: str, words: Sequence[str]) -> str:
     """Return the lengths that guidellm's --data or vllm bench's random data set has; empty for another data set."""
-    found = {str(name): str(count) for name, count in load_in(value).items()}
+    more = [word for word in words if re.fullmatch(r"\w+:\d+", word)]  # of braces that the shell took apart
+    found = {str(name): str(count) for name, count in load_in(",".join([value, *more])).items()}
     if value == "random":
         for name, side, usual in (("prompt_tokens", "input", "1024"), ("output_tokens", "output", "128")):
             given = value_after(f"--random-{side}-len", words)
@@ -466,7 +440,7 @@ def _file(value: str, words: Sequence[str]) -> str:
 
 def _first_load() -> str:
     """Return the name of the first load of this folder's config."""
-    return str(next(iter(_default().get("workloads") or ["demo"])))
+    return str(next(iter(folder_config().get("workloads") or ["demo"])))
 
 
 def of_option(option: str, word: str, words: Sequence[str]) -> str:
@@ -505,7 +479,8 @@ def _below(meant: str, value: str, *, is_off: bool) -> str:
         return _engine_arg(meant, value, is_off=is_off)
     if len(paths) == 1 and meant not in WorkloadSettings.model_fields:
         (top, *inner) = paths[0]
-        nested = "".join(f"{{{part}: " for part in inner) + value + "}" * len(inner)
+        given = spaced(value) if value.startswith("{") else value
+        nested = "".join(f"{{{part}: " for part in inner) + given + "}" * len(inner)
         return f"write --config {shlex.quote(f'{top}={nested}')}"
     return _load_with(meant, value)
 
@@ -519,7 +494,7 @@ def _arguments_here() -> Collection[str]:
 
 def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
     """Return the remedy for an argument of the engine, of which `is_off` switches a switch off."""
-    if _default().get("endpoints") and not _default().get("models"):
+    if folder_config().get("endpoints") and not folder_config().get("models"):
         return "leave it out: a server has the engine arguments that it was started with"
     is_switch = re.match("enable_|disable_|enforce_|trust_|async_", name) and value == "VALUE"
     value = str(not is_off).lower() if is_switch else value
@@ -531,7 +506,7 @@ def _engine_arg(name: str, value: str, *, is_off: bool) -> str:
 def _at_server(url: str, model: str) -> str:
     """Return the remedy that names a server and its model, which is VALUE if no option does."""
     server = {"url": url} if model == "VALUE" else {"url": url, "model": model}
-    if known := list(_default().get("endpoints") or ()):
+    if known := list(folder_config().get("endpoints") or ()):
         return f"write --config {entries_of({'endpoints': {known[0]: server}})}"
     return f"write `rollout-bench init --from endpoint {shlex.join(server.values())}`, which writes config.yaml"
 

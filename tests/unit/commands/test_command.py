@@ -116,6 +116,8 @@ def test_the_load_of_another_programs_command_is_kept(tmp_path: Path, monkeypatc
         ("parallel", "engine_args.tensor_parallel_size"),
         ("quantization", "quants: list of text"),
         ("limit", "slo.ttft_ms"),
+        ("int8", "w8a16: a quantization: --config 'quants=[bf16, w8a16]'"),
+        ("kv_cache", "engine_args.kv_cache_dtype"),
     ],
 )
 def test_keys_are_told_by_any_of_their_names(word: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,7 +227,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["--confgifile", "one.yaml"], "--confgifile: there is no such option", "did you mean '--configfile'?"),
         (["--quants", "bf16"], "--quants: is a key of the config", "write --config 'quants=[bf16]'"),
         (["--quants", "bf16", "fp8", "-n"], "--quants: is a key of the config", "--config 'quants=[bf16, fp8]'"),
-        (["--models=a"], "--models: is a key of the config", "write --config 'models=[a]'"),
+        (["--models=a"], "--models: is a key of the config", "its key is models, where model 'a' is not defined"),
         (["--lauches", "3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
         (["--lauches=3"], "--lauches: there is no such option", "did you mean `--config launches=3`?"),
         (["--model-base", "-n"], "--model-base: is a key of the config", "write -n --config model_base=VALUE"),
@@ -417,7 +417,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["-o", "out"], "-o: there is no such option", "leave it out: results lie in results/ beside config.yaml"),
         (["--json"], "--json: there is no such option", "leave it out: every run writes results/summary.json"),
         (["--nnodes", "2"], "--nnodes: there is no such option", "leave it out: an engine has all its devices on one"),
-        (["--vllm-max-model-length", "9"], "--vllm-max-model-length: there is no", "'engine_args={max_model_len: 9}'"),
+        (["--vllm-max-model-length", "999"], "there is no such option", "'engine_args={max_model_len: 999}'"),
         (["--served-model-name", "m"], "--served-model-name: there is no such option", "leave it out: of a server,"),
         (
             ["--max-seconds", "9"],
@@ -586,6 +586,26 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (["nonsense"], "nonsense: is no target", "leave it out to measure what is missing; targets: results/summary"),
         (["-p", "results/offline/a.json"], "results/offline/a.json: is no target", "leave it out"),
         (["--cores", "2", "results/"], "results/: is no target", "leave it out"),
+        (["--config", "engine_args.tp=2"], "is no key", "write --config 'engine_args={tensor_parallel_size: 2}'"),
+        (
+            ["--config", "gpu_memory_utilization=90"],
+            "is no key",
+            "where 90 is not a share of the memory: give a number",
+        ),
+        (["--config", "launches={offline:6}"], "a space follows a colon", "write --config 'launches={offline: 6}'"),
+        (["--config", "env={VLLM_X:1}"], "is no key", "write --config 'engine={environment: {VLLM_X: 1}}'"),
+        (["--config", "quants+=fp16"], "+= adds nothing", "write --config 'quants=[bf16, w8a16, w8a8, fp16]'"),
+        (["--max-seconds", "9", "--max-requests", "8"], "ends after its time or its requests", "leave one of the two"),
+        (
+            ["--config", "trainer.n_gpus_per_node=8", "actor_rollout_ref.rollout.n=8"],
+            "is no key",
+            "`rollout-bench init --from verl trainer.n_gpus_per_node=8 actor_rollout_ref.rollout.n=8` makes",
+        ),
+        (
+            ["--config", "endpoints={mine:url:http://127.0.0.1:9}", "endpoints={mine:model:x}"],
+            "the shell makes several words",
+            "write --config 'endpoints={mine: {url: \"http://127.0.0.1:9/v1\", model: x}}'",
+        ),
         (["--k"], "ambiguous option: --k could match --keep-going", "`snakemake --help`"),
     ],
 )
@@ -632,7 +652,10 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
             "--rate-type sweep --rate 10 --output-len",
             "{asked: {online: {request_rate: [1, 2, 4, 8], requests: [60, 120, 240, 480]}, output_tokens: 30}}",
         ),
-        ("--max-seconds 60 --rate", "{asked: {online: {duration_s: 60, requests: null, request_rate: 30}}}"),
+        (
+            "--max-seconds 60 --rate",
+            "{asked: {online: {duration_s: 60, requests: null, request_rate: 30}, prompts: 1800}}",
+        ),
         ("--endpoint /v1/chat/completions --rate", "{asked: {online: {request_rate: 30, requests: 480, api: chat}}}"),
         ("--concurrency 1 2", "{asked: {online: {concurrency: [1, 2, 30], requests: 480, request_rate: inf}}}"),
         ("--rate 1 --rate", "{asked: {prompts: 1800, online: {request_rate: [1, 30], requests: [60, 1800]}}}"),
@@ -646,6 +669,10 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
         ),
         (
             "--data {'prompt_tokens':9,'output_tokens':8} --max-requests",
+            "{asked: {prompt_tokens: 9, output_tokens: 8, online: {requests: 30}}}",
+        ),
+        (
+            "--data prompt_tokens:9 output_tokens:8 --max-requests",  # as a shell takes braces apart
             "{asked: {prompt_tokens: 9, output_tokens: 8, online: {requests: 30}}}",
         ),
         ("--backend openai-chat --n", "{asked: {online: {api: chat}, samples_per_prompt: 30}}"),

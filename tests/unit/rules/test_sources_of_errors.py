@@ -52,12 +52,17 @@ def test_an_error_names_what_sets_the_value(
     [
         ({"launches": "three"}, "launches=3"),
         ({"launches": "three", "quants": ["bf16"]}, "launches=3 'quants=[bf16]'"),
-        ({"models": "Qwen/Qwen3-8B"}, "'models=[Qwen/Qwen3-8B]'"),
-        (
-            {"models": ["Qwen/Qwen3-8B"]},
-            "'models=[qwen3-8b]' 'model_settings={qwen3-8b: {weights: {bf16: \"hub:Qwen/Qwen3-8B\"}}}'",
-        ),
+        *[
+            (
+                {"models": models},
+                "'models=[qwen3-8b]' 'model_settings={qwen3-8b: {weights: {bf16: \"hub:Qwen/Qwen3-8B\"}}}'",
+            )
+            for models in ("Qwen/Qwen3-8B", ["Qwen/Qwen3-8B"])
+        ],
         ({"quants": "(bf16,w8a8)"}, "'quants=[bf16, w8a8]'"),
+        ({"quants": "BF16"}, "'quants=[bf16]'"),
+        ({"engine_args": {"tp": "2"}}, "'engine_args={tensor_parallel_size: 2}'"),
+        ({"sweep": ["max_num_seqs", "64"]}, "'sweep={max_num_seqs: [64]}'"),
         (
             {"workload_settings": {"demo": {"prompts": "1e3", "samples_per_prompt": "2"}}},
             "'workload_settings={demo: {prompts: 1000, samples_per_prompt: 2}}'",

@@ -1,0 +1,127 @@
+"""Entries after --config: how they are written, what mends one, and whether the config of this folder takes them."""
+
+import copy
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from rollout_bench.contracts.fields import typed
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import laid_over
+from rollout_bench.core.places import config_file
+from rollout_bench.core.secrets import of_config, without_secrets
+from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.config_file import at_place, read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.rules.arguments import load, value_of
+
+GIVES_VALUES = re.compile(r"(.*?(?:write|did you mean|variable:) `?)--config (.*?)(`?\??)", re.DOTALL)
+"""A remedy that gives values: what stands before and after them."""
+
+
+_OPEN = re.compile(r"\b(FILE|VALUE)\b")
+"""What a user has to put in."""
+
+
+def folder_config() -> dict[str, Any]:
+    """Return the config of this folder, or the package's."""
+    return load(config_file("config.yaml"))
+
+
+def entries_of(config: Mapping[str, Any]) -> str:
+    """Return the entries after --config that give `config`, as a shell takes them."""
+    texts = (f"{key}={flow(value)}" for key, value in config.items())
+    # in the shell's single quotes, double ones read best
+    return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
+
+
+def depth(place: str, config: Mapping[str, Any]) -> int:
+    """Return how many keys of a place such as `engine_args.dtype: ...` a config has, from the first one on."""
+    return len(_keys(place, config))
+
+
+def _keys(place: str, config: Any) -> list[str]:
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        rest = place.removeprefix(str(key))
+        if rest != place and rest[:1] in (".", ":", "[", " "):
+            return [key, *_keys(rest[1:], value)]
+    return []
+
+
+def as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
+    """Return what is typed after --config in place of a `remedy`, such as `write prompts: 8` or `did you mean 'bf16'?`.
+
+    Args:
+        remedy: what to do about an error; others are returned as they are.
+        place: its problem, which begins with the dotted path of a key.
+        config: the values that stand after --config.
+    """
+    merged = copy.deepcopy(typed(without_secrets(config, of_config)[0]))
+    if both := re.fullmatch(r"write (models): (\[.*\]) and (model_settings): (\{.*\})", remedy):
+        meant = {both[number]: yaml.safe_load(both[number + 1]) for number in (1, 3)}
+        return f"write --config {entries_of(laid_over(merged, meant))}"
+    keys = _keys(place, merged)
+    found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
+    other = re.fullmatch(r"did you mean '?([^' ]+)'?\?", remedy)
+    if not keys:
+        return remedy
+    holder = at_place(merged, keys[:-1])
+    held = holder[keys[-1]]
+    if (load := re.fullmatch(r"set (\w+) to (\d+) or \w+", remedy)) and keys[0] == "workload_settings":
+        at_place(merged, keys[:2])[load[1]] = int(load[2])
+    elif found:
+        is_below = isinstance(held, dict) and place.startswith(".".join([*keys, f"{found[1]}: is missing"]))
+        if not is_below and found[1] != keys[-1]:
+            return remedy
+        try:
+            (held if is_below else holder)[found[1]] = typed(yaml.safe_load(found[2]))
+        except yaml.YAMLError:  # words that say more
+            return remedy
+    elif other and re.search(r"no such (key|engine argument)$", place):
+        renamed = {other[1] if key == keys[-1] else key: value for key, value in holder.items()}
+        holder.clear()
+        holder.update(renamed)
+    elif other and (wrong := re.search(r"'([^']+)'", place)):
+        several = held if isinstance(held, list) else [held]
+        if wrong[1] not in several:
+            return remedy
+        mended = [other[1] if one == wrong[1] else one for one in several]
+        holder[keys[-1]] = mended if isinstance(held, list) else other[1]
+    else:
+        return remedy
+    return f"write --config {entries_of(merged)}"
+
+
+def proven(remedy: str) -> str:
+    """Return a remedy whose values this folder's config takes: `remedy`, or with what else is wrong mended.
+
+    For values that nothing mends it is what is wrong with them, and its remedy.
+    """
+    for _ in range(3):  # of more mistakes the first are told
+        found = GIVES_VALUES.fullmatch(remedy)
+        entries = shlex.split(found[2]) if found and not _OPEN.search(remedy) else ()
+        given = {key: value_of(text) for key, _, text in (entry.partition("=") for entry in entries)}
+        error = _refusal(given) if given else None
+        place = re.match(r"(?:config: )?((\w[\w-]*)[\w.-]*): (.*)", error.problem, re.DOTALL) if error else None
+        if not (error and found and place and place[2] in given):
+            break
+        entry = GIVES_VALUES.fullmatch(as_entry(error.remedy, error.problem.removeprefix("config: "), given))
+        if entry is None:
+            is_open = re.search("is missing$|cannot be read", place[3])
+            return remedy if is_open else f"its key is {place[1]}, where {place[3]}: {error.remedy}"
+        remedy = f"{found[1]}--config {entry[2]}{found[3]}"
+    return remedy
+
+
+def _refusal(given: Mapping[str, Any]) -> UserError | None:
+    """Return the error that this folder's config has with the values `given`; None if there is none."""
+    try:
+        config = read_config(laid_over(folder_config(), given), given)
+        expand(config, probe_engine(config.engine.python, is_needed=False))
+    except UserError as error:
+        return error
+    return None
