@@ -152,22 +152,26 @@ def test_a_server_that_stops_answering_fails_the_launch_in_time(
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 
-def test_a_load_that_a_server_left_is_kept_and_flagged_with_what_it_lost(tmp_path: Path, stub: Any) -> None:
+def test_the_loads_before_a_server_went_away_stand_and_the_others_are_flagged(tmp_path: Path, stub: Any) -> None:
     server = stub(itl_ms=10)
+    points = [{"request_rate": 16.0, "requests": 8}, {"request_rate": 20.0}, {"request_rate": 24.0, "requests": 8}]
     spec = online_spec(
-        {"points": [{"request_rate": 8.0}]},
+        {"points": points},
         {"url": f"{server.url}/v1"},
         workload={"prompt_tokens": 16, "output_tokens": 4, "prompts": 40, "samples_per_prompt": 1},
         measuring={"warmup_iterations": 0, "iterations": 1},
     )
     launch = Launching(tmp_path / "run", spec)
     launch.wait_for("measuring")
-    while server.truth()["asked"] < 10:
+    while server.truth()["asked"] < 8 + 10:
         time.sleep(0.1)
     server.process.kill()
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    (flag,) = (flag for flag in launch.record().validity if flag.severity == "invalid")
-    assert flag.code == "server_gone"
+    record = launch.record()
+    flags = [(flag.load, flag.code) for flag in record.validity if flag.severity == "invalid"]
+    assert flags == [("20 req/s", "server_gone"), ("24 req/s", "server_gone")]
+    assert [iteration.sequences for iteration in record.iterations][::2] == [8, 0]
+    assert record.iterations[-1].requests == 1, "no whole load is sent to where nothing listens"
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,10 @@ def load_flags(measured: Sequence[Iteration], sequences: Sequence[SequenceRow]) 
     for label, iterations in grouped((it.point.label if it.point else "", it) for it in measured).items():
         counted = {iteration.index for iteration in iterations}
         rows = [row for row in sequences if row.iteration in counted]
-        flags_of[label] = [
-            *failure_flags(rows),
-            *cut_flags(rows),
-            *client_flags(iterations),
-            *sent_late_flags(rows),
-        ]
+        failed = failure_flags(rows)
+        is_gone = any(flag.code == SERVER_GONE for flag in failed)  # and nothing else says anything of its load
+        of_sender = [] if is_gone else [*cut_flags(rows), *client_flags(iterations), *sent_late_flags(rows)]
+        flags_of[label] = [*failed, *of_sender]
     whole = all(any(flag.severity == "invalid" for flag in flags) for flags in flags_of.values())
     alone = whole or len(flags_of) < 2
     return [
@@ -83,6 +81,8 @@ def _lost_in_words(rows: Sequence[SequenceRow], failed: int) -> str:
     refused = sum(bool(REFUSED.search(error)) for error in lost)
     if len(lost) < LOST_SHARE * (failed if refused else len(rows)):
         return ""
+    if refused == len(rows):
+        return "Nothing listened any more when the load began."
     how = f"to {refused} nothing listened any more" if refused else f"of {len(lost)} the connection was closed"
     return f"{failed} of {len(rows)} measured requests failed: {how}."
 

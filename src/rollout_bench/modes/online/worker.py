@@ -90,13 +90,21 @@ class LoadPasses:
             # An endpoint's cache cannot be cleared, and may hold these prompts: from another name, another workload
             # or a failed launch. So the ids are changed at random, except in prompts written by people.
             asked = with_shifted_ids(asked, opened.vocabulary, int.from_bytes(os.urandom(4)))
-        with opened.between_passes():
-            opened.reset()
-            before = opened.connection.metrics()
+        # the loads that an endpoint answered before it went away stand, so each further one is tried by one request
+        answered_others = spec.endpoint is not None and bool(self.sent.keys() - {point.label})
+        pace, before = point, ""
+        try:
+            with opened.between_passes():
+                opened.reset()
+                before = opened.connection.metrics()
+        except MeasuringFailed as failed:
+            if not answered_others or failed.category not in GONE:
+                raise
+            asked, pace = asked[:1], LoadPoint()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
         talks = spec.workload.turns is not None
         said = opened.said(asked) if talks else ()
-        send = prepare(self.load, asked, opened.prompts(asked), point, opened.target, label, said)
+        send = prepare(self.load, asked, opened.prompts(asked), pace, opened.target, label, said)
         self.context.await_turn()
         done = send()
         self.context.send(IterationEnds())
@@ -108,8 +116,9 @@ class LoadPasses:
         rows = rows_of(asked, done, index)
         self.sent[point.label] = len(rows)
         use = drafting = None
-        with opened.between_passes():  # a killed server ends shortly after its requests
-            _check_some_succeeded(rows, opened.target)
+        if not answered_others:
+            with opened.between_passes():  # a killed server ends shortly after its requests
+                _check_some_succeeded(rows, opened.target)
         # what an endpoint answered before it went away still counts, and the requests that it lost are flagged
         is_excused = spec.endpoint is not None and any(row.failed for row in rows)
         with suppress(MeasuringFailed) if is_excused else nullcontext(), opened.between_passes():
@@ -117,17 +126,22 @@ class LoadPasses:
                 after = opened.connection.metrics()
                 use, drafting = server_metrics.increase(before, after), server_metrics.drafted(before, after)
         iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
+        flags = self._flags(asked, rows, iteration) + repeated_flags(iteration, done.sent)
+        flags += preempted_flags(index, (use.preemptions or 0) if use else 0)
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags)
+
+    def _flags(self, asked: Sequence[Request], rows: Sequence[SequenceRow], iteration: Iteration) -> list[Flag]:
+        """Return the flags of the answers `rows` to the requests `asked`."""
+        spec = self.job.spec
         good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
         flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
         is_own_server = spec.endpoint is None
         # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
         flags = _warnings_unless(is_own_server and self.load.token_ids, flags)
         # others may use an endpoint too, and the start of a chat template is cached for all prompts
+        talks = spec.workload.turns is not None
         cached = first_turns_flags(asked, iteration, rows) if talks else prefix_cache_flags(asked, iteration, rows)
-        flags += _warnings_unless(is_own_server and self.load.api is None, cached)
-        flags += repeated_flags(iteration, done.sent)
-        flags += preempted_flags(index, (use.preemptions or 0) if use else 0)
-        return IterationDone(iteration=iteration, sequences=rows, flags=flags)
+        return flags + _warnings_unless(is_own_server and self.load.api is None, cached)
 
 
 def first_turns_flags(asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
