@@ -14,6 +14,7 @@ from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import of_config, without_secrets
 from rollout_bench.core.yaml_files import flow
+from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.config_file import at_place, read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -71,8 +72,11 @@ def as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
         return remedy
     holder = at_place(merged, keys[:-1])
     held = holder[keys[-1]]
-    if (load := re.fullmatch(r"set (\w+) to (\d+) or \w+", remedy)) and keys[0] == "workload_settings":
-        at_place(merged, keys[:2])[load[1]] = int(load[2])
+    if least := re.fullmatch(r"set (\w+) to (\d+) or \w+", remedy):
+        is_of_load = keys[0] == "workload_settings" and least[1] in WorkloadSettings.model_fields
+        if not is_of_load and least[1] != keys[-1]:
+            return remedy
+        (at_place(merged, keys[:2]) if is_of_load else holder)[least[1]] = int(least[2])
     elif found:
         is_below = isinstance(held, dict) and place.startswith(".".join([*keys, f"{found[1]}: is missing"]))
         if not is_below and found[1] != keys[-1]:

@@ -199,27 +199,22 @@ def _longer(settings: Mapping[str, Any], load: Mapping[str, Any]) -> dict[str, A
 
 
 def _online(load: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return what sets `key` of a load's requests to `value`, with the prompts and the requests that it then needs."""
+    """Return what sets `key` of a load's requests to `value`, with what it then needs besides prompts."""
     online = load.get("online") or {}
     rates, sent = online.get("request_rate"), online.get("requests")
     with_it: dict[str, Any] = {key: value}
-    needed = value if key == "requests" else 0
     if key == "duration_s" and isinstance(value, int | float):
         with_it |= {"requests": None} if sent else {}
-        if not rates and not online.get("concurrency"):
-            rates = with_it["request_rate"] = 4  # a time needs requests that arrive in it
-        rates = rates if isinstance(rates, list) else [rates]
-        needed = max([rate * value for rate in rates if isinstance(rate, int | float)], default=0)
+        # a time needs requests that arrive in it
+        with_it |= {} if rates or online.get("concurrency") else {"request_rate": 4}
     elif key == "request_rate" and isinstance(sent, list) and isinstance(value, list):
         longest_s = max((count / rate for count, rate in zip(sent, rates or (), strict=False)), default=0.0)
         with_it["requests"] = [math.ceil(rate * longest_s) for rate in value] if longest_s else max(sent)
-        needed = max(value) * longest_s
     elif key in ("concurrency", "request_rate") and isinstance(sent, list):
         with_it["requests"] = max(sent)
     if key == "concurrency" and rates:
         with_it["request_rate"] = "inf"  # no longer when they arrive, but how many at once
-    prompts = math.ceil(needed / load.get("samples_per_prompt", 1)) if isinstance(needed, int | float) else 0
-    return {**({"prompts": prompts} if prompts > load.get("prompts", prompts) else {}), "online": with_it}
+    return {"online": with_it}
 
 
 def values(text: str) -> Any:

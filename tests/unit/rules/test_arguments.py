@@ -378,7 +378,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (
             ["--max-requests", "9"],
             "--max-requests: there is no such",
-            "{prompts: 5, online: {requests: 9}}}' 'modes=[online]'",
+            "{online: {requests: 9}, prompts: 5}}' 'modes=[online]'",
         ),
         (["num_generations=16"], "is a value, not", "--config 'workload_settings={demo: {samples_per_prompt: 16}}'"),
         (["--configfile", "verl.sh"], "verl.sh: is a script, not", "rollout-bench from-verl verl.sh > mine.yaml"),
@@ -422,7 +422,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (
             ["--max-seconds", "9"],
             "--max-seconds: there is no",
-            "{prompts: 18, online: {duration_s: 9, request_rate: 4}}}' '",
+            "{online: {duration_s: 9, request_rate: 4}, prompts: 18}}' '",
         ),
         (
             ["--config", "workload_settings.demo.online.request_rate=4"],
@@ -606,6 +606,11 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "the shell makes several words",
             "write --config 'endpoints={mine: {url: \"http://127.0.0.1:9/v1\", model: x}}'",
         ),
+        (
+            ["--config", "workload_settings.demo.shared_prefix={groups:9,tokens:4}"],
+            "is no key",
+            "write --config 'workload_settings={demo: {shared_prefix: {groups: 4, tokens: 4}}}'",
+        ),
         (["--k"], "ambiguous option: --k could match --keep-going", "`snakemake --help`"),
     ],
 )
@@ -658,7 +663,7 @@ def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: st
         ),
         ("--endpoint /v1/chat/completions --rate", "{asked: {online: {request_rate: 30, requests: 480, api: chat}}}"),
         ("--concurrency 1 2", "{asked: {online: {concurrency: [1, 2, 30], requests: 480, request_rate: inf}}}"),
-        ("--rate 1 --rate", "{asked: {prompts: 1800, online: {request_rate: [1, 30], requests: [60, 1800]}}}"),
+        ("--rate 1 --rate", "{asked: {online: {request_rate: [1, 30], requests: [60, 1800]}, prompts: 1800}}"),
         (
             "--max-concurrency 4 --seed",
             "{asked: {online: {concurrency: 4, requests: 480, request_rate: inf}, seed: 30}}",
