@@ -178,6 +178,8 @@ def test_requests_under_way_at_an_update_keep_or_lose_their_kv_cache(
         # after half of 16 steps, of which the first only read prompts
         assert 0 < transition.under_way.tokens - iteration.prompt_tokens <= 8 * 8
         assert iteration.output_tokens == 8 * 16
+    # until the pause an engine in a process of its own generates on, in time that does not count
+    assert min(iteration.transition.parts[0].began_s for iteration in found.iterations) < 0.02
     assert "kv_cache_not_as_asked" not in {flag.code for flag in found.validity}
 
 

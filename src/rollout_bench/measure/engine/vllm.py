@@ -279,10 +279,10 @@ class LoadedEngine:
         for _ in range(max(request.output_tokens for request in sent) // 2):
             if engine.has_unfinished_requests():
                 ended += [output for output in engine.step() if output.finished]
-        began, start = time.monotonic(), time.perf_counter()
         generated = self.counters()[OUTPUT] - before[OUTPUT]
         done = sum(len(output.prompt_token_ids) + len(output.outputs[0].token_ids) for output in ended)
         prompts = sum(len(request.prompt_token_ids) for request in sent)
+        began, start = time.monotonic(), time.perf_counter()  # the engine's process has generated on until here
         midway(len(sent) - len(ended), prompts + generated - done)
         pause = Pause(began, time.perf_counter() - start)
         ended += self.llm.wait_for_completion(use_tqdm=False)

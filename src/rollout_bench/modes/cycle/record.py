@@ -59,7 +59,10 @@ class MemorySnapshot(Strict):
     """The engine's memory at one moment of a transition."""
 
     when: Literal["before", "asleep", "after"] = Field(
-        description="before: at the end of the iteration; asleep: paused or asleep; after: at the transition's end."
+        description=(
+            "before: at the end of the iteration, or once an in-flight update has paused it; asleep: paused or asleep; "
+            "after: at the transition's end."
+        )
     )
     device_free_bytes: int | None = absent("Least free memory of the worker's devices. Null on cpu.", ge=0)
     host_bytes: int = Field(

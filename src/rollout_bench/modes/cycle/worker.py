@@ -117,15 +117,19 @@ class Transitions:
             under_way: requests that are under way; None if there are none.
         """
         self._ended, self._parts, self._memory = ended, [], []
-        self._note_free_memory("before")
         clear = self._engine.reset_prefix_cache if self._updates.clears_prefix_cache else None
         if under_way is not None:
+            # only a paused engine's memory is looked at: its process would generate on, in time that does not count
             self._timed("pause", lambda: self._llm.sleep(level=0, mode="keep"))
-            self._note_free_memory("asleep")
+            for when in ("before", "asleep"):
+                self._note_free_memory(when)
             drops = self._settings.in_flight == "recompute"
             self._renew(weights, partial(self._llm.reset_prefix_cache, reset_running_requests=True) if drops else None)
+            self._note_free_memory("after")
             self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
-        elif self._settings.sleep == "none":
+            return self._transition(under_way)
+        self._note_free_memory("before")
+        if self._settings.sleep == "none":
             self._timed("drain", self._drain)
             self._timed("pause", lambda: self._llm.sleep(level=0))
             self._note_free_memory("asleep")
@@ -140,6 +144,10 @@ class Transitions:
             self._renew(weights, clear)
             self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
         self._note_free_memory("after")
+        return self._transition()
+
+    def _transition(self, under_way: UnderWay | None = None) -> Transition:
+        """Return the transition that was done."""
         assert self._update is not None, "renewing sets it"
         return Transition(
             elapsed_s=sum(part.elapsed_s for part in self._parts),
