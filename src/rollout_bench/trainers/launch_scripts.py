@@ -15,6 +15,7 @@ from rollout_bench.core.yaml_files import read_text, value_in
 from rollout_bench.plan.checks import OWN_VARIABLES
 from rollout_bench.trainers.settings import OVERRIDE, TABLES, Influence, KeyRegistry
 from rollout_bench.trainers.shell import ARGUMENTS, ONLY_EXPORTED, is_set_up, with_values
+from rollout_bench.trainers.shell_functions import inlined
 from rollout_bench.trainers.shell_words import Command, Piece, Word, commands
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
@@ -158,6 +159,7 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
         if not trainings and any(_after(found, "-m", module) for module in ENTRY_POINTS):
             raise UserError(problem, f"did you mean `rollout-bench from-verl {script}`? It starts a training with verl")
+        _check_known(script, found, trainings)
         raise UserError(problem, "give a script with one training; or its YAML, and num_processes=N")
     start, words = trainings[0]
     kind, options = start[-1], list[tuple[str, list[Word]]]()
@@ -182,7 +184,7 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
     line = _assigned_line(script, [(name, word) for name, words in options for word in words], registry, overrides)
     read = [
         *(["--trainer", kind] if kind == "rloo" else []),
-        *(str(_file_named(script, values[0].text)) for values in file[-1:] if values),
+        *(str(_file_named(script, values[0])) for values in file[-1:] if values),
         *(one for name, words in options if name != "config" for one in _overrides(script, name, words, registry)),
     ]
     return _script_words(read, line, found)
@@ -237,6 +239,7 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read{named_too}"
         if not trainings and any(_after(found, *start) for start in _STARTS):
             raise UserError(problem, f"did you mean `rollout-bench from-trl {script}`? It starts a training with TRL")
+        _check_known(script, found, trainings)
         raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
     named: list[tuple[str, Word]] = []
     registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
@@ -285,8 +288,10 @@ def _without_hydras_options(
                 problem = f"{place}: {path}={value}: is a sweep of several trainings, and one is read"
                 raise UserError(problem, f"add {path}=VALUE to the command, with one of them")
         elif name in _OF_FILES:
+            _check_not_written(script, word)
             yield replace(word, pieces=(Piece(_OF_FILES[name]), *word.without(name).pieces))
             if not equals and (value := next(left, None)) is not None:
+                _check_not_written(script, value)
                 yield value
         elif name in _WITHOUT_EFFECT:
             if _WITHOUT_EFFECT[name] and not equals:
@@ -343,7 +348,7 @@ def _commands(script: Path, overrides: Sequence[str], *starts: tuple[str, ...]) 
     """
     given = {word.partition("=")[0]: word.partition("=")[2] for word in overrides if VARIABLE.fullmatch(word)}
     text = read_text(script, "shell script", "give the script that starts the training")
-    found = commands(text)
+    found = inlined(commands(text))
     for command in found:
         if any(word.text == "xargs" for word in command.words) and any(_names(command, start) for start in starts):
             raise UserError(f"{script}: {command.place}: xargs adds words, which only the shell knows", _WRITTEN_OUT)
@@ -434,6 +439,14 @@ def _unknown_words(script: Path, word: Word) -> UserError:
     return UserError(problem, f"{added}{_WRITTEN_OUT}")
 
 
+def _check_known(script: Path, found: Sequence[list[Word]], trainings: Sequence[object]) -> None:
+    """Raise `UserError` for the first of the commands `found` that is a variable, if there are no trainings."""
+    first = (words[0] for words in found if words and words[0].text == words[0].variable)
+    if not trainings and (unknown := next(first, None)):
+        problem = f"{script}: {unknown.text}: is a command that only the shell knows{_caused(unknown)}"
+        raise UserError(problem, "write its words out in the script")
+
+
 def _check_names(script: Path, options: _Options, registry: KeyRegistry) -> None:
     """Raise `UserError` for the short form of a key, which argparse takes for it, or one that is misspelt."""
     for name, _ in options:
@@ -488,9 +501,17 @@ def _overrides(script: Path, name: str, values: Sequence[Word], registry: KeyReg
         return [f"++{positive}=false" if is_off else f"++{name}=true"]
     if any(word.variable for word in values):
         return [f"++{name}=null"]
-    texts = [str(_file_named(script, word.text)) if name in _FILES else word.text for word in values]
+    texts = [str(_file_named(script, word)) if name in _FILES else word.text for word in values]
     written = _as_yaml(texts[0]) if len(texts) == 1 else json.dumps(texts)
     return [*([f"++{name}=null"] if written.startswith("{") else []), f"++{name}={written}"]
+
+
+def _check_not_written(script: Path, word: Word) -> None:
+    """Raise `UserError` if the script itself writes the file that a word names."""
+    if word.written_by:
+        name = re.sub(r"^-+[\w-]+=", "", word.text)
+        problem = f"{script}: {word.written_by} writes {name}, so what lies there now may be another's"
+        raise UserError(problem, "run the script up to there, and give the YAML that it leaves in place of the script")
 
 
 def _as_yaml(text: str) -> str:
@@ -501,7 +522,13 @@ def _as_yaml(text: str) -> str:
         return json.dumps(text)
 
 
-def _file_named(script: Path, name: str) -> Path:
-    """Return a file that the script names, as seen from here, or else beside the script."""
+def _file_named(script: Path, word: Word) -> Path:
+    """Return a file that the script names, as seen from here, or else beside the script.
+
+    Raises:
+        UserError: if the script writes it.
+    """
+    _check_not_written(script, word)
+    name = word.text
     beside = script.parent / name
     return beside if not Path(name).exists() and beside.exists() else Path(name)

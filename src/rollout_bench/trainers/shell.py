@@ -7,6 +7,7 @@ as `eval` of something unknown, all is unknown but the values that the user name
 
 import ast
 import operator
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,15 @@ ONLY_EXPORTED = "gets only exported variables"
 _PRINTING = ("echo", "printf", "cat", "tee", "grep")
 _READING = (*_PRINTING[:3], "grep", "source", ".", "[", "[[", "test", "chmod", "ls", "for", *_SHELLS, *_DECLARING)
 """Programs that write no file that their words name."""
+
+_COPYING = ("cp", "install", "ln", "mv", "rsync", "scp")
+"""Programs that write the file, or into the folder, that their last word names."""
+
+
+def _pattern(word: Word) -> str:
+    """Return a word with * for its variables."""
+    return "".join("*" if piece.is_variable else piece.text for piece in word.pieces)
+
 
 _DEEPEST = 8
 """Texts and files that are read within one another, at most."""
@@ -295,7 +305,7 @@ class _Script:
         self.words: list[list[Word]] = []
         self.nested: list[list[Word]] = []
         self.ran: list[Command] = []
-        self._written: list[Word] = []
+        self._written: list[tuple[str, str]] = []
         self._has_ended = False
         self._ignores_case = False
 
@@ -344,7 +354,7 @@ class _Script:
             self._chain = before if followed.words else None
             return []
         self.ran.append(followed)
-        filled = self._filled(followed)
+        filled = [replace(word, written_by=self._writer(word)) for word in self._filled(followed)]
         self._written += self._names_written(followed, filled)
         is_inlined = self._follow(followed, filled, runs)
         self._chain = self._outcome(followed, filled, is_negated)
@@ -354,20 +364,34 @@ class _Script:
             self._chain = None
         return [] if is_inlined else filled  # what it runs is in `nested`
 
-    def _names_written(self, command: Command, filled: Sequence[Word]) -> list[Word]:
-        """Return the names of files that a command writes, or may write."""
-        own = _program(filled)
-        named = own[1:] if own and not {own[0].text, Path(own[0].text).name} & {*_READING} else []
-        return [*named, *(one for word in command.writes for one in self._expanded(word, splits=False))]
+    def _names_written(self, command: Command, filled: Sequence[Word]) -> list[tuple[str, str]]:
+        """Return a pattern of each file that a command writes, or may write, and the place of the command.
 
-    def _is_written(self, file: Word) -> bool:
-        """Return whether the script itself may have written a file: then what is on the disk counts for nothing."""
-        name = Path(file.text).name
-        for word in self._written:
-            pattern = "".join("*" if piece.is_variable else piece.text for piece in word.pieces)
-            if (last := Path(pattern).name).strip("*") and fnmatchcase(name, last):
-                return True
-        return False
+        One with a folder is that of a copy, which is no other file of its name.
+        """
+        own = _program(filled)
+        program = Path(own[0].text).name if own else ""
+        named = [_pattern(word) for word in own[1:]] if program and program not in _READING else []
+        if program in _COPYING and named:
+            *sources, last = (one for one in named if not one.startswith("-"))
+            named = [Path(one).name for one in sources] if last in (".", "./") else [f"./{last}"]
+        else:
+            named = [Path(one).name for one in named]
+        output = [Path(_pattern(one)).name for word in command.writes for one in self._expanded(word, splits=False)]
+        return [(one, self._place) for one in (*named, *output) if one.strip("*")]
+
+    def _writer(self, file: Word) -> str:
+        """Return the place where the script itself may have written a file, so that one on the disk counts for nothing.
+
+        Empty: there is none.
+        """
+        path = re.sub(r"^-+[\w-]+=", "", file.text)
+        for pattern, place in reversed(self._written):
+            for one in (path, f"{path}.yaml"):  # hydra's names have no end
+                name = os.path.normpath(one) if pattern.startswith("./") else Path(one).name
+                if fnmatchcase(name, os.path.normpath(pattern)):
+                    return place
+        return ""
 
     def _keywords(self, command: Command, reached: bool | None) -> tuple[int, bool]:
         """Follow the shell's own words before a command's; return their number, and whether ! is among them."""
@@ -482,7 +506,7 @@ class _Script:
             inner = None if any(word.variable for word in own[1:]) else commands(" ".join(w.text for w in own[1:]))
             inner = inner and [replace(one, place=self._place) for one in inner]
         else:
-            inner = self._sourced(own[1]) if own[1:] and not self._is_written(own[1]) else None
+            inner = self._sourced(own[1]) if own[1:] and not self._writer(own[1]) else None
             if inner is not None and own[2:]:
                 return False
         if inner is None:
@@ -620,6 +644,10 @@ class _Script:
     def _is_clear(self, name: str) -> bool:
         return name not in self._unclear and self._may_be_clear(name)
 
+    def _may_hold_more(self, name: str) -> bool:
+        """Return whether what a variable holds is not known."""
+        return not self._is_clear(name) or bool(self._all_unclear and name not in self._known)
+
     def _assign(self, filled: Sequence[Word]) -> None:
         for word in filled:
             found = ASSIGNMENT.match(word.text)
@@ -628,6 +656,8 @@ class _Script:
             name, adds = found[1], found["more"] == "+"
             if name in self._fixed:  # readonly, or a number, or in capitals
                 self._lose(name, self._place)
+            elif adds and name not in self._arrays and word.elements is not None and self._may_hold_more(name):
+                self._lose(name, self._unclear.get(name) or self._all_unclear)
             elif word.elements is not None:
                 if name in self._known:
                     self._lose(name, self._place)
@@ -635,9 +665,7 @@ class _Script:
                 self._unclear.pop(name, None)
             elif name in self._arrays:
                 self._lose(name, self._place)
-            elif word.variable or (
-                adds and (not self._is_clear(name) or (self._all_unclear and name not in self._known))
-            ):
+            elif word.variable or (adds and self._may_hold_more(name)):
                 self._lose(name, word.cause)
             else:
                 self._known[name] = (self._known.get(name, "") if adds else "") + word.text[found.end() :]

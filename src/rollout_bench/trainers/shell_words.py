@@ -56,11 +56,13 @@ class Word:
         pieces: its parts, without quotes.
         taken: NAME=value of each variable whose value stands in its place.
         elements: words in the brackets of an array's assignment, `NAME=(...)`; None without brackets.
+        written_by: place in the script where the file that it names may be written; empty: none.
     """
 
     pieces: tuple[Piece, ...]
     taken: tuple[str, ...] = ()
     elements: tuple["Word", ...] | None = None
+    written_by: str = ""
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from refusals import refused
 from trainer_commands import Made
 from training_runs import FILES, TRL
 
+from rollout_bench.trainers.launch_scripts import trl_arguments
 from rollout_bench.trainers.shell_words import commands
 
 PULL_REQUEST = """CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \\
@@ -561,6 +562,53 @@ def test_a_sourced_file_that_the_script_only_names_is_read(verls: Made, tmp_path
         return
     (load,) = verls.call("grpo.sh")["workload_settings"].values()
     assert load["engine_args"]["tensor_parallel_size"] == 4
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        'run() { python -m MAIN "$@"; }',
+        'function run {\n  shift\n  python -m MAIN trainer.nnodes=1 "$@"\n}',
+    ],
+)
+def test_the_arguments_of_a_function_are_those_of_its_call(verls: Made, tmp_path: Path, function: str):
+    whole, program = GRPO_OF_VERL.replace("$TP", "2"), "python3 -m verl.trainer.main_ppo"
+    call = "run 1" if "shift" in function else "run"
+    called = f"{function.replace('python -m MAIN', program)}\n{whole.replace(program, call)}"
+    written(tmp_path, grpo_sh=called, plain_sh=whole)
+    one, other = (verls.call(name)["workload_settings"] for name in ("grpo.sh", "plain.sh"))
+    assert one == other
+    twice = called.replace("run()", "run() { :; }\nrun()").replace("function run", "run() { :; }\nfunction run")
+    written(tmp_path, twice_sh=twice)
+    with refused('"$@" of a function', "write its words out in the script"):
+        verls.call("twice.sh")
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "sed -i s/8/16/ grpo.yaml",
+        "cat > grpo.yaml <<END\nnum_generations: 4\nEND",
+        "cp long/grpo.yaml .",
+        "cp a grpo.yaml",
+    ],
+)
+def test_a_config_that_the_script_writes_itself_is_refused(tmp_path: Path, writes: str):
+    written(tmp_path, grpo_yaml="num_generations: 8\n", grpo_sh=f"{writes}\ntrl grpo --config grpo.yaml\n")
+    with refused("line 1 writes grpo.yaml, so what lies there now may be another's", "the YAML that it leaves"):
+        trl_arguments(tmp_path / "grpo.sh", [])
+
+
+def test_a_config_that_the_script_only_copies_elsewhere_is_read(tmp_path: Path):
+    copies = 'cp grpo.yaml out/\ncp grpo.yaml "$OUT/grpo.yaml"\ncat grpo.yaml > log.txt\n'
+    written(tmp_path, grpo_yaml="num_generations: 8\n", grpo_sh=f"{copies}trl grpo --config grpo.yaml\n")
+    assert trl_arguments(tmp_path / "grpo.sh", []).words == [str(tmp_path / "grpo.yaml")]
+
+
+def test_a_command_that_only_the_shell_knows_is_named(tmp_path: Path):
+    written(tmp_path, grpo_sh='N=$(nproc)\nRUN="accelerate launch --num_processes $N"\n$RUN train.py\n')
+    with refused("$RUN: is a command that only the shell knows", "write its words out in the script"):
+        trl_arguments(tmp_path / "grpo.sh", [])
 
 
 def test_the_entry_point_says_whose_batches_are_generated(verls: Made, tmp_path: Path):

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rollout_bench.trainers.shell import with_values
+from rollout_bench.trainers.shell_functions import inlined
 from rollout_bench.trainers.shell_words import Word, commands
 
 pytestmark = pytest.mark.slow
@@ -81,15 +82,39 @@ WORDS = st.lists(
     min_size=1,
     max_size=4,
 )
+FUNCTION = st.one_of(
+    st.just(""),
+    st.sampled_from(
+        (
+            'run() { trainer begin "$@"; }',
+            'function run {\n  shift\n  trainer begin "$@"\n}',
+            'run() { echo $A >/dev/null; trainer "begin" "$@" last=$1; }',
+            'run() { A=7; N=$1; trainer begin x=$A n="$N" "$@"; }',
+            "run() { trainer begin $@; }",
+            'run() { trainer begin "$2" ${1} "$#"; }',
+            'run() { ARGS+=("$1"); trainer begin "${ARGS[@]}" "$@"; }',
+            'run() { if true; then trainer begin "$@"; fi; }',
+            'inner() { trainer begin i=$1 "$@"; }\nrun() { inner 9 "$@"; }',
+            'run() { local A=3; trainer begin "$A" "$@"; }',
+            'run() { local Q=$1; shift; trainer begin "q=$Q" "$@"; }',
+        )
+    ),
+)
 SCRIPT = st.lists(st.one_of(ASSIGNMENT, STATEMENTS, WITHOUT_EFFECT), max_size=6)
 
 
 @settings(max_examples=400)
-@given(before=SCRIPT, words=WORDS, wrapped=st.booleans())
-@example(before=["A=8", "if [ $A = 8 ]; then B=1; fi"], words=['"$B"'], wrapped=False)
-def test_words_are_those_of_bash_or_not_known(before: list[str], words: list[str], wrapped: bool) -> None:
+@given(before=SCRIPT, words=WORDS, wrapped=st.booleans(), function=FUNCTION)
+@example(before=["A=8", "if [ $A = 8 ]; then B=1; fi"], words=['"$B"'], wrapped=False, function="")
+@example(before=['eval "N=$N"', "ARGS+=(8)"], words=['"${ARGS[@]}"'], wrapped=False, function="")
+def test_words_are_those_of_bash_or_not_known(
+    before: list[str], words: list[str], wrapped: bool, function: str
+) -> None:
     between = " \\\n  " if wrapped else " "
-    script = "\n".join(["ARGS=()", *before, f"trainer begin {between.join(words)} end 2>&1", ""])
+    program = "trainer begin"
+    if function:
+        before, program = [*before, function], "run 4"
+    script = "\n".join(["ARGS=()", *before, f"{program} {between.join(words)} end 2>&1", ""])
     theirs, ours = told_by_bash(script), read_here(script)
     known = [word.text for word in ours if not word.variable]
     if len(known) == len(ours):
@@ -101,7 +126,7 @@ def test_words_are_those_of_bash_or_not_known(before: list[str], words: list[str
 
 def read_here(script: str) -> list[Word]:
     """Return the words that are read for the command `trainer`."""
-    found = commands(script)
+    found = inlined(commands(script))
     last = max((place for place, command in enumerate(found) if command.words[0].text == "trainer"), default=-1)
     return next(words for words in reversed(with_values(found, last)) if words and words[0].text == "trainer")[1:]
 
@@ -155,10 +180,15 @@ FOLLOWED = [
     "read M <<< 'N=5'",
     "N=10; : <<E\nN=5\nE\n",
     "f() { M=1; }; f; N=10",
+    "function f { N=10; }; f",
+    "f() { eval N=10; }; f",
+    "f() { N=$1; }; f 10",
 ]
 """Changes of N, which is 4 before, that are followed."""
 
 REFUSED = [
+    "f() { N=10; }; f | cat; f() { :; }",
+    "f() { N=10; }; g() { f; }; trap g EXIT",
     'x=$(echo N=10); eval "$x"',
     "e=eval; $e N=$(echo 10)",
     "command eval N=$(echo 10)",
@@ -177,8 +207,6 @@ REFUSED = [
     ": $((N++))",
     "M=$((N=10))",
     "readonly N; N=10 2>/dev/null || true",
-    "function f { N=10; }; f",
-    "f() { eval N=10; }; f",
     "for N in 10; do :; done",
     "for ((N=0; N < 9; N++)); do :; done",
     "while read -r x; do N=$x; done <<< 10",
