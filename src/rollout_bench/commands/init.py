@@ -21,9 +21,11 @@ from rollout_bench.core.places import CONFIG, CONFIGS, home
 from rollout_bench.core.yaml_files import flow, read_text
 from rollout_bench.llmd.loads import mode_of_harness
 from rollout_bench.measure.reachable import problems_of
+from rollout_bench.plan.checks import quant_meant
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.meant import hub_name
+from rollout_bench.plan.quants import known_quants
 from rollout_bench.trainers.launch_scripts import is_script
 from rollout_bench.trainers.shell import with_values
 from rollout_bench.trainers.shell_words import commands
@@ -220,6 +222,9 @@ def _model(words: Sequence[str]) -> str:
     name = name_made_of(path or place)
     if not (path or Path(place).is_dir()) or not name:
         raise UserError(f"--from model {place}: is no folder, and no OWNER/NAME of the hub", "correct it")
+    for quant in quants:
+        if quant not in known_quants({}):
+            raise UserError(f"--from model {place} {quant}: is no quantization", quant_meant(quant))
     weights = f"hub:{path}" if path and not Path(place).is_dir() else place
     load = {"prompts": 32, "samples_per_prompt": 8, "prompt_tokens": 512, "output_tokens": 256}
     content = {

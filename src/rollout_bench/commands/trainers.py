@@ -165,7 +165,11 @@ def _options(
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     for word in argv:
         if remedy := AFTERWARDS.get(word.partition("=")[0]):
-            raise UserError(f"{parser.prog}: {word}: is no option", remedy)
+            file = next((other for other in argv if other.endswith((".yaml", ".yml")) and Path(other).is_file()), "")
+            is_file = word.partition("=")[0] == "--config" and file
+            raise UserError(
+                f"{parser.prog}: {word}: is no option", f"write {parser.prog} {file}" if is_file else remedy
+            )
     options = parser.parse_intermixed_args(argv)
     options.from_script, options.environment, options.starts_main = (), {}, False
     options.command = [*parser.prog.split(), *map(_without_secret, argv)]

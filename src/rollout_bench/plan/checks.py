@@ -335,10 +335,15 @@ _OTHER_MODES = {
 """Names of others for what a mode measures."""
 
 
+def quant_meant(name: str) -> str:
+    """Return the remedy for a quantization of an unknown name."""
+    return f"did you mean {OTHER_QUANTS[name]}?" if name in OTHER_QUANTS else did_you_mean(name, known_quants({}))
+
+
 def _known_or_defined(kind: str, name: str, known: Collection[str]) -> str:
     """Return the remedy for an undefined name: the closest known one, and how to define one."""
     if kind == "quant" and name in OTHER_QUANTS:
-        return f"did you mean {OTHER_QUANTS[name]}?"
+        return quant_meant(name)
     if kind == "mode" and name in _OTHER_MODES:
         return f"did you mean '{_OTHER_MODES[name]}'?"
     define, close = _DEFINED.get(kind, "").replace("NAME", name), near_miss(name, known)

@@ -92,7 +92,7 @@ OTHER_KEYS = {
     **dict.fromkeys(("enable_lora", "lora_modules", "lora_path", "max_loras"), "lora"),
     "goodput": "slo",
     "gpu": "platform",
-    "gpus": "devices",
+    **dict.fromkeys(("gpu_count", "gpus", "n_gpus", "ngpus"), "devices"),
     **dict.fromkeys(("group_size", "num_generations", "num_return_sequences", "rollout_n"), "samples_per_prompt"),
     **dict.fromkeys(("input_len", "input_length", "input_tokens", "isl", "prompt_len"), "prompt_tokens"),
     **dict.fromkeys(("max_prompt_length", "random_input_len", "synthetic_input_tokens_mean"), "prompt_tokens"),

@@ -566,7 +566,9 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Resul
     )
     for applies, step in steps:
         if applies:
-            return step, ""
+            places = (record.placement for row in rows for record in row.experiment.records)
+            is_job = any(place.job for place in places if place)  # whose command has options of its cluster
+            return step, "" if is_job or not step else _command([], collection)
     launches = max(len(row.launches) for row in rows)
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):
@@ -607,4 +609,5 @@ def run_arguments(changes: Sequence[str], collection: ResultSet) -> list[str]:
         before, now = yaml.safe_load(value), yaml.safe_load(changed[key])
         if isinstance(before, dict) and isinstance(now, dict):  # a key may stand only once
             changed[key] = flow(laid_over(before, now))
-    return ["run", *files, "--config", *kept, *map("=".join, changed.items())]
+    entries = [*kept, *map("=".join, changed.items())]
+    return ["run", *files, *(["--config"] if entries else []), *entries]

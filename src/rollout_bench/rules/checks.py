@@ -16,7 +16,7 @@ from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.places import config_file, home
-from rollout_bench.core.yaml_files import flow
+from rollout_bench.core.yaml_files import TWICE, flow, value_in
 from rollout_bench.plan.checks import SHORT
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import (
@@ -300,8 +300,15 @@ def _check_entry(place: int, entries: Sequence[str]) -> None:
 
 
 def _check_brackets(key: str, text: str) -> None:
-    """Refuse a mapping or list that YAML cannot read."""
-    if not text.startswith(("{", "[")) or isinstance(value_of(text), dict | list):
+    """Refuse a mapping or list that YAML cannot read, or in which a key stands twice."""
+    if not text.startswith(("{", "[")):
+        return
+    if isinstance(value_of(text), dict | list):
+        try:
+            value_in(text)
+        except yaml.MarkedYAMLError as error:
+            if str(error.problem).endswith(TWICE):
+                raise UserError(f"--config {key}={text}: {error.problem}", "leave one of the two out") from None
         return
     missing = missing_brackets(text)
     repaired = (

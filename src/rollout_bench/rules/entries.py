@@ -3,7 +3,7 @@
 import copy
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,7 +14,7 @@ from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.places import config_file
 from rollout_bench.core.secrets import of_config, without_secrets
 from rollout_bench.core.yaml_files import flow
-from rollout_bench.plan.config import WorkloadSettings
+from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import at_place, read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -40,6 +40,11 @@ def entries_of(config: Mapping[str, Any]) -> str:
     return shlex.join(text if '"' in text else text.replace("'", '"') for text in texts)
 
 
+def _is_empty(content: Any) -> bool:
+    """Return whether a value has only mappings without values."""
+    return isinstance(content, dict) and all(map(_is_empty, content.values()))
+
+
 def depth(place: str, config: Mapping[str, Any]) -> int:
     """Return how many keys of a place such as `engine_args.dtype: ...` a config has, from the first one on."""
     return len(_keys(place, config))
@@ -61,43 +66,61 @@ def as_entry(remedy: str, place: str, config: Mapping[str, Any]) -> str:
         place: its problem, which begins with the dotted path of a key.
         config: the values that stand after --config.
     """
-    merged = copy.deepcopy(typed(without_secrets(config, of_config)[0]))
+    given = copy.deepcopy(typed(without_secrets(config, of_config)[0]))
     if both := re.fullmatch(r"write (models): (\[.*\]) and (model_settings): (\{.*\})", remedy):
         meant = {both[number]: yaml.safe_load(both[number + 1]) for number in (1, 3)}
-        return f"write --config {entries_of(laid_over(merged, meant))}"
-    keys = _keys(place, merged)
-    found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
-    other = re.fullmatch(r"did you mean '?([^' ]+)'?\?", remedy)
-    if not keys:
-        return remedy
-    holder = at_place(merged, keys[:-1])
+        return f"write --config {entries_of(laid_over(given, meant))}"
+    keys = _keys(place, given)
+    merged = keys and (_with_value(remedy, place, given, keys) or _with_meant(remedy, place, given, keys))
+    return f"write --config {entries_of(merged)}" if merged else remedy
+
+
+def _with_value(remedy: str, place: str, given: dict[str, Any], keys: Sequence[str]) -> dict[str, Any] | None:
+    """Return the values `given` with that of `write KEY: VALUE`, or `set KEY to NUMBER or more`; None for others.
+
+    The error is at `place`, whose known keys are `keys`.
+    """
+    holder = at_place(given, keys[:-1])
     held = holder[keys[-1]]
     if least := re.fullmatch(r"set (\w+) to (\d+) or \w+", remedy):
         is_of_load = keys[0] == "workload_settings" and least[1] in WorkloadSettings.model_fields
         if not is_of_load and least[1] != keys[-1]:
-            return remedy
-        (at_place(merged, keys[:2]) if is_of_load else holder)[least[1]] = int(least[2])
-    elif found:
-        is_below = isinstance(held, dict) and place.startswith(".".join([*keys, f"{found[1]}: is missing"]))
-        if not is_below and found[1] != keys[-1]:
-            return remedy
-        try:
-            (held if is_below else holder)[found[1]] = typed(yaml.safe_load(found[2]))
-        except yaml.YAMLError:  # words that say more
-            return remedy
-    elif other and re.search(r"no such (key|engine argument)$", place):
-        renamed = {other[1] if key == keys[-1] else key: value for key, value in holder.items()}
+            return None
+        (at_place(given, keys[:2]) if is_of_load else holder)[least[1]] = int(least[2])
+        return given
+    found = re.fullmatch(r"write (\w+): ([^;]+)", remedy)
+    is_below = found and isinstance(held, dict) and place.startswith(".".join([*keys, f"{found[1]}: is missing"]))
+    is_another = found and found[1] in Config.model_fields and found[1] != keys[-1]
+    if found is None or not (is_below or is_another or found[1] == keys[-1]):
+        return None
+    try:
+        value = typed(yaml.safe_load(found[2]))
+    except yaml.YAMLError:  # words that say more
+        return None
+    if not is_another:
+        (held if is_below else holder)[found[1]] = value
+        return given
+    del holder[keys[-1]]  # in whose place it is
+    return laid_over({key: inner for key, inner in given.items() if not _is_empty(inner)}, {found[1]: value})
+
+
+def _with_meant(remedy: str, place: str, given: dict[str, Any], keys: Sequence[str]) -> dict[str, Any] | None:
+    """Return the values `given` with the word of `did you mean 'WORD'?` in place of the wrong one; None for others."""
+    meant = re.fullmatch(r"did you mean '?([^' ]+)'?\?", remedy)
+    holder = at_place(given, keys[:-1])
+    held = holder[keys[-1]]
+    if meant and re.search(r"no such (key|engine argument)$", place):
+        renamed = {meant[1] if key == keys[-1] else key: value for key, value in holder.items()}
         holder.clear()
         holder.update(renamed)
-    elif other and (wrong := re.search(r"'([^']+)'", place)):
-        several = held if isinstance(held, list) else [held]
-        if wrong[1] not in several:
-            return remedy
-        mended = [other[1] if one == wrong[1] else one for one in several]
-        holder[keys[-1]] = mended if isinstance(held, list) else other[1]
-    else:
-        return remedy
-    return f"write --config {entries_of(merged)}"
+        return given
+    several = held if isinstance(held, list) else [held]
+    wrong = re.search(r"'([^']+)'", place)
+    if meant is None or wrong is None or wrong[1] not in several:
+        return None
+    mended = [meant[1] if one == wrong[1] else one for one in several]
+    holder[keys[-1]] = mended if isinstance(held, list) else meant[1]
+    return given
 
 
 def proven(remedy: str) -> str:

@@ -180,12 +180,14 @@ def _load_with(key: str, value: str) -> str:
     load = _online(settings, key, values(value)) if is_online else {key: True if is_switch else typed(given)}
     if key in ("prompt_tokens", "output_tokens"):
         load |= _longer(settings, load)
-    mode = (
-        " 'modes=[online]'"
-        if is_online and not config.get("endpoints") and "online" not in (config.get("modes") or ())
-        else ""
-    )
+    mode = _mode_of_servers() if is_online else ""
     return f"write --config {shlex.quote(f'workload_settings={flow({name: load})}')}{mode}"
+
+
+def _mode_of_servers() -> str:
+    """Return the entry that measures servers; empty if this folder's config does."""
+    config = folder_config()
+    return "" if config.get("endpoints") or "online" in (config.get("modes") or ()) else " 'modes=[online]'"
 
 
 def _longer(settings: Mapping[str, Any], load: Mapping[str, Any]) -> dict[str, Any]:
@@ -446,7 +448,8 @@ def of_option(option: str, word: str, words: Sequence[str]) -> str:
         return selected
     if "slo" in (key, meant):
         limits = dict(re.findall(r"(ttft|tpot|e2el)\w*[:=]([0-9.]+)", " ".join([word, *words])))
-        return f"write --config 'slo={{{', '.join(f'{name}_ms: {limit}' for name, limit in limits.items())}}}'"
+        slo = ", ".join(f"{name}_ms: {limit}" for name, limit in limits.items())
+        return f"write --config 'slo={{{slo}}}'{_mode_of_servers()}"
     if meant == "lora" and not value.startswith("{"):
         ranks = (value_after(word, words) for word in words if word.partition("=")[0] in _RANKS)
         return f"write --config 'lora={{rank: {next(ranks, 16)}}}'"

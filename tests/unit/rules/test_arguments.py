@@ -368,7 +368,7 @@ def test_whatever_may_say_more_is_left_to_snakemake(
         (
             ["--goodput", "ttft:500", "tpot:50"],
             "--goodput: there is no such",
-            "write --config 'slo={ttft_ms: 500, tpot_ms: 50}'",
+            "write --config 'slo={ttft_ms: 500, tpot_ms: 50}' 'modes=[online]'",
         ),
         (
             ["--target", "http://h:8000/v1"],
@@ -611,6 +611,8 @@ def test_whatever_may_say_more_is_left_to_snakemake(
             "is no key",
             "write --config 'workload_settings={demo: {shared_prefix: {groups: 4, tokens: 4}}}'",
         ),
+        (["--n_gpus", "4"], "no such option", "write --config devices=4"),
+        (["--config", "engine_args={a: 4, a: 8}"], "key 'a' stands twice", "leave one of the two out"),
         (["--k"], "ambiguous option: --k could match --keep-going", "`snakemake --help`"),
     ],
 )

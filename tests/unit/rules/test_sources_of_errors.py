@@ -61,6 +61,8 @@ def test_an_error_names_what_sets_the_value(
         ],
         ({"quants": "(bf16,w8a8)"}, "'quants=[bf16, w8a8]'"),
         ({"quants": "BF16"}, "'quants=[bf16]'"),
+        ({"mode": "online"}, "'modes=[online]'"),
+        ({"workload_settings": {"demo": {"output_tokens": ["8", "9"]}}}, "'sweep={output_tokens: [8, 9]}'"),
         ({"engine_args": {"tp": "2"}}, "'engine_args={tensor_parallel_size: 2}'"),
         ({"sweep": ["max_num_seqs", "64"]}, "'sweep={max_num_seqs: [64]}'"),
         (

@@ -280,7 +280,7 @@ def test_a_load_whose_server_went_away_is_measured_again_before_anything_else(tm
         "bf16 at 16 req/s: the server went away; the next run measures it again (server_gone: 9 of 9 requests failed)."
     )
     assert answer.items[-1].startswith("Next: see that the server is up, then run the same command again")
-    assert not answer.command, "no other rates before this one is known"
+    assert answer.command == "rollout-bench run", "no other rates before this one is known"
     assert "(1 not in full: the server went away, and the next run measures again)" in made.html
 
 
