@@ -166,3 +166,8 @@ def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, mo
         script.chmod(0o755)
         assert python_of(script.name) == python
     assert python_of("of-none") is None
+    own = tmp_path / ".venv" / "bin"  # as `rollout-bench demo` makes it
+    own.mkdir(parents=True)
+    script.rename(own / script.name)
+    monkeypatch.chdir(tmp_path)
+    assert python_of(script.name) == str(own / "python3")

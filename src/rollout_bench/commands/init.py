@@ -217,7 +217,7 @@ def _model(words: Sequence[str]) -> str:
     """Return a config of one engine's part of a training step, for the user's model."""
     if not words:
         raise UserError("--from model: needs a folder or OWNER/NAME", "write --from model OWNER/NAME bf16 fp8")
-    place, *quants = words
+    place, *quants = words[0], *(quant for word in words[1:] for quant in word.strip("[]").split(",") if quant)
     path = hub_name(place)
     name = name_made_of(path or place)
     if not (path or Path(place).is_dir()) or not name:

@@ -79,8 +79,12 @@ def _state_of(source: str) -> str:
 
 
 def python_of(command: str) -> str | None:
-    """Return the interpreter of a Python command, which is beside this interpreter or on PATH; None without it."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    """Return the interpreter of a Python command; None without it.
+
+    It is beside this interpreter, on PATH, or in .venv of this folder, which `rollout-bench demo` makes.
+    """
+    own = Path(".venv", "bin").absolute()
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), str(own)])
     path = shutil.which(command, path=places)
     if path is None:
         return None

@@ -19,6 +19,13 @@ TIMES = 4
 """Requests that are likely to decide a load, as a multiple of those that did not: the growth of latencies is then known
 twice as well beside the limit, where latencies wander, and eight times as well far from it."""
 
+ENOUGH = 600
+"""Requests of a pass that mostly decide a load beside the limit, where those of a first sweep are often too few."""
+
+BESIDE = 2
+"""Ratio of the lowest rate that is too high to the highest that is kept up with, up to which both are beside the limit.
+"""
+
 FEWEST = 64
 """Minimum number of requests of a pass at a new rate: with fewer, the growth of latencies is often not known."""
 
@@ -111,10 +118,14 @@ def next_loads(
         more = f"send more requests at {', '.join(f'{rate:g}' for rate in open_rates)} req/s"
         step = f"{more}, and {step}" if {*rates} - {load.rate for load in loads} else more
     shown_s = max(load.sent / load.rate for load in loads)
-    needed_s = max([shown_s, *(load.needed / load.rate for load in undecided)])
+    beside_s = shown_s
+    if behind and end <= BESIDE * highest:  # or what was known of both sides might be undecided in the new page
+        beside_s = max(shown_s, min(TIMES * shown_s, ENOUGH / highest))
+    needed_s = max([beside_s, *(load.needed / load.rate for load in undecided)])
     requests = {rate: max(math.ceil(rate * needed_s), FEWEST) for rate in rates}
-    requests |= {kept.rate: math.ceil(kept.rate * shown_s)} if kept else {}
-    requests |= {behind.rate: behind.sent} if behind else {}
+    requests |= {kept.rate: math.ceil(kept.rate * beside_s)} if kept else {}
+    longer = math.ceil(behind.rate * beside_s) if behind and beside_s > shown_s else 0
+    requests |= {behind.rate: max(behind.sent, longer)} if behind else {}
     requests |= {load.rate: load.needed for load in undecided}
     return step, {float(rate): requests[rate] for rate in rates if behind or rate < end}
 

@@ -85,6 +85,12 @@ _NAMED_VALUE = re.compile(r"\$(?:([A-Z][A-Z0-9_]*)|\{([A-Z][A-Z0-9_]*)(?::?[-?].
 _OF_ENGINES = re.compile("(VLLM|NCCL|HCCL|PYTORCH)_.*|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF")
 """Variables that vLLM, the libraries of its devices and torch-npu read."""
 
+DEVICE = "trainer.device"
+"""verl's key for the kind of device."""
+
+_OF_NPUS = re.compile(r"(ASCEND|HCCL)_\w+=|.*(/Ascend/|ascend-toolkit)")
+"""Words of a script that runs on NPUs."""
+
 _MODULE = re.compile(r"[\w.]*main[\w.]*")
 """A module that starts something."""
 
@@ -260,7 +266,11 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         else:
             words.append(word.text)
     line = _assigned_line(script, named, registry, overrides)
-    return replace(_script_words(words, line, found), starts_main=module == MAIN_PPO)
+    read = _script_words(words, line, found)
+    if any(map(_OF_NPUS.match, (word.text for command in found for word in command))) and DEVICE not in dict(named):
+        lines = (*read.lines, f"The script sets up Ascend's toolkit, so {DEVICE}=npu is taken.")
+        read = replace(read, words=[*read.words, f"++{DEVICE}=npu"], lines=lines)
+    return replace(read, starts_main=module == MAIN_PPO)
 
 
 def _without_hydras_options(

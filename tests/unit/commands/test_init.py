@@ -58,7 +58,7 @@ def test_a_model_is_measured_in_the_quantizations_that_are_named(
         (["--from", "model"], "write --from model OWNER/NAME bf16 fp8"),
         (["--from", "model", "none"], "is no folder, and no OWNER/NAME of the hub"),
         (["--from", "Qwen/Qwen3-8B", "fp8"], "write --from model Qwen/Qwen3-8B fp8"),
-        (["--from", "model", "Qwen/Qwen3-8B", "int4"], "int4: is no quantization\n  -> did you mean 'w4a16'"),
+        (["--from", "model", "Qwen/Qwen3-8B", "bf16,int4"], "int4: is no quantization\n  -> did you mean 'w4a16'"),
         (["--form", "verl"], "did you mean --from?"),
         (["--force"], "nothing is overwritten\n  -> leave it out, and move config.yaml away"),
         (["verl.yaml"], "say whose it is: --from verl verl.yaml, or --from trl verl.yaml"),

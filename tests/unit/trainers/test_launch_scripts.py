@@ -605,6 +605,21 @@ def test_a_config_that_the_script_only_copies_elsewhere_is_read(tmp_path: Path):
     assert trl_arguments(tmp_path / "grpo.sh", []).words == [str(tmp_path / "grpo.yaml")]
 
 
+@pytest.mark.parametrize(
+    "sign", ["export HCCL_CONNECT_TIMEOUT=7200", "source /usr/local/Ascend/ascend-toolkit/set_env.sh"]
+)
+def test_a_script_with_the_toolkit_of_npus_is_of_npus(verls: Made, tmp_path: Path, sign: str):
+    script = GRPO_OF_VERL.replace("$TP", "2")
+    written(tmp_path, grpo_sh=f"{sign}\n{script}", cuda_sh=f"{sign}\n{script.replace('$@', 'trainer.device=cuda $@')}")
+    assert [
+        verls.call(*words)["platform"] for words in (["grpo.sh"], ["grpo.sh", "trainer.device=cuda"], ["cuda.sh"])
+    ] == [
+        "ascend",
+        "cuda",
+        "cuda",
+    ]
+
+
 def test_a_command_that_only_the_shell_knows_is_named(tmp_path: Path):
     written(tmp_path, grpo_sh='N=$(nproc)\nRUN="accelerate launch --num_processes $N"\n$RUN train.py\n')
     with refused("$RUN: is a command that only the shell knows", "write its words out in the script"):

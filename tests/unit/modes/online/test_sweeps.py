@@ -71,6 +71,12 @@ def test_next_steps_reach_the_highest_rate_in_few_rounds(start: tuple[float, ...
     assert CAPACITY / CLOSE / 1.1 <= highest <= CAPACITY / KEPT_UP * 1.05
 
 
+def test_loads_beside_the_limit_get_requests_that_decide_them():
+    _, asked = next_loads([RatedLoad(8, "keeps up", None, 100, 400), RatedLoad(12, "falls behind", 9.7, 150, 600)])
+    assert {8: 400, 12: 600}.items() <= asked.items()
+    assert min(asked.values()) == 400
+
+
 @pytest.mark.parametrize(
     ("states", "next_step", "rates"),
     [
