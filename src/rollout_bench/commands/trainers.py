@@ -164,6 +164,8 @@ def _options(
 ) -> argparse.Namespace:
     """Return the options of the command line; for a script, those that the words `in_script` add to them."""
     for word in argv:
+        if word.partition("=")[0] in ("models", "quants"):
+            raise UserError(f"{parser.prog}: {word}: is no key of a trainer's", _OF_THE_CONFIG)
         if remedy := AFTERWARDS.get(word.partition("=")[0]):
             file = next((other for other in argv if other.endswith((".yaml", ".yml")) and Path(other).is_file()), "")
             is_file = word.partition("=")[0] == "--config" and file

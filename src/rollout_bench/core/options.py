@@ -56,5 +56,9 @@ class Parser(argparse.ArgumentParser):
             words = [" ".join([*one.option_strings[:1], str(name)]) for one, name in names.items()]
             remedy = f"write {self.prog} {' '.join(words)}; {listed}"
         elif not close and unknown.startswith("--") and any(one.metavar == "KEY=VALUE" for one in self._actions):
-            remedy = f"write {unknown.strip('-').replace('-', '_')}=VALUE: a trainer's keys have no dashes"
+            _, equals, after = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")
+            given = after if equals else next(iter(message.partition(f"{unknown} ")[2].split(" ")), "")
+            is_whole = "=" in given and not equals  # as --set KEY=VALUE
+            word = given if is_whole else f"{unknown.strip('-').replace('-', '_')}={given or 'VALUE'}"
+            remedy = f"write {word}: a trainer's keys have no dashes"
         raise UserError(f"{self.prog}: {message}", remedy, status=2)

@@ -404,7 +404,7 @@ def _side(row: Row, axes: Sequence[str]) -> str:
     names = {axis: row.quant_label if axis == "quant" else getattr(row.experiment.whole, axis) for axis in axes}
     if len(names) > 1 and names.get("setting") == DEFAULT_SETTING:
         del names["setting"]
-    return " ".join(name for name in names.values() if name != UNKNOWN) or row.label
+    return " ".join(name for name in names.values() if name != UNKNOWN) or _server(row)
 
 
 def _common_names(rows: Sequence[Row], axes: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import LEAST, MOST
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, plain_percent, ratio, several
+from rollout_bench.numbers.number import P99
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.differences import Compared
@@ -311,6 +312,11 @@ def gate_outcomes(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
     return [*(gate_outcome(*each, len(found)) for each in _at_limits(rows, limits)), *lost]
 
 
+def _is_unproven(name: MetricName, found: Comparison) -> bool:
+    """Return whether a number is a percentile that launches have too few requests for."""
+    return name == P99 and found.speedup is None
+
+
 def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
     names = {name for launch in measured_launches(of_a) if launch.valid for name in launch.values}
     default = ComparisonSettings().metrics_of(of_a.mode)
@@ -321,12 +327,13 @@ def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
 
 
 def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, Limit, Comparison]]:
+    """Return each number that has a limit, without those that `default` has and no number of launches would decide."""
     numbers = {limit.number: limit for limit in limits}
     return [
         (row, numbers[name], found)
         for row in rows
         for name, found in row.comparisons.items()
-        if name in numbers and (numbers[name].named or found.reason != SET_BY_LOAD)
+        if name in numbers and (numbers[name].named or not (found.reason == SET_BY_LOAD or _is_unproven(name, found)))
     ]
 
 

@@ -93,7 +93,7 @@ def conclusion_of(series: Sequence[Entry]) -> str:
     if fall is None:
         if len(series) == 1:
             return "not judged, with one session of B: the same launches compared again are no further one"
-        return f"not shown to be worse than before, in {len(series)} sessions"
+        return f"not shown to get worse from one B to the next, in {len(series)} sessions"
     first = series[fall.first].gate
     value, low, high = (ratio(math.exp(fall.shift + off)) for off in (0.0, -fall.half_width, fall.half_width))
     before = f"the mean of the {fall.first} before it"
@@ -121,7 +121,7 @@ def text_of(gates: Sequence[Gate]) -> str:
     if lacking := [title for title in lines if title not in known]:
         found.append(f"Without a value of B, so without a table: {first_few(lacking)}.")
     if any(each.test.outcome == "worse" for series in all_series if lasting_fall(series) is None for each in series):
-        found.append("Before: in the entries of earlier gates. The last column compares the B of a gate with its A.")
+        found.append("The last column compares the B of a gate with its A.")
     if any(sum(test.low is not None for test in gate.tests) > 1 for gate in gates):
         found.append(INTERVALS)
     return terminal("", tables, [], [Section("Conclusion", tuple(found))])

@@ -262,7 +262,10 @@ class KeyRegistry:
         if "." in path:
             ends = [key for key in telling if key.endswith(f".{path}") and not key.startswith("critic.")]
             return ends[0] if len(ends) == 1 else None
-        return OTHERS.get(self.trainer, {}).get(path)
+        if path in OTHERS.get(self.trainer, {}):
+            return OTHERS[self.trainer][path]
+        ends = [key for key in telling if key.endswith(f".{path}") and not key.startswith("critic.")]
+        return ends[0] if len(ends) == 1 and path not in self.keys else None
 
 
 OTHERS = {
@@ -271,6 +274,7 @@ OTHERS = {
         **dict.fromkeys(("n", "n_resp", "n_samples", "num_generations", "rollout_n"), "actor_rollout_ref.rollout.n"),
         **dict.fromkeys(("model", "model_path"), "actor_rollout_ref.model.path"),
         **dict.fromkeys(("tp", "tensor_parallel_size"), "actor_rollout_ref.rollout.tensor_model_parallel_size"),
+        **dict.fromkeys(("gpus", "n_gpus", "n_gpus_per_node", "num_gpus"), "trainer.n_gpus_per_node"),
         "temperature": "actor_rollout_ref.rollout.temperature",
     },
     "TRL": {
@@ -352,7 +356,9 @@ def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
     """
     found = OVERRIDE.fullmatch(override)
     if found is None or not (found["equals"] or found["sign"] == "~"):
-        raise UserError(f"{override}: is not an override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
+        meant = re.sub(r"\s*=\s*", "=", override) if "=" in override else f"{override}=VALUE"
+        remedy = f"write {meant}" if OVERRIDE.fullmatch(meant) else "write KEY=VALUE, +KEY=VALUE or ~KEY"
+        raise UserError(f"{override}: is not an override", remedy)
     path, trainer = found["path"], registry.trainer
     if "/" in path or "@" in path:
         raise UserError(

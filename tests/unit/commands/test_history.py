@@ -102,7 +102,10 @@ def test_a_history_is_concluded_and_drawn(tmp_path: Path):
     assert kept(tmp_path).returncode == 1
     done = run(tmp_path, "h", "--out", "drawn", main=history.main)
     assert done.returncode == 0
-    assert f"{RATE} of qwen3-90m bf16 small (offline) is not shown to be worse than before, in 2 sessions" in done.flat
+    assert (
+        f"{RATE} of qwen3-90m bf16 small (offline) is not shown to get worse from one B to the next, in 2 sessions"
+        in done.flat
+    )
     assert "The last column compares the B of a gate with its A" in done.flat, "the row says worse"
     (drawn,) = (tmp_path / "drawn").iterdir()
     assert drawn.read_bytes().startswith(b"<?xml")
