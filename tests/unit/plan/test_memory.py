@@ -286,6 +286,9 @@ def test_a_plan_gives_a_size_to_a_cache_that_would_take_all_memory_of_a_cpu(monk
     sized = matrix_of(unlimited.replace("null", str(enough)))[1].experiments
     assert [*fit_lines(sized, None, "")] == []
     assert all(full_sequences(e.spec, e.model_path, 0) >= concurrent_sequences(e.spec) for e in sized)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: enough)
+    (line,) = fit_lines(matrix_of(unlimited)[1].experiments, None, "")
+    assert f"kv_cache_memory_bytes: {enough // 2}}} leaves memory for weights, and some sequences wait" in line
 
 
 def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):

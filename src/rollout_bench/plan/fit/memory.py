@@ -289,10 +289,13 @@ def _unlimited_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
     sizes = [sequence_bytes(e.spec, e.model_path, ranks_of(e.spec)) for e in unlimited]
     needed = max(concurrent_sequences(e.spec) * (one or 0.0) for e, one in zip(unlimited, sizes, strict=True))
     enough = 1 << max(28, math.ceil(math.log2(needed or 1)))
-    which = "enough" if all(sizes) else "a start"
+    which = "is enough" if all(sizes) else "is a start"
+    if enough > machine_bytes() / 2:
+        enough = 1 << math.floor(math.log2(machine_bytes() / 2))
+        which = "leaves memory for weights, and some sequences wait"
     yield (
         f"memory: without a size of its KV cache vLLM takes {100 * share:.0f} % of the machine's memory at each"
-        f" start, which makes it slow: engine_args: {{kv_cache_memory_bytes: {enough}}} is {which}"
+        f" start, which makes it slow: engine_args: {{kv_cache_memory_bytes: {enough}}} {which}"
     )
 
 
