@@ -365,8 +365,8 @@ class Pause:
     elapsed_s: float = 0.0
 
     def without(self, moment: float) -> float:
-        """Return a time as it would be without the pause."""
-        return moment - self.elapsed_s if moment > self.began else moment
+        """Return a time as it would be without the pause, whose beginning is that of the step that ends in it."""
+        return max(self.began, moment - self.elapsed_s) if moment > self.began else moment
 
 
 def sequence_rows(

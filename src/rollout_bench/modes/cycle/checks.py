@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec, tensor_parallel_size
 from rollout_bench.contracts.weights import SleepLevel
 from rollout_bench.core.errors import UserError
@@ -12,6 +13,10 @@ from rollout_bench.plan.updates import check_updated
 
 USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
 """Sleep level of verl's engines; on other platforms vLLM refuses sleep."""
+
+
+SHORTEST = 2
+"""Least number of output tokens of an answer that has a middle."""
 
 
 class CyclePlanning(Planning):
@@ -88,6 +93,12 @@ def check_in_flight(spec: Spec) -> None:
         raise UserError(
             "config: cycle.in_flight: requests under way name the adapter that they began with, so they get no new one",
             "leave lora or cycle.in_flight out",
+        )
+    if longest(spec.workload.output_tokens) < SHORTEST:
+        raise UserError(
+            f"config: cycle.in_flight: the update comes after half of the steps, and workload {spec.workload.name} has "
+            "only one",
+            f"set output_tokens to {SHORTEST} or more, or leave the workload or cycle.in_flight out",
         )
     if spec.workload.requests == "per_prompt":
         raise UserError(

@@ -23,8 +23,8 @@ _PARTS: Mapping[PartName, str] = {
     "resume": "Resuming the paused engine.",
 }
 _UNDER_WAY = (
-    ("requests", "under way", "Requests under way at an in-flight update."),
-    ("tokens", "their tokens", "Tokens of their prompts, and those that were generated until then."),
+    ("requests", "under way", "Requests under way at an in-flight update, also those that wait for room."),
+    ("tokens", "their tokens", "Tokens of their sequences until then; each sample counts its prompt."),
     ("recomputed", "recomputed", "Requests under way whose KV cache was dropped and computed again."),
 )
 _LOOKS = {

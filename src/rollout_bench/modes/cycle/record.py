@@ -77,8 +77,8 @@ class MemorySnapshot(Strict):
 class UnderWay(Strict):
     """Requests that are under way at an in-flight update."""
 
-    requests: int = Field(ge=0, description="Their number.")
-    tokens: int = Field(ge=0, description="Tokens of their prompts, and those that were generated until then.")
+    requests: int = Field(ge=0, description="Their number, with those that wait for room.")
+    tokens: int = Field(ge=0, description="Tokens of their sequences until then; each sample counts its prompt.")
     recomputed: int | None = absent("Requests whose KV cache was dropped, and computed again. Null if unknown.", ge=0)
 
 

@@ -57,7 +57,7 @@ def measure(job: Job, context: EngineContext) -> None:
         weights = "second" if weights == "first" else "first"
         if spec.of(CycleSpec).in_flight:
             done = engine.iterate(asked, index, context.await_turn, partial(transitions.in_flight, weights))
-            transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0)), 0
+            transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0))
         else:
             done = engine.iterate(asked, index, context.await_turn)
             transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
@@ -161,12 +161,17 @@ class Transitions:
         """Do one weight sync to `weights` while so many requests with so many tokens are under way."""
         self._last = self.go(weights, time.monotonic(), UnderWay(requests=requests, tokens=tokens))
 
-    def last(self, recomputed: int) -> Transition:
-        """Return the last sync of this kind, with the number of requests whose KV cache was computed again."""
+    def last(self, preemptions: int) -> tuple[Transition, int]:
+        """Return the last sync of this kind, and how many preemptions of its pass are not of the sync.
+
+        Args:
+            preemptions: those of its pass. The engine counts each request whose KV cache a sync drops as one.
+        """
         assert self._last is not None, "an update was in flight"
         assert self._last.under_way is not None, "with requests under way"
+        recomputed = min(preemptions, self._last.under_way.requests)
         under_way = self._last.under_way.model_copy(update={"recomputed": recomputed})
-        return self._last.model_copy(update={"under_way": under_way})
+        return self._last.model_copy(update={"under_way": under_way}), preemptions - recomputed
 
     def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:
         """Return the result of `work`; record its time."""

@@ -318,6 +318,19 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
 def test_times_after_an_update_in_flight_are_without_it():
     pause = Pause(began=5.0, elapsed_s=2.0)
     assert [pause.without(moment) for moment in (4.0, 8.0)] == [4.0, 6.0]
+    assert pause.without(5.1) == 5.0  # of a step that ended once the pause had begun
+
+
+@pytest.mark.parametrize(("preemptions", "recomputed", "further"), [(0, 0, 0), (6, 6, 0), (8, 8, 0), (11, 8, 3)])
+def test_a_sync_drops_the_kv_cache_of_no_more_requests_than_are_under_way(
+    preemptions: int, recomputed: int, further: int
+):
+    recorded = Recorded()
+    spec = CycleSpec(sleep="none", update="in_process", in_flight="recompute")
+    transitions = Transitions(recorded, spec, recorded)  # type: ignore[arg-type]
+    transitions.in_flight("second", 8, 99)
+    transition, others = transitions.last(preemptions)
+    assert (transition.under_way.requests, transition.under_way.recomputed, others) == (8, recomputed, further)
 
 
 @pytest.mark.parametrize(
