@@ -131,7 +131,7 @@ def check_words(words: Sequence[str]) -> None:
         dry = [word for word in words if word in ("-n", "--dry-run")]
         before = [*dry, *(word for word in others if word.startswith("results/")), *files]
         entries = [one for one in (*given.config, *filter(is_value, others)) if not _is_told(one, error.problem)]
-        remedy = with_rest(error.remedy, words, entries, before)
+        remedy = with_rest(error.remedy, words, entries, before, given.configfile)
         raise UserError(error.problem, remedy, error.status) from None
 
 

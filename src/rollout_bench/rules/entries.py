@@ -1,9 +1,11 @@
 """Entries after --config: how they are written, what mends one, and whether the config of this folder takes them."""
 
 import copy
+import functools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -123,16 +125,17 @@ def _with_meant(remedy: str, place: str, given: dict[str, Any], keys: Sequence[s
     return given
 
 
-def proven(remedy: str) -> str:
-    """Return a remedy whose values this folder's config takes: `remedy`, or with what else is wrong mended.
+def proven(remedy: str, files: Sequence[Path]) -> str:
+    """Return a remedy whose values a config takes: `remedy`, or with what else is wrong mended.
 
-    For values that nothing mends it is what is wrong with them, and its remedy.
+    The config is that of this folder, with `files` laid over it. For values that nothing mends it is what is wrong with
+    them, and its remedy.
     """
     for _ in range(3):  # of more mistakes the first are told
         found = GIVES_VALUES.fullmatch(remedy)
         entries = shlex.split(found[2]) if found and not _OPEN.search(remedy) else ()
         given = {key: value_of(text) for key, _, text in (entry.partition("=") for entry in entries)}
-        error = _refusal(given) if given else None
+        error = _refusal(given, files) if given else None
         place = re.match(r"(?:config: )?((\w[\w-]*)[\w.-]*): (.*)", error.problem, re.DOTALL) if error else None
         if not (error and found and place and place[2] in given):
             break
@@ -144,10 +147,11 @@ def proven(remedy: str) -> str:
     return remedy
 
 
-def _refusal(given: Mapping[str, Any]) -> UserError | None:
-    """Return the error that this folder's config has with the values `given`; None if there is none."""
+def _refusal(given: Mapping[str, Any], files: Sequence[Path]) -> UserError | None:
+    """Return the error that a config has with the values `given`; None if there is none."""
     try:
-        config = read_config(laid_over(folder_config(), given), given)
+        whole = functools.reduce(laid_over, [folder_config(), *map(load, files), given])
+        config = read_config(whole, given)
         expand(config, probe_engine(config.engine.python, is_needed=False))
     except UserError as error:
         return error

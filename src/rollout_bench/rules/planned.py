@@ -87,7 +87,7 @@ def _naming_source(given: Any) -> Iterator[None]:
         if "is not defined" in place and CONFIG.exists() and Path(name).parent == CONFIGS and not Path(name).exists():
             remedy = f"{name} stands on the demo's {CONFIG}, and this folder has another: do it in an empty folder"
         if name == "--config":
-            remedy = proven(as_entry(remedy, place, given.config))
+            remedy = proven(as_entry(remedy, place, given.config), given.configfiles)
         raise UserError(f"{name}: {place}", remedy, error.status) from error
 
 

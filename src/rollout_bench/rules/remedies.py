@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -297,10 +298,12 @@ def gives_values(remedy: str) -> bool:
     return GIVES_VALUES.fullmatch(remedy) is not None
 
 
-def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others: Sequence[str]) -> str:
+def with_rest(
+    remedy: str, words: Sequence[str], entries: Sequence[str], others: Sequence[str], files: Sequence[Path]
+) -> str:
     """Return `remedy` with all else that `words` ask for, if it gives values.
 
-    `entries` stand after --config; `others` are words that stand before them.
+    `entries` stand after --config; `others` are words that stand before them, among them the config `files`.
     """
     found = GIVES_VALUES.fullmatch(remedy)
     given = {entry.partition("=")[0]: entry for entry in (shlex.split(found[2]) if found else ())}
@@ -326,7 +329,7 @@ def with_rest(remedy: str, words: Sequence[str], entries: Sequence[str], others:
         has_more = remedy.startswith("write `rollout-bench init") and len({*more, *kept} - {remedy})
         return f"{remedy}; type the rest in its folder" if has_more else remedy
     remedy = together([remedy, *more], kept)
-    whole = proven(remedy)
+    whole = proven(remedy, files)
     is_call = others and gives_values(whole)
     return whole.replace("--config ", f"{shlex.join(others)} --config ", 1) if is_call else whole
 

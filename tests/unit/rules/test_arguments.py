@@ -630,6 +630,15 @@ def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
         check_words(["-n", *shlex.split(typed)])
 
 
+def test_a_remedy_fits_the_config_files_of_the_call(folder: Path) -> None:
+    load = "prompts: 2, samples_per_prompt: 1, prompt_tokens: 8, output_tokens: 8"
+    (folder / "step.yaml").write_text(f"workloads: [step]\nworkload_settings: {{step: {{{load}}}}}\n")
+    with pytest.raises(UserError) as raised:
+        check_words(["--configfile", "step.yaml", "--config", "workload_settings.step.prompts=4"])
+    typed = "write --configfile step.yaml --config 'workload_settings={step: {prompts: 4}}' 'workloads=[step]'"
+    assert raised.value.remedy == typed
+
+
 @pytest.mark.parametrize("place", ["config.yml", "config/config.yaml"])
 def test_a_config_of_this_folder_by_another_name_is_seen(folder: Path, place: str) -> None:
     (folder / "config").mkdir()
