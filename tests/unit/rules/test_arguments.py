@@ -631,12 +631,11 @@ def test_files_and_values_that_snakemake_cannot_read_are_refused_in_two_lines(
 
 
 def test_a_remedy_fits_the_config_files_of_the_call(folder: Path) -> None:
-    load = "prompts: 2, samples_per_prompt: 1, prompt_tokens: 8, output_tokens: 8"
-    (folder / "step.yaml").write_text(f"workloads: [step]\nworkload_settings: {{step: {{{load}}}}}\n")
+    quant = "quant_settings: {mine: {weights_format: bf16, linear_dtypes: [bfloat16]}}"
+    (folder / "quant.yaml").write_text(f"{quant}\nmodel_settings: {{qwen3-90m: {{weights: {{mine: /data}}}}}}\n")
     with pytest.raises(UserError) as raised:
-        check_words(["--configfile", "step.yaml", "--config", "workload_settings.step.prompts=4"])
-    typed = "write --configfile step.yaml --config 'workload_settings={step: {prompts: 4}}' 'workloads=[step]'"
-    assert raised.value.remedy == typed
+        check_words(["--configfile", "quant.yaml", "--quants", "mine"])
+    assert raised.value.remedy == "write --configfile quant.yaml --config 'quants=[mine]'"
 
 
 @pytest.mark.parametrize("place", ["config.yml", "config/config.yaml"])
