@@ -32,7 +32,8 @@ def kv_cache_flags(iteration: Iteration, spec: Spec) -> list[Flag]:
     if not under_way.requests:
         what = "no request was under way at the update"
     elif in_flight == "keep" and under_way.recomputed:
-        what = f"{under_way.recomputed} of {under_way.requests} requests under way lost their KV cache"
+        lost = f"{under_way.recomputed} of {under_way.requests} requests under way"
+        what = f"{lost} lost their KV cache, or it had no room"
     elif in_flight == "recompute" and not under_way.recomputed:
         what = f"all {under_way.requests} requests under way kept their KV cache"
     else:
