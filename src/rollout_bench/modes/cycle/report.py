@@ -43,12 +43,14 @@ class Decision:
         base: the baseline.
         gain: lengths at which it pays; None for too few launches, or if the steps are not the same work.
         unlike: whether the steps of both are not the same work.
+        in_flight: whether weights of one are updated in the middle of generation, which then has a part of their cost.
     """
 
     row: Row
     base: Row
     gain: NetGain | None
     unlike: bool
+    in_flight: bool
 
     @property
     def what(self) -> str:
@@ -135,8 +137,9 @@ def decisions(findings: Findings, rows: Sequence[Row]) -> Iterator[Decision]:
             # simultaneous confidence for all rows with this baseline
             confidence = 1 - (1 - settings.confidence) / beside[base.experiment.place]
             unlike = not _same_work(row, base)
-            gain = None if unlike else net_gain(row, base, row.comparisons[metric], confidence)
-            yield Decision(row, base, gain, unlike)
+            in_flight = any("under_way_requests" in side.values for side in (row, base))
+            gain = None if unlike or in_flight else net_gain(row, base, row.comparisons[metric], confidence)
+            yield Decision(row, base, gain, unlike, in_flight)
 
 
 SAME_TOKENS = 0.01

@@ -13,14 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 from safetensors.torch import load_file
+from samples import timed
 from samples.cycle import cycle_spec as made_spec
 from samples.cycle import cycled
-from synthetic_records import make_record, proof
+from synthetic_records import changed, make_record, proof, save
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.lora import Lora
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.core.errors import MeasuringFailed
@@ -38,6 +41,7 @@ from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.trainer import shifted_rows
 from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient, sender
 from rollout_bench.modes.cycle.worker import Transitions
+from rollout_bench.report.summary import summary_of
 
 PAUSE_S = 0.02
 
@@ -313,6 +317,21 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
     found = not_finite_flags(proofs) or cycle_flags(*proofs)
     assert [(flag.code, flag.severity) for flag in found] == ([(code, "invalid")] if code else [])
     assert all(words in flag.sentence for flag in found)
+
+
+def test_an_update_in_flight_says_nothing_of_other_lengths(tmp_path: Path):
+    def in_flight(record: Record, recomputed: int) -> Record:
+        under_way = {"requests": 32, "tokens": 4096, "recomputed": recomputed}
+        return changed(record, lambda one: {"transition": one.transition.model_dump() | {"under_way": under_way}})
+
+    for launch in range(4):
+        for number, quant in enumerate(("bf16", "fp8")):
+            record = timed(made_spec(quant, workload="whole"), launch, 1, 30 + number, [])
+            save(tmp_path, in_flight(cycled(record, 0.5), 32 * number))
+    text = summary_of(tmp_path, collect(tmp_path, None)).text
+    assert "what an update in flight computes again is a part of generation" in " ".join(text.split())
+    assert "pays" not in text
+    assert "they go on with their KV cache" in " ".join(text.split())
 
 
 def test_times_after_an_update_in_flight_are_without_it():
