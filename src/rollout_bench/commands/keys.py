@@ -1,6 +1,5 @@
 """Print the keys of a config: those at its top, or those that a word names, with what they take and mean."""
 
-import re
 import textwrap
 from collections.abc import Sequence
 
@@ -8,7 +7,7 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.model_keys import Key
 from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.core.yaml_files import flow
-from rollout_bench.plan.checks import OTHER_QUANTS
+from rollout_bench.plan.checks import OTHER_QUANTS, quants_meant
 from rollout_bench.plan.config_file import ENGINE_ARGS, OTHER_KEYS
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.report.reference import config_keys
@@ -66,8 +65,7 @@ def _named(word: str) -> list[str]:
         f"engine_args.{one}: an argument of vLLM's: --config 'engine_args={{{one}: VALUE}}'" for one in of_vllm
     ]
     if name in known_quants({}) or name in OTHER_QUANTS:
-        meant = re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(name, f"'{name}'"))
-        both = (list(dict.fromkeys(["bf16", one])) for one in meant)
+        both = (list(dict.fromkeys(["bf16", one])) for one in quants_meant(name))
         return [f"{names[-1]}: a quantization: --config 'quants={flow(names)}'" for names in both]
     if not found and not arguments:
         last = near_miss(name, {key.path.rpartition(".")[2] for key in keys}) or near_miss(name, OTHER_KEYS)

@@ -37,7 +37,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error of wrong arguments, with the known option that is nearest to an unknown one."""
-        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
+        first, _, after = message.partition("unrecognized arguments: ")[2].partition(" ")
+        unknown, equals, value = first.partition("=")
         known = [option for option in self._option_string_actions if option.startswith("--")]
         if choice := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             message, unknown, known = choice[1], choice[2], re.findall(r"[^', ]+", choice[3])
@@ -56,8 +57,7 @@ class Parser(argparse.ArgumentParser):
             words = [" ".join([*one.option_strings[:1], str(name)]) for one, name in names.items()]
             remedy = f"write {self.prog} {' '.join(words)}; {listed}"
         elif not close and unknown.startswith("--") and any(one.metavar == "KEY=VALUE" for one in self._actions):
-            _, equals, after = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")
-            given = after if equals else next(iter(message.partition(f"{unknown} ")[2].split(" ")), "")
+            given = value if equals else after.partition(" ")[0]
             is_whole = "=" in given and not equals  # as --set KEY=VALUE
             word = given if is_whole else f"{unknown.strip('-').replace('-', '_')}={given or 'VALUE'}"
             remedy = f"write {word}: a trainer's keys have no dashes"

@@ -335,6 +335,11 @@ _OTHER_MODES = {
 """Names of others for what a mode measures."""
 
 
+def quants_meant(name: str) -> list[str]:
+    """Return the quantizations that a name, a data type or a method stands for."""
+    return re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(name.lower(), f"'{name}'"))
+
+
 def quant_meant(name: str) -> str:
     """Return the remedy for a quantization of an unknown name."""
     return f"did you mean {OTHER_QUANTS[name]}?" if name in OTHER_QUANTS else did_you_mean(name, known_quants({}))

@@ -25,7 +25,7 @@ from rollout_bench.core.places import CONFIG
 from rollout_bench.core.secrets import looks_secret, may_be_secret, of_config, secret_words, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow, read_mapping
 from rollout_bench.llmd.profiled import with_profiles
-from rollout_bench.plan.checks import ONE_NODE, OTHER_QUANTS, SHORT, check_no_secret
+from rollout_bench.plan.checks import ONE_NODE, OTHER_QUANTS, SHORT, check_no_secret, quant_meant
 from rollout_bench.plan.config import SECTIONS, Baseline, Config, WorkloadSettings
 from rollout_bench.plan.meant import BOUNDS, KEY_OF, hub_name, model_of_the_hub, values_meant
 from rollout_bench.plan.quants import known_quants
@@ -680,7 +680,7 @@ def _name_instead(place: tuple[int | str, ...], value: str) -> str:
     if not isinstance(place[-1], int) and re.match(r"[\w.-]+:\S", value):
         return SPACE_AFTER_COLON
     if place[:1] == ("quants",) and value in OTHER_QUANTS:
-        return f"did you mean {OTHER_QUANTS[value]}?"
+        return quant_meant(value)
     name = name_made_of(value)
     form = "letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path"
     if not name:

@@ -20,7 +20,7 @@ from rollout_bench.core.mappings import laid_over
 from rollout_bench.core.model_keys import keys_of
 from rollout_bench.core.secrets import looks_secret
 from rollout_bench.core.yaml_files import flow
-from rollout_bench.plan.checks import OTHER_QUANTS, SHORT
+from rollout_bench.plan.checks import SHORT, quants_meant
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.config_file import (
     ENGINE_ARGS,
@@ -375,8 +375,7 @@ def _selected(key: str, value: str, words: Sequence[str]) -> str:
     if key in NOT_MEASURED:
         return NOT_MEASURED[key]
     if key in ("dtype", "quant", "quantization"):
-        meant = (re.findall(r"'([\w-]+)'", OTHER_QUANTS.get(one.lower(), f"'{one}'")) for one in _NAME.findall(value))
-        names = [name for found in meant for name in found]
+        names = [name for one in _NAME.findall(value) for name in quants_meant(one)]
         return f"write --config 'quants=[{', '.join(dict.fromkeys([*_beside(names[0]), *names]))}]'"
     if remedy := _of_server(key, value):
         return remedy

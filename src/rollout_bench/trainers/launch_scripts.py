@@ -85,7 +85,7 @@ _NAMED_VALUE = re.compile(r"\$(?:([A-Z][A-Z0-9_]*)|\{([A-Z][A-Z0-9_]*)(?::?[-?].
 _OF_ENGINES = re.compile("(VLLM|NCCL|HCCL|PYTORCH)_.*|TASK_QUEUE_ENABLE|CPU_AFFINITY_CONF")
 """Variables that vLLM, the libraries of its devices and torch-npu read."""
 
-DEVICE = "trainer.device"
+_DEVICE = "trainer.device"
 """verl's key for the kind of device."""
 
 _OF_NPUS = re.compile(r"(ASCEND|HCCL)_\w+=|.*(/Ascend/|ascend-toolkit)")
@@ -165,7 +165,8 @@ def trl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         problem = f"{script}: has {len(trainings)} commands {begun}, and {len(servers)} trl vllm-serve"
         if not trainings and any(_after(found, "-m", module) for module in ENTRY_POINTS):
             raise UserError(problem, f"did you mean `rollout-bench from-verl {script}`? It starts a training with verl")
-        _check_known(script, found, trainings)
+        if not trainings:
+            _check_known(script, found)
         raise UserError(problem, "give a script with one training; or its YAML, and num_processes=N")
     start, words = trainings[0]
     kind, options = start[-1], list[tuple[str, list[Word]]]()
@@ -245,7 +246,8 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
         problem = f"{script}: has {len(trainings)} commands python -m {MAIN_PPO}, and one is read{named_too}"
         if not trainings and any(_after(found, *start) for start in _STARTS):
             raise UserError(problem, f"did you mean `rollout-bench from-trl {script}`? It starts a training with TRL")
-        _check_known(script, found, trainings)
+        if not trainings:
+            _check_known(script, found)
         raise UserError(problem, "add --cfg job to the command that starts your training, and use the YAML it prints")
     named: list[tuple[str, Word]] = []
     registry = KeyRegistry.of("verl", next(iter(TABLES["verl"]["versions"])))
@@ -267,9 +269,9 @@ def verl_arguments(script: Path, overrides: Sequence[str]) -> ScriptWords:
             words.append(word.text)
     line = _assigned_line(script, named, registry, overrides)
     read = _script_words(words, line, found)
-    if any(map(_OF_NPUS.match, (word.text for command in found for word in command))) and DEVICE not in dict(named):
-        lines = (*read.lines, f"The script sets up Ascend's toolkit, so {DEVICE}=npu is taken.")
-        read = replace(read, words=[*read.words, f"++{DEVICE}=npu"], lines=lines)
+    if any(map(_OF_NPUS.match, (word.text for command in found for word in command))) and _DEVICE not in dict(named):
+        lines = (*read.lines, f"The script sets up Ascend's toolkit, so {_DEVICE}=npu is taken.")
+        read = replace(read, words=[*read.words, f"++{_DEVICE}=npu"], lines=lines)
     return replace(read, starts_main=module == MAIN_PPO)
 
 
@@ -449,10 +451,10 @@ def _unknown_words(script: Path, word: Word) -> UserError:
     return UserError(problem, f"{added}{_WRITTEN_OUT}")
 
 
-def _check_known(script: Path, found: Sequence[list[Word]], trainings: Sequence[object]) -> None:
-    """Raise `UserError` for the first of the commands `found` that is a variable, if there are no trainings."""
+def _check_known(script: Path, found: Sequence[list[Word]]) -> None:
+    """Raise `UserError` for the first of the commands `found` that is a variable."""
     first = (words[0] for words in found if words and words[0].text == words[0].variable)
-    if not trainings and (unknown := next(first, None)):
+    if unknown := next(first, None):
         problem = f"{script}: {unknown.text}: is a command that only the shell knows{_caused(unknown)}"
         raise UserError(problem, "write its words out in the script")
 

@@ -259,13 +259,10 @@ class KeyRegistry:
         telling = [
             key.path for key in self.keys.values() if key.influence not in (Influence.NEUTRAL, Influence.UNKNOWN)
         ]
-        if "." in path:
-            ends = [key for key in telling if key.endswith(f".{path}") and not key.startswith("critic.")]
-            return ends[0] if len(ends) == 1 else None
-        if path in OTHERS.get(self.trainer, {}):
-            return OTHERS[self.trainer][path]
+        if meant := OTHERS.get(self.trainer, {}).get(path):
+            return meant
         ends = [key for key in telling if key.endswith(f".{path}") and not key.startswith("critic.")]
-        return ends[0] if len(ends) == 1 and path not in self.keys else None
+        return ends[0] if len(ends) == 1 and ("." in path or path not in self.keys) else None
 
 
 OTHERS = {

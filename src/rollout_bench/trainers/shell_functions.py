@@ -1,5 +1,6 @@
 """Functions of a shell script: the commands of a simple one stand in place of each of its calls."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,8 @@ from dataclasses import dataclass, replace
 from rollout_bench.trainers.shell_words import ASSIGNMENT, BETWEEN, CLOSING, NAME, OPENING, Command, Piece, Word
 
 _KEYWORDS = {*BETWEEN, *OPENING, *CLOSING, "function", "return"}
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 _NUMBERED = re.compile(r"\$(?:([1-9])|\{([1-9])\})")
 
@@ -40,11 +43,11 @@ def inlined(found: Sequence[Command]) -> list[Command]:
     made = [*found]
     for _ in range(_MOST):
         for function in _functions(made):
-            others = function.others(made)
+            others, calls = function.others(made), _calls(function, made)
             body = _without_local(function.body, others)
-            calls = _calls(function, made)
-            if calls and all(_run(body, call) for call in calls):
-                made = [each for one in others for each in (_run(body, one) if one in calls else [one])]
+            runs = [_run(body, one) if one in calls else [one] for one in others]
+            if calls and all(runs):
+                made = [*itertools.chain.from_iterable(runs)]
                 break
         else:
             break
@@ -77,7 +80,7 @@ def _begun(found: Sequence[Command], place: int) -> tuple[str, int]:
     texts, after = _texts(found[place]), found[place].after.lstrip()
     if texts[:1] == ["function"] and len(texts) > 1:
         return texts[1], place if "{" in texts else place + 1
-    if len(texts) == 1 and after.startswith("()") and re.fullmatch(NAME.replace(r"\w*", r"[\w-]*"), texts[0]):
+    if len(texts) == 1 and after.startswith("()") and _FUNCTION_NAME.fullmatch(texts[0]):
         return texts[0], place + 1
     return "", place
 
@@ -118,13 +121,13 @@ def _without_local(body: Sequence[Command], others: Sequence[Command]) -> list[C
 def _run(body: Sequence[Command], call: Command) -> list[Command]:
     """Return the commands that a call runs; none if its arguments are taken in a form that is not followed."""
     given, made = call.words[1:], list[Command]()
-    if any(map(_may_be_another, given)) and _changed(body) & _named(given):
-        return []  # the shell takes their values before
+    if any(word.variable for word in given) and _changed(body) & _named(given):
+        return []  # the shell takes their values before, and may make several words of one
     for one in body:
         texts = _texts(one)
         if texts[0] == "shift":
             number = int(texts[1]) if texts[1:] and texts[1].isdecimal() else 1
-            if any(map(_may_be_another, given[:number])) or len(texts) > 2 or not _ENDS.fullmatch(one.after):
+            if any(word.variable for word in given[:number]) or len(texts) > 2 or not _ENDS.fullmatch(one.after):
                 return []
             given = given[number:]
             continue
@@ -160,11 +163,6 @@ def _named(words: Sequence[Word]) -> set[str]:
     return {"", *(name for text in pieces for name in re.findall(NAME, text))}
 
 
-def _may_be_another(word: Word) -> bool:
-    """Return whether the shell may make of a word another text, or other words."""
-    return bool(word.variable)
-
-
 def _with_arguments(word: Word, given: Sequence[Word]) -> list[Word] | None:
     """Return a word of a function with the arguments `given` in it; None if it takes them in another form."""
     if word.text == "$@" and not word.is_bare:
@@ -179,7 +177,9 @@ def _with_arguments(word: Word, given: Sequence[Word]) -> list[Word] | None:
         place = int(number[1] or number[2]) if number else 0
         if not place:
             pieces.append(piece)
-        elif place > len(given) or any(map(_may_be_another, given[:place])) or re.search(r"\s", given[place - 1].text):
+        elif (
+            place > len(given) or any(one.variable for one in given[:place]) or re.search(r"\s", given[place - 1].text)
+        ):
             return None
         else:
             pieces.append(Piece(given[place - 1].text, is_bare=piece.is_bare))
