@@ -60,8 +60,13 @@ MOST = {
     **dict.fromkeys(("max_num_seqs", "block_size"), 1_000_000),
     **dict.fromkeys(("max_model_len", "max_num_batched_tokens"), 1_000_000_000),
     "kv_cache_memory_bytes": 1 << 60,
+    "max_cudagraph_capture_size": 1_000_000,
+    "num_speculative_tokens": 1_000,
 }
-"""Engine arguments that are counts, with limits far beyond any possible engine."""
+"""Engine arguments, and keys in them, that are counts, with limits far beyond any possible engine."""
+
+GRAPH_SIZES = "cudagraph_capture_sizes"
+"""vLLM's argument, and key of `compilation_config`, for the tokens of each graph that it captures."""
 
 BLOCK, SMALL_BLOCKS = 16, (1, 8)
 """Block sizes of the KV cache must be multiples of the first; some kernels accept the others (vLLM 0.32, read)."""
@@ -458,7 +463,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         )
     if isinstance(value, str):
         check_path(where, value)
-    _check_number(where, name, value)
+    _check_counts(where, name, value)
     _check_accepted(engine, where, name, value)
     _check_mapping(engine, where, name, value)
     if _deeper_than(DEEPEST_ARG, value):
@@ -482,6 +487,23 @@ def _instead_of_arg(name: str, engine: InstalledEngine) -> str:
         return SPACE_AFTER_COLON
     close = closest(name.replace("-", "_"), engine.arguments) if name else None
     return f"did you mean '{close}'?" if close else "leave it out; `vllm serve --help=all` lists the arguments"
+
+
+def _check_counts(where: str, name: str, value: Any) -> None:
+    """Check the number, or the sizes of graphs, that the argument `name` takes, and those in its mapping."""
+    _check_number(where, name, value)
+    if name == GRAPH_SIZES and not (isinstance(value, list) and value and all(map(_is_count, value))):
+        raise UserError(
+            f"config: {where}: {value_text(value)} is no list of counts", f"write {name}: [1, 2, 4, 8], or leave it out"
+        )
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        known = str(key).replace("-", "_")
+        if inner is not None and (known in MOST or known == GRAPH_SIZES):
+            _check_counts(f"{where}.{key}", known, inner)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _check_number(where: str, name: str, value: Any) -> None:

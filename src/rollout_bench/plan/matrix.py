@@ -28,6 +28,7 @@ from rollout_bench.core.errors import UnmeasurableError, UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.plan.checks import (
+    GRAPH_SIZES,
     SIZE,
     check_data_parallel,
     check_effects,
@@ -293,27 +294,46 @@ LARGEST_GRAPH = 512
 Blackwell GPU of a data centre it is 1,024."""
 
 
+LARGEST_KEY = "max_cudagraph_capture_size"
+
+
+def _keys_of(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the mapping that is the argument `name`; empty without one, and where no engine says that it is one."""
+    value = args.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _captures_none(args: Mapping[str, Any]) -> bool:
+    """Return whether these arguments tell an engine to capture no graphs."""
+    mode = _keys_of(args, "compilation_config").get("cudagraph_mode")
+    if mode is None:
+        return bool(args.get("enforce_eager")) or str(args.get("optimization_level")) == "0"
+    return bool(args.get("enforce_eager")) or str(mode).upper() == "NONE"
+
+
 def graph_lines(matrix: Matrix) -> list[str]:
     """Return a line for each size of decode steps above the largest graph that their engines capture."""
-    found: dict[tuple[int, int, bool], list[str]] = {}
+    found: dict[tuple[int, int, str], list[str]] = {}
     for spec in (experiment.spec for experiment in matrix.experiments):
         args = spec.engine.args
-        compilation, sequences = args.get("compilation_config") or {}, args.get("max_num_seqs")
-        is_eager = args.get("enforce_eager") or compilation.get("cudagraph_mode") == "NONE"
-        if spec.platform == "cpu" or is_eager or sequences is None or spec.endpoint is not None:
+        compilation, sequences = _keys_of(args, "compilation_config"), args.get("max_num_seqs")
+        if spec.platform == "cpu" or _captures_none(args) or sequences is None or spec.endpoint is not None:
             continue
-        sizes = args.get("cudagraph_capture_sizes") or compilation.get("cudagraph_capture_sizes")
-        largest = max(sizes) if sizes else compilation.get("max_cudagraph_capture_size") or LARGEST_GRAPH
+        # vLLM takes these two at either place, and refuses them at both
+        sizes, limit = (args.get(key) or compilation.get(key) for key in (GRAPH_SIZES, LARGEST_KEY))
+        largest = max(sizes) if sizes else limit or LARGEST_GRAPH
         most = -(-spec.workload.prompts * spec.workload.samples_per_prompt // replicas(spec))
-        drafted = (args.get("speculative_config") or {}).get("num_speculative_tokens") or 0
+        drafted = _keys_of(args, "speculative_config").get("num_speculative_tokens") or 0
         tokens = min(sequences, most) * (1 + drafted)
-        if tokens > largest:
-            found.setdefault((tokens, largest, bool(sizes)), []).append(spec.title)
-    lines = []
-    for (tokens, largest, is_listed), titles in found.items():
+        tokens = min(tokens, args.get("max_num_batched_tokens") or tokens)
         # vLLM's own sizes are multiples of 16 there, and one between them would be lowered to the last before it
-        larger = f"compilation_config: {{max_cudagraph_capture_size: {-(-tokens // 16) * 16}}}"
-        remedy = f"add {tokens} to cudagraph_capture_sizes" if is_listed else f"engine_args: {{{larger}}}"
+        larger = f"{LARGEST_KEY}: {-(-tokens // 16) * 16}"
+        place = larger if LARGEST_KEY in args else f"compilation_config: {{{larger}}}"
+        remedy = f"add {tokens} to {GRAPH_SIZES}" if sizes else f"engine_args: {{{place}}}"
+        if tokens > largest:
+            found.setdefault((tokens, largest, remedy), []).append(spec.title)
+    lines = []
+    for (tokens, largest, remedy), titles in found.items():
         lines.append(
             f"graphs: decoding has up to {tokens} tokens a step, and the largest captured graph {largest}; "
             f"larger steps run without one -> {remedy} ({first_few(titles)})"

@@ -135,6 +135,11 @@ def test_many_decode_steps_outside_of_graphs_are_flagged(inside: int, largest: i
         ({"max_num_seqs": 4096}, "engine_args: {compilation_config: {max_cudagraph_capture_size: 2048}}"),
         ({"max_num_seqs": 1024, "enforce_eager": True}, None),
         ({"max_num_seqs": 1024, "compilation_config": {"cudagraph_mode": "NONE"}}, None),
+        ({"max_num_seqs": 1024, "compilation_config": {"cudagraph_mode": "none"}}, None),
+        ({"max_num_seqs": 1024, "optimization_level": 0}, None),
+        ({"max_num_seqs": 1024, "max_cudagraph_capture_size": 1024}, None),
+        ({"max_num_seqs": 1024, "max_cudagraph_capture_size": 600}, "engine_args: {max_cudagraph_capture_size: 1024}"),
+        ({"max_num_seqs": 1024, "max_num_batched_tokens": 512}, None),
         ({}, None),
     ],
 )

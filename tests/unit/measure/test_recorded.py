@@ -1,6 +1,7 @@
 """What engines, drivers and tools print is read as it was recorded: fixtures/recorded holds text and what it says."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,12 @@ def test_npus_are_read_with_who_holds_their_memory() -> None:
     assert [chip.temperature_c for chip in Npus(None, 4, lambda: a3).read()] == [36, 37, 38, 39]
     assert [chip.holders for chip in Npus(["1", "3"], 2, lambda: a3).read()] == [{}, {845053: 59656 << 20}]
     assert Npus(None, 2, lambda: "dcmi module initialize failed. ret is -8005").read() == []
+
+
+def test_a_chip_without_a_temperature_moves_no_other_chip() -> None:
+    a3 = recorded("npu_smi")["two_chips"]
+    for unknown in ("- ", "NA", "N/A"):
+        printed = a3.replace("-           37", f"-           {unknown}")
+        readings = Npus(None, 4, partial(str, printed)).read()
+        assert [reading.temperature_c for reading in readings] == [36, None, 38, 39]
+        assert [list(reading.holders) for reading in readings] == [[], [], [824166], [845053]]

@@ -44,25 +44,27 @@ def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None)
 
 
 _CHIP = re.compile(
-    r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*\S+\s+(\d+)\s.*\n\|\s*(\d+)\s+(?:\d+\s+)?\|",
+    r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*\S+\s+(\d+|-|N/?A)\s.*\n\|\s*(\d+)\s+(?:\d+\s+)?\|",
     re.MULTILINE,
 )
 """| 0     Ascend910           | OK            | 178.5       36                0    / 0             |
 | 0     0                   | 0000:9D:00.0  | 0           0    / 0          3416 / 65536         |
 
-Two lines of each chip: number of the NPU, its name, watts (`-` for the second chip of an A3), degrees Celsius; number
-of the chip and, on an A3, its physical number."""
+Two lines of each chip: number of the NPU, its name, watts (`-` for the second chip of an A3), degrees Celsius, or
+none; number of the chip and, on an A3, its physical number."""
 
 _PROCESS = re.compile(r"^\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
 """| 0       0                 | 123456        | python                   | 3000                    |"""
 
 
-def chips_in(text: str) -> dict[tuple[int, int], int]:
-    """Return number of the NPU and of its chip -> degrees Celsius, from the output of `npu-smi info`.
+def chips_in(text: str) -> dict[tuple[int, int], int | None]:
+    """Return number of the NPU and of its chip -> degrees Celsius if known, from the output of `npu-smi info`.
 
     They stand in the order of their Logic IDs.
     """
-    return {(int(npu), int(chip)): int(degrees) for npu, degrees, chip in _CHIP.findall(text)}
+    return {
+        (int(npu), int(chip)): int(degrees) if degrees.isdigit() else None for npu, degrees, chip in _CHIP.findall(text)
+    }
 
 
 def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
