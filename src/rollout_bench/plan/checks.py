@@ -218,16 +218,22 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) 
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 
 
-def check_variables(config: Config, engine: InstalledEngine) -> list[str]:
-    """Check the environment variables of the config; return a line for each that the engine does not read.
+READ_ON: dict[str, Platform] = {"VLLM_ASCEND_": "ascend", "HCCL_": "ascend", "NCCL_": "cuda", "VLLM_CPU_": "cpu"}
+"""Beginning of environment variables -> the only platform on which something reads them."""
+
+
+def check_variables(config: Config, engine: InstalledEngine, platform: Platform) -> list[str]:
+    """Check the environment variables of the config; return a line for each that nothing reads on `platform`.
 
     Raises:
-        UserError: rollout-bench sets a variable itself, each launch must inherit it, it is misspelt, or a setting has
-            one that the engine does not read.
+        UserError: rollout-bench sets a variable itself, each launch must inherit it, it is misspelt, the engine does
+            not accept its value, or a setting has one that nothing reads.
     """
     unread = []
-    named = [(f"{place}.{name}", name) for place, variables in _environments(config) for name in variables]
-    for where, name in named:
+    named = [
+        (f"{place}.{name}", name, value) for place, given in _environments(config) for name, value in given.items()
+    ]
+    for where, name, value in named:
         if name in OWN_VARIABLES:
             raise UserError(f"config: {where}: is set by rollout-bench itself", OWN_VARIABLES[name])
         if name in INHERITED_VARIABLES:
@@ -235,11 +241,19 @@ def check_variables(config: Config, engine: InstalledEngine) -> list[str]:
                 f"config: {where}: each launch needs the value that snakemake itself has",
                 f"leave it out, and export {name} before you run snakemake: the engine inherits it",
             )
-        if not name.startswith("VLLM_") or engine.reads(name):
-            continue
+        is_unread = name.startswith("VLLM_") and not engine.reads(name)
+        is_known = name.startswith("VLLM_") and not is_unread
         problem = f"{engine.name} {engine.version} reads no such variable"
-        if close := near_miss(name, engine.variables, MISSPELT):
+        if close := None if is_known else near_miss(name, engine.variables, MISSPELT):
             raise UserError(f"config: {where}: {problem}", f"did you mean '{close}'?")
+        if instead := engine.instead_of(name, str(value)):
+            problem = f"{engine.name} {engine.version} does not accept {value_text(value)}"
+            raise UserError(f"config: {where}: {problem}", instead)
+        other = next((one for start, one in READ_ON.items() if name.startswith(start)), platform)
+        if other != platform:
+            problem = f"it is for {other}, and the platform is {platform}"
+        elif not is_unread:
+            continue
         if where.startswith("setting_settings."):
             raise UserError(f"config: {where}: {problem}", "leave it out: the setting would change nothing by it")
         unread.append(f"{where}: changes nothing: {problem}")

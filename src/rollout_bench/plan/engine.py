@@ -107,6 +107,45 @@ class InstalledEngine:
             return not any(known.startswith("VLLM_ASCEND_") for known in self.variables)
         return any(variable.encode() in file.read_bytes() for file in self.folder.rglob("*.py"))  # 0.3 s
 
+    def instead_of(self, variable: str, value: str) -> str:
+        """Return what its code accepts in place of the `value` of an environment variable; empty if that is accepted.
+
+        vLLM reads a variable by `int(os.getenv(NAME))`, or by `env_with_choices(NAME, default, choices)`.
+        """
+        reader = self._readers.get(variable)
+        match reader:
+            case ast.Call(func=ast.Name(id="env_with_choices"), args=[_, _, ast.List(elts=choices)], keywords=more):
+                plain = str.lower if any(word.arg == "case_sensitive" for word in more) else str
+                known = [str(one.value) for one in choices if isinstance(one, ast.Constant)]
+                return "" if plain(value) in map(plain, known) else f"known: {', '.join(known)}"
+            case ast.expr():
+                text = ast.unparse(reader)
+                number = (
+                    rf"""\b(maybe_convert_int|maybe_convert_bool|int|float)\(os\.(getenv|environ\.get)\('{variable}'"""
+                )
+                if kind := re.search(number, text):
+                    with suppress(ValueError):
+                        float(value) if kind[1] == "float" else int(value)
+                        return ""
+                    return "write 1 or 0" if "bool(" in text else "write a number"
+        return ""
+
+    @functools.cached_property
+    def _readers(self) -> dict[str, ast.expr]:
+        """Environment variable -> the expression of vllm/envs.py that reads it; empty if unknown."""
+        if self.folder is None:
+            return {}
+        with suppress(OSError, SyntaxError):
+            for node in _tree(self.folder / "envs.py").body:
+                match node:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id="environment_variables"), value=ast.Dict(keys, values))
+                        | ast.Assign(targets=[ast.Name(id="environment_variables")], value=ast.Dict(keys, values))
+                    ):
+                        pairs = zip(keys, values, strict=True)
+                        return {str(key.value): value for key, value in pairs if isinstance(key, ast.Constant)}
+        return {}
+
     def kind(self, argument: str) -> str:
         """Return bool, int or float if an argument takes that alone, or also None; empty if it takes more or others."""
         if self.folder is None:

@@ -147,7 +147,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_names(config)
     idle = idle_lines(config)
     config, names = resolved(config, engine)
-    idle += check_variables(config, engine)
+    idle += check_variables(config, engine, platform)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)

