@@ -157,6 +157,19 @@ class InstalledEngine:
         kind = ast.unparse(found).removesuffix(" | None") if found else ""
         return kind if kind in ("bool", "int", "float") else ""
 
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Argument -> its default, for those whose default vLLM writes as a value; empty if unknown."""
+        if self.folder is None:
+            return {}
+        found: dict[str, Any] = {}
+        with suppress(OSError, SyntaxError):
+            tree = _tree(self.folder / "engine" / "arg_utils.py")
+            for name, default in _engine_defaults(tree).items():
+                with suppress(LookupError, ValueError, OSError, SyntaxError):
+                    found[name] = _default(default, tree, self.folder.parent)
+        return found
+
     def platform(self) -> Platform:
         """Return the platform that this engine was built for."""
         if "vllm-ascend" in self.plugins:
@@ -265,13 +278,50 @@ def _tree(source: Path) -> ast.Module:
 @functools.cache
 def _engine_fields(tree: ast.Module) -> dict[str, ast.expr]:
     """Return name -> type of the fields of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
-    return {
-        item.target.id: item.annotation
+    return {item.target.id: item.annotation for item in _engine_args(tree)}
+
+
+def _engine_defaults(tree: ast.Module) -> dict[str, ast.expr]:
+    """Return name -> default of the fields of EngineArgs that have one."""
+    return {item.target.id: item.value for item in _engine_args(tree) if item.value is not None}
+
+
+def _engine_args(tree: ast.Module) -> list[Any]:
+    return [
+        item
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"
         for item in _fields(node)
         if not item.target.id.startswith("_")
-    }
+    ]
+
+
+def _default(node: ast.expr, tree: ast.Module, packages: Path) -> Any:
+    """Return the value of the default of a field: a literal, that of another class's field, or what `Field` gets.
+
+    Args:
+        node: the default.
+        tree: the module that it stands in.
+        packages: the folder from which modules are imported.
+
+    Raises:
+        LookupError: it is none of these.
+        ValueError: it is computed.
+    """
+    match node:
+        case (
+            ast.Attribute(value=ast.Name(id=owner), attr=str(name))
+            | ast.Call(func=ast.Name(id="get_field"), args=[ast.Name(id=owner), ast.Constant(value=str(name))])
+        ):
+            made, module = _definition(owner, tree, packages)
+            for item in _fields(made) if isinstance(made, ast.ClassDef) else ():
+                if item.target.id == name and item.value is not None:
+                    return _default(item.value, module, packages)
+            raise LookupError(name)
+        case ast.Call(func=ast.Name(id="Field" | "field"), args=given, keywords=more):
+            written = [*given[:1], *(word.value for word in more if word.arg == "default")]
+            return ast.literal_eval(written[0])
+    return ast.literal_eval(node)
 
 
 def _fields(node: ast.ClassDef) -> list[Any]:

@@ -168,7 +168,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         same: dict[str, str] = {}
         for setting in sorted(in_mode, key=lambda name: name != first):  # of duplicates the baseline is kept
             one = found[setting] = _cell(settings[setting], setting, engine, platform, cell)
-            key = one.spec.model_copy(update={"setting": None}).key() if isinstance(one, Experiment) else setting
+            key = _measured_key(one.spec, engine.defaults) if isinstance(one, Experiment) else setting
             if same.setdefault(key, setting) != setting:
                 reason = f"it is the same as under {same[key]}"
                 found[setting] = _skipped(cell, setting, reason, f"leave {setting} out of settings")
@@ -182,6 +182,24 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     _check_one_model(config, experiments)
     alone = uncompared((experiment.spec for experiment in experiments), config.baseline.axes)
     return Matrix(platform, experiments, skipped, [*idle, alone] if alone else idle)
+
+
+SET_AT_START = ("cudagraph_metrics",)
+"""Arguments that a launch sets in place of vLLM's default, unless the config sets them."""
+
+
+def _measured_key(spec: Spec, defaults: Mapping[str, Any]) -> str:
+    """Return a key that is the same for experiments that measure the same, whatever their settings are called.
+
+    vLLM cannot tell an argument with its default's value from one that is left out.
+    """
+    args = {
+        name: value
+        for name, value in spec.engine.args.items()
+        if name in SET_AT_START or (value, type(value)) != (defaults.get(name, NOT_SET), type(defaults.get(name)))
+    }
+    engine = spec.engine.model_copy(update={"args": args})
+    return spec.model_copy(update={"setting": None, "engine": engine}).key()
 
 
 def _at_setting(config: Config, setting: str, engine: InstalledEngine) -> Config:

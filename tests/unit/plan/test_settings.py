@@ -74,6 +74,23 @@ def test_a_variable_of_another_platform_is_told():
     assert line == "engine.environment.NCCL_DEBUG: changes nothing: it is for cuda, and the platform is cpu"
 
 
+@pytest.mark.parametrize(
+    ("argument", "measured"),
+    [
+        ("enable_expert_parallel: false", False),
+        ("tensor_parallel_size: 1", False),
+        ("kv_cache_dtype: auto", False),
+        ("speculative_config: null", False),
+        ("enforce_eager: false", True),  # the load sets it
+        ("cudagraph_metrics: false", True),  # a launch sets it
+    ],
+)
+def test_a_setting_with_vllms_defaults_is_not_measured(argument: str, *, measured: bool) -> None:
+    overlay = f"{{quants: [bf16], settings: [default, a], setting_settings: {{a: {{engine_args: {{{argument}}}}}}}}}"
+    matrix = expand(read_config(merged_with(overlay)), ENGINE)
+    assert [one.reason for one in matrix.skipped] == ["it is the same as under default"] * (not measured)
+
+
 def test_a_setting_of_the_command_line_is_that_of_a_file() -> None:
     text = (
         "{s: {engine_args: {max_num_seqs: 8, enforce_eager: true, gpu_memory_utilization: 0.5, kv_cache_dtype: null,"
