@@ -563,6 +563,14 @@ _USUAL_SPECULATION = {"method": "ngram", "num_speculative_tokens": 3}
 
 def _check_mapping(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
     """Check the value of an argument that the engine takes as a mapping, and the keys in it, as far as it says them."""
+    known = engine.words_of_additional if name == "additional_config" and isinstance(value, Mapping) else ()
+    for key in value if known else ():
+        if str(key) not in known:
+            close = near_miss(str(key), known, MISSPELT)
+            raise UserError(
+                f"config: {where}.{key}: vllm-ascend {engine.plugins['vllm-ascend']} reads no such key",
+                f"did you mean '{close}'?" if close else "leave it out",
+            )
     keys = engine.mapping(name)
     if keys is None or _deeper_than(DEEPEST_ARG, value):
         return

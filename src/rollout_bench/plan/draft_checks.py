@@ -45,6 +45,11 @@ def check_draft_args(where: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_random(where: str, config: Mapping[str, Any]) -> None:
+    if config.get("method") in MADE and config.get("model") is None:
+        raise UserError(
+            f"config: {where}.method: {config['method']}: its draft is missing",
+            f"write model: {RANDOM}, or name a trained draft",
+        )
     if config.get("model") != RANDOM:
         return
     if config.get("method") not in MADE:
@@ -62,12 +67,17 @@ def _are_rates(rates: Any, tokens: int) -> bool:
 
 
 def check_synthetic(spec: Spec) -> None:
-    """Check that the platform of `spec` has synthetic acceptance, if its drafts are to have it.
+    """Check that the platform of `spec` has synthetic acceptance, and its mode a use for it, if its drafts have it.
 
     Raises:
-        UnmeasurableError: it has none.
+        UnmeasurableError: one of them has not.
     """
     drafts = drafts_of(spec.engine.args)
+    if drafts and drafts.rates and spec.mode == "drift":
+        raise UnmeasurableError(
+            f"{METHOD_KEY}: {SYNTHETIC}: tokens accepted by chance are not the model's, which drift compares",
+            f"leave {METHOD_KEY} and {LENGTH} out, or leave drift out of modes",
+        )
     if drafts and drafts.rates and spec.platform == "cpu":  # vLLM 0.32, tried
         raise UnmeasurableError(
             f"{METHOD_KEY}: {SYNTHETIC}: vLLM's sampling on a CPU has no synthetic acceptance",

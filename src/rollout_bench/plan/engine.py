@@ -25,6 +25,9 @@ _PLACES = ("HOME", "PATH", "VIRTUAL_ENV")
 """Variables, besides those of Python, that say what an interpreter finds."""
 
 
+_ADDITIONAL = b"additional_config"
+
+
 @dataclass(frozen=True)
 class InstalledEngine:
     """The engine of one interpreter.
@@ -106,6 +109,19 @@ class InstalledEngine:
         if self.plugins or variable.startswith("VLLM_ASCEND_"):
             return not any(known.startswith("VLLM_ASCEND_") for known in self.variables)
         return any(variable.encode() in file.read_bytes() for file in self.folder.rglob("*.py"))  # 0.3 s
+
+    @functools.cached_property
+    def words_of_additional(self) -> frozenset[str]:
+        """Words in vllm-ascend's code, and in vLLM's that mentions `additional_config`; empty without vllm-ascend."""
+        ascend = (self.folder or Path()).parent / "vllm_ascend"
+        if self.folder is None or "vllm-ascend" not in self.plugins or not ascend.is_dir():
+            return frozenset()
+        theirs = (file.read_bytes() for file in self.folder.rglob("*.py"))
+        texts = [
+            *(file.read_bytes() for file in ascend.rglob("*.py")),
+            *(text for text in theirs if _ADDITIONAL in text),
+        ]
+        return frozenset(word.decode() for text in texts for word in re.findall(rb"\w+", text))
 
     def instead_of(self, variable: str, value: str) -> str:
         """Return what its code accepts in place of the `value` of an environment variable; empty if that is accepted.

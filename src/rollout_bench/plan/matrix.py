@@ -307,6 +307,28 @@ def adapter_lines(matrix: Matrix) -> list[str]:
     return [f"lora: {why} -> engine_args: {{enforce_eager: true}} ({first_few(slow)})"] if slow else []
 
 
+UPDATED = ("cycle", "placement")
+"""Modes whose launches prove that an update reached all weights."""
+
+
+def update_lines(matrix: Matrix) -> list[str]:
+    """Return a line on built models whose launches will be invalid, since an update does not reach all their weights.
+
+    vLLM 0.32 on a CPU packs an output head that shares the embedding's weights once (tried).
+    """
+    models: dict[str, list[str]] = {}
+    for spec in (experiment.spec for experiment in matrix.experiments):
+        is_shared = (spec.model.synthetic or {}).get("tie_word_embeddings")
+        if spec.mode in UPDATED and spec.platform == "cpu" and is_shared and not spec.engine.args.get("enable_lora"):
+            models.setdefault(spec.model.name, []).append(spec.title)
+    return [
+        f"updates: vLLM on a CPU keeps an old copy of an output head that shares the embedding's weights, so launches "
+        f"would be invalid -> model_settings: {{{name}: {{synthetic: {{shape: {{tie_word_embeddings: false}}}}}}}} "
+        f"({first_few(titles)})"
+        for name, titles in models.items()
+    ]
+
+
 LARGEST_GRAPH = 512
 """Tokens of the largest graph that vLLM captures if nothing else is set (`VllmConfig._set_cudagraph_sizes`); on a
 Blackwell GPU of a data centre it is 1,024."""

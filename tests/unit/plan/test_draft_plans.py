@@ -34,6 +34,13 @@ def test_drafts_are_not_accepted_by_chance_on_a_cpu() -> None:
     assert [experiment.spec.setting for experiment in matrix.experiments] == [None]
 
 
+def test_drift_is_not_measured_of_tokens_that_are_accepted_by_chance() -> None:
+    drift = {"modes": ["drift"], "drift": {"prompts": 8, "tokens": 4, "batch_sizes": [8, 1]}}
+    (skipped,) = planned.planned(by_chance("cuda") | drift).skipped
+    assert skipped.setting == "drafts"
+    assert "are not the model's" in skipped.reason
+
+
 @pytest.mark.parametrize("platform", ["cuda", "ascend"])
 def test_drafts_are_accepted_by_chance_on_an_accelerator(platform: str) -> None:
     matrix = planned.planned(by_chance(platform))

@@ -5,12 +5,14 @@ import re
 import subprocess
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan import engine
+from rollout_bench.plan.checks import check_engine_arg
 from rollout_bench.plan.engine import probe_engine
 
 
@@ -153,3 +155,23 @@ def test_another_vllm_on_the_path_is_not_measured_as_the_installed_one(
     monkeypatch.setenv("PYTHONPATH", str(stray.parent))
     with pytest.raises(UserError, match=rf"imports vLLM from {stray}, not the installed vllm 0\.30\.0"):
         probe_engine(installed.python)
+
+
+def test_keys_that_vllm_ascend_does_not_read_are_refused(tmp_path: Path):
+    for name, text in {
+        "vllm/envs.py": "",
+        "vllm_ascend/ascend_config.py": 'additional_config.get("enable_cpu_binding")',
+    }.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    made = engine.InstalledEngine(
+        "vllm", "0.23.0", {"vllm-ascend": "0.23.0"}, frozenset(), "python3", {}, tmp_path / "vllm"
+    )
+    check = partial(check_engine_arg, made, "engine_args.additional_config", "additional_config")
+    check({"enable_cpu_binding": True})
+    for key, remedy in {"enable_cpu_bindin": "did you mean 'enable_cpu_binding'?", "torchair": "leave it out"}.items():
+        with pytest.raises(
+            UserError, match=f"additional_config.{key}: vllm-ascend 0.23.0 reads no such key"
+        ) as refused:
+            check({key: True})
+        assert refused.value.remedy == remedy

@@ -7,7 +7,7 @@ import pytest
 
 from rollout_bench.contracts.lora import Lora
 from rollout_bench.contracts.spec import Spec, differing_values, swept_number
-from rollout_bench.plan.matrix import adapter_lines
+from rollout_bench.plan.matrix import adapter_lines, update_lines
 
 
 def specs(overlay: dict[str, Any]) -> list[Spec]:
@@ -96,3 +96,17 @@ def test_adapters_that_get_no_verdict_on_a_cpu_are_told(is_eager: bool) -> None:
     lines = adapter_lines(planned.planned({**adapter, **compiled}))
     assert len(lines) == (0 if is_eager else 1)
     assert adapter_lines(planned.planned({**adapter, **compiled, "engine_args": {"enforce_eager": True}})) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, True),
+        ({"lora": {"rank": 4}}, False),
+        ({"modes": ["offline"]}, False),
+        ({"model_settings": {"qwen3-90m": {"synthetic": {"shape": {"tie_word_embeddings": False}}}}}, False),
+    ],
+)
+def test_a_head_that_no_update_reaches_is_told_before_it_is_measured(config: dict[str, Any], *, told: bool) -> None:
+    (line,) = update_lines(planned.planned({"modes": ["cycle"], "quants": ["bf16"], **config})) or [""]
+    assert ("-> model_settings: {qwen3-90m: {synthetic: {shape: {tie_word_embeddings: false}}}} (" in line) == told
