@@ -34,11 +34,16 @@ FINDINGS = {"output_changed", "update_without_effect", "stale_prefix_cache"}
 
 
 def cycle_spec(
-    quant: str = "bf16", *, apart: bool = False, update: str = "in_process", in_flight: str | None = None
+    quant: str = "bf16",
+    *,
+    apart: bool = False,
+    update: str = "in_process",
+    in_flight: str | None = None,
+    batch: int = 8,
 ) -> Spec:
     """Return the spec of a cycle that runs in seconds."""
     settings, more = QUANTS[quant]
-    args = {"max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True, **more}
+    args = {"max_model_len": 256, "max_num_seqs": batch, "enforce_eager": True, **more}
     spec = tiny_spec(quant=settings, engine={"args": args, "multiprocess": apart}, measuring={"iterations": 3})
     shape = SyntheticModel(preset="qwen3-tiny", shape={"tie_word_embeddings": False}).resolve().model_dump(mode="json")
     own = {"mode": "cycle", "cycle": {"sleep": "none", "update": update, "in_flight": in_flight}}
@@ -48,7 +53,7 @@ def cycle_spec(
 
 SPECS: dict[str, Spec] = {
     "bf16": cycle_spec(apart=True),
-    "w8a16 reload": cycle_spec("w8a16", update="reload", in_flight="recompute"),
+    "w8a16 reload": cycle_spec("w8a16", update="reload", in_flight="recompute", batch=6),
     "w8a8": cycle_spec("w8a8", apart=True, in_flight="keep"),
     "adapter": with_adapter(cycle_spec(), rank=4),
     "adapter reload": with_adapter(cycle_spec(update="reload"), rank=4),
@@ -165,18 +170,22 @@ def test_torchao_takes_new_weights_from_a_second_checkpoint(record: Callable[[st
         assert each.update.load_s == pytest.approx(each.part_s("update"))
 
 
-@pytest.mark.parametrize(("name", "recomputed"), [("w8a16 reload", 8), ("w8a8", 0)])
+@pytest.mark.parametrize(("name", "running", "recomputed"), [("w8a16 reload", 6, 6), ("w8a8", 8, 0)])
 def test_requests_under_way_at_an_update_keep_or_lose_their_kv_cache(
-    name: str, recomputed: int, record: Callable[[str], Record]
+    name: str, running: int, recomputed: int, record: Callable[[str], Record]
 ):
     found = record(name)
     cleared = ["reset_prefix_cache"] if recomputed else []
     for iteration in found.iterations:
         transition = iteration.transition
         assert [part.name for part in transition.parts] == ["pause", "update", *cleared, "resume"]
-        assert (transition.under_way.requests, transition.under_way.recomputed) == (8, recomputed)
-        # after half of 16 steps, of which the first only read prompts
-        assert 0 < transition.under_way.tokens - iteration.prompt_tokens <= 8 * 8
+        under_way = transition.under_way
+        assert (under_way.requests, under_way.waiting, under_way.recomputed) == (running, 8 - running, recomputed)
+        # the update comes once half of the tokens are there, and each step adds one for each of those in the batch
+        prompts = iteration.prompt_tokens * running // 8
+        assert 8 * 8 <= under_way.tokens - prompts < 8 * 8 + running
+        # of two samples the second finds the prompt's first block, which the first one has computed again
+        assert under_way.recomputed_tokens == (under_way.tokens - 3 * 128 if recomputed else None)
         assert iteration.output_tokens == 8 * 16
     # until the pause an engine in a process of its own generates on, in time that does not count
     assert min(iteration.transition.parts[0].began_s for iteration in found.iterations) < 0.02

@@ -36,9 +36,11 @@ def record(
         num_running_reqs=running,
         kv_cache_usage=0.5,
         spec_decoding_stats=drafted if drafts else None,
+        prefix_cache_stats=None,
         cudagraph_stats=step,
     )
-    statistics.record(scheduler, SimpleNamespace(num_preempted_reqs=0, num_prompt_tokens=prompt))
+    counts = {"num_preempted_reqs": 0, "num_prompt_tokens": prompt, "num_generation_tokens": tokens}
+    statistics.record(scheduler, SimpleNamespace(**counts))
 
 
 def test_decode_steps_are_told_from_prompts_and_counted_with_their_padding() -> None:

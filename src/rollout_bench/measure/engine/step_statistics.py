@@ -34,7 +34,9 @@ class StepStatLogger:
 
     def begin(self) -> None:
         """Reset all statistics."""
-        self.preemptions = self.peak_running = 0
+        self.preemptions = self.running = self.peak_running = self.output_tokens = 0
+        self.recomputed_tokens: int | None = None
+        """Tokens that preempted requests computed again; None if there was none, or the engine does not say."""
         self.kv_cache_peak = 0.0
         self.drafted: Counter[str] = Counter()
         """Counts of speculative decoding, by the names of vLLM's counters and `:POSITION`."""
@@ -44,9 +46,14 @@ class StepStatLogger:
         """Add vLLM's statistics of one step."""
         if iteration_stats is not None:
             self.preemptions += iteration_stats.num_preempted_reqs
+            self.output_tokens += iteration_stats.num_generation_tokens
         if scheduler_stats is None:
             return
-        self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
+        self.running = scheduler_stats.num_running_reqs
+        self.peak_running = max(self.peak_running, self.running)
+        found = scheduler_stats.prefix_cache_stats  # a preempted request looks for its tokens there when it goes on
+        if found is not None and found.preempted_requests:
+            self.recomputed_tokens = (self.recomputed_tokens or 0) + found.preempted_queries - found.preempted_hits
         self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
         if (drafts := scheduler_stats.spec_decoding_stats) is not None:
             for name in ("drafts", "draft_tokens", "accepted_tokens"):

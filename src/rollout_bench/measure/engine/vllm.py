@@ -98,8 +98,8 @@ def source_of(job: Job, vocabulary: int) -> Source:
 PREEMPTIONS = "vllm:num_preemptions"
 """vLLM's counter of preempted sequences."""
 
-Midway = Callable[[int, int], None]
-"""Called with the number of requests that are under way, and with the tokens of their sequences until then."""
+Midway = Callable[[int, int, int], None]
+"""Called with the requests in the engine's batch, those that wait, and the tokens of sequences that have begun."""
 
 PROMPT, OUTPUT = "vllm:prompt_tokens", "vllm:generation_tokens"
 """vLLM's counters of tokens."""
@@ -114,12 +114,14 @@ class Generated:
         iteration: its result.
         rows: one for each sequence.
         counters: increase of the engine's own counters.
+        recomputed_tokens: tokens that preempted requests computed again; None if the engine does not say.
     """
 
     began: float
     iteration: Iteration
     rows: list[SequenceRow]
     counters: dict[str, int]
+    recomputed_tokens: int | None = None
 
 
 def arguments(spec: Spec, model: str) -> dict[str, Any]:
@@ -231,7 +233,7 @@ class LoadedEngine:
             asked: the sequences to generate; samples of the same prompt follow each other.
             index: index of the iteration.
             wait: called when everything is ready; the timed region begins when it returns.
-            midway: called after half of the steps, with the requests under way; no time has what it takes.
+            midway: called after half of the output tokens; no time has what it takes.
         """
         workload = self._spec.workload
         sent = asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
@@ -246,7 +248,7 @@ class LoadedEngine:
         raw = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         began = time.monotonic()
         start = time.perf_counter()
-        outputs, pause = self._generate(requests, sampling, sent, before, midway)
+        outputs, pause = self._generate(requests, sampling, sent, midway)
         elapsed_s = time.perf_counter() - start - pause.elapsed_s
         raw_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - raw - pause.elapsed_s
         risen = self.counters()
@@ -266,24 +268,26 @@ class LoadedEngine:
             routed_bytes=routed_bytes_of(rows),
             witness=Witness(prompt_tokens=risen[PROMPT], output_tokens=risen[OUTPUT], raw_s=raw_s),
         )
-        return Generated(began, iteration, rows, dict(risen))
+        return Generated(
+            began, iteration, rows, dict(risen), self._statistics.recomputed_tokens if self._statistics else None
+        )
 
     def _generate(
-        self, requests: list[Any], sampling: Any, sent: Sequence[Request], before: Counter[str], midway: Midway | None
+        self, requests: list[Any], sampling: Any, sent: Sequence[Request], midway: Midway | None
     ) -> tuple[list[Any], "Pause"]:
         """Return vLLM's outputs in the order of the requests, and the pause in which `midway` was called."""
         if midway is None:
             return self.llm.generate(requests, sampling, use_tqdm=False, **self.naming), Pause()
         self.llm.enqueue(requests, sampling, use_tqdm=False, **self.naming)
-        engine, ended = self.llm.llm_engine, list[Any]()
-        for _ in range(max(request.output_tokens for request in sent) // 2):
-            if engine.has_unfinished_requests():
-                ended += [output for output in engine.step() if output.finished]
-        generated = self.counters()[OUTPUT] - before[OUTPUT]
-        done = sum(len(output.prompt_token_ids) + len(output.outputs[0].token_ids) for output in ended)
-        prompts = sum(len(request.prompt_token_ids) for request in sent)
+        engine, ended, counted = self.llm.llm_engine, list[Any](), self._statistics
+        assert counted is not None, "an engine of this version counts its steps"
+        half = sum(request.output_tokens for request in sent) // 2
+        while counted.output_tokens < half and engine.has_unfinished_requests():
+            ended += [output for output in engine.step() if output.finished]
         began, start = time.monotonic(), time.perf_counter()  # the engine's process has generated on until here
-        midway(len(sent) - len(ended), prompts + generated - done)
+        under_way = engine.output_processor.request_states.values()
+        begun = [each.prompt_len + each.detokenizer.num_output_tokens() for each in under_way if not each.is_prefilling]
+        midway(counted.running, len(under_way) - counted.running, sum(begun))
         pause = Pause(began, time.perf_counter() - start)
         ended += self.llm.wait_for_completion(use_tqdm=False)
         return sorted(ended, key=lambda output: int(output.request_id)), pause
@@ -508,10 +512,10 @@ def load_engine(job: Job, context: EngineContext, *, served: bool = False, **mor
         bounds = _served_bounds(job.spec) if served else {}
         llm = LLM(model=job.model, **{**bounds, **arguments(job.spec, job.model), **more})
         init_s = time.perf_counter() - start.began
-        config, statistics = llm.llm_engine.vllm_config, None
+        config = llm.llm_engine.vllm_config
+        statistics = StepStatLogger(config)
+        llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
         if config.observability_config.cudagraph_metrics:
-            statistics = StepStatLogger(config)
-            llm.llm_engine.logger_manager.stat_loggers.append(statistics)  # LLM takes none
             llm.collective_rpc("rollout_bench_report_graphs")
         engine = LoadedEngine(job.spec, llm)
         facts = None if job.spec.lora is None else engine.take_adapter(*adapter_request(job.spec, job.model))

@@ -16,7 +16,7 @@ USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
 
 
 SHORTEST = 2
-"""Least number of output tokens of an answer that has a middle."""
+"""Least number of output tokens of a sequence that has a middle."""
 
 
 class CyclePlanning(Planning):
@@ -96,9 +96,15 @@ def check_in_flight(spec: Spec) -> None:
         )
     if longest(spec.workload.output_tokens) < SHORTEST:
         raise UserError(
-            f"config: cycle.in_flight: the update comes after half of the steps, and workload {spec.workload.name} has "
-            "only one",
+            "config: cycle.in_flight: the update comes after half of the output tokens, and a sequence of workload "
+            f"{spec.workload.name} has only one",
             f"set output_tokens to {SHORTEST} or more, or leave the workload or cycle.in_flight out",
+        )
+    if not spec.workload.ignore_eos:
+        raise UserError(
+            "config: cycle.in_flight: the update comes after half of the output tokens, and with ignore_eos: false "
+            "nobody knows their number",
+            "leave ignore_eos out, and set output_tokens to the lengths of your answers",
         )
     if spec.workload.requests == "per_prompt":
         raise UserError(

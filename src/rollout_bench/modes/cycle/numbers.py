@@ -23,9 +23,15 @@ _PARTS: Mapping[PartName, str] = {
     "resume": "Resuming the paused engine.",
 }
 _UNDER_WAY = (
-    ("requests", "under way", "Requests under way at an in-flight update, also those that wait for room."),
-    ("tokens", "their tokens", "Tokens of their sequences until then; each sample counts its prompt."),
+    ("requests", "under way", "Requests in the engine's batch at an in-flight update."),
+    ("waiting", "waiting", "Requests that wait for room in it at an in-flight update."),
+    ("tokens", "their tokens", "Tokens of sequences begun before an in-flight update; each sample counts its prompt."),
     ("recomputed", "recomputed", "Requests under way whose KV cache was dropped and computed again."),
+    (
+        "recomputed_tokens",
+        "tokens recomputed",
+        "Tokens that they computed again, without those that another's KV cache had.",
+    ),
 )
 _LOOKS = {
     "before": ("", "at the end of generation"),

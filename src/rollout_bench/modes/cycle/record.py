@@ -75,11 +75,19 @@ class MemorySnapshot(Strict):
 
 
 class UnderWay(Strict):
-    """Requests that are under way at an in-flight update."""
+    """Requests that are under way at an in-flight update, as the engine counts them in the step before it."""
 
-    requests: int = Field(ge=0, description="Their number, with those that wait for room.")
-    tokens: int = Field(ge=0, description="Tokens of their sequences until then; each sample counts its prompt.")
+    requests: int = Field(ge=0, description="Those in the engine's batch, which have a KV cache.")
+    waiting: int | None = absent("Those that wait for room in it. Null if unknown.", ge=0)
+    tokens: int = Field(
+        ge=0, description="Tokens of sequences that have begun, until then; each sample counts its prompt."
+    )
     recomputed: int | None = absent("Requests whose KV cache was dropped, and computed again. Null if unknown.", ge=0)
+    recomputed_tokens: int | None = absent(
+        "Their tokens that were computed again, without those that another request's KV cache had. Null if none were, "
+        "if further requests were preempted for want of room, or if the engine does not say: without a prefix cache.",
+        ge=0,
+    )
 
 
 class Transition(ModePart):

@@ -48,7 +48,7 @@ class CycleSettings(Strict):
     in_flight: InFlight | None = Field(
         None,
         description=(
-            "Weight sync in the middle of generation, with requests under way (in-flight update), as asynchronous "
+            "Weight sync after half of the output tokens, with requests under way (in-flight update), as asynchronous "
             "trainers do: keep (they go on with their KV cache), recompute (it is dropped, and each is prefilled "
             "anew). Needs sleep: none. Null: after the last token."
         ),

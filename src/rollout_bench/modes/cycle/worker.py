@@ -57,7 +57,7 @@ def measure(job: Job, context: EngineContext) -> None:
         weights = "second" if weights == "first" else "first"
         if spec.of(CycleSpec).in_flight:
             done = engine.iterate(asked, index, context.await_turn, partial(transitions.in_flight, weights))
-            transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0))
+            transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0), done.recomputed_tokens)
         else:
             done = engine.iterate(asked, index, context.await_turn)
             transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
@@ -157,21 +157,26 @@ class Transitions:
             under_way=under_way,
         )
 
-    def in_flight(self, weights: Weights, requests: int, tokens: int) -> None:
-        """Do one weight sync to `weights` while so many requests with so many tokens are under way."""
-        self._last = self.go(weights, time.monotonic(), UnderWay(requests=requests, tokens=tokens))
+    def in_flight(self, weights: Weights, running: int, waiting: int, tokens: int) -> None:
+        """Do one weight sync to `weights` while so many requests run or wait, those with so many tokens."""
+        self._last = self.go(weights, time.monotonic(), UnderWay(requests=running, waiting=waiting, tokens=tokens))
 
-    def last(self, preemptions: int) -> tuple[Transition, int]:
+    def last(self, preemptions: int, recomputed_tokens: int | None) -> tuple[Transition, int]:
         """Return the last sync of this kind, and how many preemptions of its pass are not of the sync.
 
         Args:
             preemptions: those of its pass. The engine counts each request whose KV cache a sync drops as one.
+            recomputed_tokens: tokens that preempted requests of its pass computed again; None if unknown.
         """
         assert self._last is not None, "an update was in flight"
         assert self._last.under_way is not None, "with requests under way"
         recomputed = min(preemptions, self._last.under_way.requests)
-        under_way = self._last.under_way.model_copy(update={"recomputed": recomputed})
-        return self._last.model_copy(update={"under_way": under_way}), preemptions - recomputed
+        others = preemptions - recomputed
+        if recomputed and not others:
+            own = {"recomputed": recomputed, "recomputed_tokens": recomputed_tokens}
+        else:  # tokens of which ones is not known
+            own = {"recomputed": recomputed}
+        return self._last.model_copy(update={"under_way": self._last.under_way.model_copy(update=own)}), others
 
     def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:
         """Return the result of `work`; record its time."""

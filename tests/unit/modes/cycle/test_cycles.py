@@ -321,17 +321,20 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
 
 def test_an_update_in_flight_says_nothing_of_other_lengths(tmp_path: Path):
     def in_flight(record: Record, recomputed: int) -> Record:
-        under_way = {"requests": 32, "tokens": 4096, "recomputed": recomputed}
+        under_way = {"requests": 32, "waiting": 8, "tokens": 4096, "recomputed": recomputed}
+        if recomputed:
+            under_way["recomputed_tokens"] = 3000
         return changed(record, lambda one: {"transition": one.transition.model_dump() | {"under_way": under_way}})
 
     for launch in range(4):
         for number, quant in enumerate(("bf16", "fp8")):
             record = timed(made_spec(quant, workload="whole"), launch, 1, 30 + number, [])
             save(tmp_path, in_flight(cycled(record, 0.5), 32 * number))
-    text = summary_of(tmp_path, collect(tmp_path, None)).text
-    assert "what an update in flight computes again is a part of generation" in " ".join(text.split())
+    text = " ".join(summary_of(tmp_path, collect(tmp_path, None)).text.split())
+    assert "what an update in flight computes again is a part of generation" in text
     assert "pays" not in text
-    assert "they go on with their KV cache" in " ".join(text.split())
+    assert "32.0 requests under way stall for 0.500 s, and 8.00 wait for room; they go on with their KV" in text
+    assert "32.0 of them lose their KV cache of 4,096 tokens and compute 3,000 again" in text
 
 
 def test_times_after_an_update_in_flight_are_without_it():
@@ -340,16 +343,20 @@ def test_times_after_an_update_in_flight_are_without_it():
     assert pause.without(5.1) == 5.0  # of a step that ended once the pause had begun
 
 
-@pytest.mark.parametrize(("preemptions", "recomputed", "further"), [(0, 0, 0), (6, 6, 0), (8, 8, 0), (11, 8, 3)])
+@pytest.mark.parametrize(
+    ("preemptions", "recomputed", "further", "tokens"),
+    [(0, 0, 0, None), (6, 6, 0, 70), (8, 8, 0, 70), (11, 8, 3, None)],
+)
 def test_a_sync_drops_the_kv_cache_of_no_more_requests_than_are_under_way(
-    preemptions: int, recomputed: int, further: int
+    preemptions: int, recomputed: int, further: int, tokens: int | None
 ):
     recorded = Recorded()
     spec = CycleSpec(sleep="none", update="in_process", in_flight="recompute")
     transitions = Transitions(recorded, spec, recorded)  # type: ignore[arg-type]
-    transitions.in_flight("second", 8, 99)
-    transition, others = transitions.last(preemptions)
-    assert (transition.under_way.requests, transition.under_way.recomputed, others) == (8, recomputed, further)
+    transitions.in_flight("second", 8, 5, 99)
+    transition, others = transitions.last(preemptions, 70)
+    known = UnderWay(requests=8, waiting=5, tokens=99, recomputed=recomputed, recomputed_tokens=tokens)
+    assert (transition.under_way, others) == (known, further)
 
 
 @pytest.mark.parametrize(
