@@ -185,6 +185,7 @@ class LoadedEngine:
         self.vocabulary = int(self._config.model_config.get_vocab_size())
         self.context_tokens = int(self._config.model_config.max_model_len)
         self.block_tokens: int | None = self._config.cache_config.block_size
+        self.most_sequences = int(self._config.scheduler_config.max_num_seqs)
 
     @property
     def naming(self) -> dict[str, Any]:

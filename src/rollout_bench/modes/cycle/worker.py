@@ -170,12 +170,17 @@ class Transitions:
         """
         assert self._last is not None, "an update was in flight"
         assert self._last.under_way is not None, "with requests under way"
-        recomputed = min(preemptions, self._last.under_way.requests)
+        known = self._last.under_way
+        waiting = known.waiting or 0
+        # its process went on until the pause: a request that waited may have taken the place of one that had ended
+        joined = min(waiting, max(0, min(preemptions, self._engine.most_sequences) - known.requests))
+        recomputed = min(preemptions, known.requests + joined)
         others = preemptions - recomputed
-        if recomputed and not others:
-            own = {"recomputed": recomputed, "recomputed_tokens": recomputed_tokens}
-        else:  # tokens of which ones is not known
-            own = {"recomputed": recomputed}
+        own: dict[str, int | None] = {"recomputed": recomputed}
+        if joined:
+            own |= {"requests": known.requests + joined, "waiting": waiting - joined}
+        if recomputed and not others:  # else it is not known whose tokens they are
+            own["recomputed_tokens"] = recomputed_tokens
         return self._last.model_copy(update={"under_way": self._last.under_way.model_copy(update=own)}), others
 
     def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:

@@ -74,6 +74,7 @@ class Recorded:
 
     vocabulary = 9
     held_bytes = 0
+    most_sequences = 8
 
     def __init__(self, unfinished: bool = False) -> None:
         self.llm = self.llm_engine = self
@@ -344,18 +345,21 @@ def test_times_after_an_update_in_flight_are_without_it():
 
 
 @pytest.mark.parametrize(
-    ("preemptions", "recomputed", "further", "tokens"),
-    [(0, 0, 0, None), (6, 6, 0, 70), (8, 8, 0, 70), (11, 8, 3, None)],
+    ("preemptions", "recomputed", "joined", "further", "tokens"),
+    [(0, 0, 0, 0, None), (6, 6, 0, 0, 70), (8, 8, 0, 0, 70), (9, 9, 1, 0, 70), (12, 10, 2, 2, None)],
 )
-def test_a_sync_drops_the_kv_cache_of_no_more_requests_than_are_under_way(
-    preemptions: int, recomputed: int, further: int, tokens: int | None
+def test_a_sync_drops_the_kv_cache_of_no_more_requests_than_the_batch_holds(
+    preemptions: int, recomputed: int, joined: int, further: int, tokens: int | None
 ):
     recorded = Recorded()
+    recorded.most_sequences = 10
     spec = CycleSpec(sleep="none", update="in_process", in_flight="recompute")
     transitions = Transitions(recorded, spec, recorded)  # type: ignore[arg-type]
     transitions.in_flight("second", 8, 5, 99)
     transition, others = transitions.last(preemptions, 70)
-    known = UnderWay(requests=8, waiting=5, tokens=99, recomputed=recomputed, recomputed_tokens=tokens)
+    known = UnderWay(
+        requests=8 + joined, waiting=5 - joined, tokens=99, recomputed=recomputed, recomputed_tokens=tokens
+    )
     assert (transition.under_way, others) == (known, further)
 
 
