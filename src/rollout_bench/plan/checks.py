@@ -837,7 +837,8 @@ def check_weights_format(spec: Spec, model: Path) -> None:
     config = None if spec.model.weights is None or spec.load_format not in FROM_FILES else config_in(model)
     if config is None:
         return
-    is_quantized = bool(config.get("quantization_config")) or (model / "quant_model_description.json").is_file()
+    layout = modelslim_layout(model)
+    is_quantized = bool(config.get("quantization_config")) or layout is not None
     quant, where = spec.quant, f"config: model_settings.{spec.model.name}.weights: {spec.model.weights}"
     if is_quantized and quant.weights_format == "bf16" and set(quant.linear_dtypes) == {"bfloat16"}:
         raise UserError(f"{where}: is quantized, and {quant.name} is not", "name the folder of its weights in bf16")
@@ -846,6 +847,43 @@ def check_weights_format(spec: Spec, model: Path) -> None:
             f"{where}: is not quantized, and {quant.name} needs weights in the format {quant.weights_format}",
             f"name their folder in model_settings.{spec.model.name}.weights.{quant.name}, or leave {quant.name} out",
         )
+    if layout is not None and quant.weights_format.startswith("modelslim-"):
+        fitting = MODELSLIM.get(layout)
+        if f"modelslim-{fitting}" != quant.weights_format:
+            linear, cache = layout
+            raise UserError(
+                f"{where}: is {linear}{' with an int8 KV cache (C8)' if cache else ''} by its "
+                f"quant_model_description.json, and {quant.name} is {quant.weights_format}",
+                f"call it {fitting}: quants, and model_settings.{spec.model.name}.weights.{fitting}"
+                if fitting
+                else "define a quantization for it: docs/models-and-quantizations.md",
+            )
+
+
+MODELSLIM = {
+    ("W8A8_DYNAMIC", False): "w8a8",
+    ("W8A8", False): "w8a8-static",
+    ("W8A16", False): "w8a16",
+    ("W4A8_DYNAMIC", False): "w4a8",
+    ("W8A8_DYNAMIC", True): "w8a8-kv8",
+    ("W8A8", True): "w8a8-kv8",
+}
+"""ModelSlim's type of the linear layers, and whether the KV cache is int8 -> the quantization's name."""
+
+
+def modelslim_layout(model: Path) -> tuple[str, bool] | None:
+    """Return ModelSlim's type of the linear layers of the checkpoint in a folder, and whether its KV cache is int8.
+
+    A checkpoint of several types has the one that only it has: W4A8_DYNAMIC has W8A8 in its attention, and
+    W8A8_DYNAMIC may have layers that are W8A8. None for another format, or if it is not readable.
+    """
+    with suppress(OSError, ValueError):
+        described = json.loads((model / "quant_model_description.json").read_text())
+        types = {kind for name, kind in described.items() if name.endswith(".weight")}
+        named = ("W4A8_DYNAMIC", "W8A8_DYNAMIC", "W8A8", "W8A16")
+        layout = next((kind for kind in named if kind in types), " ".join(sorted(types - {"FLOAT"})) or "FLOAT")
+        return layout, described.get("kv_cache_type") == "C8" or bool(described.get("fa_quant_type"))
+    return None
 
 
 def _is_dense(spec: Spec, model: Path) -> bool:

@@ -233,6 +233,7 @@ CacheDtype = Literal[
     "fp8_e5m2",
     "fp8_ds_mla",
     "fp8_per_token_head",
+    "int8",
     "int8_per_token_head",
     "int4_per_token_head",
     "nvfp4",
@@ -266,7 +267,10 @@ class QuantSettings(Strict):
             "compressed-tensors-w8a16",
             "compressed-tensors-w4a16",
             "modelslim-w8a8",
+            "modelslim-w8a8-static",
+            "modelslim-w8a8-kv8",
             "modelslim-w8a16",
+            "modelslim-w4a8",
             "own",
         ]
         | None

@@ -108,8 +108,17 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
     "ascend": {
         "bf16": _BF16,
         "fp16": _FP16,
+        # mixtures of experts may have layers with static activations beside the dynamic ones
         "w8a8": _quant("modelslim-w8a8", "int8", method="(?i)w8a8", quantization="ascend"),
+        "w8a8-static": _quant(
+            "modelslim-w8a8-static", "int8", method="(?i)w8a8(?!.*dynamic)", moe=False, quantization="ascend"
+        ),
         "w8a16": _quant("modelslim-w8a16", "int8", method="(?i)w8a16", moe=False, quantization="ascend"),
+        # eight values in an int32; ModelSlim keeps attention, less than a tenth of the bytes, in W8A8
+        "w4a8": _quant("modelslim-w4a8", "int32", method="(?i)w4a8|w8a8", quantization="ascend"),
+        "w8a8-kv8": _quant("modelslim-w8a8-kv8", "int8", method="(?i)w8a8", quantization="ascend").model_copy(
+            update={"kv_cache_dtype": "int8"}  # without an argument: the checkpoint has the scales of its cache
+        ),
     },
 }
 

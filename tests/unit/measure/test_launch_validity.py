@@ -23,7 +23,7 @@ from rollout_bench.contracts.record import (
     WeightBytes,
     routed_bytes_of,
 )
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Quantization, QuantSpec, Spec
 from rollout_bench.measure.engine.context import EngineContext
 from rollout_bench.measure.engine.vllm import sequence_rows
 from rollout_bench.measure.launch.flags import (
@@ -44,6 +44,7 @@ from rollout_bench.modes.online.collector import load_flags
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.quants import BUILT_IN
 from rollout_bench.workloads.requests import Request, Source
 
 SPEC = tiny_spec()
@@ -201,6 +202,31 @@ def test_a_quantization_is_proven_by_bytes_and_methods(
     quant = tiny_spec(quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"}).quant
     found = quant_flags(quant, facts(linear, methods))
     assert [(flag.code, flag.severity) for flag in found] == [("quant_not_proven", "invalid")] * flags
+
+
+_DYNAMIC, _STATIC = "AscendW8A8DynamicLinearMethod", "AscendW8A8LinearMethod"
+_EXPERTS, _EXPERTS_4 = "AscendW8A8DynamicFusedMoEMethod", "AscendW4A8DynamicFusedMoEMethod"
+
+
+@pytest.mark.parametrize(
+    ("quant", "linear", "methods", "cache", "proven"),
+    [
+        ("w8a8", {"int8": 1000}, [_STATIC, _EXPERTS], "bfloat16", True),
+        ("w8a8-static", {"int8": 1000}, [_STATIC], "bfloat16", True),
+        ("w8a8-static", {"int8": 1000}, [_DYNAMIC], "bfloat16", False),
+        ("w4a8", {"int32": 940, "int8": 60}, [_DYNAMIC, _EXPERTS_4], "bfloat16", True),
+        ("w4a8", {"int8": 1000}, [_DYNAMIC, _EXPERTS], "bfloat16", False),
+        ("w8a8-kv8", {"int8": 1000}, [_DYNAMIC], "int8", True),
+        ("w8a8-kv8", {"int8": 1000}, [_DYNAMIC], "bfloat16", False),
+    ],
+)
+def test_each_quantization_of_ascend_is_proven_by_what_vllm_ascend_loads(
+    quant: str, linear: dict[str, int], methods: list[str], cache: str, proven: bool
+) -> None:
+    """The names are those of vllm-ascend 0.23.0 and its main of August 2026, read in its source."""
+    known = QuantSpec(name=quant, **BUILT_IN["ascend"][quant].model_dump(include=set(Quantization.model_fields)))
+    found = quant_flags(known, facts(linear, dict.fromkeys(methods, 2), {cache: 2}))
+    assert (not found) == proven, found
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,40 @@ def test_weights_of_another_quantization_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("quant", "types", "more", "words"),
+    [
+        ("w8a8", ["W8A8_DYNAMIC"], {}, None),
+        ("w8a8", ["W8A8", "W8A8_DYNAMIC"], {}, None),
+        ("w8a8", ["W8A8"], {}, "description.json, and w8a8 is modelslim-w8a8\n  -> call it w8a8-static:"),
+        ("w8a8-static", ["W8A8"], {}, None),
+        ("w8a8-static", ["W8A8", "W8A8_DYNAMIC"], {}, "call it w8a8:"),
+        ("w4a8", ["W8A8", "W4A8_DYNAMIC"], {}, None),
+        ("w8a8", ["W8A8_DYNAMIC", "W4A8_DYNAMIC"], {}, "call it w4a8:"),
+        ("w8a8-kv8", ["W8A8"], {"kv_cache_type": "C8"}, None),
+        ("w8a8-kv8", ["W8A8_DYNAMIC"], {"fa_quant_type": "FAKQuant"}, None),
+        ("w8a8", ["W8A8_DYNAMIC"], {"kv_cache_type": "C8"}, "with an int8 KV cache (C8)"),
+        ("w4a8", ["W4A8_DYNAMIC"], {"kv_cache_type": "C8"}, "define a quantization for it"),
+        ("w8a8", ["W4A4_FLATQUANT_DYNAMIC"], {}, "is W4A4_FLATQUANT_DYNAMIC by its"),
+    ],
+)
+def test_a_checkpoint_of_modelslim_is_what_its_quantization_says(
+    quant: str, types: list[str], more: dict[str, str], words: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("models/tiny-llama")
+    layers = {f"model.layers.{layer}.mlp.up_proj.weight": kind for layer, kind in enumerate(types)}
+    described = {"model_quant_type": types[0], "lm_head.weight": "FLOAT", **layers, **more}
+    (folder / "quant_model_description.json").write_text(json.dumps(described))
+    with contextlib.suppress(SystemExit):
+        plan(
+            named=f"platform: ascend, models: [own], quants: [{quant}], "
+            f"model_settings: {{own: {{weights: {{{quant}: tiny-llama}}}}}}"
+        )
+    printed = capsys.readouterr().err
+    assert (words or "") in printed
+    assert ("quant_model_description" in printed) == (words is not None)
+
+
+@pytest.mark.parametrize(
     ("more", "where"),
     [
         (", model_base: elsewhere", {}),

@@ -1,7 +1,8 @@
 """Ascend devices: inventory and readings from npu-smi. Not tested on an NPU.
 
 npu-smi prints tables without a history of clocks, so throttling shows only as the flag `not_steady`. A call takes about
-a second, outside timed regions. npu-smi has no energy counter, so energy is unknown.
+a second, outside timed regions, so its watts would be those of an idle chip, and are not read. npu-smi has no energy
+counter, so energy is unknown.
 """
 
 import re

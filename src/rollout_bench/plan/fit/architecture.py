@@ -292,6 +292,8 @@ BITS = {
     "compressed-tensors-w8a16": 8,
     "compressed-tensors-w4a16": 4 + 16 / 128,  # a scale for each 128 inputs
     "modelslim-w8a8": 8,
+    "modelslim-w8a8-static": 8,
+    "modelslim-w8a8-kv8": 8,
     "modelslim-w8a16": 8,
 }
 """Weights format -> bits of a weight of a linear layer."""
