@@ -161,6 +161,58 @@ def test_a_stale_prefix_cache_makes_a_launch_invalid(name: str, tmp_path: Path):
     assert "invalid stale_prefix_cache: The first request after an update took 128 tokens of its prompt" in found
 
 
+# A trained draft, here the model itself, and one that loses its weights with each update, as vLLM's sleep level 2 did.
+DRAFTED = """
+import os, sys
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.context import EngineContext
+from rollout_bench.measure.launch.protocol import IterationDone, Job, ProofsTaken
+from rollout_bench.modes.cycle import updates, worker
+from rollout_bench.modes.cycle.collector import cycle_flags, draft_flags
+from rollout_bench.modes.cycle.record import Transition
+
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+kept = updates.InProcess.apply
+
+def losing(self, weights):
+    def lose(worker):
+        for tensor in worker.model_runner.drafter.model.parameters():
+            tensor.data.zero_()
+    found = kept(self, weights)
+    self._llm.collective_rpc(lose)
+    return found
+
+model, text, loses = sys.argv[1:]
+if loses == "True":
+    updates.InProcess.apply = losing
+sent = []
+job = Job(spec=Spec.model_validate_json(text), model=model, launch=0, timeout_s=600)
+worker.measure(job, EngineContext(send=sent.append, await_turn=lambda: None))
+iterations = [event.iteration for event in sent if isinstance(event, IterationDone)]
+(proofs,) = (event.proofs for event in sent if isinstance(event, ProofsTaken))
+came = {each.of(Transition).update.weights for each in iterations}
+print("FOUND", came, [flag.code for flag in cycle_flags(*proofs)], *(flag.sentence for flag in draft_flags(iterations)))
+"""
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_a_draft_that_loses_its_weights_is_seen(loses: bool, tmp_path: Path):
+    model = str(tmp_path / "model")
+    drafts = {"method": "draft_model", "model": model, "num_speculative_tokens": 3}
+    spec = SPECS["bf16"]
+    args = {**spec.engine.args, "kv_cache_memory_bytes": 1 << 26, "speculative_config": drafts}
+    changes = {
+        "engine": spec.engine.model_copy(update={"args": args}),
+        "workload": spec.workload.model_copy(update={"temperature": 0.0, "output_tokens": 25}),
+    }
+    spec = spec.model_copy(update=changes)
+    build_checkpoint(ResolvedShape(**spec.model.synthetic), "bf16", Path(model))
+    said = run_program(DRAFTED, model, spec.model_dump_json(), str(loses), folder=tmp_path)
+    found = next(line for line in said.splitlines() if line.startswith("FOUND"))
+    lost = "Of a draft 3 tokens were accepted before any update, and 0 after one, though the same weights came."
+    assert found.strip() == f"FOUND {{'first'}} [] {lost if loses else ''}".strip(), "the draft fits these weights"
+
+
 def test_torchao_takes_new_weights_from_a_second_checkpoint(record: Callable[[str], Record]):
     found = record("w8a16 reload")
     assert [proof.changed_trained == proof.trained for proof in found.weight_proofs] == [False, True, True]

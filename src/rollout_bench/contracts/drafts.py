@@ -17,6 +17,9 @@ TOKENS_KEY = "num_speculative_tokens"
 RANDOM = "random"
 """Value of its key `model` for a draft of random weights in the shape that fits the model; vLLM does not know it."""
 
+WITHOUT_WEIGHTS = ("ngram", "suffix")
+"""Methods without a draft model."""
+
 MADE = ("eagle3", "draft_model")
 """Methods for which such a draft is made."""
 
@@ -58,6 +61,17 @@ class Drafts:
         square = sum((2 * place + 1) * rate for place, rate in enumerate(self.rates))
         variance = max(0.0, square - sum(self.rates) ** 2)
         return max(DEVIATIONS * math.sqrt(variance / drafts), LEAST)
+
+
+def trained_draft(args: Mapping[str, Any]) -> bool:
+    """Return whether an engine with these arguments has a draft with weights, whose tokens the text accepts."""
+    drafts = drafts_of(args)
+    return (
+        drafts is not None
+        and drafts.method not in WITHOUT_WEIGHTS
+        and not drafts.rates
+        and args[ARGUMENT].get("model") != RANDOM
+    )
 
 
 def drafts_of(args: Mapping[str, Any]) -> Drafts | None:

@@ -44,7 +44,7 @@ class Cause:
     fix: str
 
 
-WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ", "stale_prefix_cache")
+WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ", "stale_prefix_cache", "draft_lost")
 """Flags of launches whose weights failed a proof."""
 
 NOT_UPDATABLE = "not_updatable"

@@ -101,6 +101,12 @@ _SHARED = (
         remedy="use another `cycle.update` or vLLM: [what it means](whole-step.md#did-the-new-weights-arrive)",
     ),
     FlagKind(
+        "draft_lost",
+        "I",
+        found="after a sleep and an update far fewer tokens of a trained draft were accepted",
+        remedy="set `cycle.sleep: 1`, which keeps a draft's weights, or use another vLLM",
+    ),
+    FlagKind(
         "kv_cache_not_as_asked",
         "I",
         found="an update in flight kept or dropped the KV cache otherwise than asked",

@@ -38,7 +38,7 @@ class CyclePlanning(Planning):
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the engine's weights can be updated, and the update be verified."""
-        check_updated(spec, spec.of(CycleSpec).sleep)
+        check_updated(spec, spec.of(CycleSpec).sleep, proves_drafts=True)
         if spec.engine.args.get("pipeline_parallel_size", 1) != 1:
             raise UserError(
                 "config: pipeline_parallel_size: an update brings the weights of all stages of a pipeline, and it was "

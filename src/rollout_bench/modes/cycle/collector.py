@@ -1,5 +1,8 @@
 """The record of a cycle launch."""
 
+from collections.abc import Sequence
+
+from rollout_bench.contracts.drafts import trained_draft
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof
@@ -17,7 +20,34 @@ class Collector(Measurement):
         repeats = self.spec.lora is None or self.spec.platform != "cuda"
         flags = not_finite_flags(self.proofs) or cycle_flags(*self.proofs, repeats=repeats)
         held = [flag for iteration in self.iterations for flag in kv_cache_flags(iteration, self.spec)]
-        return [*super().doubts(facts, log), *flags, *held[:1], *stale_flags(self.proofs)]
+        lost = draft_flags(self.iterations) if trained_draft(self.spec.engine.args) else []
+        return [*super().doubts(facts, log), *flags, *held[:1], *lost, *stale_flags(self.proofs)]
+
+
+KEPT_SHARE = 0.5
+"""Least share of the tokens accepted of a draft before any update that it has to have after each: one that lost its
+weights has none, and those of other prompts differ by less."""
+
+
+def draft_flags(iterations: Sequence[Iteration]) -> list[Flag]:
+    """Return a flag unless the engine accepts about as many tokens of a trained draft after each update as before any.
+
+    The same weights came each time, so a fall is the draft's own: vLLM's sleep level 2 once left it all zeros, without
+    a word (its pull request 52487).
+    """
+    used = [each.drafting for each in iterations]
+    accepted = [0.0 if one is None else one.accepted_tokens / max(1, one.drafts) for one in used]
+    before, after = accepted[0], min(accepted[1:])
+    if not before:
+        sentence = "No token of a draft was accepted before any update, so nobody can see whether one loses it."
+    elif after < KEPT_SHARE * before:
+        sentence = (
+            f"Of a draft {before:.3g} tokens were accepted before any update, and {after:.3g} after one, though the "
+            "same weights came."
+        )
+    else:
+        return []
+    return [invalid("draft_lost", sentence)]
 
 
 def kv_cache_flags(iteration: Iteration, spec: Spec) -> list[Flag]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rollout_bench.contracts.drafts import trained_draft
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
@@ -34,7 +35,8 @@ DRAIN_S, POLL_S = 60.0, 0.001
 def measure(job: Job, context: EngineContext) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
-    The weights are proven after the last pass, by two more updates that are not timed.
+    Updates bring other weights and the first ones by turns. With a trained draft they bring the first ones, to which it
+    fits. The weights are proven after the last pass, by two more updates that are not timed.
     """
     spec = job.spec
     extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
@@ -51,10 +53,11 @@ def measure(job: Job, context: EngineContext) -> None:
     proven = [proofs.take("first")]
     proofs.note(on=False)
     weights: Weights = "first"
+    by_turns = not trained_draft(spec.engine.args)
     # The number of a pass determines its weights and the number of updates before it.
     for index, _ in passes(spec.measuring, context.send):
         asked = source.requests(job.launch, index)
-        weights = "second" if weights == "first" else "first"
+        weights = "second" if weights == "first" and by_turns else "first"
         if spec.of(CycleSpec).in_flight:
             done = engine.iterate(asked, index, context.await_turn, partial(transitions.in_flight, weights))
             transition, preemptions = transitions.last(done.counters.get(PREEMPTIONS, 0), done.recomputed_tokens)

@@ -23,7 +23,7 @@ from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.lora import Lora
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import Drafting, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.core.errors import MeasuringFailed
@@ -34,7 +34,7 @@ from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.recorder import CollectorContext
 from rollout_bench.measure.machine.readings import HostMonitor
 from rollout_bench.modes.cycle import worker as cycle
-from rollout_bench.modes.cycle.collector import Collector, cycle_flags, kv_cache_flags
+from rollout_bench.modes.cycle.collector import Collector, cycle_flags, draft_flags, kv_cache_flags
 from rollout_bench.modes.cycle.extension import TrainerStandIn
 from rollout_bench.modes.cycle.record import Transition, UnderWay
 from rollout_bench.modes.cycle.settings import CycleSpec
@@ -382,6 +382,28 @@ def test_a_kv_cache_that_is_not_as_asked_is_told(in_flight: str, requests: int, 
     found = kv_cache_flags(iteration.model_copy(update={"transition": transition}), spec)
     assert [flag.code for flag in found] == (["kv_cache_not_as_asked"] if words else [])
     assert all(words in flag.sentence for flag in found)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "words"),
+    [
+        ([70, 66, 71], None),
+        ([70, 66, 30], "Of a draft 0.7 tokens were accepted before any update, and 0.3 after one"),
+        ([0, 0, 0], "No token of a draft was accepted before any update"),
+        ([70, None, 70], "and 0 after one"),
+    ],
+)
+def test_a_draft_that_is_accepted_less_after_an_update_is_lost(accepted: list[int | None], words: str | None):
+    one = cycled(make_record(made_spec()), 0.5).iterations[0]
+    used = [
+        None
+        if tokens is None
+        else Drafting(drafts=100, draft_tokens=300, accepted_tokens=tokens, accepted_by_position=[])
+        for tokens in accepted
+    ]
+    found = draft_flags([one.model_copy(update={"drafting": each}) for each in used])
+    assert [(flag.code, flag.severity) for flag in found] == ([] if words is None else [("draft_lost", "invalid")])
+    assert words is None or words in found[0].sentence
 
 
 @pytest.mark.parametrize(
