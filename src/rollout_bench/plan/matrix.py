@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -366,10 +367,17 @@ def graph_lines(matrix: Matrix) -> list[str]:
         drafted = _keys_of(args, "speculative_config").get("num_speculative_tokens") or 0
         tokens = min(sequences, most) * (1 + drafted)
         tokens = min(tokens, args.get("max_num_batched_tokens") or tokens)
-        # vLLM's own sizes are multiples of 16 there, and one between them would be lowered to the last before it
-        larger = f"{LARGEST_KEY}: {-(-tokens // 16) * 16}"
-        place = larger if LARGEST_KEY in args else f"compilation_config: {{{larger}}}"
-        remedy = f"add {tokens} to {GRAPH_SIZES}" if sizes else f"engine_args: {{{place}}}"
+        # vLLM's own sizes are multiples of 16 there, and of a draft's length; one between them would be lowered
+        step = math.lcm(16, 1 + drafted)
+        larger = f"{LARGEST_KEY}: {-(-tokens // step) * step}"
+        if sizes:
+            remedy = f"add {tokens} to {GRAPH_SIZES}"
+        elif LARGEST_KEY in args:
+            remedy = f"engine_args: {{{larger}}}"
+        elif compilation:  # which a setting may have set, in place of the one of all
+            remedy = f"{larger} in the compilation_config that is there"
+        else:
+            remedy = f"engine_args: {{compilation_config: {{{larger}}}}}"
         if tokens > largest:
             found.setdefault((tokens, largest, remedy), []).append(spec.title)
     lines = []

@@ -135,6 +135,14 @@ def test_many_decode_steps_outside_of_graphs_are_flagged(inside: int, largest: i
         ({"max_num_seqs": 1024, "compilation_config": {"max_cudagraph_capture_size": 1024}}, None),
         ({"max_num_seqs": 512, "cudagraph_capture_sizes": [1, 8, 256]}, "add 512 to cudagraph_capture_sizes"),
         ({"max_num_seqs": 4096}, "engine_args: {compilation_config: {max_cudagraph_capture_size: 2048}}"),
+        (
+            {"max_num_seqs": 1024, "compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}},
+            "max_cudagraph_capture_size: 1024 in the compilation_config that is there",
+        ),
+        (
+            {"max_num_seqs": 500, "speculative_config": {"method": "ngram", "num_speculative_tokens": 2}},
+            "engine_args: {compilation_config: {max_cudagraph_capture_size: 1536}}",  # of 16 and 3 tokens
+        ),
         ({"max_num_seqs": 1024, "enforce_eager": True}, None),
         ({"max_num_seqs": 1024, "compilation_config": {"cudagraph_mode": "NONE"}}, None),
         ({"max_num_seqs": 1024, "compilation_config": {"cudagraph_mode": "none"}}, None),
