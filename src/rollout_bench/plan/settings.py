@@ -77,6 +77,9 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
             problem = f"config: {where}: setting '{setting_name}' is not defined"
             define = f"or define it: setting_settings: {{{setting_name}: {{engine_args: {{KEY: VALUE}}}}}}"
             is_near = near_miss(setting_name, known) is not None
+            is_of_less = any(setting_name in name.split("+") for name in swept)
+            if where == "settings" and swept and (is_of_less or not is_near):
+                raise UserError(problem, f"write settings: [{', '.join(swept)}]")  # of another sweep
             raise UserError(problem, did_you_mean(setting_name, known) + ("" if is_near else f"; {define}"))
     if config.settings is not None and swept and not swept.keys() & {*config.settings}:
         raise UserError(

@@ -84,10 +84,15 @@ def _naming_source(given: Any) -> Iterator[None]:
             raise
         last = max(index for index, depth in enumerate(depths) if depth == max(depths))
         name, remedy = sources[last][0], error.remedy
-        if "is not defined" in place and CONFIG.exists() and Path(name).parent == CONFIGS and not Path(name).exists():
+        values = given.config
+        if place.startswith("settings:") and "sweep" in values and "settings" not in values:
+            values = {**values, "settings": []}  # of another sweep
+        is_of_call = name == "--config" or values is not given.config
+        is_of_demo = Path(name).parent == CONFIGS and not Path(name).exists()
+        if "is not defined" in place and CONFIG.exists() and is_of_demo and not is_of_call:
             remedy = f"{name} stands on the demo's {CONFIG}, and this folder has another: do it in an empty folder"
-        if name == "--config":
-            remedy = proven(as_entry(remedy, place, given.config), given.configfiles)
+        if is_of_call:
+            remedy = proven(as_entry(remedy, place, values), given.configfiles)
         raise UserError(f"{name}: {place}", remedy, error.status) from error
 
 

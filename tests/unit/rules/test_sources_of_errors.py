@@ -47,6 +47,23 @@ def test_an_error_names_what_sets_the_value(
     assert capsys.readouterr().err.startswith(named or "config: launches: ")
 
 
+def test_settings_of_a_file_get_the_names_of_the_sweep_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    merged, config = planned.merged_with({}), {"sweep": {"enforce_eager": [True]}}
+    of_file = {"sweep": {"max_num_seqs": [4, 8]}, "settings": ["max-num-seqs-4", "max-num-seqs-8"]}
+    Path("0.yaml").write_text(yaml.safe_dump(of_file))
+    for content in (of_file, config):
+        planned.update_config(merged, content)
+    given = SimpleNamespace(configfiles=[tmp_path / "0.yaml"], config=config)
+    with pytest.raises(SystemExit):
+        plan_of_call(merged, given, on_cluster=False, is_main=True)
+    said = capsys.readouterr().err
+    assert "settings: setting 'max-num-seqs-4' is not defined\n  -> write --config 'sweep={enforce_eager:" in said
+    assert "'settings=[max-num-seqs-4+enforce-eager-true, max-num-seqs-8+enforce-eager-true]'" in said
+
+
 @pytest.mark.parametrize(
     ("config", "remedy"),
     [
