@@ -63,7 +63,8 @@ def main() -> int:
         print(f"{name + ':':<22} {value}")
     share, who = used_by_others()
     if share > BUSY:
-        print(f"warning: others use {100 * share:.0f} % of the cores' time, most of it {who}; launches are invalid")
+        most = f", most of it {who}" if who else ""
+        print(f"warning: others use {100 * share:.0f} % of the cores' time{most}; launches are invalid")
         print(f"from {100 * BUSY:.0f} % on -> end it, or wait, before you measure")
     for problem in problems:
         print(f"problem: {problem}")

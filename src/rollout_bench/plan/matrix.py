@@ -169,7 +169,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         same: dict[str, str] = {}
         for setting in sorted(in_mode, key=lambda name: name != first):  # of duplicates the baseline is kept
             one = found[setting] = _cell(settings[setting], setting, engine, platform, cell)
-            key = _measured_key(one.spec, engine.defaults) if isinstance(one, Experiment) else setting
+            defaults = engine.defaults | ALWAYS.get(platform, {})
+            key = _measured_key(one.spec, defaults) if isinstance(one, Experiment) else setting
             if same.setdefault(key, setting) != setting:
                 reason = f"it is the same as under {same[key]}"
                 found[setting] = _skipped(cell, setting, reason, f"leave {setting} out of settings")
@@ -184,6 +185,9 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     alone = uncompared((experiment.spec for experiment in experiments), config.baseline.axes)
     return Matrix(platform, experiments, skipped, [*idle, alone] if alone else idle)
 
+
+ALWAYS: dict[Platform, dict[str, Any]] = {"cpu": {"async_scheduling": False}}
+"""Platform -> values that vLLM 0.32 gives to arguments there, whatever is asked for."""
 
 SET_AT_START = ("cudagraph_metrics",)
 """Arguments that a launch sets in place of vLLM's default, unless the config sets them."""
@@ -337,6 +341,9 @@ Blackwell GPU of a data centre it is 1,024."""
 
 LARGEST_KEY = "max_cudagraph_capture_size"
 
+MOST_SEQUENCES = 1024
+"""vLLM's default of `max_num_seqs` on an H100 or larger (`EngineArgs.get_batch_defaults`); on other GPUs it is 256."""
+
 
 def _keys_of(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the mapping that is the argument `name`; empty without one, and where no engine says that it is one."""
@@ -354,10 +361,10 @@ def _captures_none(args: Mapping[str, Any]) -> bool:
 
 def graph_lines(matrix: Matrix) -> list[str]:
     """Return a line for each size of decode steps above the largest graph that their engines capture."""
-    found: dict[tuple[int, int, str], list[str]] = {}
+    found: dict[tuple[str, int, str], list[str]] = {}
     for spec in (experiment.spec for experiment in matrix.experiments):
-        args = spec.engine.args
-        compilation, sequences = _keys_of(args, "compilation_config"), args.get("max_num_seqs")
+        args, default = spec.engine.args, MOST_SEQUENCES if spec.platform == "cuda" else None
+        compilation, sequences = _keys_of(args, "compilation_config"), args.get("max_num_seqs", default)
         if spec.platform == "cpu" or _captures_none(args) or sequences is None or spec.endpoint is not None:
             continue
         # vLLM takes these two at either place, and refuses them at both
@@ -378,12 +385,15 @@ def graph_lines(matrix: Matrix) -> list[str]:
             remedy = f"{larger} in the compilation_config that is there"
         else:
             remedy = f"engine_args: {{compilation_config: {{{larger}}}}}"
+        up_to = f"{tokens} tokens a step"
+        if "max_num_seqs" not in args:
+            up_to += f" on an H100 or larger, with vLLM's max_num_seqs of {MOST_SEQUENCES}"
         if tokens > largest:
-            found.setdefault((tokens, largest, remedy), []).append(spec.title)
+            found.setdefault((up_to, largest, remedy), []).append(spec.title)
     lines = []
-    for (tokens, largest, remedy), titles in found.items():
+    for (up_to, largest, remedy), titles in found.items():
         lines.append(
-            f"graphs: decoding has up to {tokens} tokens a step, and the largest captured graph {largest}; "
+            f"graphs: decoding has up to {up_to}, and the largest captured graph {largest}; "
             f"larger steps run without one -> {remedy} ({first_few(titles)})"
         )
     return lines

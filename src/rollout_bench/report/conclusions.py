@@ -26,6 +26,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import uncompared
 from rollout_bench.core.mappings import grouped, laid_over
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio, several
+from rollout_bench.core.places import shipped
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import confounders_text
@@ -278,7 +279,8 @@ def _conclusion_of(rows: Sequence[Row], heading: str) -> Section:
 def _by_others(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     """Return the numbers that differ from the baseline's in rows whose first does not; empty without one."""
     differences = [
-        f"{_side(row, axes)} {_ratio(other)} ({NUMBERS[name].words[1 if other.verdict == 'faster' else 2]})"
+        f"{_side(row, axes)} {_ratio(other)} ({NUMBERS[name].header}: "
+        f"{NUMBERS[name].words[1 if other.verdict == 'faster' else 2]})"
         for row in rows
         if row.comparison.verdict not in ("faster", "slower")
         for name, other in row.comparisons.items()
@@ -597,7 +599,7 @@ def _command(changes: Sequence[str], collection: ResultSet) -> str:
 def run_arguments(changes: Sequence[str], collection: ResultSet) -> list[str]:
     """Return the words of the command that measures with `changes`, each KEY=VALUE, and else as the first call."""
     # of a kit the plan has the paths in it, which a reader's folder lacks
-    names = [file if Path(file).exists() else Path(file).name for file in collection.files]
+    names = [file if shipped(Path(file)).exists() else Path(file).name for file in collection.files]
     files = ["--configfile", *names] if names else []
     changed = dict(change.split("=", 1) for change in changes)
     kept = []

@@ -150,7 +150,7 @@ def test_many_decode_steps_outside_of_graphs_are_flagged(inside: int, largest: i
         ({"max_num_seqs": 1024, "max_cudagraph_capture_size": 1024}, None),
         ({"max_num_seqs": 1024, "max_cudagraph_capture_size": 600}, "engine_args: {max_cudagraph_capture_size: 1024}"),
         ({"max_num_seqs": 1024, "max_num_batched_tokens": 512}, None),
-        ({}, None),
+        ({}, None),  # the demo's 64
     ],
 )
 def test_batches_above_the_largest_graph_are_told_before_they_run(args: dict[str, Any], remedy: str | None) -> None:
@@ -159,3 +159,12 @@ def test_batches_above_the_largest_graph_are_told_before_they_run(args: dict[str
     lines = graph_lines(matrix)
     assert len(lines) == (remedy is not None)
     assert all(f"-> {remedy} (" in line for line in lines)
+
+
+def test_the_largest_batch_of_an_h100_is_told_where_none_is_set() -> None:
+    load = {"prompts": 100, "samples_per_prompt": 8, "prompt_tokens": 64, "output_tokens": 32}
+    config = {"platform": "cuda", "quants": ["bf16"], "workloads": ["own"], "workload_settings": {"own": load}}
+    (line,) = graph_lines(planned.planned(config))
+    assert line.startswith("graphs: decoding has up to 800 tokens a step on an H100 or larger, with vLLM's max_num_")
+    assert "-> engine_args: {compilation_config: {max_cudagraph_capture_size: 800}} (" in line
+    assert graph_lines(planned.planned({**config, "platform": "ascend"})) == []

@@ -85,6 +85,8 @@ def test_a_variable_of_another_platform_is_told():
         ("tensor_parallel_size: 1", False),
         ("kv_cache_dtype: auto", False),
         ("speculative_config: null", False),
+        ("async_scheduling: false", False),  # on a CPU it always is
+        ("async_scheduling: true", True),
         ("enforce_eager: false", True),  # the load sets it
         ("cudagraph_metrics: false", True),  # a launch sets it
     ],

@@ -129,3 +129,12 @@ def test_the_next_command_repeats_what_the_first_one_laid_over_its_files(value: 
     assert value_of(word.partition("=")[2]) == value
     assert '"' not in word
     assert "'" not in word
+
+
+def test_the_next_command_names_a_config_of_the_package_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, make_record(make_spec()))
+    monkeypatch.chdir(tmp_path)
+    found = replace(collect(tmp_path, None), files=("config/cycle.yaml", "elsewhere/mine.yaml"), overrides=())
+    assert run_arguments([], found) == ["run", "--configfile", "config/cycle.yaml", "mine.yaml"]

@@ -97,6 +97,7 @@ ASKED_FOR = (
     r"Set OMP_NUM_THREADS|To allow overriding|generation_config|[Dd]efault sampling parameters",
     r"Filesystem type|Auto-prefetch|safetensors checkpoint|[Cc]hat template",
     r"num_gpu_blocks_override",
+    r"max_num_scheduled_tokens is set",  # room for drafts, with what would leave more
 )
 """Exceptions: matching lines about requested settings, or about things that do not affect the measurement."""
 
