@@ -9,6 +9,7 @@ from rollout_bench.core.options import Parser, completed_by
 from rollout_bench.core.yaml_files import flow
 from rollout_bench.plan.checks import OTHER_QUANTS, quants_meant
 from rollout_bench.plan.config_file import ENGINE_ARGS, OTHER_KEYS
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.report.reference import config_keys
 
@@ -60,7 +61,8 @@ def _named(word: str) -> list[str]:
     keys = config_keys()
     named = [key for key in keys if name in key.path.split(".") or key.path.startswith(f"{name}.")]
     found = named or [key for key in keys if name in key.path]
-    of_vllm = [] if named else [one for one in ENGINE_ARGS if name in one]
+    known = [] if named else [one for one in ENGINE_ARGS if name in one]
+    of_vllm = known if found or known else sorted(one for one in _arguments_of_vllm() if name in one)
     arguments = [
         f"engine_args.{one}: an argument of vLLM's: --config 'engine_args={{{one}: VALUE}}'" for one in of_vllm
     ]
@@ -72,6 +74,10 @@ def _named(word: str) -> list[str]:
         remedy = f"did you mean {last}?" if last else "`rollout-bench keys` lists them; `vllm serve --help` has vLLM's"
         raise UserError(f"no key of a config has {word!r} in its name", remedy)
     return [*(line for key in found for line in _told(key)), *arguments]
+
+
+def _arguments_of_vllm() -> frozenset[str]:
+    return probe_engine(None, is_needed=False).arguments
 
 
 def _told(key: Key) -> list[str]:

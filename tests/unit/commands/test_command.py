@@ -112,6 +112,7 @@ def test_the_load_of_another_programs_command_is_kept(tmp_path: Path, monkeypatc
         ("slo", "slo.ttft_ms: number above 0"),
         ("num-prompts", "workload_settings.<name>.prompts: whole number from 1"),
         ("tensor-parallel-size", "an argument of vLLM's: --config 'engine_args={tensor_parallel_size: VALUE}'"),
+        ("attention-backend", "an argument of vLLM's: --config 'engine_args={attention_backend: VALUE}'"),
         ("token", "Tokens generated for each sequence"),
         ("parallel", "engine_args.tensor_parallel_size"),
         ("quantization", "quants: list of text"),

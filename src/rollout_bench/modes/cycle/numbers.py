@@ -26,7 +26,7 @@ _UNDER_WAY = (
     ("requests", "under way", "Requests in the engine's batch at an in-flight update."),
     ("waiting", "waiting", "Requests that wait for room in it at an in-flight update."),
     ("tokens", "their tokens", "Tokens of sequences begun before an in-flight update; each sample counts its prompt."),
-    ("recomputed", "recomputed", "Requests under way whose KV cache was dropped and computed again."),
+    ("recomputed", "requests recomputed", "Requests under way whose KV cache was dropped and computed again."),
     (
         "recomputed_tokens",
         "tokens recomputed",
