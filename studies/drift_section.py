@@ -181,6 +181,6 @@ def _floors(result: DriftVerdicts) -> str:
     lines, nothing = (sum(getattr(one, which) for one in result.floors) for which in ("lines", "nothing"))
     return (
         f"{nothing} of {lines} lines that a floor is taken from have a mean |d| of exactly 0\n"
-        "([results](../docs/results.md#drift)):\n"
+        "([results](../docs/results.md)):\n"
         "with another batch and in other launches."
     )
