@@ -22,9 +22,10 @@ _NAMED = 3
 """Number of names in a list before the rest is counted."""
 
 
-Kind = Literal["note", "conclusion", "facts", "footnotes", "legend", "links", "method", "problem"]
-"""What a section is, which decides where it stands: a conclusion is in the short answer, facts and footnotes are below
-it, a legend explains tables, a method is only in files, a problem is never folded; links belong to a note."""
+Kind = Literal["note", "answer", "conclusion", "facts", "footnotes", "legend", "links", "method", "problem"]
+"""What a section is, which decides where it stands: a conclusion and a mode's own answer are in the short answer, facts
+and footnotes are below it, a legend explains tables, a method is only in files, a problem is never folded; links belong
+to a note."""
 
 _HEADING = re.compile(r"## (?:\[(\w+)\] )?(.*)")
 

@@ -98,7 +98,7 @@ class Summary:
 
     @cached_property
     def answer(self) -> str:
-        """The short answer: status, conclusions, the first table with its footnotes, and where it was measured."""
+        """The short answer: status, conclusions, modes' answers, the first table, and where it was measured."""
         if self.is_empty:
             return terminal(self.status, [], [], self._first_sections)
         below = [*self._footnotes(True), *(section for section in self.notes if section.kind == "facts")]
@@ -131,7 +131,7 @@ class Summary:
 
     @property
     def _first_sections(self) -> list[Section]:
-        return [section for section in self.answers if section.kind == "conclusion"]
+        return [section for section in self.answers if section.kind in ("conclusion", "answer")]
 
     def placed(self, results: Path, figures: Path) -> "Summary":
         """Return the summary for another folder, with adapted links.
