@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from rollout_bench.analysis.proofs import failed_proofs, proven, tokens_came_back
+from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.core.numbers import MISSING, count, in_sentence, number
@@ -39,8 +40,8 @@ class Decision:
     """Result for a quantization or a setting.
 
     Attributes:
-        row: its experiment.
-        base: the baseline.
+        row: its experiment, with the launches that are compared.
+        base: the baseline, with its launches of the same pairs.
         gain: lengths at which it pays; None for too few launches, or if the steps are not the same work.
         unlike: whether the steps of both are not the same work.
         in_flight: whether weights of one are updated in the middle of generation, which then has a part of their cost.
@@ -136,10 +137,18 @@ def decisions(findings: Findings, rows: Sequence[Row]) -> Iterator[Decision]:
         if base is not None:
             # simultaneous confidence for all rows with this baseline
             confidence = 1 - (1 - settings.confidence) / beside[base.experiment.place]
-            unlike = not _same_work(row, base)
-            in_flight = any("under_way_requests" in side.values for side in (row, base))
-            gain = None if unlike or in_flight else net_gain(row, base, row.comparisons[metric], confidence)
-            yield Decision(row, base, gain, unlike, in_flight)
+            comparison = row.comparisons[metric]
+            own, other = (_paired(side, comparison) for side in (row, base))
+            unlike = not _same_work(own, other)
+            in_flight = any("under_way_requests" in side.values for side in (own, other))
+            gain = None if unlike or in_flight else net_gain(own, other, comparison, confidence)
+            yield Decision(own, other, gain, unlike, in_flight)
+
+
+def _paired(row: Row, comparison: Comparison) -> Row:
+    """Return `row` with the launches that `comparison` pairs, if any, so that its means agree with the ratio."""
+    pairs = comparison.pairs
+    return replace(row, launches=tuple(each for each in row.used if each.launch in pairs)) if pairs else row
 
 
 SAME_TOKENS = 0.01

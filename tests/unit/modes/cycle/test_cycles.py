@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from safetensors.torch import load_file
 from samples import timed
+from samples.cycle import OUTPUT_CHANGED, cycled
 from samples.cycle import cycle_spec as made_spec
-from samples.cycle import cycled
 from synthetic_records import changed, make_record, proof, save
 
 from rollout_bench.analysis.timed.collection import collect
@@ -336,6 +336,17 @@ def test_an_update_in_flight_says_nothing_of_other_lengths(tmp_path: Path):
     assert "pays" not in text
     assert "32.0 requests under way stall for 0.500 s, and 8.00 wait for room; they go on with their KV" in text
     assert "32.0 of them lose their KV cache of 4,096 tokens and compute 3,000 again" in text
+
+
+def test_a_steps_times_are_of_the_launches_that_its_ratio_compares(tmp_path: Path):
+    for launch in range(4):
+        for quant, transition_s in (("bf16", 1.0), ("fp8", 0.5)):
+            lost = [OUTPUT_CHANGED] if (launch, quant) == (3, "fp8") else []
+            slow = launch == 3 and quant == "bf16"  # the launch whose partner is invalid
+            record = timed(made_spec(quant, workload="whole"), launch, 1, 30, lost)
+            save(tmp_path, cycled(record, 100.0 if slow else transition_s))
+    text = " ".join(summary_of(tmp_path, collect(tmp_path, None)).text.split())
+    assert "the transition 0.500 s against 1.00 s" in text
 
 
 def test_times_after_an_update_in_flight_are_without_it():
