@@ -14,6 +14,9 @@ METHOD_KEY, SYNTHETIC = "rejection_sample_method", "synthetic"
 
 TOKENS_KEY = "num_speculative_tokens"
 
+BY_BATCH_KEY = "num_speculative_tokens_per_batch_size"
+"""Key of ranges of batch sizes, each with the tokens of its drafts."""
+
 RANDOM = "random"
 """Value of its key `model` for a draft of random weights in the shape that fits the model; vLLM does not know it."""
 
@@ -41,11 +44,13 @@ class Drafts:
         tokens: most tokens of a draft; None if the engine decides.
         rates: chance that at least 1, 2, ... tokens of a draft are accepted, whatever they are; empty if the text
             decides.
+        by_batch: whether the tokens of a draft depend on the size of the batch.
     """
 
     method: str
     tokens: int | None
     rates: tuple[float, ...] = ()
+    by_batch: bool = False
 
     @property
     def asked_length(self) -> float | None:
@@ -81,7 +86,7 @@ def drafts_of(args: Mapping[str, Any]) -> Drafts | None:
         return None
     tokens = config.get(TOKENS_KEY)
     method = config.get("method") or ("draft_model" if config.get("model") else "unknown")
-    return Drafts(str(method), tokens, _rates(config, tokens))
+    return Drafts(str(method), tokens, _rates(config, tokens), by_batch=bool(config.get(BY_BATCH_KEY)))
 
 
 def _rates(config: Mapping[str, Any], tokens: int | None) -> tuple[float, ...]:

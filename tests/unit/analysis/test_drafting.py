@@ -89,6 +89,11 @@ def test_drafts_that_never_or_always_pay_are_said_to(tmp_path: Path, step_s: flo
     assert words in sentence
 
 
+def test_drafts_by_batch_size_have_no_break_even(tmp_path: Path):
+    ranges = {"num_speculative_tokens_per_batch_size": [[1, 8, 3], [9, 64, 1]]}
+    assert not sentences(tmp_path, plain(), records(drafting_spec(2, **ranges), 2, 1.6, 0))
+
+
 def test_lengths_on_both_sides_of_the_break_even_have_no_bias_by_prefill(tmp_path: Path):
     prefill_s = DECODED  # half of the baseline's time
     synthetic = {"rejection_sample_method": "synthetic"}

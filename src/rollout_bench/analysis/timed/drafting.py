@@ -63,7 +63,8 @@ def break_evens(others: Sequence[Row], confidence: float, metrics: Sequence[Metr
     at a speed-up s the break-even is B / s; the interval is that of s. Prefill does not become shorter, nor does the
     end of a step in which few sequences are left. If they are a share p of the baseline's time, B / s is off by p of
     the distance between B and the break-even, toward B. It never is on the other side of B. Where only
-    some steps have a draft, as with n-grams, it holds for that share of them.
+    some steps have a draft, as with n-grams, it holds for that share of them. Drafts whose tokens depend on the size
+    of the batch have steps of several costs, so they have no break-even.
 
     If two measured lengths of equal drafts have speed-ups on both sides of 1, the time per token is interpolated
     linearly in 1 / B between these two. That has no such bias. The interval is Fieller's, from pairs of launches.
@@ -89,9 +90,11 @@ def own_drafts(row: Row) -> Drafts | None:
 
 
 def _only_own(row: Row) -> bool:
-    """Return whether the engines of `row` draft, and those of its baseline do not."""
-    base = row.against.other
-    return own_drafts(row) is not None and base is not None and drafts_of(base.records[0].spec.engine.args) is None
+    """Return whether the engines of `row` draft, always the same tokens, and those of its baseline do not."""
+    own, base = own_drafts(row), row.against.other
+    if own is None or own.by_batch or base is None:
+        return False
+    return drafts_of(base.records[0].spec.engine.args) is None
 
 
 def _kind(row: Row) -> str:
