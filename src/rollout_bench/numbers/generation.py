@@ -202,10 +202,11 @@ DRAFTS = (
     Number(
         name="drafted_share",
         unit="share",
-        header="from drafts %",
-        definition="Accepted tokens as a share of the output tokens.",
-        numerator="accepted_tokens",
-        denominator="output_tokens",
+        header="with draft %",
+        definition="Share of the steps of a sequence after its first token that had a draft. N-grams and suffixes have "
+        "one only where the text repeats.",
+        numerator="drafts",
+        denominator="sequence_steps",
         table=DRAFTING,
         factor=100,
         digits=3,

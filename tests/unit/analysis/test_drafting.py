@@ -89,6 +89,34 @@ def test_drafts_that_never_or_always_pay_are_said_to(tmp_path: Path, step_s: flo
     assert words in sentence
 
 
+NGRAM = {"method": "ngram", "model": None}
+
+
+def with_drafts(made: list[Record], share: float, length: float) -> list[Record]:
+    """Return launches whose steps have a draft in that share only, with that accepted length."""
+    steps = SEQUENCES * DECODED / (1 + share * (length - 1))
+    return [changed(record, lambda _: {"drafting": drafting(round(share * steps), length)}) for record in made]
+
+
+def test_ngrams_pay_from_a_length_of_the_steps_that_have_a_draft(tmp_path: Path):
+    spec = drafting_spec(2, **NGRAM)
+    # half of the steps have a draft of 2.5 tokens, and cost 1.6 in place of 1
+    launches = with_drafts(records(spec, 1.75, 1.3, 0), 0.5, 2.5)
+    (sentence,) = sentences(tmp_path, plain(), launches)
+    assert "drafts (ngram, 3 tokens) pay from an accepted length of 1.60 [1.5" in sentence
+    assert sentence.endswith("here it was 2.50, in 50 % of the steps.")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.001, "here it was 2.00, in 0.10 % of the steps."), (0, "here no step had a draft.")]
+)
+def test_what_a_few_drafts_do_not_show_is_not_said(tmp_path: Path, share: float, words: str):
+    spec = drafting_spec(2, **NGRAM)
+    (sentence,) = sentences(tmp_path, plain(), with_drafts(records(spec, 1 + share, 1.001, 0), share, 2))
+    assert "drafts (ngram, 3 tokens) pay from an accepted length on that is not known" in sentence
+    assert sentence.endswith(words)
+
+
 def test_drafts_by_batch_size_have_no_break_even(tmp_path: Path):
     ranges = {"num_speculative_tokens_per_batch_size": [[1, 8, 3], [9, 64, 1]]}
     assert not sentences(tmp_path, plain(), records(drafting_spec(2, **ranges), 2, 1.6, 0))

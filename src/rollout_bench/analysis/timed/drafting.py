@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from rollout_bench.analysis.stats.lines import crossing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.drafts import ARGUMENT, LENGTH, RATES, Drafts, drafts_of
+from rollout_bench.contracts.drafts import ARGUMENT, LENGTH, RATES, WITHOUT_WEIGHTS, Drafts, drafts_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
 
-MEASURED = "accepted_length"
+PER_STEP, DRAFTED = "accepted_length", "drafted_share"
+"""Numbers: tokens of a step, and the share of steps with a draft."""
 
 TIME: tuple[MetricName, ...] = ("output_tokens_per_s", "output_tokens_per_s_per_device", "step_time_s")
 """Metrics with the speed-up of a whole iteration; the first one that is compared counts."""
@@ -32,6 +33,7 @@ class BreakEven:
     Attributes:
         rows: experiments with these drafts; several if they differ only in the synthetic acceptance.
         drafts: how they are made; of several rows those of the first.
+        share: share of the steps that have a draft; 1 of methods with a draft model.
         at: estimated accepted length at which the speed-up is 1.
         low: lower end of its interval.
         high: upper end of its interval.
@@ -40,10 +42,17 @@ class BreakEven:
 
     rows: tuple[Row, ...]
     drafts: Drafts
+    share: float
     at: float
     low: float
     high: float
     between: tuple[float, float] | None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether drafts may pay at any accepted length, or at none."""
+        most = math.inf if self.drafts.tokens is None else self.drafts.tokens + 1
+        return self.share == 0 or (self.low <= 1 and self.high >= most)
 
     @property
     def never(self) -> bool:
@@ -62,9 +71,11 @@ def break_evens(others: Sequence[Row], confidence: float, metrics: Sequence[Metr
     A step of the target costs the same whatever it accepts. So throughput is proportional to the accepted length B, and
     at a speed-up s the break-even is B / s; the interval is that of s. Prefill does not become shorter, nor does the
     end of a step in which few sequences are left. If they are a share p of the baseline's time, B / s is off by p of
-    the distance between B and the break-even, toward B. It never is on the other side of B. Where only
-    some steps have a draft, as with n-grams, it holds for that share of them. Drafts whose tokens depend on the size
-    of the batch have steps of several costs, so they have no break-even.
+    the distance between B and the break-even, toward B. It never is on the other side of B.
+
+    Without a draft model only a share f of the steps has a draft, where the text repeats. With B of all steps, these
+    have to have 1 + (B / s - 1) / f tokens: each draft then gains the time that it costs. Drafts whose tokens depend on
+    the size of the batch have steps of several costs, so they have no break-even.
 
     If two measured lengths of equal drafts have speed-ups on both sides of 1, the time per token is interpolated
     linearly in 1 / B between these two. That has no such bias. The interval is Fieller's, from pairs of launches.
@@ -77,10 +88,10 @@ def break_evens(others: Sequence[Row], confidence: float, metrics: Sequence[Metr
     known = [
         (row, found)
         for row in others
-        if MEASURED in row.values and _only_own(row) and (found := _comparison(row, metrics)) is not None
+        if PER_STEP in row.values and _only_own(row) and (found := _comparison(row, metrics)) is not None
     ]
     simultaneous = 1 - (1 - confidence) / max(1, len(others))
-    alike = grouped((_kind(row), (row, row.values[MEASURED], found)) for row, found in known).values()
+    alike = grouped((_kind(row), (row, row.values[PER_STEP], found)) for row, found in known).values()
     return [each for sides in alike if (each := _break_even(sides, simultaneous)) is not None]
 
 
@@ -120,12 +131,13 @@ def _break_even(sides: Sequence[tuple[Row, float, Comparison]], confidence: floa
     for (slow, length, one), (fast, longer, other) in itertools.pairwise(sides):
         if (one.speedup or 0) < 1 <= (other.speedup or 0) and length < longer:
             ends = _between(slow, one, fast, other, confidence)
-            return None if ends is None else BreakEven(of, drafts, *ends, between=(length, longer))
+            return None if ends is None else BreakEven(of, drafts, 1, *ends, between=(length, longer))
     # of single lengths the one nearest to the break-even has the least bias
-    _, length, nearest = min(sides, key=lambda side: abs(math.log(side[2].speedup or 1)))
+    row, length, nearest = min(sides, key=lambda side: abs(math.log(side[2].speedup or 1)))
+    share = row.values[DRAFTED] if drafts.method in WITHOUT_WEIGHTS else 1
     ratios = (nearest.speedup, nearest.high, nearest.low)
-    at, low, high = (length / ratio for ratio in ratios if ratio)
-    return BreakEven(of, drafts, at, low, high, between=None)
+    at, low, high = (1 + (length / ratio - 1) / share if share else math.nan for ratio in ratios if ratio)
+    return BreakEven(of, drafts, share, at, low, high, between=None)
 
 
 def _between(slow: Row, one: Comparison, fast: Row, other: Comparison, confidence: float) -> Ends | None:
@@ -133,7 +145,7 @@ def _between(slow: Row, one: Comparison, fast: Row, other: Comparison, confidenc
 
     Each launch that both rows have gives a line over the inverse accepted length.
     """
-    lengths = [{launch.launch: launch.values[MEASURED] for launch in row.used} for row in (slow, fast)]
+    lengths = [{launch.launch: launch.values[PER_STEP] for launch in row.used} for row in (slow, fast)]
     both = sorted(one.pairs.keys() & other.pairs.keys() & lengths[0].keys() & lengths[1].keys())
     if len(both) < MIN_PAIRS or any(lengths[0][launch] == lengths[1][launch] for launch in both):
         return None

@@ -324,7 +324,7 @@ def drafts(findings: Findings) -> Chart:
     for base, others in compared_rows(rows_with(findings, "drafts")):
         load, where = base.experiment.records[0].spec.workload, base.experiment
         panel = found.setdefault(joined(where.mode, where.platform, where.model), {})
-        for one in break_evens(others, confidence):
+        for one in [each for each in break_evens(others, confidence) if not each.unknown]:
             label = with_setting(base.quant_label, f"{one.drafts.method}, {one.drafts.tokens or 'any'} tokens")
             panel.setdefault(label, []).append((load.prompts * load.samples_per_prompt, one))
     panels: list[Lines] = []
