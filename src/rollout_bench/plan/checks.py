@@ -38,7 +38,7 @@ from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.core.yaml_files import SPACE_AFTER_COLON, flow
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.draft_checks import check_draft_args, check_synthetic
-from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.engine import ASCEND_VARIABLES, ASCEND_VERSION, OF_ASCEND, InstalledEngine
 from rollout_bench.plan.meant import count_meant
 from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import known_quants
@@ -218,18 +218,21 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str, str]]) 
             raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
 
 
-READ_ON: dict[str, Platform] = {"VLLM_ASCEND_": "ascend", "HCCL_": "ascend", "NCCL_": "cuda", "VLLM_CPU_": "cpu"}
+READ_ON: dict[str, Platform] = {OF_ASCEND: "ascend", "HCCL_": "ascend", "NCCL_": "cuda", "VLLM_CPU_": "cpu"}
 """Beginning of environment variables -> the only platform on which something reads them."""
 
 
 def check_variables(config: Config, engine: InstalledEngine, platform: Platform) -> list[str]:
     """Check the environment variables of the config; return a line for each that nothing reads on `platform`.
 
+    Where vllm-ascend is not installed, its variables are judged by one version of it, and none is refused, since
+    another version may read it.
+
     Raises:
         UserError: rollout-bench sets a variable itself, each launch must inherit it, it is misspelt, the engine does
             not accept its value, or a setting has one that nothing reads.
     """
-    unread = []
+    unread, is_elsewhere = list[str](), platform == "ascend" and not engine.lists_ascend
     named = [
         (f"{place}.{name}", name, value) for place, given in _environments(config) for name, value in given.items()
     ]
@@ -241,6 +244,9 @@ def check_variables(config: Config, engine: InstalledEngine, platform: Platform)
                 f"config: {where}: each launch needs the value that snakemake itself has",
                 f"leave it out, and export {name} before you run snakemake: the engine inherits it",
             )
+        if is_elsewhere and name.startswith(OF_ASCEND):
+            unread += _unread_by_ascend(where, name)
+            continue
         is_unread = name.startswith("VLLM_") and not engine.reads(name)
         is_known = name.startswith("VLLM_") and not is_unread
         problem = f"{engine.name} {engine.version} reads no such variable"
@@ -262,6 +268,15 @@ def check_variables(config: Config, engine: InstalledEngine, platform: Platform)
             raise UserError(f"config: {where}: {problem}", f"{remedy}: the setting would change nothing by it")
         unread.append(f"{where}: changes nothing: {problem} -> {remedy}")
     return unread
+
+
+def _unread_by_ascend(where: str, name: str) -> Iterator[str]:
+    """Yield a line if the version of vllm-ascend whose variables are listed here does not read the one at `where`."""
+    if name not in ASCEND_VARIABLES:
+        close = near_miss(name, ASCEND_VARIABLES, MISSPELT)
+        problem = f"vllm-ascend {ASCEND_VERSION} reads no such variable, and none is installed here"
+        remedy = f"did you mean '{close}'?" if close else "leave it out, unless your vllm-ascend reads it"
+        yield f"{where}: probably changes nothing: {problem} -> {remedy}"
 
 
 def check_no_secrets(config: Config) -> None:

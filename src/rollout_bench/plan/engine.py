@@ -27,6 +27,22 @@ _PLACES = ("HOME", "PATH", "VIRTUAL_ENV")
 
 _ADDITIONAL = b"additional_config"
 
+OF_ASCEND = "VLLM_ASCEND_"
+"""Beginning of vllm-ascend's environment variables."""
+
+ASCEND_VERSION = "0.23.0"
+"""Version of vllm-ascend on docs/install-ascend.md."""
+
+ASCEND_VARIABLES = frozenset(
+    OF_ASCEND + name
+    for name in (
+        "BALANCE_SCHEDULING", "ENABLE_BATCH_MEMCPY", "ENABLE_FLASHCOMM1", "ENABLE_FUSED_MC2",
+        "ENABLE_MATMUL_ALLREDUCE", "ENABLE_MLAPO", "ENABLE_NZ", "FLASHCOMM2_PARALLEL_SIZE",
+        "FUSION_OP_TRANSPOSE_KV_CACHE_BY_BLOCK",
+    )
+)  # fmt: skip
+"""Environment variables that this version lists in vllm_ascend/envs.py, for machines without vllm-ascend."""
+
 
 @dataclass(frozen=True)
 class InstalledEngine:
@@ -102,12 +118,17 @@ class InstalledEngine:
         texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
         return frozenset(re.findall(r"""["'](VLLM_\w+)["']""", "".join(texts)))
 
+    @property
+    def lists_ascend(self) -> bool:
+        """Whether its variables include those of an installed vllm-ascend."""
+        return any(known.startswith(OF_ASCEND) for known in self.variables)
+
     def reads(self, variable: str) -> bool:
         """Return whether its code, or that of a plugin, may read an environment variable VLLM_..."""
         if not self.variables or variable in self.variables or self.folder is None:
             return True
-        if self.plugins or variable.startswith("VLLM_ASCEND_"):
-            return not any(known.startswith("VLLM_ASCEND_") for known in self.variables)
+        if self.plugins or variable.startswith(OF_ASCEND):
+            return not self.lists_ascend
         return any(variable.encode() in file.read_bytes() for file in self.folder.rglob("*.py"))  # 0.3 s
 
     @functools.cached_property

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import yaml
-from planned import merged_with
+from planned import REPOSITORY, merged_with
 from snakemake.cli import parse_config
 
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.engine import ASCEND_VERSION, probe_engine
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
 
@@ -76,6 +76,27 @@ def test_a_variable_of_another_platform_is_told():
     overlay = "engine: {environment: {NCCL_DEBUG: INFO, OMP_WAIT_POLICY: passive}}"
     (line,) = expand(read_config(merged_with(overlay)), ENGINE).remarks
     assert line.startswith("engine.environment.NCCL_DEBUG: changes nothing: it is for cuda, and the platform is cpu ->")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("ENABLE_NZ", None),
+        ("ENABLE_NZZ", "did you mean 'VLLM_ASCEND_ENABLE_NZ'?"),
+        ("ENABLE_FLASHCOMM", "did you mean 'VLLM_ASCEND_ENABLE_FLASHCOMM1'?"),
+        *((f"ENABLE_{name}", "leave it out, unless your vllm-ascend reads it")
+          for name in ("TOPK_OPTIMIZE", "DENSE_OPTIMIZE", "PREFETCH_MLP", "MLP_OPTIMIZE")),
+    ],
+)  # fmt: skip
+def test_where_vllm_ascend_is_not_installed_its_variables_are_told_by_the_version_of_our_page(name: str, remedy: str):
+    given = {"environment": {f"VLLM_ASCEND_{name}": "1"}}
+    setting = {"settings": ["default", "v"], "setting_settings": {"v": {"engine": given}}}
+    for overlay, place in (({"engine": given}, ""), (setting, "setting_settings.v.")):
+        lines = expand(read_config(merged_with({"platform": "ascend", "quants": ["bf16"], **overlay})), ENGINE).remarks
+        problem = f"vllm-ascend {ASCEND_VERSION} reads no such variable, and none is installed here -> {remedy}"
+        where = f"{place}engine.environment.VLLM_ASCEND_{name}: probably changes nothing"
+        assert lines == ([f"{where}: {problem}"] if remedy else [])
+    assert f"vllm-ascend=={ASCEND_VERSION}\n" in (REPOSITORY / "requirements" / "ascend.in").read_text()
 
 
 @pytest.mark.parametrize(
