@@ -49,8 +49,11 @@ EXPERTS = f"{ROLLOUT}expert_parallel_size"
 SLEEP = (f"{ROLLOUT}free_cache_engine", f"{ROLLOUT}enable_sleep_mode")
 """Keys that together let engines sleep between generations."""
 
-ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
-"""Platform -> environment variables that verl sets for its engines, unlike vLLM's defaults."""
+ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0"}}
+"""Platform -> environment variables that verl sets for its engines, unlike vLLM's defaults.
+
+On NPUs verl also sets VLLM_ALL2ALL_BACKEND, which vLLM no longer reads; vllm-ascend sets the argument of that name.
+"""
 
 WHOLE_GRAPHS = "FULL_AND_PIECEWISE"
 """verl's default of cudagraph_mode, and vLLM's."""
