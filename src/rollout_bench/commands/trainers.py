@@ -14,7 +14,7 @@ from rollout_bench.core.options import Parser
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.launch_scripts import VARIABLE, ScriptWords, is_script, trl_arguments, verl_arguments
-from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
+from rollout_bench.trainers.settings import OVERRIDE, TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.step import WHILE_LOADING, MadeConfig
 from rollout_bench.trainers.training_log import trl_generation_s, verl_generation_s
 from rollout_bench.trainers.trl import trl_config, trl_cycle, trl_placement
@@ -68,7 +68,8 @@ def verl_text(argv: Sequence[str]) -> str:
     foreign = "give the YAML that verl is started with; add --cfg job there to print it"
     words = [*_hydras_file(options), options.file, *options.overrides]
     settings = TrainerFile.read(words, KeyRegistry.of("verl", options.verl), foreign)
-    settings = replace(settings, starts_main=options.starts_main)
+    added = frozenset(found["path"] for found in map(OVERRIDE.fullmatch, options.added) if found)
+    settings = replace(settings, starts_main=options.starts_main, added=added)
     made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
     return _config_text(options, _whole_config(options, settings, made, verl_cycle, verl_placement, verl_generation_s))
 
@@ -174,6 +175,7 @@ def _options(
             )
     options = parser.parse_intermixed_args(argv)
     options.from_script, options.environment, options.starts_main = (), {}, False
+    options.added = options.overrides
     options.command = [*parser.prog.split(), *map(_without_secret, argv)]
     if is_script(options.file):
         overrides = vars(options).pop("overrides")

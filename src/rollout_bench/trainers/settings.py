@@ -424,12 +424,14 @@ class TrainerFile:
         registry: the known keys.
         tree: the settings as an OmegaConf object.
         starts_main: whether they come from a command that starts the trainer's own program, not a recipe's.
+        added: keys that the user's own overrides set, which neither the file nor its script has.
     """
 
     name: str
     registry: KeyRegistry
     tree: Any
     starts_main: bool = False
+    added: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, words: Sequence[str], registry: KeyRegistry, foreign: str | None) -> "TrainerFile":

@@ -242,11 +242,18 @@ def _fetches_more(settings: TrainerFile) -> bool:
 MODE = "trainer.v1.trainer_mode"
 """Key of verl's v1 trainer that lets batches overlap."""
 
+BATCH = "data.train_batch_size"
+"""Key for the prompts of a step; fully_async_policy's rollouter asserts that it is 0."""
+
+IN_FLIGHT = "; config/in-flight.yaml measures what an update in the middle of generation costs"
+"""Remedy for trainers that generate while they train."""
+
 
 def _check_batches(settings: TrainerFile) -> None:
     """Raise `UserError` if verl generates without waiting for the end of a batch."""
     samples = settings.get(f"{ROLLOUT}n")
-    if settings.written("data.train_batch_size") == 0:  # fully_async_policy's rollouter demands it
+    is_own = BATCH not in settings.added
+    if settings.written(BATCH) == 0 or (settings.has_section("async_training") and is_own):
         _check_stream(settings, samples)
     mode, filters = settings.get(MODE), settings.get("algorithm.filter_groups.enable")
     if not _is_older(settings) and mode == "sync" and _fetches_more(settings) and not filters:
@@ -256,7 +263,7 @@ def _check_batches(settings: TrainerFile) -> None:
         )
     if _is_older(settings) or mode == "sync":
         return
-    batch, warm = settings.get("data.train_batch_size"), settings.get(f"trainer.v1.{mode}.num_warmup_batches")
+    batch, warm = settings.get(BATCH), settings.get(f"trainer.v1.{mode}.num_warmup_batches")
     prompts = batch + math.floor(warm * batch)
     nodes = f" +rollout.nnodes={settings.get(f'{ROLLOUT}nnodes')}" if mode == "separate_async" else ""
     if nodes and (per_node := settings.get(f"{ROLLOUT}n_gpus_per_node")):
@@ -264,8 +271,8 @@ def _check_batches(settings: TrainerFile) -> None:
     raise UserError(
         f"{settings.name}: {MODE}: {mode} has {several(prompts, 'prompt')} under way ({prompts * samples:,} sequences),"
         f" and a step ends when any {batch} of them are complete, which cannot be measured",
-        f"add {MODE}=sync{nodes} to measure one batch until its last sequence, with data.train_batch_size={prompts}"
-        " as many as are under way",
+        f"add {MODE}=sync{nodes} to measure one batch until its last sequence, with {BATCH}={prompts}"
+        f" as many as are under way{IN_FLIGHT}",
     )
 
 
@@ -275,10 +282,13 @@ def _check_stream(settings: TrainerFile, samples: int) -> None:
     engines = settings.get(nodes) * settings.get(per_node, needed=True) // size
     each = settings.get("async_training.concurrent_samples_per_replica")
     prompts = max(engines, 1) * each
+    why = "0 is a fully asynchronous training, which has no step"
+    if settings.written(BATCH) != 0:
+        why = f"{settings.get(BATCH)}: verl's fully_async_policy refuses all but 0, because it has no step"
     raise UserError(
-        f"{settings.name}: data.train_batch_size: 0 is a fully asynchronous training, which has no step:"
+        f"{settings.name}: {BATCH}: {why}:"
         f" {several(engines, 'engine')} x {each} prompts of {samples} samples are under way",
-        f"add data.train_batch_size={prompts} to measure as many until the last sequence",
+        f"add {BATCH}={prompts} to measure as many until the last sequence{IN_FLIGHT}",
     )
 
 

@@ -659,6 +659,15 @@ def test_recipes_have_their_own_defaults(verls: Made, tmp_path: Path):
     assert verls.call("stream.sh", "data.train_batch_size=128")["workload_settings"]["verl-step"]["prompts"] == 128
 
 
+@pytest.mark.parametrize("module", ["recipe", "verl.experimental"])
+def test_a_fully_asynchronous_training_with_a_batch_is_refused_as_by_verl(verls: Made, tmp_path: Path, module: str):
+    started = f"{module}.fully_async_policy.fully_async_main"
+    written(tmp_path, stream_sh=GRPO_OF_VERL.replace("verl.trainer.main_ppo", started).replace("$TP", "1"))
+    with refused("64: verl's fully_async_policy refuses all but 0", "add data.train_batch_size=128 to measure"):
+        verls.call("stream.sh")
+    assert verls.call("stream.sh", "data.train_batch_size=128")["workload_settings"]["verl-step"]["prompts"] == 128
+
+
 def test_a_loop_may_assign_behind_its_training(verls: Made, tmp_path: Path):
     loop = f"N=8\nfor i in 1 2; do\n{GRPO_OF_VERL.replace('$TP', '$N')}N=4\ndone\n"
     written(tmp_path, grpo_sh=loop)
