@@ -38,6 +38,7 @@ from rollout_bench.plan.matrix import (
     differing_lines,
     graph_lines,
     load_lines,
+    mode_lines,
     update_lines,
 )
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Span
@@ -56,6 +57,7 @@ def shown_file(state: ResultsState) -> PlanFile:
         *adapter_lines(plan.matrix),
         *graph_lines(plan.matrix),
         *update_lines(plan.matrix),
+        *mode_lines(plan.matrix),
         *plan.limit_lines(),
         *differing_lines(plan.matrix, plan.config.baseline.axes),
         *plan.matrix.remarks,

@@ -26,6 +26,7 @@ from rollout_bench.contracts.spec import (
     uncompared,
 )
 from rollout_bench.core.errors import UnmeasurableError, UserError, printable
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processor import emulates_bf16
 from rollout_bench.plan.checks import (
@@ -332,6 +333,12 @@ def update_lines(matrix: Matrix) -> list[str]:
         f"({first_few(titles)})"
         for name, titles in models.items()
     ]
+
+
+def mode_lines(matrix: Matrix) -> list[str]:
+    """Return the lines of each mode on its own experiments."""
+    of_modes = grouped((experiment.spec.mode, experiment.spec) for experiment in matrix.experiments)
+    return [line for mode, specs in of_modes.items() for line in planning_of(mode).lines(specs)]
 
 
 LARGEST_GRAPH = 512

@@ -75,6 +75,10 @@ class Planning:
         """Return why the model at `path` cannot be measured, a reason to skip it; None if it can."""
         return None
 
+    def lines(self, specs: Collection[Spec]) -> list[str]:
+        """Return lines for the plan on `specs`, all experiments of this mode."""
+        return []
+
     def trainer_bytes(self, spec: Spec, weights_bytes: float) -> tuple[float, bool]:
         """Return a trainer's memory on a device, for weights of this size, and whether an engine shares the device."""
         return 0.0, False

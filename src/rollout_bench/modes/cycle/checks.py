@@ -1,11 +1,13 @@
 """The plan of cycles: sleep levels, methods of the weight sync, and weights that can be updated."""
 
+from collections.abc import Collection
 from typing import Any
 
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec, tensor_parallel_size
 from rollout_bench.contracts.weights import SleepLevel
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import first_few
 from rollout_bench.modes.cycle.settings import CycleSettings, CycleSpec
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.planning import Planning, Reason
@@ -61,8 +63,19 @@ class CyclePlanning(Planning):
             raise UserError(
                 f"config: load_format: {load_format} weights come from no checkpoint, so the result of "
                 f"cycle.update: {spec.of(CycleSpec).update} cannot be verified",
-                f"leave it out, or leave {spec.mode} out of modes",
+                f"leave load_format out, so that the weights are built and read; or leave {spec.mode} out of modes",
             )
+
+    def lines(self, specs: Collection[Spec]) -> list[str]:
+        """Return a line on engines that stay awake for updates in flight, while those beside them sleep."""
+        awake = [spec.title for spec in specs if spec.of(CycleSpec).in_flight]
+        asleep = [spec.title for spec in specs if spec.of(CycleSpec).sleep != "none"]
+        if not (awake and asleep):
+            return []
+        return [
+            f"cycle: updates in flight keep engines awake ({first_few(awake)}), and others sleep ({first_few(asleep)}):"
+            " their ratio has the cost of sleep, too -> cycle: {sleep: none} compares only the updates"
+        ]
 
     def skip_reason(self, spec: Spec, path: str, config: Config) -> Reason | None:
         """Return why the weights for the update are unknown; synthetic ones can be made in every layout."""

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
+from planned import planned
 from safetensors.torch import load_file
 from samples import timed
 from samples.cycle import OUTPUT_CHANGED, cycled
@@ -41,9 +42,25 @@ from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.trainer import shifted_rows
 from rollout_bench.modes.cycle.updates import InProcess, Ipc, Reload, WeightSyncClient, sender
 from rollout_bench.modes.cycle.worker import Transitions
+from rollout_bench.plan.matrix import mode_lines
 from rollout_bench.report.summary import summary_of
 
 PAUSE_S = 0.02
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"platform": "cuda"}, True),
+        ({"platform": "cuda", "cycle": {"sleep": "none"}}, False),
+        ({"platform": "cuda", "sweep": {}}, False),
+        ({"platform": "cpu"}, False),
+    ],
+)
+def test_updates_in_flight_beside_engines_that_sleep_are_told(config: dict[str, Any], *, told: bool):
+    swept = {"modes": ["cycle"], "quants": ["bf16"], "sweep": {"cycle.in_flight": ["keep", "recompute"]}}
+    lines = mode_lines(planned({**swept, **config}))
+    assert ["-> cycle: {sleep: none} compares only the updates" in line for line in lines] == [True] * told
 
 
 class Clock:
