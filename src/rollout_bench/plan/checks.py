@@ -41,7 +41,7 @@ from rollout_bench.plan.draft_checks import check_draft_args, check_synthetic
 from rollout_bench.plan.engine import ASCEND_VARIABLES, ASCEND_VERSION, OF_ASCEND, InstalledEngine
 from rollout_bench.plan.meant import count_meant
 from rollout_bench.plan.planning import planning_of
-from rollout_bench.plan.quants import known_quants
+from rollout_bench.plan.quants import Quant, known_quants
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
@@ -812,6 +812,19 @@ def check_effects(spec: Spec, model: Path) -> None:
     for place, given in (("engine_args", args), ("engine.environment", spec.engine.environment)):
         if name := next((name for name, value in given.items() if name in why and value not in ("", "0", False)), None):
             raise UserError(f"config: {place}.{name}: {why[name]}", leave)
+
+
+def check_experts(spec: Spec, quant: Quant, model: Path) -> None:
+    """Check that the engine has the quantization for the experts, if any, of the model at `model`.
+
+    Raises:
+        UnmeasurableError: it has not.
+    """
+    if not quant.moe and _has_experts(spec, model):
+        raise UnmeasurableError(
+            f"config: {spec.quant.name} does not exist for mixture-of-experts models here",
+            f"leave {spec.quant.name} out of quants for {spec.model.name}",
+        )
 
 
 def check_heads(spec: Spec, model: Path) -> None:

@@ -35,6 +35,7 @@ from rollout_bench.plan.checks import (
     check_data_parallel,
     check_effects,
     check_engine_args,
+    check_experts,
     check_heads,
     check_lengths,
     check_lora,
@@ -519,10 +520,10 @@ def _experiment(
         setting=setting,
         **mode_settings,
     )
-    return _checked_experiment(config, spec, load)
+    return _checked_experiment(config, spec, scheme, load)
 
 
-def _checked_experiment(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
+def _checked_experiment(config: Config, spec: Spec, scheme: Quant, load: CheckedLoad) -> Experiment:
     planning, model = planning_of(spec.mode), spec.model
     check_data_parallel(config, spec)
     for mode in MODES.values():
@@ -535,6 +536,7 @@ def _checked_experiment(config: Config, spec: Spec, load: CheckedLoad) -> Experi
             f"config: model_settings.{model.name}.weights: {path}: is a file", "name the folder that holds config.json"
         )
     check_tokenizer(spec.workload.name, load, model, path)
+    check_experts(spec, scheme, Path(path))
     check_effects(spec, Path(path))
     check_heads(spec, Path(path))
     if (unfit := planning.skip_reason(spec, path, config)) is not None:
@@ -581,11 +583,6 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         return ModelSpec(name=model, weights=named, synthetic=None)
     made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
-    if shape.get("num_experts") and not scheme.moe:
-        raise UnmeasurableError(
-            f"config: {quant} does not exist for mixture-of-experts models here",
-            f"leave {quant} out of quants for {model}",
-        )
     if scheme.weights_format == "own":
         raise UnmeasurableError(
             f"config: {model} is synthetic and {quant} names no weights_format",

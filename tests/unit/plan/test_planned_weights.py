@@ -188,6 +188,29 @@ def test_a_checkpoint_of_modelslim_is_what_its_quantization_says(
 
 
 @pytest.mark.parametrize(
+    ("platform", "quant", "kind"),
+    [
+        ("ascend", "w8a8-static", "W8A8"),
+        ("ascend", "w8a16", "W8A16"),
+        ("ascend", "w8a8", "W8A8_DYNAMIC"),
+        ("cpu", "w8a8", ""),
+    ],
+)
+def test_a_quantization_of_dense_models_alone_is_left_out_for_a_folder_with_experts(
+    platform: str, quant: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, named = Path("models/tiny-llama"), f"models: [own], quants: [{quant}], platform: {platform}, "
+    described = {"model.layers.0.mlp.experts.0.up_proj.weight": kind}
+    (folder / "quant_model_description.json").write_text(json.dumps(described))
+    for experts in (None, 0, 128):
+        (folder / "config.json").write_text(json.dumps({"model_type": "qwen3_moe", "num_experts": experts}))
+        with contextlib.suppress(SystemExit):
+            plan(named=f"{named}model_settings: {{own: {{weights: {{{quant}: tiny-llama}}}}}}")
+        is_skipped = f"{quant} does not exist for mixture-of-experts models here" in capsys.readouterr().err
+        assert is_skipped == (bool(experts) and kind != "W8A8_DYNAMIC")
+
+
+@pytest.mark.parametrize(
     ("more", "where"),
     [
         (", model_base: elsewhere", {}),
